@@ -1,0 +1,63 @@
+# Everything here runs on a machine with Python 3.11 or later and make; `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTS :=
+COVERAGE := --cov --cov-report=term-missing:skip-covered
+COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+  --no-emit-options --no-config
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint check bench simulate faults lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+run: $(STAMP) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
+	$(BIN)/listener demo
+
+test: $(STAMP) ## every test, with branch coverage; TESTS=tests/unit for some of them
+	$(BIN)/pytest -q $(COVERAGE) $(TESTS)
+
+lint: $(STAMP) ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Only here is too little coverage a failure: a part of the tests never covers enough.
+check: lint ## what a change must pass: lint, and every test with branch coverage of 95 %
+	$(MAKE) --no-print-directory test COVERAGE="$(COVERAGE) --cov-fail-under=95"
+
+bench: $(STAMP) ## measure, and write docs/benchmarks.md
+	$(BIN)/python -m bench
+
+simulate: $(STAMP) ## many random histories against the whole core, by seed
+	$(BIN)/python -m tests.property.simulate
+
+faults: $(STAMP) ## the tests that kill, fill and cut
+	$(BIN)/pytest -q tests/fault
+
+lock: $(STAMP) ## pin every dependency again, by hash
+	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
+	$(COMPILE) --upgrade --extra dev --constraint requirements.lock \
+	  --output-file requirements-dev.lock pyproject.toml
+
+clean: ## remove what was made here, the environment included
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache \
+	  .import_linter_cache .hypothesis
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+	  echo "Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measure the listener and its peers on the same work, in the same run."""

@@ -1,0 +1,572 @@
+import assert from 'node:assert/strict';
+import { afterEach, test } from 'node:test';
+import {
+  dutyOf, follow, Follower, MemoryPositions, SNAPSHOT, StoppedError, StoragePositions,
+} from '../pos-client.js';
+import { EPOCH, KEY, listen, page, STREAM, transaction, until } from '../testing/server.js';
+
+const OTHER = '200043/300014';
+const FAST = {
+  connectMs: 500, retryFirstMs: 10, retryMaxMs: 20, behindMs: 100, ackMs: 10, pollSeconds: 1,
+  blockedTries: 2, websocketAgainMs: 30_000, statusMs: 20,
+};
+const hasWebSocket = globalThis.WebSocket !== undefined;
+const web = { skip: hasWebSocket ? false : 'no WebSocket in this Node', timeout: 8000 };
+const any = { timeout: 8000 };
+
+const open = [];
+afterEach(async () => {
+  for (const part of open.splice(0).reverse()) await (part.stop?.() ?? part.close());
+});
+
+async function serve(...scripts) {
+  const server = await listen(...scripts);
+  open.push(server);
+  return server;
+}
+
+function client(server, options = {}) {
+  const follower = follow(server.url, { key: KEY, streams: STREAM, timing: FAST, ...options });
+  open.push(follower);
+  return follower;
+}
+
+/** Take events; return their transaction numbers. */
+async function take(follower, count) {
+  const taken = [];
+  while (taken.length < count) taken.push((await follower.next()).value.data.transactionNo);
+  return taken;
+}
+
+async function stopped(follower) {
+  try {
+    for await (const _ of follower);
+  } catch (error) {
+    assert.ok(error instanceof StoppedError, String(error));
+    return error;
+  }
+  throw new Error('it did not stop');
+}
+
+const stay = (call) => call.begin();
+
+test('events come in order and each is acked once the next is asked for', web, async () => {
+  const server = await serve(async (call) => {
+    const connect = await call.begin();
+    assert.equal(connect.key, KEY);
+    assert.deepEqual(connect.streams, [{ stream: STREAM, after: 'acked' }]);
+    call.event(1);
+    call.event(2);
+    call.send({ type: 'ping', t: 5, heads: { [STREAM]: 2 } });
+  });
+  const follower = client(server);
+  assert.deepEqual(await take(follower, 1), ['t1']);
+  await until(() => server.calls[0].received.some(({ type }) => type === 'pong'));
+  assert.deepEqual(server.calls[0].acks(), []);
+  assert.deepEqual(follower.positions, {});
+  assert.deepEqual(await take(follower, 1), ['t2']);
+  await until(() => server.calls[0].acks().length > 0);
+  assert.deepEqual(server.calls[0].acks(), [1]);
+  assert.deepEqual(follower.positions, { [STREAM]: { epoch: EPOCH, offset: 1 } });
+  assert.deepEqual(server.faults, []);
+});
+
+test('leaving the loop closes the connection', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.event(1);
+  });
+  const follower = client(server);
+  for await (const event of follower) {
+    assert.equal(event.type, 'transaction.cancelled');
+    break;
+  }
+  assert.equal(await server.calls[0].closed, 1000);
+  assert.deepEqual(server.calls[0].acks(), []);
+  assert.equal(follower.status.state, 'stopped');
+  assert.deepEqual(await follower.next(), { done: true, value: undefined });
+});
+
+for (const code of [1009, 4001, 4002, 4003, 4004, 4009, 4010, 4055]) {
+  test(`it stops for good after ${code} and says what to do`, web, async () => {
+    const server = await serve(async (call) => {
+      await call.begin();
+      call.close(code);
+    });
+    const states = new Set();
+    const error = await stopped(client(server, { onStatus: ({ state }) => states.add(state) }));
+    assert.equal(error.code, code);
+    assert.ok(error.message.includes(String(code)) && !error.message.includes(KEY));
+    assert.equal(server.upgrades, 1);
+    assert.deepEqual([...states], ['live', 'stopped']);
+  });
+}
+
+for (const code of [1000, 1001, 1011, 1012, 1013, 3999, 4101, 4200, 4201]) {
+  test(`it comes back from its own position after ${code}`, web, async () => {
+    const server = await serve(
+      async (call) => {
+        await call.begin();
+        call.event(1);
+        call.close(code);
+      },
+      async (call) => {
+        const connect = await call.begin({ after: 1 });
+        assert.deepEqual(connect.streams, [{ stream: STREAM, after: { epoch: EPOCH, offset: 1 } }]);
+        call.event(2);
+      },
+    );
+    const began = Date.now();
+    assert.deepEqual(await take(client(server), 2), ['t1', 't2']);
+    assert.equal(Date.now() - began >= 990, Math.floor(code / 100) === 41);
+    assert.deepEqual(server.faults, []);
+  });
+}
+
+test('a cut connection is resumed and its acks are sent again', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin();
+      call.event(1);
+      call.event(2);
+      await call.expect('ack');
+      call.abort();
+    },
+    async (call) => {
+      await call.begin({ after: 2 });
+      await call.expect('ack');
+      call.event(3);
+    },
+  );
+  assert.deepEqual(await take(client(server), 3), ['t1', 't2', 't3']);
+});
+
+test('a restart is waited for as long as was asked', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.send({ type: 'reconnect', afterMs: 300 });
+    call.close(1012);
+  }, stay);
+  void client(server).next();
+  await until(() => server.upgrades === 1);
+  const began = Date.now();
+  await until(() => server.upgrades === 2);
+  assert.ok(Date.now() - began >= 250);
+});
+
+test('a hole makes it come back and nothing is skipped', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin();
+      call.event(1);
+      call.event(3);
+    },
+    async (call) => {
+      await call.begin({ after: 1 });
+      for (const offset of [1, 2, 3]) call.event(offset);
+    },
+  );
+  assert.deepEqual(await take(client(server), 3), ['t1', 't2', 't3']);
+});
+
+test('a silent listener is given up with 4201', web, async () => {
+  const server = await serve((call) => call.begin({ deadSeconds: 0.1 }), stay);
+  void client(server).next();
+  assert.equal(await until(() => server.calls.length === 2).then(() => server.calls[0].closed), 4201);
+});
+
+test('heads that stay ahead make it come back', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin();
+      call.send({ type: 'ping', t: 1, heads: { [STREAM]: 2, 'x/y': 9 } });
+      call.event(1);
+      call.send({ type: 'ping', t: 2, heads: { [STREAM]: 2 } });
+    },
+    async (call) => {
+      await call.begin({ after: 1 });
+      call.event(2);
+    },
+  );
+  assert.deepEqual(await take(client(server), 2), ['t1', 't2']);
+  assert.equal(await server.calls[0].closed, 4201);
+});
+
+test('heads that stay ahead without any event make it come back', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.send({ type: 'ping', t: 1, heads: { [STREAM]: 1 } });
+  }, stay);
+  void client(server).next();
+  await until(() => server.calls.length === 2);
+  assert.equal(await server.calls[0].closed, 4201);
+});
+
+test('a listener that goes on talking is not given up', web, async () => {
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  const server = await serve(async (call) => {
+    await call.begin({ deadSeconds: 0.15 });
+    call.send({ type: 'ping', t: 1, heads: { [STREAM]: 6 } });
+    for (let offset = 1; offset <= 6; offset += 1) {
+      await pause(FAST.behindMs / 2);
+      call.event(offset);
+    }
+    for (let t = 0; t < 4; t += 1) {
+      await pause(80);
+      call.send({ type: 'ping', t, heads: { [STREAM]: 6 } });
+    }
+    call.event(7);
+  });
+  assert.deepEqual(await take(client(server), 7), ['t1', 't2', 't3', 't4', 't5', 't6', 't7']);
+  assert.equal(server.upgrades, 1);
+});
+
+test('a listener that never says hello or ready is left', web, async () => {
+  const server = await serve(
+    async () => {},
+    async (call) => call.hello(),
+    async (call) => {
+      await call.begin();
+      call.event(1);
+    },
+  );
+  const follower = client(server, { timing: { ...FAST, blockedTries: 9, connectMs: 100 } });
+  assert.equal(follower.status.ageMs, null);
+  assert.deepEqual(await take(follower, 1), ['t1']);
+  assert.ok(follower.status.ageMs < 5000);
+});
+
+for (const text of ['{', '[]', 'null', '{"type":"ready","streams":5}', '{"type":"event","offset":1.5}']) {
+  test(`the unreadable frame ${text} ends the connection`, web, async () => {
+    const server = await serve(
+      async (call) => {
+        await call.begin();
+        call.raw(text);
+      },
+      async (call) => {
+        await call.begin();
+        call.event(1);
+      },
+    );
+    assert.deepEqual(await take(client(server), 1), ['t1']);
+    assert.equal(await server.calls[0].closed, 4002);
+  });
+}
+
+test('what it does not know is ignored, and only a higher state version is shown', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin({ colour: 'red' });
+    call.send({ type: 'weather' });
+    call.send({ type: 'error', code: 'x', message: 'y' });
+    call.event(1, { no: 't', version: 2 });
+    call.event(2, { no: 't', version: 2 });
+    call.event(3, { no: 't', version: 1 });
+    call.event(4, { no: 't', version: 3 });
+  });
+  const follower = client(server);
+  const versions = [];
+  while (versions.length < 2) versions.push((await follower.next()).value.data.stateVersion);
+  assert.deepEqual(versions, [2, 3]);
+  await until(() => server.calls[0].acks().at(-1) === 3);
+});
+
+test('without streams it follows those of the key', web, async () => {
+  const streams = [STREAM, OTHER];
+  const server = await serve(
+    async (call) => {
+      const connect = await call.begin({ streams });
+      assert.equal(connect.streams, undefined);
+      call.event(1);
+      call.event(1, { stream: OTHER, no: 'o1' });
+      call.close(4200);
+    },
+    async (call) => {
+      const connect = await call.begin({ streams, after: 1 });
+      assert.deepEqual(connect.streams.map(({ after }) => after.offset), [1, 1]);
+      call.event(2);
+    },
+  );
+  assert.deepEqual(await take(client(server, { streams: undefined }), 3), ['t1', 'o1', 't2']);
+  assert.deepEqual(server.faults, []);
+});
+
+test('a position that is kept is resumed, also where the listener begins past it', web, async () => {
+  const server = await serve(
+    (call) => call.begin({ after: 4 }),
+    async (call) => {
+      const connect = await call.begin({ after: 3 });
+      assert.deepEqual(connect.streams, [{ stream: STREAM, after: { epoch: EPOCH, offset: 3 } }]);
+      call.event(4);
+      call.event(5);
+    },
+  );
+  const kept = new Map();
+  const storage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, text) => kept.set(name, text) };
+  const position = new StoragePositions(storage);
+  await position.save(STREAM, { epoch: EPOCH, offset: 3 });
+  assert.deepEqual(await take(client(server, { streams: undefined, position }), 2), ['t4', 't5']);
+  assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
+  assert.deepEqual(server.faults, []);
+});
+
+const resync = {
+  stream: STREAM, reason: 'epoch_changed', epoch: 'e2', head: 40,
+  snapshot: '/v1/transactions?merchantNo=200043&storeNo=303660',
+};
+const rows = (...numbers) => numbers.map((n) => transaction(n, { version: 5 }));
+
+test('a lost position is replaced by a snapshot', web, async () => {
+  const server = await serve(async (call) => {
+    call.hello();
+    await call.expect('connect');
+    const stream = { stream: STREAM, epoch: 'e2', head: 40, after: 40, recovered: false };
+    call.send({ type: 'ready', id: 1, streams: [stream] });
+    call.send({ type: 'resync', ...resync });
+    call.event(41, { no: 't8', version: 5 });
+    call.event(42, { no: 't8', version: 6 });
+  });
+  server.snapshotAnswers = [
+    { status: 503 }, { data: 5 }, { data: [{}] }, { data: rows(9, 8), nextCursor: 'c/1' }, { data: rows(8, 7), nextCursor: null },
+  ];
+  const told = [];
+  const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 3 } });
+  const follower = client(server, { position, onResync: (what) => told.push(what.reason) });
+  const events = [];
+  while (events.length < 3) events.push((await follower.next()).value);
+  assert.deepEqual(events.map(({ type, subject }) => [type, subject]), [
+    [SNAPSHOT, 't9'], [SNAPSHOT, 't8'], [SNAPSHOT, 't7'],
+  ]);
+  // Until all of it is handled, the old position is kept: a crash reads it again.
+  assert.equal((await position.load())[STREAM].epoch, EPOCH);
+  const live = (await follower.next()).value;
+  assert.deepEqual([live.type, live.data.stateVersion], ['transaction.cancelled', 6]);
+  assert.deepEqual((await position.load())[STREAM], { epoch: 'e2', offset: 41 });
+  await until(() => server.calls[0].acks().at(-1) === 41);
+  assert.deepEqual(told, ['epoch_changed']);
+  assert.equal(server.snapshots.at(-1).cursor, 'c/1');
+  assert.equal(server.snapshots.at(-1).storeNo, '303660');
+});
+
+test('the key is not taken to another host, and a refused snapshot stops it', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.send({ type: 'resync', ...resync, snapshot: '@elsewhere.example/' });
+  });
+  const fetched = [];
+  const fetch = (url) => {
+    fetched.push(url);
+    return Promise.reject(new TypeError('not to be called'));
+  };
+  const follower = client(server, { fetch });
+  void follower.next();
+  await until(() => follower.status.state === 'live');
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  follower.close();
+  assert.deepEqual(fetched, []);
+  const other = await serve(async (call) => {
+    await call.begin();
+    call.send({ type: 'resync', ...resync });
+  });
+  other.snapshotAnswers = [{ status: 401 }];
+  assert.equal((await stopped(client(other))).code, 4001);
+});
+
+test('a slow program does not make it hold everything', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin();
+      for (let offset = 1; offset <= 1500; offset += 1) call.event(offset);
+    },
+    async (call) => {
+      const { streams } = await call.begin({ after: 1 });
+      for (let offset = streams[0].after.offset + 1; offset <= 1500; offset += 1) call.event(offset);
+    },
+  );
+  const follower = client(server);
+  await take(follower, 1);
+  assert.equal(await server.calls[0].closed, 1000);
+  assert.equal(server.upgrades, 1);
+  const numbers = await take(follower, 1499);
+  assert.deepEqual(numbers, Array.from({ length: 1499 }, (_, i) => `t${i + 2}`));
+  assert.equal(server.upgrades, 2);
+});
+
+for (const [name, options] of [
+  ['blocked', web], ['missing', any],
+]) {
+  test(`where WebSocket is ${name} it polls and acks by POST`, options, async () => {
+    const server = await serve();
+    server.isBlocked = true;
+    server.pages = [page(1, 2), page(2, 3)];
+    server.ackAnswers = [503];
+    const follower = client(server, name === 'missing' ? { WebSocket: null } : {});
+    assert.deepEqual(await take(follower, 3), ['t1', 't2', 't3']);
+    await until(() => server.acks.at(-1)?.offset === 2 && server.acks.length >= 2);
+    assert.deepEqual(server.acks.at(-1), { stream: STREAM, epoch: EPOCH, offset: 2 });
+    assert.deepEqual(server.polls[0], { stream: STREAM, wait: '0' });
+    assert.equal(server.polls[1].after, `${EPOCH}:2`);
+    assert.equal(follower.status.transport, 'long-poll');
+    assert.deepEqual(server.faults, []);
+  });
+}
+
+test('long-poll without a named stream learns it, and resyncs on 410', any, async () => {
+  const server = await serve();
+  server.pages = [page(4), { status: 410, body: { ...resync, type: 'about:blank', epoch: EPOCH } }, page(41)];
+  server.snapshotAnswers = [{ data: rows(7) }];
+  const follower = client(server, { WebSocket: null, streams: undefined });
+  assert.deepEqual(await take(follower, 3), ['t4', 't7', 't41']);
+  assert.equal(server.polls[0].stream, undefined);
+  assert.equal(server.polls[1].stream, STREAM);
+  assert.equal(server.polls[2].after, `${EPOCH}:40`);
+});
+
+for (const [status, code] of [[400, 4002], [401, 4001], [403, 4004]]) {
+  test(`long-poll stops where it is refused with ${status}`, any, async () => {
+    const server = await serve();
+    server.pages = [{ status }];
+    assert.equal((await stopped(client(server, { WebSocket: null }))).code, code);
+  });
+}
+
+test('long-poll goes on after faults and broken pages', any, async () => {
+  const server = await serve();
+  server.pages = [
+    { status: 500 }, { body: '<html>' }, { body: '5' }, page(1), page(3), { ...page(2), epoch: 'e9' }, page(2),
+  ];
+  assert.deepEqual(await take(client(server, { WebSocket: null }), 2), ['t1', 't2']);
+});
+
+test('a refused ack is not sent for ever', any, async () => {
+  const server = await serve();
+  server.pages = [page(1, 2)];
+  server.ackAnswers = [403, 403, 403];
+  await take(client(server, { WebSocket: null }), 2);
+  await until(() => server.acks.length === 1);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  assert.ok(server.acks.length <= 2);
+});
+
+test('WebSocket is tried again and taken when it is back', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin({ after: 1 });
+    call.event(2);
+  });
+  server.isBlocked = true;
+  server.pages = [page(1)];
+  const follower = client(server, { timing: { ...FAST, blockedTries: 1, websocketAgainMs: 100 } });
+  assert.deepEqual(await take(follower, 1), ['t1']);
+  const next = follower.next();
+  await until(() => server.upgrades >= 3);
+  server.isBlocked = false;
+  assert.equal((await next).value.data.transactionNo, 't2');
+  assert.equal(follower.status.transport, 'websocket');
+});
+
+test('nobody there is tried for ever, and the status says so', any, async () => {
+  const server = await listen();
+  await server.stop();
+  const statuses = [];
+  const follower = client(server, { onStatus: (status) => statuses.push(status) });
+  const next = follower.next();
+  await until(() => statuses.length > 3);
+  assert.ok(statuses.every(({ state, ageMs }) => state === 'connecting' && ageMs === null));
+  follower.close();
+  assert.deepEqual(await next, { done: true, value: undefined });
+});
+
+test("a fault of the program's own callback reaches the program", any, async () => {
+  const server = await serve();
+  const onStatus = ({ state }) => {
+    if (state === 'live') throw new RangeError('mine');
+  };
+  const follower = client(server, { WebSocket: null, onStatus });
+  await assert.rejects(() => follower.next(), RangeError);
+});
+
+test('an abort signal stops it, and acks can be left out', any, async () => {
+  const server = await serve();
+  server.pages = [page(1, 2)];
+  const stop = new AbortController();
+  const follower = client(server, { WebSocket: null, acks: false, signal: stop.signal });
+  await take(follower, 2);
+  const next = follower.next();
+  stop.abort();
+  assert.equal((await next).done, true);
+  assert.deepEqual(server.acks, []);
+  const late = client(server, { signal: AbortSignal.abort() });
+  assert.equal((await late.next()).done, true);
+});
+
+test('what cannot be followed is refused at once', any, () => {
+  assert.throws(() => follow('ftp://x', { key: KEY }), TypeError);
+  assert.throws(() => follow('http://x/?key=1', { key: KEY }), TypeError);
+  assert.throws(() => follow('http://x/', {}), TypeError);
+  assert.ok(follow('wss://x/v1/pos/stream', { key: KEY }) instanceof Follower);
+});
+
+test('each close code has its duty', any, () => {
+  assert.equal(dutyOf(1012), 'restart');
+  assert.equal(dutyOf(1009), 'stop');
+  assert.equal(dutyOf(4099), 'stop');
+  assert.equal(dutyOf(4199), 'backOffLonger');
+  assert.equal(dutyOf(4200), 'atOnce');
+  assert.equal(dutyOf(4300), 'backOff');
+});
+
+test('an event that comes twice is taken once', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.event(1);
+    call.event(1, { no: 'again' });
+    call.event(2);
+  });
+  assert.deepEqual(await take(client(server), 2), ['t1', 't2']);
+  assert.equal(server.upgrades, 1);
+});
+
+test('closing sends the ack that waits but not for the event in hand', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    for (const offset of [1, 2, 3]) call.event(offset);
+  });
+  const follower = client(server, { timing: { ...FAST, ackMs: 3000 } });
+  await take(follower, 2);
+  await until(() => server.calls[0].acks().length === 1);
+  await take(follower, 1);
+  follower.close();
+  await server.calls[0].closed;
+  assert.deepEqual(server.calls[0].acks(), [1, 2]);
+});
+
+test('state versions are forgotten with the position', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.event(1, { no: 't7', version: 9 });
+    call.send({ type: 'resync', ...resync, head: 4 });
+    call.event(5, { no: 't7', version: 6 });
+  });
+  server.snapshotAnswers = [{ data: rows(7) }];
+  const follower = client(server);
+  const versions = [];
+  while (versions.length < 3) versions.push((await follower.next()).value.data.stateVersion);
+  assert.deepEqual(versions, [9, 5, 6]);
+});
+
+test('a listener that was only down is not taken for a blocked one', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin({ after: 1 });
+    call.event(2);
+  });
+  server.isBlocked = true;
+  server.pages = [page(1)];
+  const follower = client(server, {
+    fetch: (...call) => {
+      server.isBlocked = false;
+      return fetch(...call);
+    },
+  });
+  assert.deepEqual(await take(follower, 2), ['t1', 't2']);
+  assert.equal(follower.status.transport, 'websocket');
+  assert.equal(server.polls.length, 1);
+});

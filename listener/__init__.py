@@ -1,0 +1,1 @@
+"""An event-driven webhook listener for Pockyt's cancellation statuses."""

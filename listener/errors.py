@@ -1,0 +1,33 @@
+"""The errors of the listener, few and named for whose fault each one is."""
+
+
+class ListenerError(Exception):
+    """Anything that the listener itself raises; its text says what to do."""
+
+
+class SettingsError(ListenerError):
+    """The operator's settings cannot be used."""
+
+
+class UnreadableError(ListenerError):
+    """A message is not what its type says: bad bytes, a repeated field, too many fields."""
+
+
+class SignatureError(ListenerError):
+    """A message is not signed, or not by a token we know."""
+
+
+class LedgerError(ListenerError):
+    """The ledger cannot be used as it is: not ours, too new, damaged."""
+
+
+class LedgerUnavailableError(ListenerError):
+    """The ledger could not commit now; nothing was recorded, and recording again is safe."""
+
+
+class OverloadedError(LedgerUnavailableError):
+    """Too much is waiting to be committed; nothing was recorded."""
+
+
+class PositionError(ListenerError):
+    """A position cannot be resumed: it is of another ledger, or beyond the head."""

@@ -1,0 +1,131 @@
+"""Keys: who may see and do what, and how a key's text is made and checked."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from listener.ledger import Scope
+from listener.model import EVERY_STREAM, NO_STORE, stream_of
+
+KEY_CHARS_MAX: Final = 128
+
+_PREFIX: Final = "lk"
+
+
+class Role(StrEnum):
+    """What a key is for."""
+
+    POS = "pos"
+    LEDGER = "ledger"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key as it is stored: the hash of its secret part, its role and its scope."""
+
+    id: str
+    hash: str
+    role: Role
+    merchant_no: str | None = None
+    store_no: str | None = None
+    terminal: str | None = None
+    may_refund: bool = False
+    created_at_ms: int = 0
+    revoked_at_ms: int | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """Whose lines the key may see: those of its store, for a till too."""
+        return Scope(merchant_no=self.merchant_no, store_no=self.store_no)
+
+    @property
+    def subscriber(self) -> str:
+        """The name under which acknowledgements are kept: the terminal's, else the key's own."""
+        if self.terminal:
+            return f"{stream_of(self.merchant_no or NO_STORE, self.store_no)}/{self.terminal}"
+        return f"key:{self.id}"
+
+    def may_follow(self, stream: str) -> bool:
+        """Tell whether the key may follow a stream."""
+        if self.role is Role.ADMIN and self.merchant_no is None:
+            return True
+        merchant_no, _, store_no = stream.partition("/")
+        if stream == EVERY_STREAM or merchant_no != self.merchant_no:
+            return False
+        return self.store_no is None or store_no == self.store_no
+
+    def streams(self, stores: Sequence[str]) -> list[str]:
+        """Return the streams of the key's scope; ``stores`` are those of its merchant."""
+        if self.merchant_no is None:
+            return [EVERY_STREAM]
+        if self.store_no is not None:
+            return [stream_of(self.merchant_no, self.store_no)]
+        return [stream_of(self.merchant_no, store_no) for store_no in (*stores, None)]
+
+
+class KeyStore(Protocol):
+    """Where keys are kept."""
+
+    async def find_key(self, key_id: str) -> Key | None:
+        """Return a key by its id, revoked or not."""
+
+    async def keys_version(self) -> int:
+        """Return a number that grows with every change of a key."""
+
+
+def mint(
+    *,
+    role: Role,
+    now_ms: int,
+    merchant_no: str | None = None,
+    store_no: str | None = None,
+    terminal: str | None = None,
+    may_refund: bool = False,
+) -> tuple[Key, str]:
+    """Make a key; its text is returned beside it and kept nowhere.
+
+    Raises:
+        ValueError: The scope does not fit the role; the text says how.
+    """
+    if role is Role.POS and not merchant_no:
+        raise ValueError("a pos key needs a merchant")
+    if store_no and not merchant_no:
+        raise ValueError("a store needs its merchant")
+    if terminal and not (role is Role.POS and store_no):
+        raise ValueError("a terminal needs the role pos and its store")
+    if may_refund and role is not Role.POS:
+        raise ValueError("only a pos key can refund")
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    key = Key(
+        id=key_id,
+        hash=_hash(secret),
+        role=role,
+        merchant_no=merchant_no or None,
+        store_no=store_no or None,
+        terminal=terminal or None,
+        may_refund=may_refund,
+        created_at_ms=now_ms,
+    )
+    return key, f"{_PREFIX}_{key_id}_{secret}"
+
+
+async def authenticate(text: str, store: KeyStore) -> Key | None:
+    """Return the key of a text, None where there is none, it is wrong, or it was revoked."""
+    prefix, _, rest = text[:KEY_CHARS_MAX].partition("_")
+    key_id, _, secret = rest.partition("_")
+    if prefix != _PREFIX or not key_id or not secret:
+        return None
+    key = await store.find_key(key_id)
+    if key is None or key.revoked_at_ms is not None:
+        return None
+    return key if hmac.compare_digest(key.hash, _hash(secret)) else None
+
+
+def _hash(secret: str) -> str:
+    # The secret is 256 random bits: a slow hash would protect nothing that a fast one does not.
+    return hashlib.sha256(secret.encode()).hexdigest()

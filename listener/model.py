@@ -1,0 +1,225 @@
+"""The nouns of the ledger: what was said, where it stands, and what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+import orjson
+
+NO_STORE: Final = "-"
+EVERY_STREAM: Final = "*"
+
+
+class Kind(StrEnum):
+    """Where an entry comes from."""
+
+    NOTIFICATION = "notification"
+    SALE = "sale"
+    CANCEL_REQUEST = "cancel_request"
+    ANSWER = "answer"
+    QUERY = "query"
+    ALARM = "alarm"
+    DECISION = "decision"
+
+
+class Status(StrEnum):
+    """What a transaction has come to, in our words; the open ones in rising order."""
+
+    UNKNOWN = "unknown"
+    CREATED = "created"
+    PENDING = "pending"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PAID = "paid"
+    CONFLICT = "conflict"
+    REFUNDED = "refunded"
+
+
+class Evidence(StrEnum):
+    """What a status rests on."""
+
+    SIGNATURE = "signature"
+    ANSWER = "answer"
+    QUERY = "query"
+    NONE = "none"
+
+
+class CancelState(StrEnum):
+    """How far a cancel that somebody asked for has come."""
+
+    REQUESTED = "requested"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+    REFUNDED = "refunded"
+    UNRESOLVED = "unresolved"
+
+
+class Why(StrEnum):
+    """Why Pockyt is asked."""
+
+    CANCEL = "cancel"
+    CONFLICT = "conflict"
+    HELD = "held"
+    UNKNOWN = "unknown"
+    CONFIRM = "confirm"
+    SALE = "sale"
+
+
+class Alarm(StrEnum):
+    """What an alarm entry raises; kept in its field ``alarm``."""
+
+    UNRESOLVED = "unresolved"
+    UNKNOWN_STORE = "unknown_store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """What somebody said, before it has a place in the ledger.
+
+    ``amount`` is decimal text as it was sent. ``says`` is our reading of ``provider_status``
+    (Pockyt's own word), None where it tells nothing. ``as_of`` is the ledger's seq when a query
+    or a cancel was sent. ``sale_seq`` names the sale whose transaction number this fact brings.
+    ``fields`` is a JSON object of text: all that arrived, verifySign left out.
+    """
+
+    kind: Kind
+    merchant_no: str
+    store_no: str | None = None
+    transaction_no: str = ""
+    reference: str | None = None
+    terminal: str | None = None
+    provider_status: str | None = None
+    says: Status | None = None
+    amount: str | None = None
+    currency: str | None = None
+    settle_currency: str | None = None
+    suspect: str | None = None
+    as_of: int | None = None
+    sale_seq: int | None = None
+    fingerprint: str | None = None
+    fields: str = "{}"
+
+    def field(self, name: str) -> str | None:
+        """Return one of the fields as text; None where it did not arrive."""
+        found: str | None = orjson.loads(self.fields).get(name)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliveries:
+    """How often a notification was brought, and when first and last (Unix ms)."""
+
+    count: int
+    first_at_ms: int
+    last_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the ledger: a fact and its place. ``hash`` is hex and covers the one before."""
+
+    seq: int
+    recorded_at_ms: int
+    fact: Fact
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """When Pockyt is to be asked about a transaction (Unix ms), and how often it was.
+
+    ``due_at_ms`` is None once asking has been given up, ``raise_at_ms`` once the silence has been
+    raised as unresolved, or where it never is.
+    """
+
+    why: Why
+    since_ms: int
+    due_at_ms: int | None
+    raise_at_ms: int | None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """The newest cancel that was asked for, and how it ended."""
+
+    state: CancelState
+    requested_at_ms: int
+    resolved_at_ms: int | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """What the entries of one transaction number add up to."""
+
+    merchant_no: str
+    transaction_no: str
+    first_seq: int
+    status: Status
+    provider_status: str | None
+    evidence: Evidence
+    held: bool
+    state_version: int
+    created_at_ms: int
+    updated_at_ms: int
+    reference: str | None = None
+    store_no: str | None = None
+    terminal: str | None = None
+    amount: str | None = None
+    currency: str | None = None
+    settle_currency: str | None = None
+    sale_seq: int | None = None
+    cancel: Cancel | None = None
+    ask: Ask | None = None
+
+    @property
+    def stream(self) -> str:
+        """The stream whose tills are told."""
+        return stream_of(self.merchant_no, self.store_no)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a till is told. ``number`` is its offset in the stream of all events."""
+
+    number: int
+    stream: str
+    offset: int
+    seq: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a stream, good only in the ledger of its epoch."""
+
+    epoch: str
+    offset: int
+
+
+def stream_of(merchant_no: str, store_no: str | None) -> str:
+    """Name the stream of a store, or of what has none."""
+    return f"{merchant_no}/{store_no or NO_STORE}"
+
+
+def rfc3339(at_ms: int) -> str:
+    """Write a Unix time in ms as RFC 3339 in UTC, to the millisecond."""
+    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def fields_text(fields: Mapping[str, str | None]) -> str:
+    """Write fields as the JSON text that an entry keeps; what is None is left out."""
+    kept = {name: value for name, value in fields.items() if value is not None}
+    return orjson.dumps(kept).decode()
+
+
+def same_amount(one: str | None, other: str | None) -> bool:
+    """Compare two amounts as numbers, so that ``13`` equals ``13.00``; None equals nothing."""
+    if one is None or other is None:
+        return False
+    return one == other or Decimal(one) == Decimal(other)

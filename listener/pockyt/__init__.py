@@ -1,0 +1,1 @@
+"""Pockyt's side of the wire: its signature, its notification, its calls."""

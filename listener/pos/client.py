@@ -1,0 +1,342 @@
+"""Follow the listener from a POS: every event once, in order, acknowledged once handled.
+
+    async for event in follow("https://pos.example.com", key=KEY, position=FilePositions("pos")):
+        show(event.data)
+
+It connects, resumes, answers pings, comes back for ever, drops what is known already, and falls
+back to long-poll where WebSocket is blocked. It imports nothing of the server.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from pydantic import SecretStr
+
+from listener.pos.api import SNAPSHOT, Api, ApiError, base_url
+from listener.pos.frames import Duty, Event, Position, ResyncMembers
+from listener.pos.link import Link, Resynced, State, StoppedError, Taken, Transport, stopped
+from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
+from listener.pos.tracking import Schedule, Timing, Tracker, Versions
+
+__all__ = [
+    "SNAPSHOT",
+    "Event",
+    "FilePositions",
+    "FollowStatus",
+    "Follower",
+    "MemoryPositions",
+    "Position",
+    "PositionStore",
+    "StoppedError",
+    "Timing",
+    "follow",
+]
+
+# Frames read ahead of the program; beyond, the listener's ledger is the queue.
+AHEAD_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowStatus:
+    """Whether what is shown is live: "live" or not; and the age of the listener's last word.
+
+    ``age_seconds`` is None before the first word. While "live" it stays below the time after
+    which a silent listener is given up (35 s).
+    """
+
+    state: State
+    transport: Transport | None
+    age_seconds: float | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Snapshot:
+    """A snapshot that is being handed out."""
+
+    item: Resynced
+    schedule: Schedule
+    events: deque[Event] = field(default_factory=deque)
+    cursor: str | None = None
+    is_read: bool = False
+
+
+class Follower:
+    """Events of a listener's streams, as an async iterator; close it, or use ``async with``.
+
+    An event is handled, saved and acknowledged when the next one is asked for. After a
+    position was lost, ``on_resync`` is called, then each transaction as it stands comes as an
+    event of type SNAPSHOT (``transaction.snapshot``); what was shown before is to be forgotten.
+
+    Args:
+        url: The listener's, in http or ws, with or without the path of its stream.
+        key: Of a POS; it goes into a header only.
+        streams: Those to follow; None for all of the key's scope.
+        position: Where to keep how far this POS has come; None: only at the listener.
+        timing: How long to wait for what.
+        acks: Whether to acknowledge; an admin key may not.
+        on_status: Called when ``status`` has changed.
+        on_resync: Called with what the listener said before a snapshot.
+
+    Raises:
+        ValueError: The url is neither http nor ws, or holds a query or a password.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | SecretStr,
+        streams: str | Sequence[str] | None = None,
+        position: PositionStore | None = None,
+        timing: Timing | None = None,
+        acks: bool = True,
+        on_status: Callable[[FollowStatus], None] | None = None,
+        on_resync: Callable[[ResyncMembers], None] | None = None,
+    ) -> None:
+        self._base = base_url(url)
+        self._key = key if isinstance(key, SecretStr) else SecretStr(key)
+        self._tracker = Tracker(streams=[streams] if isinstance(streams, str) else streams)
+        self._store = position or MemoryPositions()
+        self._timing = timing or Timing()
+        self._acks = acks
+        self._on_status = on_status
+        self._on_resync = on_resync
+        self._queue: asyncio.Queue[Taken | Resynced | Exception] = asyncio.Queue(AHEAD_MAX)
+        self._versions = Versions()
+        self._pending: Taken | None = None
+        self._snapshot: _Snapshot | None = None
+        self._failed: Exception | None = None
+        self._unacked: set[str] = set()
+        self._to_ack = asyncio.Event()
+        self._session: aiohttp.ClientSession | None = None
+        self._api: Api | None = None
+        self._link: Link | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_closed = False
+
+    @property
+    def status(self) -> FollowStatus:
+        """Whether this is live, over what, and how old the listener's last word is."""
+        link = self._link
+        if link is None:
+            return FollowStatus(state="connecting", transport=None, age_seconds=None)
+        state: State = "stopped" if self._is_closed else link.state
+        return FollowStatus(state=state, transport=link.transport, age_seconds=self.age_seconds)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How old the listener's last word is; None before the first."""
+        if self._link is None or self._link.word_at is None:
+            return None
+        return asyncio.get_running_loop().time() - self._link.word_at
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Up to where each stream was handled."""
+        return dict(self._tracker.handled)
+
+    async def __aenter__(self) -> Self:
+        """Begin to follow."""
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop following."""
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Take the event handed out before as handled, and wait for the next.
+
+        Raises:
+            StoppedError: The listener said not to come back unchanged.
+            UnreadableError, OSError: The position store failed; nothing is acknowledged.
+        """
+        if self._is_closed:
+            raise StopAsyncIteration
+        await self._start()
+        if self._pending is not None:
+            await self._handled(self._pending.stream, self._pending.position)
+            self._pending = None
+        while True:
+            if self._snapshot is not None:
+                event = await self._next_of(self._snapshot)
+                if event is not None:
+                    return event
+                item = self._snapshot.item
+                await self._handled(item.resync.stream, item.position)
+                self._snapshot = None
+            if self._failed is not None:
+                raise self._failed
+            event = await self._take(await self._queue.get())
+            if event is not None:
+                return event
+
+    async def aclose(self) -> None:
+        """Stop: send the acks that wait, say good-bye, let go. The event in hand is not acked."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._link is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.close_seconds):
+                    await self._send_acks()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _start(self) -> None:
+        if self._link is not None or self._is_closed:
+            return
+        self._tracker.load(await self._store.load())
+        self._session = aiohttp.ClientSession()
+        self._api = Api(self._session, base=self._base, key=self._key)
+        self._link = Link(
+            self._api,
+            tracker=self._tracker,
+            schedule=Schedule(self._timing),
+            timing=self._timing,
+            put=self._queue.put,
+            on_change=self._changed,
+        )
+        self._tasks = [
+            asyncio.create_task(self._run(self._link)),
+            asyncio.create_task(self._keep_acking()),
+        ]
+
+    async def _run(self, link: Link) -> None:
+        try:
+            await link.run()
+        # Whatever it is, it belongs to whoever waits for events, not into the void of a task.
+        except Exception as error:  # noqa: BLE001  Passed on whole, raised by __anext__.
+            await self._queue.put(error)
+
+    async def _take(self, item: Taken | Resynced | Exception) -> Event | None:
+        """Take an item from the queue; return its event where it says something new."""
+        if isinstance(item, Exception):
+            self._failed = item
+        elif isinstance(item, Resynced):
+            self._versions.forget(item.resync.stream)
+            if self._on_resync is not None:
+                self._on_resync(item.resync)
+            self._snapshot = _Snapshot(item=item, schedule=Schedule(self._timing))
+        elif self._versions.is_new(item.event, stream=item.stream):
+            self._pending = item
+            return item.event
+        else:
+            await self._handled(item.stream, item.position)
+        return None
+
+    async def _next_of(self, snapshot: _Snapshot) -> Event | None:
+        """Return the next transaction of a snapshot; None once all are handed out."""
+        while True:
+            while snapshot.events:
+                event = snapshot.events.popleft()
+                if self._versions.is_new(event, stream=snapshot.item.resync.stream):
+                    return event
+            if snapshot.is_read:
+                return None
+            await self._read_page(snapshot)
+
+    async def _read_page(self, snapshot: _Snapshot) -> None:
+        if self._api is None:
+            return
+        try:
+            page = await self._api.snapshot(snapshot.item.resync, cursor=snapshot.cursor)
+        except ApiError as error:
+            if error.ended.duty is Duty.STOP:
+                raise stopped(error.ended) from error
+            await asyncio.sleep(snapshot.schedule.next(error.ended))
+            return
+        snapshot.schedule.progress()
+        snapshot.events.extend(page.events)
+        snapshot.cursor = page.cursor
+        snapshot.is_read = page.cursor is None
+
+    async def _handled(self, stream: str, position: Position) -> None:
+        """Save a position, then have it acknowledged: the store is never behind the listener."""
+        await self._store.save(stream, position)
+        self._tracker.handled[stream] = position
+        if self._acks:
+            self._unacked.add(stream)
+            self._to_ack.set()
+
+    def _changed(self) -> None:
+        if self._acks and self._link is not None and self._link.state == "live":
+            # What a cut connection swallowed is acknowledged again: acks are cumulative.
+            self._unacked.update(self._tracker.handled)
+            self._to_ack.set()
+        if self._on_status is not None:
+            self._on_status(self.status)
+
+    async def _keep_acking(self) -> None:
+        while True:
+            await self._to_ack.wait()
+            self._to_ack.clear()
+            if not self._unacked:
+                continue
+            await self._send_acks()
+            # So that a fast program does not send a frame for each event.
+            await asyncio.sleep(self._timing.ack_seconds)
+            if self._unacked and self._link is not None and self._link.state == "live":
+                self._to_ack.set()
+
+    async def _send_acks(self) -> None:
+        for stream in sorted(self._unacked):
+            # Taken out first: what is handled while this waits puts it back.
+            self._unacked.discard(stream)
+            position = self._tracker.ackable(stream)
+            if self._link is None or position is None or not position.offset:
+                continue
+            if not await self._link.ack(stream, position):
+                self._unacked.add(stream)
+
+
+async def follow(
+    url: str,
+    *,
+    key: str | SecretStr,
+    streams: str | Sequence[str] | None = None,
+    position: PositionStore | None = None,
+    timing: Timing | None = None,
+    acks: bool = True,
+    on_status: Callable[[FollowStatus], None] | None = None,
+    on_resync: Callable[[ResyncMembers], None] | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Follow a listener's streams for ever, as an async generator.
+
+    An event is acknowledged when the loop asks for the next one. Leaving the loop closes the
+    connection; see :class:`Follower` for what else there is.
+
+    Raises:
+        StoppedError: The listener said not to come back unchanged.
+    """
+    follower = Follower(
+        url,
+        key=key,
+        streams=streams,
+        position=position,
+        timing=timing,
+        acks=acks,
+        on_status=on_status,
+        on_resync=on_resync,
+    )
+    async with follower:
+        async for event in follower:
+            yield event

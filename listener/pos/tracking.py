@@ -1,0 +1,246 @@
+"""What a POS client decides: which event is new, when a link is broken, when to come back.
+
+Nothing here waits or talks to anybody; ``pos.client`` does, and asks here.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from listener.pos.frames import (
+    CloseCode,
+    Connect,
+    Duty,
+    Event,
+    PageEvent,
+    Ping,
+    Position,
+    Ready,
+    ResyncMembers,
+    StreamStart,
+    duty_of,
+)
+
+VERSIONS_MAX: Final = 100_000
+AFTER_MS_MAX: Final = 600_000
+
+_LONGER_SECONDS: Final = 1.0
+# 0.5 s · 2¹⁶ is beyond any longest wait; the exponent is held there so that it cannot overflow.
+_DOUBLINGS_MAX: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a client waits for what, in seconds; the defaults are those of the protocol."""
+
+    connect_seconds: float = 10.0
+    """For the upgrade, then for ``hello``, then for ``ready``."""
+    close_seconds: float = 2.0
+    """For saying good-bye."""
+    retry_first_seconds: float = 0.5
+    retry_max_seconds: float = 30.0
+    behind_seconds: float = 2.0
+    """How long heads may stay ahead while no event comes."""
+    ack_seconds: float = 0.25
+    """Between two acks: what is handled in between is acknowledged together."""
+    poll_seconds: int = 25
+    """How long the listener may keep a long-poll waiting."""
+    blocked_tries: int = 3
+    """How many upgrades fail in a row before long-poll is tried."""
+    websocket_again_seconds: float = 300.0
+    """How long long-poll is used before WebSocket is tried again."""
+    chance: Callable[[], float] = random.random
+    """Gives numbers in [0, 1) for the jitter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Why a connection is over.
+
+    ``jitter_ms`` is that of the listener's ``hello``; None where no listener was reached.
+    ``after_ms`` is when it asked to be called again. ``detail`` is in words, for a person.
+    """
+
+    duty: Duty
+    code: int = CloseCode.CUT
+    detail: str = ""
+    jitter_ms: int | None = None
+    after_ms: int | None = None
+
+
+def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, detail: str = "") -> Ended:
+    """Conclude from a close code what follows."""
+    duty = duty_of(code)
+    return Ended(duty=duty, code=code, detail=detail, jitter_ms=jitter_ms, after_ms=after_ms)
+
+
+def ended_by_status(status: int, *, detail: str = "") -> Ended:
+    """Conclude from an HTTP status of the API what follows."""
+    codes = {
+        400: CloseCode.MALFORMED,
+        401: CloseCode.BAD_KEY,
+        403: CloseCode.STREAM_NOT_ALLOWED,
+    }
+    code = codes.get(status, CloseCode.SERVER_ERROR)
+    return Ended(duty=code.duty, code=code, detail=detail or f"HTTP {status}")
+
+
+class Schedule:
+    """When to come back: full jitter, growing while nothing is achieved, for ever."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._tries = 0
+
+    def progress(self) -> None:
+        """Note that the connection works: an event was new, or a ping came."""
+        self._tries = 0
+
+    def next(self, ended: Ended) -> float:
+        """Return how many seconds to wait before the next try."""
+        tries = self._tries
+        self._tries += 1
+        if ended.after_ms is not None:
+            return min(ended.after_ms, AFTER_MS_MAX) / 1000
+        if ended.duty is Duty.AT_ONCE or ended.jitter_ms is None:
+            seconds = self._backoff(tries)
+        elif tries == 0:
+            seconds = self._timing.chance() * ended.jitter_ms / 1000
+        else:
+            seconds = self._backoff(tries - 1)
+        return max(seconds, _LONGER_SECONDS) if ended.duty is Duty.BACK_OFF_LONGER else seconds
+
+    def _backoff(self, doublings: int) -> float:
+        grown = self._timing.retry_first_seconds * 2.0 ** min(doublings, _DOUBLINGS_MAX)
+        return self._timing.chance() * min(self._timing.retry_max_seconds, grown)
+
+
+class Versions:
+    """The newest state version of each transaction that was shown, the oldest ones forgotten."""
+
+    def __init__(self, *, limit: int = VERSIONS_MAX) -> None:
+        self._limit = limit
+        self._held: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def is_new(self, event: Event, *, stream: str) -> bool:
+        """Tell whether an event says more than what was shown, and hold its version if so."""
+        key = (event.data.merchant_no, event.data.transaction_no)
+        held = self._held.get(key)
+        if held is not None and event.data.state_version <= held[0]:
+            return False
+        # Taken out first, so that the order of the dict is that of the last use.
+        self._held.pop(key, None)
+        self._held[key] = (event.data.state_version, stream)
+        if len(self._held) > self._limit:
+            del self._held[next(iter(self._held))]
+        return True
+
+    def forget(self, stream: str) -> None:
+        """Forget what a stream told."""
+        self._held = {key: held for key, held in self._held.items() if held[1] != stream}
+
+
+class BrokenError(Exception):
+    """The connection tells less than it should: come back from our own position."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tracker:
+    """How far each stream has come here.
+
+    ``received`` is what was taken from the wire, ``handled`` what the program is done with; on
+    coming back, events go on past ``received``, and ``handled`` is acknowledged.
+    """
+
+    streams: Sequence[str] | None
+    received: dict[str, Position] = field(default_factory=dict)
+    handled: dict[str, Position] = field(default_factory=dict)
+    heads: dict[str, int] = field(default_factory=dict)
+    _named: list[str] = field(default_factory=list)
+
+    def load(self, positions: Mapping[str, Position]) -> None:
+        """Begin from saved positions."""
+        wanted = positions if self.streams is None else self.streams
+        kept = {stream: positions[stream] for stream in wanted if stream in positions}
+        self.received.update(kept)
+        self.handled.update(kept)
+
+    @property
+    def names(self) -> list[str]:
+        """The streams that are followed, as far as known: the key's scope shows at ``ready``."""
+        return list(self.streams) if self.streams is not None else list(self._named)
+
+    def connect(self, number: int) -> Connect:
+        """Word the connect frame: from our own positions, else from the acknowledged ones."""
+        starts = [
+            StreamStart(stream=name, after=self.received.get(name, "acked")) for name in self.names
+        ]
+        return Connect(id=number, streams=starts or None)
+
+    def ready(self, ready: Ready) -> None:
+        """Take where the listener begins.
+
+        Raises:
+            BrokenError: It begins past our own position, or in another ledger.
+        """
+        if self.streams is None:
+            self._named = [stream.stream for stream in ready.streams]
+        for stream in ready.streams:
+            if not stream.recovered:
+                # Its resync says where events go on.
+                continue
+            ours = self.received.get(stream.stream)
+            if ours is None:
+                self.begin(stream.stream, Position(epoch=stream.epoch, offset=stream.after))
+            elif ours.epoch != stream.epoch or stream.after > ours.offset:
+                raise BrokenError(f"{stream.stream} begins past what we have")
+
+    def begin(self, stream: str, position: Position) -> None:
+        """Go on with a stream from a position that the listener gave."""
+        self.received[stream] = position
+        if self.streams is None and stream not in self._named:
+            self._named.append(stream)
+
+    def resync(self, resync: ResyncMembers) -> Position:
+        """Forget a stream's position; return the one that its snapshot leads to."""
+        position = Position(epoch=resync.epoch, offset=resync.head)
+        self.begin(resync.stream, position)
+        return position
+
+    def take(self, event: PageEvent) -> Position | None:
+        """Take the next event of a stream; None for one that we have.
+
+        Raises:
+            BrokenError: Events between it and ours are missing.
+        """
+        ours = self.received.get(event.stream)
+        if ours is None:
+            raise BrokenError(f"{event.stream} is not followed")
+        if event.offset <= ours.offset:
+            return None
+        if event.offset > ours.offset + 1:
+            raise BrokenError(f"{event.stream} has a hole after {ours.offset}")
+        position = Position(epoch=ours.epoch, offset=event.offset)
+        self.received[event.stream] = position
+        return position
+
+    def ping(self, ping: Ping) -> None:
+        """Note how far the listener says that the streams have come."""
+        self.heads = dict(ping.heads)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the listener spoke of events that have not come."""
+        return any(
+            head > self.received[stream].offset
+            for stream, head in self.heads.items()
+            if stream in self.received
+        )
+
+    def ackable(self, stream: str) -> Position | None:
+        """Return what can be acknowledged of a stream: handled, and of the ledger in use."""
+        handled, received = self.handled.get(stream), self.received.get(stream)
+        if handled is None or received is None or handled.epoch != received.epoch:
+            return None
+        return handled

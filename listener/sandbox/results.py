@@ -1,0 +1,60 @@
+"""Word the results of calls: names, types and nulls as Pockyt's samples have them.
+
+Source: Pockyt, "Add", "Prepay" and "Tran Query".
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final
+
+from listener.sandbox.book import Refund, Sale
+
+_POCKYT_ZONE: Final = timezone(timedelta(hours=8))
+
+
+def json_body(answer: Mapping[str, object]) -> bytes:
+    """Write an answer as it is sent."""
+    return json.dumps(answer, ensure_ascii=False).encode()
+
+
+def named(sale: Sale) -> dict[str, object]:
+    """Word what most results say of their sale."""
+    return {
+        "transactionNo": sale.transaction_no,
+        "reference": sale.order.reference,
+        "currency": sale.order.currency,
+        "settleCurrency": sale.order.settle_currency,
+    }
+
+
+def sale_result(sale: Sale) -> dict[str, object]:
+    """Word the result of add and prepay."""
+    return {
+        **named(sale),
+        "amount": f"{sale.amount}",
+        "merchantNo": sale.order.merchant_no,
+        "storeNo": sale.order.store_no,
+        "storeAdminNo": sale.order.store_admin_no,
+        "transactionStatus": sale.word,
+        "transactionType": "payment",
+        "createTime": _time(sale.opened_seconds),
+        "paymentTime": None if sale.paid_seconds is None else _time(sale.paid_seconds),
+        "originalTransactionNo": None,
+        "refundAmount": "0.00",
+        "voidAmount": "0.00",
+    }
+
+
+def refund_result(refund: Refund) -> dict[str, object]:
+    """Word one of the refunds that tran-query lists; it has no status of its own."""
+    return {"refundTransactionNo": refund.transaction_no, "refundAmount": f"{refund.amount}"}
+
+
+def _time(at_seconds: float) -> str:
+    return f"{in_pockyt_zone(at_seconds):%Y-%m-%d %H:%M:%S}"
+
+
+def in_pockyt_zone(at_seconds: float) -> datetime:
+    """Return a Unix time in China's zone, in which Pockyt writes answers and notifications."""
+    return datetime.fromtimestamp(at_seconds, UTC).astimezone(_POCKYT_ZONE)

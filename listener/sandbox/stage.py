@@ -1,0 +1,28 @@
+"""Hold what the parts of a running sandbox share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from listener.sandbox.faults import Fault, Place, Script
+from listener.sandbox.steps import OnStep, Step
+from listener.sandbox.tasks import Clock, Tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """The session, time, tasks and faults of one sandbox, and who is told of its steps."""
+
+    session: aiohttp.ClientSession
+    clock: Clock
+    tasks: Tasks
+    script: Script
+    on_step: OnStep
+
+    def strike(self, place: Place, detail: Mapping[str, str]) -> frozenset[Fault]:
+        """Pass a place of the script, and tell which faults struck."""
+        faults = self.script.strike(place)
+        for fault in sorted(faults):
+            self.on_step(Step.FAULT, {**detail, "fault": fault})
+        return faults

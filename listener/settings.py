@@ -1,0 +1,296 @@
+"""Read the operator's settings from a TOML file and the environment.
+
+A wrong setting is one line that says which and what to do, and never what a token was.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from listener.errors import SettingsError
+
+PREFIX: Final = "LISTENER_"
+PORT_MAX: Final = 65_535
+TOKENS_MAX: Final = 8
+TOKEN_CHARS_MAX: Final = 256
+URL_CHARS_MAX: Final = 2_048
+HOST_CHARS_MAX: Final = 255
+TIMEOUT_SECONDS_MIN: Final = 1.0
+TIMEOUT_SECONDS_MAX: Final = 60.0
+SHOWN_CHARS_MAX: Final = 80
+
+_NUMBER_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
+_ADD_A_MERCHANT: Final = (
+    "no merchant is configured: add [merchants.<merchantNo>] with tokens = ["
+    '"<API token>"] to the settings file, or set LISTENER_MERCHANTS'
+)
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    # Braces are pydantic's placeholders; every text here is our own and has none.
+    return PydanticCustomError("setting", text)
+
+
+def _check_url(text: str) -> str:
+    """Return an http or https URL without its closing slash, so that paths can be appended."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or any(char.isspace() for char in text):
+        raise _wrong("must be a URL that begins with http:// or https://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise _wrong("must be a URL without a user name, a query or a fragment")
+    return text.rstrip("/")
+
+
+def _check_origin(text: str) -> str:
+    """Return an origin as browsers write it: scheme, host and port, in lower case."""
+    url = _check_url(text)
+    if urlsplit(url).path:
+        raise _wrong("must be scheme and host only, such as https://till.example.com")
+    return url.lower()
+
+
+def _check_database(text: str) -> str:
+    for scheme in ("sqlite:///", "postgresql://"):
+        if text.startswith(scheme) and len(text) > len(scheme):
+            return text
+    raise _wrong("must be sqlite:///PATH or postgresql://user@host/name")
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if not text or text != text.strip():
+        raise _wrong("must not be blank, nor begin or end with a space")
+    if len(text) > TOKEN_CHARS_MAX:
+        raise _wrong(f"must have at most {TOKEN_CHARS_MAX} characters")
+    return token
+
+
+def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise _wrong("must not name the same one twice")
+    return values
+
+
+# What Pockyt gives out as merchantNo and storeNo; the letters that are safe in our routes.
+
+Number = Annotated[str, StringConstraints(pattern=_NUMBER_PATTERN)]
+Url = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_url)]
+Origin = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_origin)]
+Database = Annotated[
+    str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_database)
+]
+Host = Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=HOST_CHARS_MAX)]
+Secret = Annotated[SecretStr, AfterValidator(_check_token)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Merchant(_Table):
+    """One merchant of Pockyt.
+
+    Attributes:
+        tokens: API tokens; the first signs, each verifies.
+        stores: storeNos that its notifications may name; empty where it has none.
+    """
+
+    tokens: tuple[Secret, ...] = Field(min_length=1, max_length=TOKENS_MAX)
+    stores: Annotated[tuple[Number, ...], AfterValidator(_check_unique)] = ()
+
+
+class Pockyt(_Table):
+    """Where Pockyt is, without a closing slash, and how long one call to it may take."""
+
+    url: Url = "https://mapi.pockyt.io"
+    timeout_seconds: float = Field(
+        default=10.0, ge=TIMEOUT_SECONDS_MIN, le=TIMEOUT_SECONDS_MAX, strict=True
+    )
+
+
+class Settings(_Table):
+    """Everything that an operator can set.
+
+    Attributes:
+        port: 0 lets the system choose.
+        database: ``sqlite:///PATH``, relative to the current directory unless PATH begins with
+            a slash, or ``postgresql://…``. Not in the repr: it may hold a password.
+        public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl can be made.
+        origins: Browser origins allowed beside our own host, in lower case.
+        confirm: When tran-query is asked before a status is believed.
+        merchants: By merchantNo; at least one.
+    """
+
+    host: Host = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=PORT_MAX, strict=True)
+    database: Database = Field(default="sqlite:///ledger.db", repr=False)
+    public_url: Url | None = None
+    origins: tuple[Origin, ...] = ()
+    confirm: Literal["off", "suspicious", "always"] = "suspicious"
+    pockyt: Pockyt = Pockyt()
+    merchants: Mapping[Number, Merchant] = Field(min_length=1)
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the settings; what the environment says wins over the file.
+
+    Args:
+        path: A TOML file; None for the environment and the defaults alone.
+        environ: ``LISTENER_<NAME>`` is read, other names are left alone.
+
+    Raises:
+        SettingsError: A setting is unknown, missing or wrong, or the file cannot be read. One
+            line, without the value; the cause is not chained, because it holds the value.
+    """
+    table = {} if path is None else _read_file(path)
+    sources = _apply_environment(table, environ)
+    try:
+        return Settings.model_validate(table)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    raise SettingsError(_explain(first, sources, path))
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}): give the path of a TOML file"
+    except UnicodeDecodeError:
+        reason = "is not UTF-8 text"
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        # Its own words may quote a key, never a value.
+        reason = f"is not TOML: {_shown(str(error))}"
+    raise SettingsError(f"the settings file {path} {reason}")
+
+
+def _read_json(text: str) -> object:
+    value: object = json.loads(text)
+    return value
+
+
+def _read_list(text: str) -> object:
+    if text.lstrip().startswith("["):
+        return _read_json(text)
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+# Where in the table each variable goes, what reads its text (ValueError if it cannot), and what
+# the text should have been.
+_VARIABLES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str], object], str]]] = {
+    "LISTENER_HOST": (("host",), str, "text"),
+    "LISTENER_PORT": (("port",), int, "a whole number"),
+    "LISTENER_DATABASE": (("database",), str, "text"),
+    "LISTENER_PUBLIC_URL": (("public_url",), str, "text"),
+    "LISTENER_ORIGINS": (("origins",), _read_list, "a JSON list, or origins between commas"),
+    "LISTENER_CONFIRM": (("confirm",), str, "text"),
+    "LISTENER_POCKYT_URL": (("pockyt", "url"), str, "text"),
+    "LISTENER_POCKYT_TIMEOUT_SECONDS": (("pockyt", "timeout_seconds"), float, "a number"),
+    "LISTENER_MERCHANTS": (
+        ("merchants",),
+        _read_json,
+        'JSON such as {"<merchantNo>": {"tokens": ["<API token>"]}}',
+    ),
+}
+
+
+def _apply_environment(
+    table: dict[str, object], environ: Mapping[str, str]
+) -> dict[tuple[str, ...], str]:
+    """Put the variables into the table; return which of its places came from which variable."""
+    sources: dict[tuple[str, ...], str] = {}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX):
+            continue
+        if variable not in _VARIABLES:
+            raise SettingsError(_unknown(variable, tuple(_VARIABLES), "in the environment"))
+        place, value = _read_variable(variable, environ[variable])
+        inner = table
+        for name in place[:-1]:
+            nested = inner.setdefault(name, {})
+            if not isinstance(nested, dict):
+                raise SettingsError(f'the setting "{name}" must be a table')
+            inner = nested
+        inner[place[-1]] = value
+        sources[place] = variable
+    return sources
+
+
+def _read_variable(variable: str, text: str) -> tuple[tuple[str, ...], object]:
+    place, read, wanted = _VARIABLES[variable]
+    try:
+        return place, read(text)
+    except (ValueError, RecursionError):
+        # Raised below, outside of this block: what Python says here quotes the value.
+        pass
+    raise SettingsError(f"the variable {variable} must be {wanted}")
+
+
+def _unknown(name: str, known: tuple[str, ...], where: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    advice = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"
+    return f'unknown setting "{_shown(name)}" {where}; {advice}'
+
+
+_EXPLAINED: Final[Mapping[str, str]] = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text in quotes",
+    "tuple_type": "must be a list",
+    "mapping_type": "must be a table",
+    "model_type": "must be a table",
+    "dict_type": "must be a table",
+    "missing": "is missing",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+    "string_too_long": "must have at most {max_length} characters",
+}
+
+
+def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: Path | None) -> str:
+    """Say in one line what is wrong, from pydantic's account of it, and where it was written."""
+    place = tuple(str(part) for part in error["loc"])
+    source = next((name for at, name in sources.items() if place[: len(at)] == at), None)
+    where = f"in {source}" if source else f"in {path}" if path else "in the defaults"
+    if place == ("merchants",) and error["type"] in ("missing", "too_short"):
+        return _ADD_A_MERCHANT
+    if error["type"] == "extra_forbidden":
+        return _unknown(".".join(place), _known(place[:-1]), where)
+    name = _shown(".".join(part for part in place if part != "[key]"))
+    if error["type"] == "string_pattern_mismatch":
+        in_merchants = place[0] == "merchants"
+        reason = "must be 1 to 64 of 0-9 A-Z a-z _ -" if in_merchants else "must be one word"
+    else:
+        explained = _EXPLAINED.get(error["type"])
+        told = error["msg"].replace("Input should", "must")
+        reason = explained.format_map(error.get("ctx", {})) if explained else told
+    return f'the setting "{name}" {where} {reason}'
+
+
+def _known(parents: tuple[str, ...]) -> tuple[str, ...]:
+    tables: tuple[type[BaseModel], ...] = (Settings, Pockyt, Merchant)
+    return tuple(".".join((*parents, name)) for name in tables[len(parents)].model_fields)
+
+
+def _shown(text: str) -> str:
+    """Return a name for a message: on one line, and not for ever."""
+    return text[:SHOWN_CHARS_MAX].encode("unicode_escape").decode()

@@ -1,0 +1,247 @@
+"""Read the ledger on SQLite: one statement a question, each a seek in an index."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from listener.ledger import (
+    Ack,
+    Cursor,
+    Head,
+    Line,
+    OpenSale,
+    Remembered,
+    Scope,
+    Search,
+    Unacked,
+)
+from listener.model import EVERY_STREAM, Deliveries, Entry, Event, Status, Transaction
+from listener.status import why_held
+from listener.storage.commit import READ_SALES, READ_STREAMS, prefixed
+from listener.storage.rows import (
+    ENTRY_COLUMNS,
+    EVENT_COLUMNS,
+    TRANSACTION_COLUMNS,
+    Row,
+    entry_of,
+    event_of,
+    transaction_of,
+)
+
+_HEAD: Final = (
+    "SELECT epoch, seq, hash, number, repeats, (SELECT count(*) FROM transactions) FROM ledger"
+)
+_EVENTS: Final = (
+    f'SELECT {EVENT_COLUMNS} FROM events WHERE stream = ? AND "offset" > ?'
+    ' ORDER BY "offset" LIMIT ?'
+)
+_EVERY_EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM events WHERE number > ? ORDER BY number LIMIT ?"
+_LINES: Final = (
+    f"SELECT {prefixed(ENTRY_COLUMNS, 'e')}, r.count, r.last_at, t.sale_seq"
+    " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
+    " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
+    " AND t.merchant_no = e.merchant_no"
+)
+_LINES_AFTER: Final = (
+    f"{_LINES} WHERE e.seq > ?1 AND (?2 IS NULL OR e.merchant_no = ?2)"
+    " AND (?3 IS NULL OR coalesce(t.store_no, e.store_no) = ?3) ORDER BY e.seq LIMIT ?4"
+)
+_LINES_OF: Final = (
+    f"{_LINES} WHERE (e.transaction_no = ?1 AND e.merchant_no = ?2) OR e.seq = ?3 ORDER BY e.seq"
+)
+_TRANSACTIONS: Final = f"SELECT {TRANSACTION_COLUMNS} FROM transactions"
+_NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
+_OF_NUMBER: Final = (
+    f"{_TRANSACTIONS} WHERE transaction_no = ?1 AND (?2 IS NULL OR merchant_no = ?2)"
+)
+_DUE: Final = (
+    f"{_TRANSACTIONS} WHERE ask_due_at <= ?1"
+    f" UNION {_TRANSACTIONS} WHERE ask_raise_at <= ?1 ORDER BY ask_due_at LIMIT ?2"
+)
+_NEXT_DUE: Final = (
+    "SELECT min(at) FROM (SELECT min(ask_due_at) AS at FROM transactions"
+    " WHERE ask_due_at IS NOT NULL UNION ALL SELECT min(ask_raise_at) FROM transactions"
+    " WHERE ask_raise_at IS NOT NULL UNION ALL SELECT min(ask_due_at) FROM sales"
+    " WHERE ask_due_at IS NOT NULL)"
+)
+_SALES: Final = (
+    f"SELECT {prefixed(ENTRY_COLUMNS, 'e')}, s.transaction_no"
+    " FROM sales s JOIN entries e ON e.seq = s.seq"
+)
+_DUE_SALES: Final = f"{_SALES} WHERE s.ask_due_at <= ? ORDER BY s.ask_due_at LIMIT ?"
+_SALE: Final = f"{_SALES} WHERE s.merchant_no = ? AND s.reference = ?"
+_UNACKED: Final = (
+    'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at FROM streams s'
+    " JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
+    ' AND e."offset" > coalesce((SELECT max("offset") FROM acks WHERE stream = s.stream), 0)'
+    " JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
+)
+_ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
+_ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = ? AND stream = ?'
+_REMEMBERED: Final = (
+    "SELECT request, status, body FROM answers WHERE key_id = ? AND idempotency_key = ?"
+)
+
+
+def head(db: sqlite3.Connection) -> Head:
+    """Read the end of the ledger."""
+    epoch, seq, digest, events, repeats, transactions = db.execute(_HEAD).fetchone()
+    return Head(
+        epoch=epoch,
+        seq=seq,
+        hash=digest,
+        events=events,
+        transactions=transactions,
+        repeats=repeats,
+    )
+
+
+def stream_heads(db: sqlite3.Connection, streams: Sequence[str]) -> dict[str, int]:
+    """Read the newest offset of each stream."""
+    heads = dict.fromkeys(streams, 0)
+    heads.update(db.execute(READ_STREAMS, (orjson.dumps(list(streams)).decode(),)).fetchall())
+    if EVERY_STREAM in heads:
+        (heads[EVERY_STREAM],) = db.execute("SELECT number FROM ledger").fetchone()
+    return heads
+
+
+def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> list[Event]:
+    """Read a stream past an offset."""
+    if stream == EVERY_STREAM:
+        return [event_of(row) for row in db.execute(_EVERY_EVENT, (after, limit))]
+    return [event_of(row) for row in db.execute(_EVENTS, (stream, after, limit))]
+
+
+def lines(db: sqlite3.Connection, *, after: int, limit: int, scope: Scope) -> list[Line]:
+    """Read entries past a seq."""
+    rows = db.execute(_LINES_AFTER, (after, scope.merchant_no, scope.store_no, limit))
+    return _lines_of(db, rows.fetchall())
+
+
+def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
+    """Read a transaction's entries, its sale's included."""
+    key = (transaction.transaction_no, transaction.merchant_no, transaction.sale_seq)
+    return _lines_of(db, db.execute(_LINES_OF, key).fetchall())
+
+
+def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
+    sale_seqs = sorted({row[-1] for row in rows if row[-1]})
+    sales: dict[int, Entry] = {
+        row[0]: entry_of(row) for row in db.execute(READ_SALES, (orjson.dumps(sale_seqs).decode(),))
+    }
+    found = []
+    for row in rows:
+        entry, (count, last_at, sale_seq) = entry_of(row), row[-3:]
+        deliveries = Deliveries(
+            count=1 + (count or 0),
+            first_at_ms=entry.recorded_at_ms,
+            last_at_ms=last_at or entry.recorded_at_ms,
+        )
+        held = why_held(entry, sales.get(sale_seq))
+        found.append(Line(entry=entry, held=held, deliveries=deliveries))
+    return found
+
+
+def transactions(
+    db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
+) -> list[Transaction]:
+    """Read a page of transactions, newest first."""
+    scope = search.scope
+    # Each clause is a constant; what was asked for only chooses among them.
+    clauses = {
+        # The index by store cannot give one merchant's rows in the order of time.
+        "+merchant_no = :merchant": scope.merchant_no and not scope.store_no,
+        "merchant_no = :merchant AND store_no = :store": scope.store_no,
+        "terminal = :terminal": scope.terminal,
+        "status = :status": search.status,
+        "status <> 'paid'": search.status and search.status is not Status.PAID,
+        "reference = :reference": search.reference,
+        "created_at >= :since": search.since_ms is not None,
+        "created_at < :until": search.until_ms is not None,
+        "created_at <= :at AND (created_at < :at OR first_seq < :seq)": before,
+    }
+    wanted = " AND ".join(clause for clause, given in clauses.items() if given)
+    statement = f"{_TRANSACTIONS} WHERE {wanted or 'true'}{_NEWEST_FIRST}"
+    values = {
+        "merchant": scope.merchant_no,
+        "store": scope.store_no,
+        "terminal": scope.terminal,
+        "status": search.status,
+        "reference": search.reference,
+        "since": search.since_ms,
+        "until": search.until_ms,
+        "at": before.created_at_ms if before else None,
+        "seq": before.first_seq if before else None,
+        "limit": limit,
+    }
+    return [transaction_of(row) for row in db.execute(statement, values)]
+
+
+def transactions_of_number(
+    db: sqlite3.Connection, transaction_no: str, *, merchant_no: str | None
+) -> list[Transaction]:
+    """Read the transactions of a number."""
+    return [transaction_of(row) for row in db.execute(_OF_NUMBER, (transaction_no, merchant_no))]
+
+
+def due(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Transaction]:
+    """Read what is to be asked about, or raised, by now."""
+    return [transaction_of(row) for row in db.execute(_DUE, (now_ms, limit))]
+
+
+def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[OpenSale]:
+    """Read the sales that are to be looked for by now."""
+    return [_sale_of(row) for row in db.execute(_DUE_SALES, (now_ms, limit))]
+
+
+def sale(db: sqlite3.Connection, *, merchant_no: str, reference: str) -> OpenSale | None:
+    """Read the sale of a reference."""
+    row = db.execute(_SALE, (merchant_no, reference)).fetchone()
+    return _sale_of(row) if row else None
+
+
+def _sale_of(row: Row) -> OpenSale:
+    entry = entry_of(row)
+    return OpenSale(
+        seq=entry.seq,
+        fact=entry.fact,
+        recorded_at_ms=entry.recorded_at_ms,
+        transaction_no=row[-1],
+    )
+
+
+def next_due_ms(db: sqlite3.Connection) -> int | None:
+    """Read when something is due next."""
+    (at,) = db.execute(_NEXT_DUE).fetchone()
+    found: int | None = at
+    return found
+
+
+def unacked(db: sqlite3.Connection, *, before_ms: int, limit: int) -> list[Unacked]:
+    """Read the cancellations that no terminal of their stream has acknowledged."""
+    return [
+        Unacked(stream=row[0], offset=row[1], transaction_no=row[2], recorded_at_ms=row[3])
+        for row in db.execute(_UNACKED, (before_ms, limit))
+    ]
+
+
+def acks(db: sqlite3.Connection) -> list[Ack]:
+    """Read how far every terminal has come."""
+    return [
+        Ack(terminal=row[0], stream=row[1], offset=row[2], acked_at_ms=row[3])
+        for row in db.execute(_ACKS)
+    ]
+
+
+def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> int | None:
+    """Read how far a terminal has come in a stream."""
+    row = db.execute(_ACKED, (terminal, stream)).fetchone()
+    return row[0] if row else None
+
+
+def remembered(db: sqlite3.Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:
+    """Read what is kept under an Idempotency-Key."""
+    row = db.execute(_REMEMBERED, (key_id, idempotency_key)).fetchone()
+    return Remembered(request=row[0], status=row[1], body=row[2]) if row else None

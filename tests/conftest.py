@@ -1,0 +1,1 @@
+"""What every test needs; fixtures for one kind of test live beside it."""

@@ -1,0 +1,324 @@
+"""The frames of ``pos.v1``: what is read, what is refused, and the bytes that are built."""
+
+import json
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from listener.errors import UnreadableError
+from listener.pos.frames import (
+    FRAME_BYTES_MAX,
+    NUMBER_MAX,
+    STREAM_CHARS_MAX,
+    STREAMS_MAX,
+    Ack,
+    AckBody,
+    CloseCode,
+    Connect,
+    Duty,
+    ErrorFrame,
+    EventFrame,
+    EventsPage,
+    Hello,
+    Ping,
+    Pong,
+    Position,
+    Ready,
+    Reconnect,
+    Resync,
+    StreamStart,
+    after_text,
+    duty_of,
+    encode,
+    event_frame,
+    parse_after,
+    parse_client_frame,
+    parse_server_frame,
+    ws_text,
+)
+
+STREAM = "200043/303660"
+# Word for word from the protocol's page.
+EVENT = {
+    "specversion": "1.0",
+    "id": "9f3c-17",
+    "source": "/listener",
+    "type": "transaction.cancelled",
+    "subject": "297553638301777927",
+    "time": "2026-11-23T10:11:12.345Z",
+    "datacontenttype": "application/json",
+    "data": {
+        "transactionNo": "297553638301777927",
+        "reference": "test20200101307",
+        "merchantNo": "200043",
+        "storeNo": "303660",
+        "terminal": "T-42",
+        "status": "cancelled",
+        "providerStatus": "closed",
+        "stateVersion": 3,
+        "amount": "13.00",
+        "currency": "USD",
+        "reason": "cancel_requested",
+        "evidence": "signature",
+    },
+}
+
+
+def test_the_connect_frame_of_the_protocols_page_is_read() -> None:
+    text = (
+        '{"type":"connect","id":1,"key":"secret-key","streams":'
+        '[{"stream":"200043/303660","after":{"epoch":"9f3c","offset":1041}}]}'
+    )
+    frame = parse_client_frame(text)
+    assert frame == Connect(
+        id=1,
+        key=SecretStr("secret-key"),
+        streams=[StreamStart(stream=STREAM, after=Position(epoch="9f3c", offset=1041))],
+    )
+    assert "secret-key" not in repr(frame)
+    assert "secret-key" not in encode(frame).decode()
+
+
+def test_every_field_of_connect_is_optional() -> None:
+    assert parse_client_frame('{"type":"connect"}') == Connect()
+    assert parse_client_frame('{"type":"connect","id":null,"key":null,"streams":null}') == Connect()
+    start = parse_client_frame('{"type":"connect","streams":[{"stream":"*"}]}')
+    assert start == Connect(streams=[StreamStart(stream="*", after="acked")])
+
+
+@pytest.mark.parametrize("after", ["acked", "latest", "earliest"])
+def test_a_start_may_be_a_word(after: str) -> None:
+    frame = parse_client_frame(
+        json.dumps({"type": "connect", "streams": [{"stream": "1/-", "after": after}]})
+    )
+    assert isinstance(frame, Connect)
+    assert frame.streams is not None
+    assert frame.streams[0].after == after
+
+
+def test_acks_and_pongs_are_read_from_text_and_bytes() -> None:
+    assert parse_client_frame(b'{"type":"ack","stream":"200043/303660","offset":7,"x":1}') == Ack(
+        stream=STREAM, offset=7
+    )
+    assert parse_client_frame('{"type":"pong","t":1792000000000}') == Pong(t=1792000000000)
+
+
+def test_an_unknown_type_is_no_frame() -> None:
+    assert parse_client_frame('{"type":"weather","t":"warm"}') is None
+    assert parse_server_frame('{"type":"connect"}') is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "5",
+        "null",
+        b"\xff",
+        "[" * 5000,
+        "{}",
+        '{"type":5}',
+        '{"type":null}',
+        '{"type":"ack","stream":"1/2"}',
+        '{"type":"ack","offset":1}',
+        '{"type":"ack","stream":"1/2","offset":true}',
+        '{"type":"ack","stream":"1/2","offset":"1"}',
+        '{"type":"ack","stream":"1/2","offset":1.0}',
+        '{"type":"ack","stream":"1/2","offset":-1}',
+        '{"type":"ack","stream":"1","offset":1}',
+        '{"type":"ack","stream":"1/2/3","offset":1}',
+        '{"type":"ack","stream":"/2","offset":1}',
+        '{"type":"ack","stream":"1/","offset":1}',
+        '{"type":"ack","stream":"1/ 2","offset":1}',
+        '{"type":"ack","stream":"1/2\\n","offset":1}',
+        '{"type":"ack","stream":"**","offset":1}',
+        '{"type":"ack","stream":"","offset":1}',
+        '{"type":"pong","t":1e400}',
+        '{"type":"pong"}',
+        '{"type":"connect","id":"1"}',
+        '{"type":"connect","key":5}',
+        '{"type":"connect","streams":{}}',
+        '{"type":"connect","streams":[{"stream":"1/2","after":"now"}]}',
+        '{"type":"connect","streams":[{"stream":"1/2","after":{"epoch":"","offset":1}}]}',
+        '{"type":"connect","streams":[{"stream":"1/2","after":{"offset":1}}]}',
+        '{"type":"connect","streams":[{"stream":"1/2"},{"stream":"1/2"}]}',
+    ],
+)
+def test_a_malformed_frame_is_refused(text: str | bytes) -> None:
+    with pytest.raises(UnreadableError):
+        parse_client_frame(text)
+
+
+def test_a_refusal_does_not_repeat_what_was_sent() -> None:
+    for text in (
+        '{"type":"connect","key":["secret-key"]}',
+        '{"type":"connect","key":"secret-key',
+    ):
+        with pytest.raises(UnreadableError) as refused:
+            parse_client_frame(text)
+        chain = [refused.value, refused.value.__cause__]
+        assert "secret-key" not in "".join(f"{error} {error!r}" for error in chain)
+        assert refused.value.__context__ is None or refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("build", "limit"),
+    [
+        (lambda n: {"type": "ack", "stream": "1/2", "offset": n}, NUMBER_MAX),
+        (
+            lambda n: {"type": "ack", "stream": f"1/{'2' * (n - 2)}", "offset": 1},
+            STREAM_CHARS_MAX,
+        ),
+        (
+            lambda n: {"type": "connect", "streams": [{"stream": f"1/{i}"} for i in range(n)]},
+            STREAMS_MAX,
+        ),
+    ],
+)
+def test_every_limit_holds_at_its_edge(build: object, limit: int) -> None:
+    assert callable(build)
+    assert parse_client_frame(json.dumps(build(limit))) is not None
+    with pytest.raises(UnreadableError):
+        parse_client_frame(json.dumps(build(limit + 1)))
+
+
+def test_the_largest_connect_frame_fits() -> None:
+    streams = [
+        {"stream": f"{i:064}/{'s' * 65}", "after": {"epoch": "e" * 64, "offset": NUMBER_MAX}}
+        for i in range(STREAMS_MAX)
+    ]
+    text = json.dumps({"type": "connect", "id": NUMBER_MAX, "key": "k" * 128, "streams": streams})
+    assert len(text) < FRAME_BYTES_MAX / 2
+    assert parse_client_frame(text) is not None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Hello(session="s"),
+        Ready(id=1, streams=[]),
+        Resync(stream=STREAM, reason="epoch_changed", epoch="e", head=1, snapshot="/v1/x"),
+        Ping(t=1, heads={STREAM: 4}),
+        ErrorFrame(code="ack-ahead", message="beyond the head"),
+        Reconnect(after_ms=3120),
+    ],
+)
+def test_what_the_server_writes_the_client_reads(frame: BaseModel) -> None:
+    assert parse_server_frame(encode(frame)) == frame
+
+
+def test_hello_is_written_as_the_protocols_page_shows_it() -> None:
+    assert json.loads(encode(Hello(session="s"))) == {
+        "type": "hello",
+        "protocol": "pos.v1",
+        "session": "s",
+        "pingSeconds": 20,
+        "deadSeconds": 35,
+        "reconnectJitterMs": 5000,
+    }
+
+
+def test_an_event_frame_is_built_around_the_stored_bytes() -> None:
+    stored = json.dumps(EVENT).encode()
+    built = event_frame(STREAM, 1042, stored)
+    assert stored in built
+    assert json.loads(built) == {
+        "type": "event",
+        "stream": STREAM,
+        "offset": 1042,
+        "event": EVENT,
+    }
+    frame = parse_server_frame(built)
+    assert isinstance(frame, EventFrame)
+    assert frame.event.data.state_version == 3
+    assert frame.event.time.tzinfo is not None
+    assert json.loads(event_frame('a"/é', 1, b"{}"))["stream"] == 'a"/é'
+
+
+def test_a_page_reads_events_and_leaves_out_what_is_none() -> None:
+    body = {
+        "epoch": "e",
+        "head": 2,
+        "next": 2,
+        "events": [{"stream": STREAM, "offset": 2, "event": EVENT}],
+    }
+    page = EventsPage.model_validate(body)
+    assert page.stream is None
+    assert "stream" not in json.loads(encode(page))
+    assert json.loads(encode(AckBody(stream=STREAM, epoch="e", offset=2))) == {
+        "stream": STREAM,
+        "epoch": "e",
+        "offset": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("length", "head"),
+    [
+        (0, b"\x81\x00"),
+        (125, b"\x81\x7d"),
+        (126, b"\x81\x7e\x00\x7e"),
+        (65535, b"\x81\x7e\xff\xff"),
+        (65536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+    ],
+)
+def test_a_text_frame_has_the_shortest_length_that_fits(length: int, head: bytes) -> None:
+    payload = b"x" * length
+    assert ws_text(payload) == head + payload
+
+
+@pytest.mark.parametrize(
+    "after", ["acked", "latest", "earliest", "9f3c:0", "9f3c:1041", f"a:b:{NUMBER_MAX}"]
+)
+def test_a_query_after_is_read_and_written_alike(after: str) -> None:
+    assert after_text(parse_after(after)) == after
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "now",
+        "5",
+        ":5",
+        "e:",
+        "e:-1",
+        "e:+1",
+        "e:٣",
+        "e: 1",
+        f"e:{NUMBER_MAX + 1}",
+        "e:" + "9" * 99,
+    ],
+)
+def test_another_query_after_is_refused(after: str) -> None:
+    with pytest.raises(UnreadableError):
+        parse_after(after)
+
+
+def test_every_close_code_has_a_duty_and_a_meaning() -> None:
+    stop = {code for code in CloseCode if code.duty is Duty.STOP}
+    assert {int(code) for code in stop} == {1009, 4001, 4002, 4003, 4004, 4009, 4010}
+    assert CloseCode.RESTART.duty is Duty.RESTART
+    assert CloseCode.SLOW_CONSUMER.duty is Duty.BACK_OFF_LONGER
+    assert CloseCode.DEAD.duty is Duty.AT_ONCE
+    for code in CloseCode:
+        assert 0 < len(code.meaning.encode()) <= 123
+
+
+@pytest.mark.parametrize(
+    ("code", "duty"),
+    [
+        (3000, Duty.BACK_OFF),
+        (4000, Duty.STOP),
+        (4099, Duty.STOP),
+        (4100, Duty.BACK_OFF_LONGER),
+        (4199, Duty.BACK_OFF_LONGER),
+        (4200, Duty.AT_ONCE),
+        (4299, Duty.AT_ONCE),
+        (4300, Duty.BACK_OFF),
+    ],
+)
+def test_an_unknown_code_means_what_its_range_means(code: int, duty: Duty) -> None:
+    assert duty_of(code) is duty

@@ -1,0 +1,247 @@
+"""What a POS client decides, without a listener."""
+
+from pathlib import Path
+
+import pytest
+
+from listener.errors import UnreadableError
+from listener.pos.api import base_url
+from listener.pos.client import Follower
+from listener.pos.frames import (
+    CloseCode,
+    Duty,
+    Event,
+    EventData,
+    PageEvent,
+    Ping,
+    Position,
+    Ready,
+    ReadyStream,
+    ResyncMembers,
+)
+from listener.pos.positions import FilePositions, MemoryPositions
+from listener.pos.tracking import (
+    AFTER_MS_MAX,
+    BrokenError,
+    Ended,
+    Schedule,
+    Timing,
+    Tracker,
+    Versions,
+    ended_by,
+    ended_by_status,
+)
+
+STREAM = "200043/303660"
+ALWAYS_LATEST = Timing(chance=lambda: 1.0)
+
+
+def event(no: str, version: int) -> Event:
+    data = EventData(
+        transaction_no=no, merchant_no="200043", status="cancelled", state_version=version
+    )
+    return Event.model_validate(
+        {
+            "id": f"e-{no}",
+            "type": "transaction.cancelled",
+            "subject": no,
+            "time": "2026-11-23T10:11:12Z",
+            "data": data,
+        }
+    )
+
+
+def place(offset: int, *, stream: str = STREAM) -> PageEvent:
+    return PageEvent(stream=stream, offset=offset, event=event(f"t{offset}", 1))
+
+
+def ready(after: int, *, epoch: str = "e", recovered: bool = True) -> Ready:
+    stream = ReadyStream(stream=STREAM, epoch=epoch, head=9, after=after, recovered=recovered)
+    return Ready(streams=[stream])
+
+
+def waits(ended: Ended, *, tries: int) -> list[float]:
+    schedule = Schedule(ALWAYS_LATEST)
+    return [schedule.next(ended) for _ in range(tries)]
+
+
+def test_after_a_close_by_the_listener_the_first_wait_is_its_jitter_and_then_doubles() -> None:
+    ended = ended_by(CloseCode.SERVER_ERROR, jitter_ms=5000, after_ms=None)
+    assert waits(ended, tries=9) == [5, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_without_a_listener_the_wait_doubles_from_half_a_second_for_ever() -> None:
+    ended = Ended(duty=Duty.BACK_OFF)
+    assert waits(ended, tries=8) == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert waits(ended, tries=2000)[-1] == 30
+
+
+def test_at_once_means_within_half_a_second_unless_it_is_always_said() -> None:
+    ended = ended_by(CloseCode.COME_BACK, jitter_ms=5000, after_ms=None)
+    assert waits(ended, tries=3) == [0.5, 1, 2]
+
+
+def test_after_41xx_a_second_passes_at_least() -> None:
+    ended = ended_by(CloseCode.TOO_MANY_FRAMES, jitter_ms=0, after_ms=None)
+    assert waits(ended, tries=4) == [1, 1, 1, 2]
+
+
+def test_what_the_listener_asked_for_is_waited_but_not_for_ever() -> None:
+    asked = ended_by(CloseCode.RESTART, jitter_ms=5000, after_ms=3120)
+    assert waits(asked, tries=2) == [3.12, 3.12]
+    longer = ended_by(CloseCode.RESTART, jitter_ms=5000, after_ms=AFTER_MS_MAX + 1)
+    assert waits(longer, tries=1) == [AFTER_MS_MAX / 1000]
+
+
+def test_progress_makes_the_next_wait_short_again_and_jitter_is_full() -> None:
+    schedule = Schedule(ALWAYS_LATEST)
+    ended = Ended(duty=Duty.BACK_OFF)
+    assert [schedule.next(ended) for _ in range(3)] == [0.5, 1, 2]
+    schedule.progress()
+    assert schedule.next(ended) == 0.5
+    assert Schedule(Timing(chance=lambda: 0.0)).next(ended) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, CloseCode.MALFORMED),
+        (401, CloseCode.BAD_KEY),
+        (403, CloseCode.STREAM_NOT_ALLOWED),
+        (404, CloseCode.SERVER_ERROR),
+        (503, CloseCode.SERVER_ERROR),
+    ],
+)
+def test_an_http_status_means_what_the_close_code_for_it_means(status: int, code: int) -> None:
+    ended = ended_by_status(status)
+    assert ended.code == code
+    assert (ended.duty is Duty.STOP) is (status <= 403)
+
+
+def test_only_a_higher_state_version_is_new() -> None:
+    versions = Versions()
+    shown = [versions.is_new(event("t", n), stream=STREAM) for n in (2, 2, 1, 3)]
+    assert shown == [True, False, False, True]
+    versions.forget("another/stream")
+    assert not versions.is_new(event("t", 3), stream=STREAM)
+    versions.forget(STREAM)
+    assert versions.is_new(event("t", 1), stream=STREAM)
+
+
+def test_only_so_many_state_versions_are_held_the_last_used_ones() -> None:
+    versions = Versions(limit=2)
+    for no, version in (("a", 1), ("b", 1), ("a", 2), ("c", 1)):
+        assert versions.is_new(event(no, version), stream=STREAM)
+    assert not versions.is_new(event("a", 2), stream=STREAM)
+    assert not versions.is_new(event("c", 1), stream=STREAM)
+    assert versions.is_new(event("b", 1), stream=STREAM)
+
+
+def test_events_are_taken_once_and_in_order() -> None:
+    tracker = Tracker(streams=[STREAM])
+    tracker.ready(ready(4))
+    assert tracker.take(place(4)) is None
+    assert tracker.take(place(5)) == Position(epoch="e", offset=5)
+    assert tracker.take(place(5)) is None
+    with pytest.raises(BrokenError):
+        tracker.take(place(7))
+    with pytest.raises(BrokenError):
+        tracker.take(place(1, stream="1/2"))
+    assert tracker.received[STREAM].offset == 5
+
+
+def test_a_listener_that_begins_earlier_repeats_but_one_that_begins_later_is_broken() -> None:
+    tracker = Tracker(streams=[STREAM])
+    tracker.load({STREAM: Position(epoch="e", offset=5), "1/2": Position(epoch="e", offset=1)})
+    assert list(tracker.received) == [STREAM]
+    tracker.ready(ready(4))
+    assert tracker.take(place(5)) is None
+    with pytest.raises(BrokenError):
+        tracker.ready(ready(6))
+    with pytest.raises(BrokenError):
+        tracker.ready(ready(5, epoch="f"))
+    # Its resync follows.
+    tracker.ready(ready(40, epoch="f", recovered=False))
+    assert tracker.received[STREAM] == Position(epoch="e", offset=5)
+
+
+def test_heads_that_are_ahead_are_noticed_for_followed_streams_only() -> None:
+    tracker = Tracker(streams=[STREAM])
+    tracker.ready(ready(4))
+    tracker.ping(Ping(t=1, heads={"1/2": 9, STREAM: 4}))
+    behind = [tracker.is_behind]
+    tracker.ping(Ping(t=2, heads={STREAM: 5}))
+    behind.append(tracker.is_behind)
+    tracker.take(place(5))
+    behind.append(tracker.is_behind)
+    assert behind == [False, True, False]
+
+
+def test_only_what_is_handled_in_the_ledger_in_use_can_be_acknowledged() -> None:
+    tracker = Tracker(streams=None)
+    assert tracker.ackable(STREAM) is None
+    tracker.ready(ready(4))
+    assert tracker.ackable(STREAM) is None
+    tracker.handled[STREAM] = Position(epoch="e", offset=4)
+    assert tracker.ackable(STREAM) == Position(epoch="e", offset=4)
+    tracker.resync(
+        ResyncMembers(stream=STREAM, reason="epoch_changed", epoch="f", head=2, snapshot="/")
+    )
+    assert tracker.ackable(STREAM) is None
+    assert tracker.names == [STREAM]
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("wss://pos.example.com/v1/pos/stream", "https://pos.example.com"),
+        ("https://example.com/pockyt/", "https://example.com/pockyt"),
+        ("ws://example.com/pockyt/v1/pos/stream", "http://example.com/pockyt"),
+    ],
+)
+def test_any_address_of_the_listener_leads_to_its_base(url: str, base: str) -> None:
+    assert str(base_url(url)) == base
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "pos.example.com", "http://x/?key=1", "http://u:p@x/", "http://"]
+)
+def test_an_address_that_cannot_be_or_holds_a_secret_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        base_url(url)
+
+
+def test_a_key_is_shown_by_nothing() -> None:
+    client = Follower("http://x", key="lk_secret")
+    assert "lk_secret" not in repr(client)
+    assert "lk_secret" not in repr(vars(client))
+
+
+def names_in(folder: Path) -> list[str]:
+    return [found.name for found in folder.iterdir()]
+
+
+async def test_positions_in_a_file_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "positions.json"
+    assert await FilePositions(path).load() == {}
+    store = FilePositions(path)
+    await store.save(STREAM, Position(epoch="e", offset=1))
+    await store.save("1/2", Position(epoch="e", offset=7))
+    await store.save(STREAM, Position(epoch="e", offset=2))
+    assert await FilePositions(path).load() == {
+        STREAM: Position(epoch="e", offset=2),
+        "1/2": Position(epoch="e", offset=7),
+    }
+    assert names_in(tmp_path) == ["positions.json"]
+    path.write_text('{"1/2": {"epoch": "e"}}')
+    with pytest.raises(UnreadableError, match=r"positions\.json"):
+        await FilePositions(path).load()
+
+
+async def test_positions_in_memory_are_kept_apart_from_what_was_given() -> None:
+    given = {STREAM: Position(epoch="e", offset=1)}
+    store = MemoryPositions(given)
+    await store.save(STREAM, Position(epoch="e", offset=2))
+    assert given[STREAM].offset == 1
+    assert (await store.load())[STREAM].offset == 2

@@ -1,0 +1,315 @@
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from listener.errors import SettingsError
+from listener.settings import (
+    HOST_CHARS_MAX,
+    TOKEN_CHARS_MAX,
+    TOKENS_MAX,
+    URL_CHARS_MAX,
+    Merchant,
+    Settings,
+    load,
+)
+
+SECRET = "5cf371e7b1a94c7e9c5c0d9ee1b5b6d2"
+MERCHANT = f'[merchants.200043]\ntokens = ["{SECRET}"]\n'
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture(name="loaded")
+def _loaded(tmp_path: Path) -> Load:
+    def loaded(text: str, /, **environ: str) -> Settings:
+        path = tmp_path / "listener.toml"
+        path.write_text(text, encoding="utf-8")
+        return load(path, environ)
+
+    return loaded
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text
+    everything = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
+    assert SECRET not in everything
+    return text
+
+
+def test_a_whole_file_is_read(loaded: Load) -> None:
+    settings = loaded(
+        """
+        host = "0.0.0.0"
+        port = 0
+        database = "postgresql://user@host/name"
+        public_url = "https://pos.example.com/"
+        origins = ["https://Till.example.com"]
+        confirm = "always"
+        [pockyt]
+        url = "https://mapi.yuansferdev.com"
+        timeout_seconds = 2.5
+        [merchants.200043]
+        tokens = ["current", "previous"]
+        stores = ["303660", "300014"]
+        """
+    )
+    assert (settings.host, settings.port) == ("0.0.0.0", 0)
+    assert settings.database == "postgresql://user@host/name"
+    assert settings.public_url == "https://pos.example.com"
+    assert settings.origins == ("https://till.example.com",)
+    assert settings.confirm == "always"
+    assert settings.pockyt.url == "https://mapi.yuansferdev.com"
+    assert settings.pockyt.timeout_seconds == 2.5
+    merchant = settings.merchants["200043"]
+    assert [token.get_secret_value() for token in merchant.tokens] == ["current", "previous"]
+    assert merchant.stores == ("303660", "300014")
+
+
+def test_defaults_need_only_a_merchant(loaded: Load) -> None:
+    settings = loaded(MERCHANT)
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.database == "sqlite:///ledger.db"
+    assert settings.public_url is None
+    assert settings.origins == ()
+    assert settings.confirm == "suspicious"
+    assert settings.pockyt.url == "https://mapi.pockyt.io"
+    assert settings.pockyt.timeout_seconds == 10
+    assert settings.merchants["200043"].stores == ()
+
+
+def test_the_environment_is_enough_without_a_file() -> None:
+    settings = load(
+        None,
+        {
+            "PATH": "/bin",
+            "LISTENER_HOST": "::1",
+            "LISTENER_PORT": "9000",
+            "LISTENER_DATABASE": "sqlite:////srv/ledger.db",
+            "LISTENER_PUBLIC_URL": "https://pos.example.com",
+            "LISTENER_ORIGINS": '["https://a.example"]',
+            "LISTENER_CONFIRM": "off",
+            "LISTENER_POCKYT_URL": "http://127.0.0.1:1",
+            "LISTENER_POCKYT_TIMEOUT_SECONDS": "1.5",
+            "LISTENER_MERCHANTS": '{"7": {"tokens": ["t"], "stores": ["1"]}}',
+        },
+    )
+    assert (settings.host, settings.port) == ("::1", 9000)
+    assert settings.database == "sqlite:////srv/ledger.db"
+    assert settings.origins == ("https://a.example",)
+    assert settings.confirm == "off"
+    assert settings.pockyt.url == "http://127.0.0.1:1"
+    assert settings.pockyt.timeout_seconds == 1.5
+    assert settings.merchants["7"].stores == ("1",)
+
+
+def test_the_environment_wins_over_the_file(loaded: Load) -> None:
+    settings = loaded(
+        "port = 1\n" + MERCHANT, LISTENER_PORT="2", LISTENER_MERCHANTS='{"9": {"tokens": ["t"]}}'
+    )
+    assert settings.port == 2
+    assert list(settings.merchants) == ["9"]
+
+
+def test_origins_may_stand_between_commas(loaded: Load) -> None:
+    settings = loaded(MERCHANT, LISTENER_ORIGINS="https://a.example, http://b.example:81,")
+    assert settings.origins == ("https://a.example", "http://b.example:81")
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "named"),
+    [
+        ("hots = 'x'\n" + MERCHANT, {}, ('"hots"', 'did you mean "host"?')),
+        ("[pockyt]\nurll = 'x'\n" + MERCHANT, {}, ('"pockyt.urll"', '"pockyt.url"?')),
+        (MERCHANT + "token = 'x'\n", {}, ('"merchants.200043.token"', ".tokens")),
+        (MERCHANT, {"LISTENER_PROT": "1"}, ('"LISTENER_PROT"', '"LISTENER_PORT"?')),
+        ("zzzz = 1\n" + MERCHANT, {}, ('"zzzz"', "known are host, port, database")),
+        (
+            "",
+            {"LISTENER_MERCHANTS": '{"7": {"tokens": ["t"], "shops": []}}'},
+            ('"merchants.7.shops"', "in LISTENER_MERCHANTS", '"merchants.7.stores"?'),
+        ),
+    ],
+)
+def test_a_misspelt_name_is_named_with_the_one_that_was_meant(
+    loaded: Load, text: str, environ: Mapping[str, str], named: tuple[str, ...]
+) -> None:
+    told = refusal(lambda: loaded(text, **environ))
+    assert all(part in told for part in ("unknown setting", *named)), told
+
+
+def test_a_hostile_name_stays_on_one_short_line(loaded: Load) -> None:
+    told = refusal(lambda: loaded('"a\\nb' + "c" * 1_000 + '" = 1\n' + MERCHANT))
+    assert "a\\nbcc" in told
+    assert len(told) < 500
+
+
+@pytest.mark.parametrize("text", ["", "[merchants]", "port = 1"])
+def test_no_merchant_is_refused_with_the_way_to_add_one(loaded: Load, text: str) -> None:
+    told = refusal(lambda: loaded(text))
+    assert "[merchants.<merchantNo>]" in told
+    assert "LISTENER_MERCHANTS" in told
+    assert refusal(lambda: load(None, {})) == told
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('port = "8080"', '"port"'),
+        ("port = true", '"port"'),
+        ("port = -1", '"port"'),
+        ("port = 65536", '"port"'),
+        ('host = ""', '"host"'),
+        ('host = "a b"', '"host"'),
+        ("host = 1", '"host"'),
+        (f'host = "{"h" * (HOST_CHARS_MAX + 1)}"', '"host"'),
+        ('database = "ledger.db"', '"database"'),
+        ('database = "sqlite:///"', '"database"'),
+        (f'database = "mysql://u:{SECRET}@h/n"', '"database"'),
+        ('public_url = "ftp://h"', '"public_url"'),
+        ('public_url = "https://"', '"public_url"'),
+        ('public_url = "https://a b"', '"public_url"'),
+        ('public_url = "https://h:99999"', '"public_url"'),
+        ('public_url = "https://[::1"', '"public_url"'),
+        (f'public_url = "https://u:{SECRET}@h"', '"public_url"'),
+        ('public_url = "https://h/?q=1"', '"public_url"'),
+        (f'public_url = "https://h/{"x" * URL_CHARS_MAX}"', '"public_url"'),
+        ('origins = ["*"]', '"origins.0"'),
+        ('origins = ["https://h/path"]', '"origins.0"'),
+        ('origins = "https://h"', '"origins"'),
+        ('confirm = "sometimes"', '"confirm"'),
+        ("pockyt = 1", '"pockyt"'),
+        ("pockyt = {timeout_seconds = 0.99}", '"pockyt.timeout_seconds"'),
+        ("pockyt = {timeout_seconds = 60.01}", '"pockyt.timeout_seconds"'),
+        ("pockyt = {timeout_seconds = nan}", '"pockyt.timeout_seconds"'),
+        ("pockyt = {timeout_seconds = true}", '"pockyt.timeout_seconds"'),
+        ('pockyt = {timeout_seconds = "10"}', '"pockyt.timeout_seconds"'),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(loaded: Load, line: str, named: str) -> None:
+    told = refusal(lambda: loaded(f"{line}\n{MERCHANT}"))
+    assert named in told
+    assert "must" in told
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"tokens": []}, "tokens"),
+        ({"tokens": [""]}, "tokens.0"),
+        ({"tokens": ["  "]}, "tokens.0"),
+        ({"tokens": [f"{SECRET}\n"]}, "tokens.0"),
+        ({"tokens": ["x" * (TOKEN_CHARS_MAX + 1)]}, "tokens.0"),
+        ({"tokens": [SECRET] * (TOKENS_MAX + 1)}, "tokens"),
+        ({"tokens": SECRET}, "tokens"),
+        ({"tokens": [[SECRET]]}, "tokens.0"),
+        ({"stores": ["1"]}, "tokens"),
+        ({"tokens": [SECRET], "stores": ["1", "1"]}, "stores"),
+        ({"tokens": [SECRET], "stores": ["1/2"]}, "stores.0"),
+        ({"tokens": [SECRET], "stores": [1]}, "stores.0"),
+        ({"tokens": [SECRET], "stores": ["x" * 65]}, "stores.0"),
+    ],
+)
+def test_a_wrong_merchant_is_refused_without_its_tokens(
+    table: Mapping[str, object], named: str
+) -> None:
+    environ = {"LISTENER_MERCHANTS": json.dumps({"7": table})}
+    assert f'"merchants.7.{named}" in LISTENER_MERCHANTS' in refusal(lambda: load(None, environ))
+
+
+@pytest.mark.parametrize("number", ["", "1 2", "x" * 65, "1/2", "１"])
+def test_a_merchant_number_is_letters_that_fit_a_route(number: str) -> None:
+    environ = {"LISTENER_MERCHANTS": json.dumps({number: {"tokens": [SECRET]}})}
+    assert "1 to 64" in refusal(lambda: load(None, environ))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("port = 65535", 65535), ("port = 0", 0), ("port = 1", 1)]
+)
+def test_a_port_at_the_edge_is_taken(loaded: Load, line: str, expected: int) -> None:
+    assert loaded(f"{line}\n{MERCHANT}").port == expected
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_a_timeout_at_the_edge_is_taken(loaded: Load, seconds: int) -> None:
+    settings = loaded(f"pockyt = {{timeout_seconds = {seconds}}}\n{MERCHANT}")
+    assert settings.pockyt.timeout_seconds == seconds
+
+
+def test_a_merchant_at_its_limits_is_taken() -> None:
+    tokens = ["x" * TOKEN_CHARS_MAX, *"1234567"]
+    assert len(tokens) == TOKENS_MAX
+    environ = {
+        "LISTENER_MERCHANTS": json.dumps({"x" * 64: {"tokens": tokens, "stores": ["y" * 64]}})
+    }
+    assert list(load(None, environ).merchants) == ["x" * 64]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("LISTENER_PORT", SECRET),
+        ("LISTENER_POCKYT_TIMEOUT_SECONDS", SECRET),
+        ("LISTENER_MERCHANTS", f'{{"7": "{SECRET}'),
+        ("LISTENER_MERCHANTS", "[" * 100_000),
+        ("LISTENER_MERCHANTS", f'["{SECRET}"]'),
+        ("LISTENER_MERCHANTS", f'{{"7": "{SECRET}"}}'),
+        ("LISTENER_ORIGINS", f'["{SECRET}'),
+        ("LISTENER_DATABASE", SECRET),
+    ],
+)
+def test_a_variable_that_cannot_be_read_is_named_and_not_shown(variable: str, text: str) -> None:
+    assert variable in refusal(lambda: load(None, {variable: text, **_merchant(variable)}))
+
+
+def _merchant(variable: str) -> dict[str, str]:
+    taken = variable == "LISTENER_MERCHANTS"
+    return {} if taken else {"LISTENER_MERCHANTS": '{"7": {"tokens": ["t"]}}'}
+
+
+def test_a_variable_cannot_go_into_what_is_not_a_table(loaded: Load) -> None:
+    told = refusal(lambda: loaded("pockyt = 1\n" + MERCHANT, LISTENER_POCKYT_URL="https://h"))
+    assert '"pockyt" must be a table' in told
+
+
+@pytest.mark.parametrize("text", ["port = ", f'port = 1\nport = "{SECRET}"', f"tokens = [{SECRET}"])
+def test_a_file_that_is_not_toml_is_refused_with_the_place(loaded: Load, text: str) -> None:
+    told = refusal(lambda: loaded(text))
+    assert "is not TOML" in told
+    assert "line" in told or "end of document" in told
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert "nowhere.toml cannot be read" in refusal(lambda: load(tmp_path / "nowhere.toml", {}))
+    assert "cannot be read" in refusal(lambda: load(tmp_path, {}))
+    (tmp_path / "bytes.toml").write_bytes(b"host = '\xff'")
+    assert "not UTF-8" in refusal(lambda: load(tmp_path / "bytes.toml", {}))
+
+
+def test_a_file_with_a_byte_order_mark_is_read(loaded: Load) -> None:
+    assert list(loaded("\ufeff" + MERCHANT).merchants) == ["200043"]
+
+
+def test_no_secret_is_in_the_repr_nor_in_the_json(loaded: Load) -> None:
+    settings = loaded(f'database = "postgresql://u:{SECRET}@h/n"\n{MERCHANT}')
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+    assert SECRET not in repr(settings.merchants)
+
+
+def test_settings_made_in_code_hide_their_tokens_too() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Merchant.model_validate({"tokens": [f" {SECRET}"]})
+    assert SECRET not in str(caught.value)
+
+
+def test_settings_do_not_change(loaded: Load) -> None:
+    settings = loaded(MERCHANT)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(settings, "port", 1)  # noqa: B010  # past mypy, as careless code would
