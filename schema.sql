@@ -11,6 +11,7 @@ CREATE TABLE ledger (
     hash         TEXT    NOT NULL,                   -- of the newest entry, hex SHA-256
     number       INTEGER NOT NULL DEFAULT 0,         -- of the newest event
     repeats      INTEGER NOT NULL DEFAULT 0,         -- deliveries beyond the first, of all entries
+    transactions INTEGER NOT NULL DEFAULT 0,         -- how many there are
     keys_version INTEGER NOT NULL DEFAULT 0          -- grows with every change of a key
 ) STRICT;
 
@@ -105,7 +106,7 @@ CREATE TABLE transactions (
 CREATE UNIQUE INDEX transactions_by_number ON transactions (transaction_no, merchant_no);
 CREATE INDEX transactions_by_time ON transactions (created_at);
 CREATE INDEX transactions_by_store ON transactions (merchant_no, store_no, created_at);
-CREATE INDEX transactions_by_reference ON transactions (reference);
+CREATE INDEX transactions_by_reference ON transactions (reference, created_at);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at) WHERE status <> 'paid';
 CREATE INDEX transactions_due ON transactions (ask_due_at) WHERE ask_due_at IS NOT NULL;
@@ -153,3 +154,5 @@ CREATE TABLE answers (
     recorded_at     INTEGER NOT NULL,
     PRIMARY KEY (key_id, idempotency_key)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX answers_by_time ON answers (recorded_at);

@@ -21,12 +21,25 @@ class LedgerError(ListenerError):
     """The ledger cannot be used as it is: not ours, too new, damaged."""
 
 
+class DamagedError(LedgerError):
+    """A ledger is not what was written: ``seq`` is the first entry that shows it, if one does."""
+
+    def __init__(self, text: str, *, seq: int | None = None) -> None:
+        """Say what is wrong, and where."""
+        super().__init__(text)
+        self.seq = seq
+
+
 class LedgerUnavailableError(ListenerError):
     """The ledger could not commit now; nothing was recorded, and recording again is safe."""
 
 
 class OverloadedError(LedgerUnavailableError):
     """Too much is waiting to be committed; nothing was recorded."""
+
+
+class ReferenceUsedError(ListenerError):
+    """A sale has the reference of an earlier one of its merchant; nothing was recorded."""
 
 
 class PositionError(ListenerError):

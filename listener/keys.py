@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from listener.model import EVERY_STREAM, NO_STORE, stream_of
 KEY_CHARS_MAX: Final = 128
 
 _PREFIX: Final = "lk"
+# As in the settings; a slash would let two scopes share a subscriber's name.
+_NUMBER: Final = re.compile("[0-9A-Za-z_-]{1,64}")
+_TERMINAL: Final = re.compile("[^/]{1,64}")
 
 
 class Role(StrEnum):
@@ -55,7 +59,7 @@ class Key:
         if self.role is Role.ADMIN and self.merchant_no is None:
             return True
         merchant_no, _, store_no = stream.partition("/")
-        if stream == EVERY_STREAM or merchant_no != self.merchant_no:
+        if merchant_no != self.merchant_no:
             return False
         return self.store_no is None or store_no == self.store_no
 
@@ -76,6 +80,9 @@ class KeyStore(Protocol):
 
     async def keys_version(self) -> int:
         """Return a number that grows with every change of a key."""
+
+    async def revoked_keys(self) -> frozenset[str]:
+        """Return the ids of the keys that were revoked."""
 
 
 def mint(
@@ -100,6 +107,10 @@ def mint(
         raise ValueError("a terminal needs the role pos and its store")
     if may_refund and role is not Role.POS:
         raise ValueError("only a pos key can refund")
+    if any(number and not _NUMBER.fullmatch(number) for number in (merchant_no, store_no)):
+        raise ValueError("a merchant or store is at most 64 letters, digits, - and _")
+    if terminal and not (_TERMINAL.fullmatch(terminal) and terminal.isprintable()):
+        raise ValueError("a terminal is at most 64 printable characters without /")
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = Key(
         id=key_id,
@@ -116,6 +127,9 @@ def mint(
 
 async def authenticate(text: str, store: KeyStore) -> Key | None:
     """Return the key of a text, None where there is none, it is wrong, or it was revoked."""
+    # What is not ASCII may hold bytes that no ledger can be asked for.
+    if not text.isascii():
+        return None
     prefix, _, rest = text[:KEY_CHARS_MAX].partition("_")
     key_id, _, secret = rest.partition("_")
     if prefix != _PREFIX or not key_id or not secret:

@@ -122,6 +122,13 @@ class Ledger(Protocol):
     def epoch(self) -> str:
         """The random name of this ledger; positions and event ids begin with it."""
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a commit."""
+
+    async def check_writable(self) -> None:
+        """Commit and sync something that changes nothing; raise where that cannot be done."""
+
     def listen(self, bell: Bell) -> None:
         """Have the bell rung, in the event loop, with the events of each commit, in order."""
 

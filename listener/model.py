@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 import orjson
 
 NO_STORE: Final = "-"
 EVERY_STREAM: Final = "*"
+# So that sums of what others wrote as a number stay exact, and never overflow.
+AMOUNT_DIGITS_MAX: Final = 18
 
 
 class Kind(StrEnum):
@@ -61,11 +64,17 @@ class Why(StrEnum):
     """Why Pockyt is asked."""
 
     CANCEL = "cancel"
+    CANCELLED = "cancelled"
     CONFLICT = "conflict"
     HELD = "held"
     UNKNOWN = "unknown"
     CONFIRM = "confirm"
     SALE = "sale"
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether something believed is only looked at again, so that silence is not raised."""
+        return self in (Why.CONFIRM, Why.CANCELLED)
 
 
 class Alarm(StrEnum):
@@ -141,6 +150,11 @@ class Ask:
     raise_at_ms: int | None
     attempt: int = 0
 
+    @property
+    def is_raised(self) -> bool:
+        """Whether the silence has been raised."""
+        return self.raise_at_ms is None and not self.why.is_calm
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
@@ -206,6 +220,8 @@ def stream_of(merchant_no: str, store_no: str | None) -> str:
     return f"{merchant_no}/{store_no or NO_STORE}"
 
 
+# The entries of a commit share their time.
+@lru_cache(maxsize=64)
 def rfc3339(at_ms: int) -> str:
     """Write a Unix time in ms as RFC 3339 in UTC, to the millisecond."""
     text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
@@ -218,8 +234,21 @@ def fields_text(fields: Mapping[str, str | None]) -> str:
     return orjson.dumps(kept).decode()
 
 
+def read_amount(text: str | None) -> Decimal | None:
+    """Read an amount; None where it is absent, or no number of an amount's size."""
+    try:
+        amount = Decimal(text) if text else None
+    except InvalidOperation:
+        return None
+    if amount is None or not amount.is_finite() or abs(amount.adjusted()) > AMOUNT_DIGITS_MAX:
+        return None
+    return amount
+
+
 def same_amount(one: str | None, other: str | None) -> bool:
-    """Compare two amounts as numbers, so that ``13`` equals ``13.00``; None equals nothing."""
-    if one is None or other is None:
-        return False
-    return one == other or Decimal(one) == Decimal(other)
+    """Compare two amounts as numbers, so that ``13`` equals ``13.00``.
+
+    What is absent or unreadable equals nothing.
+    """
+    amount = read_amount(one)
+    return amount is not None and (one == other or amount == read_amount(other))

@@ -5,14 +5,11 @@ commit of the entry itself, and ``listener verify`` calls them again to check wh
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
 
 import orjson
 
 from listener.model import (
-    Alarm,
-    Ask,
     Cancel,
     CancelState,
     Entry,
@@ -21,22 +18,10 @@ from listener.model import (
     Kind,
     Status,
     Transaction,
-    Why,
     rfc3339,
 )
-from listener.status import FINAL, Belief, believe, why_held
-
-Confirm = Literal["off", "suspicious", "always"]
-
-# Moments after the first doubt at which Pockyt is asked; then hourly, until the last.
-ASK_SECONDS: Final = (3, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800)
-ASK_EVERY_SECONDS: Final = 3_600
-ASK_SECONDS_MAX: Final = 48 * 3_600
-ASK_JITTER: Final = 0.1
-RAISE_SECONDS: Final = 60
-SALE_MINUTES: Final = 120
-
-_SALE_OPEN: Final = frozenset({Status.UNKNOWN, Status.CREATED, Status.PENDING})
+from listener.schedule import Confirm, is_raised, next_ask, why_ask
+from listener.status import Belief, believe, why_held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +49,6 @@ def advance(
     belief = believe(entries, sale=sale)
     cancel = _cancel(before, entries, belief)
     known = _known(entries, sale)
-    reference = _first(fact.reference for fact in known)
-    terminal = _first(fact.terminal for fact in known)
-    store_no = _first(fact.store_no for fact in known)
-    amount = _first(fact.amount for fact in known)
-    shown = (belief.status, belief.word, belief.held is not None, amount, reference, terminal)
-    event_type = _event_type(before, entry, belief, shown == _shown(before))
     after = Transaction(
         merchant_no=entry.fact.merchant_no,
         transaction_no=entry.fact.transaction_no,
@@ -78,21 +57,26 @@ def advance(
         provider_status=belief.word,
         evidence=belief.evidence,
         held=belief.held is not None,
-        state_version=(before.state_version if before else 0) + (event_type is not None),
+        state_version=(before.state_version if before else 0) + 1,
         created_at_ms=before.created_at_ms if before else entry.recorded_at_ms,
         updated_at_ms=entry.recorded_at_ms,
-        reference=reference,
-        store_no=store_no,
-        terminal=terminal,
-        amount=amount,
-        currency=_first(fact.currency for fact in known),
-        settle_currency=_first(fact.settle_currency for fact in known),
+        reference=_first(known, "reference"),
+        store_no=_first(known, "store_no"),
+        terminal=_first(known, "terminal"),
+        amount=_first(known, "amount"),
+        currency=_first(known, "currency"),
+        settle_currency=_first(known, "settle_currency"),
         sale_seq=sale.seq if sale else None,
         cancel=cancel,
-        ask=_ask(before, entry, _why(belief, cancel, sale, confirm), sale),
+        ask=next_ask(before, entry, why_ask(belief, cancel, sale, confirm), sale, cancel),
     )
+    event_type = _event_type(before, after, entry)
+    if event_type is None and before:
+        after = replace(after, state_version=before.state_version)
     return Step(
-        transaction=after, event_type=event_type, reason=_reason(event_type, entry, belief, cancel)
+        transaction=after,
+        event_type=event_type,
+        reason=_reason(event_type, entry, belief, is_cancel=_is_open(before) or _is_open(after)),
     )
 
 
@@ -126,45 +110,53 @@ def event_body(step: Step, entry: Entry, *, epoch: str) -> bytes:
     )
 
 
-def _shown(transaction: Transaction | None) -> tuple[object, ...] | None:
-    """Return what a till shows of a transaction."""
-    if transaction is None:
-        return None
+def _shown(transaction: Transaction) -> tuple[object, ...]:
+    """Return what a till shows of a transaction, and where: another store's till hears it anew."""
     return (
         transaction.status,
         transaction.provider_status,
         transaction.held,
         transaction.amount,
+        transaction.currency,
         transaction.reference,
+        transaction.store_no,
         transaction.terminal,
+        # Who was told of a cancel, or of silence, is told of its end, be the status the same.
+        transaction.cancel.state if transaction.cancel else None,
+        transaction.ask is not None and transaction.ask.is_raised,
     )
 
 
-def _event_type(
-    before: Transaction | None, entry: Entry, belief: Belief, unchanged: bool
-) -> str | None:
+def _event_type(before: Transaction | None, after: Transaction, entry: Entry) -> str | None:
     """Name the event that an entry makes, None where a till would show nothing new."""
-    kind = entry.fact.kind
-    if kind is Kind.CANCEL_REQUEST:
+    if entry.fact.kind is Kind.CANCEL_REQUEST:
         return "transaction.cancelling"
-    if _is_raised(entry):
-        return "transaction.unresolved"
-    if unchanged:
+    if is_raised(entry):
+        # The answer may have come while the silence was being raised: then there is none.
+        asked = before.ask if before else None
+        return "transaction.unresolved" if asked and asked.raise_at_ms is not None else None
+    if before is not None and _shown(before) == _shown(after):
         return None
-    status_changed = before is None or before.status is not belief.status
-    newly_held = belief.held is not None and (before is None or not before.held)
-    if newly_held and (not status_changed or belief.status is Status.UNKNOWN):
+    status_changed = before is None or before.status is not after.status
+    newly_held = after.held and (before is None or not before.held)
+    if newly_held and (not status_changed or after.status is Status.UNKNOWN):
         return "transaction.held"
-    return f"transaction.{belief.status}"
+    return f"transaction.{after.status}"
 
 
-def _reason(event_type: str | None, entry: Entry, belief: Belief, cancel: Cancel | None) -> str:
-    """Say why an event was made."""
+def _is_open(transaction: Transaction | None) -> bool:
+    """Tell whether somebody waits for a cancel."""
+    cancel = transaction.cancel if transaction else None
+    return cancel is not None and cancel.resolved_at_ms is None
+
+
+def _reason(event_type: str | None, entry: Entry, belief: Belief, *, is_cancel: bool) -> str:
+    """Say why an event was made; ``is_cancel``: somebody waits, or just waited, for a cancel."""
     if event_type == "transaction.held" and belief.held:
         return belief.held
     if event_type == "transaction.unresolved":
         return "no_answer"
-    if cancel and entry.fact.kind is not Kind.DECISION:
+    if is_cancel and entry.fact.kind is not Kind.DECISION:
         return "cancel_requested"
     return entry.fact.kind
 
@@ -200,13 +192,8 @@ def _cancel_state(request: Entry, entries: Sequence[Entry], belief: Belief) -> C
         return CancelState.CONFIRMED
     if belief.status is Status.PAID and asked_since and (decided or not _refunds(request)):
         return CancelState.REFUSED
-    raised = any(_is_raised(e) and e.seq > request.seq for e in entries)
+    raised = any(is_raised(e) and e.seq > request.seq for e in entries)
     return CancelState.UNRESOLVED if raised else CancelState.REQUESTED
-
-
-def _is_raised(entry: Entry) -> bool:
-    """Tell whether an entry raises the silence about its transaction."""
-    return entry.fact.kind is Kind.ALARM and entry.fact.field("alarm") == Alarm.UNRESOLVED
 
 
 def _refunds(request: Entry) -> bool:
@@ -215,68 +202,17 @@ def _refunds(request: Entry) -> bool:
 
 def _known(entries: Sequence[Entry], sale: Entry | None) -> list[Fact]:
     """Order facts by how well they describe the transaction: sale, believed, held."""
-    believed = [e.fact for e in entries if not why_held(e, sale)]
-    held = [e.fact for e in entries if why_held(e, sale)]
+    believed: list[Fact] = []
+    held: list[Fact] = []
+    for entry in entries:
+        (held if why_held(entry, sale) else believed).append(entry.fact)
     return [*([sale.fact] if sale else []), *believed, *held]
 
 
-def _first(values: Iterable[str | None]) -> str | None:
-    return next((value for value in values if value), None)
-
-
-def _why(belief: Belief, cancel: Cancel | None, sale: Entry | None, confirm: Confirm) -> Why | None:
-    """Tell why Pockyt is to be asked about a transaction; None where nothing is in doubt."""
-    if cancel and cancel.resolved_at_ms is None:
-        return Why.CANCEL
-    if confirm != "off":
-        if belief.status is Status.CONFLICT:
-            return Why.CONFLICT
-        if belief.held:
-            return Why.HELD
-        if belief.status is Status.UNKNOWN:
-            return Why.UNKNOWN
-    decided = belief.source is not None and belief.source.fact.kind is Kind.DECISION
-    if confirm == "always" and belief.status in FINAL and not decided:
-        return None if belief.evidence is Evidence.QUERY else Why.CONFIRM
-    return Why.SALE if sale and belief.status in _SALE_OPEN else None
-
-
-def _ask(
-    before: Transaction | None, entry: Entry, why: Why | None, sale: Entry | None
-) -> Ask | None:
-    """Schedule the next question to Pockyt, on the ladder of the present doubt."""
-    if why is None:
-        return None
-    now_ms = entry.recorded_at_ms
-    asked = before.ask if before else None
-    if asked is None or asked.why is not why or entry.fact.kind is Kind.CANCEL_REQUEST:
-        return _first_ask(why, now_ms, sale)
-    raised = _is_raised(entry)
-    is_answer = entry.fact.kind is Kind.QUERY
-    return Ask(
-        why=why,
-        since_ms=asked.since_ms,
-        due_at_ms=next_due_ms(asked.since_ms, now_ms, entry.seq) if is_answer else asked.due_at_ms,
-        raise_at_ms=None if raised else asked.raise_at_ms,
-        attempt=asked.attempt + is_answer,
-    )
-
-
-def _first_ask(why: Why, now_ms: int, sale: Entry | None) -> Ask:
-    if why is Why.SALE and sale is not None:
-        minutes = int(sale.fact.field("timeout") or SALE_MINUTES)
-        since_ms = due_ms = sale.recorded_at_ms + minutes * 60_000
-    else:
-        since_ms, due_ms = now_ms, now_ms + ASK_SECONDS[0] * 1_000
-    raised = None if why is Why.CONFIRM else since_ms + RAISE_SECONDS * 1_000
-    return Ask(why=why, since_ms=since_ms, due_at_ms=due_ms, raise_at_ms=raised)
-
-
-def next_due_ms(since_ms: int, now_ms: int, seq: int) -> int | None:
-    """Return when to ask again (Unix ms), jittered by the seq; None when it has been 48 hours."""
-    waited = max(0, now_ms - since_ms) / 1_000
-    if waited >= ASK_SECONDS_MAX:
-        return None
-    moment = next((s for s in ASK_SECONDS if s > waited + 0.5), waited + ASK_EVERY_SECONDS)
-    spread = (seq * 2_654_435_761 % 2**32) / 2**32 * 2 - 1
-    return now_ms + int((moment - waited) * 1_000 * (1 + ASK_JITTER * spread))
+def _first(facts: Iterable[Fact], name: str) -> str | None:
+    """Return the first value under a name; a plain loop, since this runs six times an entry."""
+    for fact in facts:
+        value: str | None = getattr(fact, name)
+        if value:
+            return value
+    return None

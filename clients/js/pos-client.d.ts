@@ -141,6 +141,8 @@ export interface FollowOptions {
 export declare class Follower implements AsyncIterableIterator<PosEvent> {
   constructor(url: string | URL, options: FollowOptions);
   readonly status: Status;
+  /** The streams that are followed; those of the key's scope are known once it is live. */
+  readonly streams: string[];
   /** Up to where each stream was handled. */
   readonly positions: Record<string, Position>;
   /** Rejects with StoppedError where the listener said not to come back unchanged. */

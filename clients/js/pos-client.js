@@ -513,6 +513,11 @@ export class Follower {
     return { state: this.#isClosed ? 'stopped' : this.#state, transport: this.#transport, ageMs };
   }
 
+  /** The streams that are followed; those of the key's scope are known once it is live. */
+  get streams() {
+    return [...this.#tracker.names];
+  }
+
   /** Up to where each stream was handled. */
   get positions() {
     return Object.fromEntries(this.#tracker.handled);

@@ -3,7 +3,6 @@
 Source: Pockyt, "Cancel API", "Tran Query" and the page of each call.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Final, Literal
 
 from listener.errors import ListenerError
 from listener.pockyt import signature
+from listener.pockyt.texts import json_object, text, texts
 
 MESSAGE_CHARS_MAX: Final = 200
 ACCEPTED: Final = "000100"
@@ -81,12 +81,6 @@ class PockytUnavailableError(PockytError):
         super().__init__(f"Pockyt is unavailable: {message}")
 
 
-class _Number(str):
-    """A JSON number in its source text."""
-
-    __slots__ = ()
-
-
 def read_answer(body: bytes) -> Answer:
     """Read the body of an answer, with whatever it adds, leaves out or spells differently.
 
@@ -104,18 +98,6 @@ def read_answer(body: bytes) -> Answer:
     raise PockytUnavailableError("its answer cannot be read", reason="unreadable")
 
 
-def json_fields(body: bytes) -> dict[str, str]:
-    """Read a JSON object as text fields: numbers in source text, nulls left out.
-
-    Raises:
-        ValueError: It is no JSON object, or nested too deeply.
-    """
-    try:
-        return _texts(_object(body))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def is_answer(body: bytes) -> bool:
     """Tell whether a body is an answer of Pockyt's at all."""
     return _parse(body) is not None
@@ -124,44 +106,23 @@ def is_answer(body: bytes) -> bool:
 def _parse(body: bytes) -> dict[str, object] | None:
     """Parse an answer; None where it is HTML, half a JSON text, or has no ret_code."""
     try:
-        answer = _object(body)
+        answer = json_object(body)
     except (ValueError, RecursionError):
         return None
     return answer if answer.get("ret_code") else None
 
 
-def _object(body: bytes) -> dict[str, object]:
-    parsed = json.loads(
-        body.decode("utf-8-sig"),
-        parse_float=_Number,
-        parse_int=_Number,
-        parse_constant=_refuse_constant,
-    )
-    if not isinstance(parsed, dict):
-        raise ValueError("not a JSON object")
-    return parsed
-
-
-def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    texts = {name: _text(value) for name, value in values.items()}
-    return {name: text for name, text in texts.items() if text is not None}
-
-
 def _read(answer: Mapping[str, object]) -> Answer:
     # A code written as a number has lost its leading zeros.
-    code = (_text(answer["ret_code"]) or "").strip().zfill(len(ACCEPTED))
+    code = (text(answer["ret_code"]) or "").strip().zfill(len(ACCEPTED))
     if code != ACCEPTED:
-        raise PockytRefusedError(code, _text(answer.get("ret_msg") or answer.get("retMsg")) or "")
+        raise PockytRefusedError(code, text(answer.get("ret_msg") or answer.get("retMsg")) or "")
     result = answer.get("result")
     return _answer(result if isinstance(result, dict) else {})
 
 
-def _refuse_constant(name: str) -> str:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _answer(result: Mapping[str, object]) -> Answer:
-    fields = _texts(result)
+    fields = texts(result)
     fields.pop(signature.FIELD, None)
     return Answer(
         transaction_no=fields.get("transactionNo"),
@@ -184,27 +145,8 @@ def _refunds(listed: object) -> tuple[tuple[str, str | None], ...]:
     for refund in listed if isinstance(listed, list) else []:
         if not isinstance(refund, dict):
             continue
-        amount = _text(refund.get("refundAmount") or refund.get("amount"))
-        status = _text(refund.get("refundStatus") or refund.get("status"))
+        amount = text(refund.get("refundAmount") or refund.get("amount"))
+        status = text(refund.get("refundStatus") or refund.get("status"))
         if amount is not None:
             refunds.append((amount, status))
     return tuple(refunds)
-
-
-def _text(value: object) -> str | None:
-    """Write a JSON value as text: a string as it is, a number as it was sent, null as None."""
-    if value is None:
-        return None
-    return str(value) if isinstance(value, str) else _compact(value)
-
-
-def _compact(value: object) -> str:
-    """Write a nested JSON value without spaces, its numbers in their source text."""
-    if isinstance(value, _Number):
-        return str(value)
-    if isinstance(value, dict):
-        pairs = [f"{_compact(name)}:{_compact(item)}" for name, item in value.items()]
-        return "{" + ",".join(pairs) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join([_compact(item) for item in value]) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -12,6 +12,7 @@ from yarl import URL
 from listener.pos.frames import (
     PROTOCOL,
     AckBody,
+    After,
     Duty,
     Event,
     EventData,
@@ -96,7 +97,7 @@ class Api:
         )
 
     async def page(
-        self, stream: str | None, *, after: Position | None, wait_seconds: int
+        self, stream: str | None, *, after: After | None, wait_seconds: int
     ) -> EventsPage | ResyncMembers:
         """Read on in a stream, by long-poll; without a stream in the only one of the key."""
         query = {"wait": str(wait_seconds)}

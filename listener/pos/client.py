@@ -19,7 +19,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from listener.pos.api import SNAPSHOT, Api, ApiError, base_url
-from listener.pos.frames import Duty, Event, Position, ResyncMembers
+from listener.pos.frames import EVERY_STREAM, Duty, Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, State, StoppedError, Taken, Transport, stopped
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
 from listener.pos.tracking import Schedule, Timing, Tracker, Versions
@@ -78,6 +78,7 @@ class Follower:
         key: Of a POS; it goes into a header only.
         streams: Those to follow; None for all of the key's scope.
         position: Where to keep how far this POS has come; None: only at the listener.
+        start: Where a stream begins that has no position yet: "acked", "latest" or "earliest".
         timing: How long to wait for what.
         acks: Whether to acknowledge; an admin key may not.
         on_status: Called when ``status`` has changed.
@@ -87,13 +88,14 @@ class Follower:
         ValueError: The url is neither http nor ws, or holds a query or a password.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword, each with a default
         self,
         url: str,
         *,
         key: str | SecretStr,
         streams: str | Sequence[str] | None = None,
         position: PositionStore | None = None,
+        start: Start = "acked",
         timing: Timing | None = None,
         acks: bool = True,
         on_status: Callable[[FollowStatus], None] | None = None,
@@ -101,7 +103,8 @@ class Follower:
     ) -> None:
         self._base = base_url(url)
         self._key = key if isinstance(key, SecretStr) else SecretStr(key)
-        self._tracker = Tracker(streams=[streams] if isinstance(streams, str) else streams)
+        names = [streams] if isinstance(streams, str) else streams
+        self._tracker = Tracker(streams=names, start=start)
         self._store = position or MemoryPositions()
         self._timing = timing or Timing()
         self._acks = acks
@@ -304,16 +307,20 @@ class Follower:
             position = self._tracker.ackable(stream)
             if self._link is None or position is None or not position.offset:
                 continue
+            # Only admin keys follow it, and those may not acknowledge.
+            if stream == EVERY_STREAM:
+                continue
             if not await self._link.ack(stream, position):
                 self._unacked.add(stream)
 
 
-async def follow(
+async def follow(  # noqa: PLR0913 - options by keyword, each with a default
     url: str,
     *,
     key: str | SecretStr,
     streams: str | Sequence[str] | None = None,
     position: PositionStore | None = None,
+    start: Start = "acked",
     timing: Timing | None = None,
     acks: bool = True,
     on_status: Callable[[FollowStatus], None] | None = None,
@@ -332,6 +339,7 @@ async def follow(
         key=key,
         streams=streams,
         position=position,
+        start=start,
         timing=timing,
         acks=acks,
         on_status=on_status,

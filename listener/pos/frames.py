@@ -34,10 +34,12 @@ FRAME_BYTES_MAX: Final = 64 * 1024
 STREAMS_MAX: Final = 64
 STREAM_CHARS_MAX: Final = 130
 EPOCH_CHARS_MAX: Final = 64
+EVERY_STREAM: Final = "*"
 # The largest whole number that JavaScript keeps exactly.
 NUMBER_MAX: Final = 2**53 - 1
 
 _TEXT: Final = 0x81
+_CLOSE: Final = 0x88
 _LENGTH_7_BITS_MAX: Final = 125
 _LENGTH_16_BITS_MAX: Final = 0xFFFF
 
@@ -193,7 +195,8 @@ class Position(_Model):
     offset: Offset
 
 
-After = Position | Literal["acked", "latest", "earliest"]
+Start = Literal["acked", "latest", "earliest"]
+After = Position | Start
 
 
 class StreamStart(_Model):
@@ -503,6 +506,15 @@ def ws_text(payload: bytes) -> bytes:
     if length <= _LENGTH_16_BITS_MAX:
         return bytes((_TEXT, 126)) + length.to_bytes(2, "big") + payload
     return bytes((_TEXT, 127)) + length.to_bytes(8, "big") + payload
+
+
+def ws_close(code: int, reason: str) -> bytes:
+    """Build a websocket close frame as a server sends it; the reason has at most 123 bytes.
+
+    Source: RFC 6455, section 5.5.1.
+    """
+    payload = code.to_bytes(2, "big") + reason.encode()
+    return bytes((_CLOSE, len(payload))) + payload
 
 
 def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:

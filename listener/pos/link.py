@@ -237,7 +237,9 @@ class Link:
     async def _page(self, stream: str | None) -> EventsPage | ResyncMembers:
         # The first answer comes at once, so that the link is known to be live.
         wait = self._timing.poll_seconds if self.transport == "long-poll" else 0
-        after = None if stream is None else self._tracker.received.get(stream)
+        tracker = self._tracker
+        start = None if tracker.start == "acked" else tracker.start
+        after = start if stream is None else tracker.received.get(stream, start)
         return await self._api.page(stream, after=after, wait_seconds=wait)
 
     async def _take_page(self, stream: str | None, page: EventsPage | ResyncMembers) -> None:

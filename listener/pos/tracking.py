@@ -18,6 +18,7 @@ from listener.pos.frames import (
     Position,
     Ready,
     ResyncMembers,
+    Start,
     StreamStart,
     duty_of,
 )
@@ -150,10 +151,12 @@ class Tracker:
     """How far each stream has come here.
 
     ``received`` is what was taken from the wire, ``handled`` what the program is done with; on
-    coming back, events go on past ``received``, and ``handled`` is acknowledged.
+    coming back, events go on past ``received``, and ``handled`` is acknowledged. ``start`` is
+    where a stream begins of which nothing was received yet.
     """
 
     streams: Sequence[str] | None
+    start: Start = "acked"
     received: dict[str, Position] = field(default_factory=dict)
     handled: dict[str, Position] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
@@ -174,7 +177,8 @@ class Tracker:
     def connect(self, number: int) -> Connect:
         """Word the connect frame: from our own positions, else from the acknowledged ones."""
         starts = [
-            StreamStart(stream=name, after=self.received.get(name, "acked")) for name in self.names
+            StreamStart(stream=name, after=self.received.get(name, self.start))
+            for name in self.names
         ]
         return Connect(id=number, streams=starts or None)
 
@@ -182,10 +186,14 @@ class Tracker:
         """Take where the listener begins.
 
         Raises:
-            BrokenError: It begins past our own position, or in another ledger.
+            BrokenError: It begins past our own position, in another ledger, or elsewhere than at
+                ``start`` because the key's streams were not known.
         """
         if self.streams is None:
+            was_asked = bool(self._named) or self.start == "acked"
             self._named = [stream.stream for stream in ready.streams]
+            if not was_asked and self._named:
+                raise BrokenError(f"now that the streams are known, they begin at {self.start}")
         for stream in ready.streams:
             if not stream.recovered:
                 # Its resync says where events go on.

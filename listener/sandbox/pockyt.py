@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 import aiohttp
 from aiohttp import web
 
-from listener.pockyt.answer import json_fields
 from listener.pockyt.client import REQUEST_ID_HEADER, Call
+from listener.pockyt.texts import json_fields
 from listener.sandbox.book import Book, Sale
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.front import HTML_ERROR, Front

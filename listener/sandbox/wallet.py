@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
-from listener.pockyt.answer import json_fields
+from listener.pockyt.texts import json_fields
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.stage import Stage
 from listener.sandbox.steps import Step

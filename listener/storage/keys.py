@@ -1,6 +1,8 @@
 """Keep keys in the ledger's file; written briefly by the command line, read by the service."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from listener.keys import Key, Role
@@ -14,6 +16,7 @@ _LIST: Final = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id"
 _REVOKE: Final = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
 _GROW: Final = "UPDATE ledger SET keys_version = keys_version + 1"
 _VERSION: Final = "SELECT keys_version FROM ledger"
+_REVOKED: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 
 
 def add(db: sqlite3.Connection, key: Key) -> None:
@@ -29,10 +32,9 @@ def add(db: sqlite3.Connection, key: Key) -> None:
         key.created_at_ms,
         key.revoked_at_ms,
     )
-    db.execute("BEGIN IMMEDIATE")
-    db.execute(_ADD, row)
-    db.execute(_GROW)
-    db.execute("COMMIT")
+    with _transaction(db):
+        db.execute(_ADD, row)
+        db.execute(_GROW)
 
 
 def find(db: sqlite3.Connection, key_id: str) -> Key | None:
@@ -48,10 +50,9 @@ def list_all(db: sqlite3.Connection) -> list[Key]:
 
 def revoke(db: sqlite3.Connection, key_id: str, *, now_ms: int) -> bool:
     """Revoke a key; False where there is none that is not revoked."""
-    db.execute("BEGIN IMMEDIATE")
-    changed = db.execute(_REVOKE, (now_ms, key_id)).rowcount
-    db.execute(_GROW)
-    db.execute("COMMIT")
+    with _transaction(db):
+        changed = db.execute(_REVOKE, (now_ms, key_id)).rowcount
+        db.execute(_GROW)
     return changed == 1
 
 
@@ -60,6 +61,24 @@ def version(db: sqlite3.Connection) -> int:
     (found,) = db.execute(_VERSION).fetchone()
     number: int = found
     return number
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Change all or nothing; waits its turn beside the service's writer."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def revoked(db: sqlite3.Connection) -> frozenset[str]:
+    """Read the ids of the keys that were revoked."""
+    return frozenset(key_id for (key_id,) in db.execute(_REVOKED))
 
 
 def _key_of(row: tuple[object, ...]) -> Key:

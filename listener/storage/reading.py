@@ -4,8 +4,6 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-import orjson
-
 from listener.ledger import (
     Ack,
     Cursor,
@@ -17,22 +15,27 @@ from listener.ledger import (
     Search,
     Unacked,
 )
-from listener.model import EVERY_STREAM, Deliveries, Entry, Event, Status, Transaction
+from listener.model import (
+    EVERY_STREAM,
+    NO_STORE,
+    Deliveries,
+    Event,
+    Status,
+    Transaction,
+)
 from listener.status import why_held
-from listener.storage.commit import READ_SALES, READ_STREAMS, prefixed
+from listener.storage.bulk import Row, read
 from listener.storage.rows import (
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
     TRANSACTION_COLUMNS,
-    Row,
     entry_of,
     event_of,
     transaction_of,
 )
+from listener.storage.statements import READ_BY_SEQ, READ_STREAMS, prefixed
 
-_HEAD: Final = (
-    "SELECT epoch, seq, hash, number, repeats, (SELECT count(*) FROM transactions) FROM ledger"
-)
+_HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
 _EVENTS: Final = (
     f'SELECT {EVENT_COLUMNS} FROM events WHERE stream = ? AND "offset" > ?'
     ' ORDER BY "offset" LIMIT ?'
@@ -46,7 +49,12 @@ _LINES: Final = (
 )
 _LINES_AFTER: Final = (
     f"{_LINES} WHERE e.seq > ?1 AND (?2 IS NULL OR e.merchant_no = ?2)"
-    " AND (?3 IS NULL OR coalesce(t.store_no, e.store_no) = ?3) ORDER BY e.seq LIMIT ?4"
+    " AND (?3 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?3) ORDER BY e.seq LIMIT ?4"
+)
+_LINES_BETWEEN: Final = (
+    f"{_LINES} WHERE e.seq > ?1 AND e.seq <= ?2 AND (?3 IS NULL OR e.recorded_at >= ?3)"
+    " AND (?4 IS NULL OR e.recorded_at < ?4) AND (?5 IS NULL OR e.merchant_no = ?5)"
+    " AND (?6 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?6) ORDER BY e.seq"
 )
 _LINES_OF: Final = (
     f"{_LINES} WHERE (e.transaction_no = ?1 AND e.merchant_no = ?2) OR e.seq = ?3 ORDER BY e.seq"
@@ -56,9 +64,13 @@ _NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 _OF_NUMBER: Final = (
     f"{_TRANSACTIONS} WHERE transaction_no = ?1 AND (?2 IS NULL OR merchant_no = ?2)"
 )
+# What is to be raised comes first: it must not wait behind questions that Pockyt does not answer.
 _DUE: Final = (
-    f"{_TRANSACTIONS} WHERE ask_due_at <= ?1"
-    f" UNION {_TRANSACTIONS} WHERE ask_raise_at <= ?1 ORDER BY ask_due_at LIMIT ?2"
+    f"SELECT {TRANSACTION_COLUMNS} FROM ("
+    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
+    " UNION "
+    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_raise_at <= ?1 ORDER BY ask_raise_at LIMIT ?2)"
+    ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at LIMIT ?2"
 )
 _NEXT_DUE: Final = (
     "SELECT min(at) FROM (SELECT min(ask_due_at) AS at FROM transactions"
@@ -72,11 +84,12 @@ _SALES: Final = (
 )
 _DUE_SALES: Final = f"{_SALES} WHERE s.ask_due_at <= ? ORDER BY s.ask_due_at LIMIT ?"
 _SALE: Final = f"{_SALES} WHERE s.merchant_no = ? AND s.reference = ?"
+# CROSS JOIN keeps the order: stream by stream past its acks, not through all cancellations ever.
 _UNACKED: Final = (
     'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at FROM streams s'
-    " JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
+    " CROSS JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
     ' AND e."offset" > coalesce((SELECT max("offset") FROM acks WHERE stream = s.stream), 0)'
-    " JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
+    " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
 )
 _ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
 _ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = ? AND stream = ?'
@@ -101,7 +114,7 @@ def head(db: sqlite3.Connection) -> Head:
 def stream_heads(db: sqlite3.Connection, streams: Sequence[str]) -> dict[str, int]:
     """Read the newest offset of each stream."""
     heads = dict.fromkeys(streams, 0)
-    heads.update(db.execute(READ_STREAMS, (orjson.dumps(list(streams)).decode(),)).fetchall())
+    heads.update(read(db, READ_STREAMS, [(stream,) for stream in heads]))
     if EVERY_STREAM in heads:
         (heads[EVERY_STREAM],) = db.execute("SELECT number FROM ledger").fetchone()
     return heads
@@ -120,6 +133,20 @@ def lines(db: sqlite3.Connection, *, after: int, limit: int, scope: Scope) -> li
     return _lines_of(db, rows.fetchall())
 
 
+def lines_between(
+    db: sqlite3.Connection,
+    *,
+    after: int,
+    upto: int,
+    since_ms: int | None,
+    until_ms: int | None,
+    scope: Scope,
+) -> list[Line]:
+    """Read those entries of a range of seqs that were recorded in a time, and may be seen."""
+    values = (after, upto, since_ms, until_ms, scope.merchant_no, scope.store_no)
+    return _lines_of(db, db.execute(_LINES_BETWEEN, values).fetchall())
+
+
 def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
     """Read a transaction's entries, its sale's included."""
     key = (transaction.transaction_no, transaction.merchant_no, transaction.sale_seq)
@@ -127,10 +154,8 @@ def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
-    sale_seqs = sorted({row[-1] for row in rows if row[-1]})
-    sales: dict[int, Entry] = {
-        row[0]: entry_of(row) for row in db.execute(READ_SALES, (orjson.dumps(sale_seqs).decode(),))
-    }
+    sale_seqs = {(row[-1],) for row in rows if row[-1]}
+    sales = {row[0]: entry_of(row) for row in read(db, READ_BY_SEQ, sale_seqs)}
     found = []
     for row in rows:
         entry, (count, last_at, sale_seq) = entry_of(row), row[-3:]
@@ -153,7 +178,8 @@ def transactions(
     clauses = {
         # The index by store cannot give one merchant's rows in the order of time.
         "+merchant_no = :merchant": scope.merchant_no and not scope.store_no,
-        "merchant_no = :merchant AND store_no = :store": scope.store_no,
+        "merchant_no = :merchant AND store_no = :store": scope.store_no not in (None, NO_STORE),
+        "merchant_no = :merchant AND store_no IS NULL": scope.store_no == NO_STORE,
         "terminal = :terminal": scope.terminal,
         "status = :status": search.status,
         "status <> 'paid'": search.status and search.status is not Status.PAID,

@@ -1,6 +1,6 @@
 """Turn rows of the ledger into the nouns of the model, and back."""
 
-from typing import Any, Final
+from typing import Final
 
 from listener.model import (
     Ask,
@@ -15,9 +15,7 @@ from listener.model import (
     Transaction,
     Why,
 )
-
-# A row as the driver gives it; its types are those of schema.sql.
-Row = tuple[Any, ...]
+from listener.storage.bulk import Row
 
 ENTRY_COLUMNS: Final = (
     "seq, recorded_at, kind, merchant_no, store_no, transaction_no, reference, terminal,"
@@ -103,9 +101,9 @@ def transaction_row(transaction: Transaction) -> Row:
         t.amount,
         t.currency,
         t.settle_currency,
-        t.status,
+        t.status.value,
         t.provider_status,
-        t.evidence,
+        t.evidence.value,
         int(t.held),
         t.state_version,
         t.created_at_ms,

@@ -3,14 +3,13 @@
 import asyncio
 import secrets
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from listener.chain import GENESIS
+from listener.errors import LedgerError
 from listener.keys import Key
 from listener.ledger import (
     Ack,
@@ -26,12 +25,15 @@ from listener.ledger import (
     Unacked,
 )
 from listener.model import Event, Fact, Transaction
+from listener.schedule import Confirm
 from listener.storage import keys, reading
-from listener.storage.connection import Connection, ServiceLock, connect
-from listener.storage.writer import Writer
-from listener.transaction import Confirm
+from listener.storage.connection import Connection, connect, now_ms
+from listener.storage.lock import ServiceLock
+from listener.storage.writer import OnCommit, Writer
 
 T = TypeVar("T")
+# Reads the time as Unix ms.
+Clock = Callable[[], int]
 
 READERS: Final = 2
 ANSWER_DAYS: Final = 7
@@ -39,18 +41,15 @@ ANSWER_DAYS: Final = 7
 _PUT_ACK: Final = (
     'INSERT INTO acks (terminal, stream, "offset", acked_at) VALUES (?, ?, ?, ?)'
     ' ON CONFLICT (terminal, stream) DO UPDATE SET "offset" = max("offset", excluded."offset"),'
-    " acked_at = excluded.acked_at"
+    ' acked_at = excluded.acked_at WHERE excluded."offset" >= "offset"'
 )
 _CLAIM: Final = (
     "INSERT INTO answers (key_id, idempotency_key, request, recorded_at) VALUES (?, ?, ?, ?)"
 )
-_FORGET: Final = "DELETE FROM answers WHERE recorded_at < ? AND status IS NOT NULL"
+_FORGET: Final = "DELETE FROM answers WHERE recorded_at < ?"
+_TOUCH: Final = "UPDATE ledger SET id = id"
+_BE_A_NEW_ONE: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
 _KEEP: Final = "UPDATE answers SET status = ?, body = ? WHERE key_id = ? AND idempotency_key = ?"
-
-
-def now_ms() -> int:
-    """Read the clock as Unix ms."""
-    return time.time_ns() // 1_000_000
 
 
 class SqliteLedger:
@@ -64,7 +63,8 @@ class SqliteLedger:
         readers: Sequence[Connection],
         epoch: str,
         confirm: Confirm,
-        clock: Callable[[], int],
+        clock: Clock,
+        on_commit: OnCommit | None,
     ) -> None:
         self._lock = lock
         self._epoch = epoch
@@ -74,11 +74,23 @@ class SqliteLedger:
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for reader in readers:
             self._free.put_nowait(reader)
-        self.writer = Writer(writer, epoch=epoch, confirm=confirm, now_ms=clock, bell=self._ring)
+        self._writer = Writer(
+            writer,
+            epoch=epoch,
+            confirm=confirm,
+            now_ms=clock,
+            bell=self._ring,
+            on_commit=on_commit,
+        )
 
     @classmethod
     async def open(
-        cls, path: Path, *, confirm: Confirm = "suspicious", clock: Callable[[], int] = now_ms
+        cls,
+        path: Path,
+        *,
+        confirm: Confirm = "suspicious",
+        clock: Clock = now_ms,
+        on_commit: OnCommit | None = None,
     ) -> Self:
         """Open a ledger to serve it; make it where there is none.
 
@@ -88,11 +100,11 @@ class SqliteLedger:
         lock = ServiceLock(path)
         opened: list[Connection] = []
         try:
-            for create in (True, *(False for _ in range(READERS))):
-                connection = Connection(partial(connect, path, create=create), 64)
-                await connection
+            writer = partial(connect, path, create=True, clock=clock)
+            for connector in (writer, *[partial(_connect_reader, path)] * READERS):
+                connection = await Connection.open(connector)
                 opened.append(connection)
-            epoch = await opened[0].run(partial(_begin, clock=clock))
+            epoch = await opened[0].run(_begin)
         except BaseException:
             for connection in opened:
                 await connection.close()
@@ -105,6 +117,7 @@ class SqliteLedger:
             epoch=epoch,
             confirm=confirm,
             clock=clock,
+            on_commit=on_commit,
         )
 
     async def __aenter__(self) -> Self:
@@ -122,6 +135,13 @@ class SqliteLedger:
     def epoch(self) -> str:
         return self._epoch
 
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def check_writable(self) -> None:
+        await self._writer.submit(lambda db, _at_ms: db.execute(_TOUCH).rowcount)
+
     def listen(self, bell: Bell) -> None:
         self._bells.append(bell)
 
@@ -130,11 +150,11 @@ class SqliteLedger:
             bell(events)
 
     async def record(self, fact: Fact) -> Recorded:
-        recorded: Recorded = await self.writer.submit(fact)
+        recorded: Recorded = await self._writer.submit(fact)
         return recorded
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
-        await self.writer.submit(
+        await self._writer.submit(
             lambda db, at_ms: db.execute(_PUT_ACK, (terminal, stream, offset, at_ms)).rowcount
         )
 
@@ -148,14 +168,14 @@ class SqliteLedger:
                 db.execute(_CLAIM, (key_id, idempotency_key, request, at_ms))
             return found
 
-        kept: Remembered | None = await self.writer.submit(claim)
+        kept: Remembered | None = await self._writer.submit(claim)
         return kept
 
     async def remember_answer(
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
         values = (status, body, key_id, idempotency_key)
-        await self.writer.submit(lambda db, _at_ms: db.execute(_KEEP, values).rowcount)
+        await self._writer.submit(lambda db, _at_ms: db.execute(_KEEP, values).rowcount)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read on whichever reader is free."""
@@ -225,23 +245,31 @@ class SqliteLedger:
     async def keys_version(self) -> int:
         return await self._read(keys.version)
 
+    async def revoked_keys(self) -> frozenset[str]:
+        return await self._read(keys.revoked)
+
     async def close(self) -> None:
-        await self.writer.close()
+        # A caller that is cancelled here leaves all open for the writer, which ends by itself.
+        await self._writer.close()
+        # The writer's last, so that it is the one to move the log into the file.
         for connection in (*self._readers, self._write_connection):
             await connection.close()
         self._lock.release()
 
 
-def _begin(db: sqlite3.Connection, *, clock: Callable[[], int]) -> str:
-    """Return the ledger's epoch; a new ledger, and a copy served for the first time, make one."""
+def _connect_reader(path: Path) -> sqlite3.Connection:
+    db = connect(path, create=False)
+    db.execute("PRAGMA query_only = ON")
+    return db
+
+
+def _begin(db: sqlite3.Connection) -> str:
+    """Return the ledger's epoch; a copy that is served for the first time gets its own."""
     row = db.execute("SELECT epoch, is_copy FROM ledger").fetchone()
-    if row and not row[1]:
-        epoch: str = row[0]
-        return epoch
-    epoch = secrets.token_hex(8)
-    db.execute(
-        "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, is_copy = 0",
-        (epoch, clock(), GENESIS),
-    )
+    if row is None:
+        raise LedgerError("the ledger's file has lost its head; restore a backup")
+    epoch: str = row[0]
+    if row[1]:
+        epoch = secrets.token_hex(8)
+        db.execute(_BE_A_NEW_ONE, (epoch,))
     return epoch

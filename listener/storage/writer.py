@@ -6,27 +6,31 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from listener.errors import LedgerUnavailableError, OverloadedError
+from listener import log
+from listener.errors import LedgerUnavailableError, ListenerError, OverloadedError
 from listener.ledger import Bell, Recorded
 from listener.model import Event, Fact
+from listener.schedule import Confirm
 from listener.storage.commit import commit
 from listener.storage.connection import Connection
-from listener.transaction import Confirm
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 4_096
 BATCH_MAX: Final = 512
-# A checkpoint waits for a quiet moment, unless the log has grown past the second number.
+# A checkpoint waits until nothing has come for a moment, unless this many changes wait for it.
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 8_000
+QUIET_SECONDS: Final = 0.05
 
 # Other work than a fact that is to be in the next commit; it gets the connection, and now.
 Change = Callable[[sqlite3.Connection, int], Any]
+# Told of a commit: how long it took (seconds), and how many items it carried.
+OnCommit = Callable[[float, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,14 @@ class _Waiter:
     item: Fact | Change
     done: asyncio.Future[Any]
 
-    def succeed(self, result: object) -> None:
-        if not self.done.done():
+    def answer(self, result: object) -> None:
+        """Tell the caller; an error as a result is raised there."""
+        if self.done.done():
+            return
+        if isinstance(result, Exception):
+            self.done.set_exception(result)
+        else:
             self.done.set_result(result)
-
-    def fail(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
 
 
 class Writer:
@@ -56,6 +61,7 @@ class Writer:
         confirm: Confirm,
         now_ms: Callable[[], int],
         bell: Bell,
+        on_commit: OnCommit | None = None,
     ) -> None:
         self._connection = connection
         self._epoch = epoch
@@ -66,19 +72,13 @@ class Writer:
         self._wake = asyncio.Event()
         self._closing = False
         self._uncheckpointed = 0
-        self._is_committing = False
-        self.commit_seconds: Callable[[float, int], None] = lambda _seconds, _facts: None
+        self._on_commit = on_commit
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     @property
     def waiting(self) -> int:
         """How many wait for a commit."""
         return len(self._waiting)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a commit is under way or waited for."""
-        return self._is_committing or bool(self._waiting)
 
     def submit(self, item: Fact | Change) -> asyncio.Future[Any]:
         """Have an item in the next commit.
@@ -96,10 +96,10 @@ class Writer:
         return waiter.done
 
     async def close(self) -> None:
-        """Commit what waits, checkpoint, and stop."""
+        """Commit what waits, checkpoint, and stop; cancelling a caller does not hinder it."""
         self._closing = True
         self._wake.set()
-        await self._task
+        await asyncio.shield(self._task)
 
     async def _run(self) -> None:
         while self._waiting or not self._closing:
@@ -108,92 +108,111 @@ class Writer:
                 continue
             count = min(len(self._waiting), BATCH_MAX)
             batch = [self._waiting.popleft() for _ in range(count)]
-            self._is_committing = True
             await self._serve(batch)
-            self._is_committing = False
             if self._uncheckpointed >= CHECKPOINT_AT_LATEST:
                 await self._checkpoint()
         await self._checkpoint()
 
     async def _rest(self) -> None:
-        """Wait for work; checkpoint meanwhile if there is enough to."""
+        """Wait for work; checkpoint if none comes for a moment and there is enough to."""
         self._wake.clear()
-        if self._uncheckpointed >= CHECKPOINT_AFTER:
+        is_due = self._uncheckpointed >= CHECKPOINT_AFTER
+        try:
+            async with asyncio.timeout(QUIET_SECONDS if is_due else None):
+                await self._wake.wait()
+        except TimeoutError:
             await self._checkpoint()
-        if not self._waiting and not self._closing:
-            await self._wake.wait()
 
     async def _serve(self, batch: Sequence[_Waiter]) -> None:
         """Commit a batch and answer everybody in it, whatever happens."""
         started = time.perf_counter()
         try:
             results, events = await self._connection.run(
-                lambda db: _commit(
-                    db,
-                    [waiter.item for waiter in batch],
+                partial(
+                    _commit,
+                    items=[waiter.item for waiter in batch],
                     epoch=self._epoch,
-                    now_ms=self._now_ms(),
+                    now_ms=self._now_ms,
                     confirm=self._confirm,
                 )
             )
         except LedgerUnavailableError as error:
-            log.error("commit_failed", extra={"cause": str(error), "waiting": len(batch)})
+            log.event(
+                logger,
+                "commit_failed",
+                level=logging.ERROR,
+                cause=str(error),
+                items=len(batch),
+            )
             for waiter in batch:
-                waiter.fail(LedgerUnavailableError(str(error)))
+                # Each its own: a raised error carries the traceback of who awaits it.
+                waiter.answer(LedgerUnavailableError(str(error)))
             return
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             await self._isolate(batch, error)
             return
         self._uncheckpointed += len(batch)
-        self.commit_seconds(time.perf_counter() - started, len(batch))
         # Events are in the hub before anybody is answered: a reader never sees less than a caller.
-        if events:
-            self._bell(events)
+        self._announce(events, seconds=time.perf_counter() - started, items=len(batch))
         for waiter, result in zip(batch, results, strict=True):
-            waiter.succeed(result)
+            waiter.answer(result)
+
+    def _announce(self, events: Sequence[Event], *, seconds: float, items: int) -> None:
+        """Ring the bell; what goes wrong there is not of those who wait for the commit."""
+        try:
+            if events:
+                self._bell(events)
+            if self._on_commit:
+                self._on_commit(seconds, items)
+        except Exception:
+            logger.exception("bell_failed")
 
     async def _isolate(self, batch: Sequence[_Waiter], error: Exception) -> None:
-        """Commit each item of a failed batch alone, so that a bad one fails nobody else."""
+        """Commit the halves of a failed batch apart, until the bad item fails nobody but itself."""
         if len(batch) > 1:
-            for waiter in batch:
-                await self._serve([waiter])
+            middle = len(batch) // 2
+            await self._serve(batch[:middle])
+            await self._serve(batch[middle:])
             return
-        log.error("fact_failed", exc_info=error)
+        logger.error("item_failed", exc_info=error)
         failure = LedgerUnavailableError("the ledger could not take this")
         failure.__cause__ = error
-        batch[0].fail(failure)
+        batch[0].answer(failure)
 
     async def _checkpoint(self) -> None:
         """Move the log into the database file; a failure only leaves the log longer."""
         self._uncheckpointed = 0
-        with suppress(LedgerUnavailableError):
+        try:
             await self._connection.run(
                 lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             )
+        except LedgerUnavailableError as error:
+            log.event(logger, "checkpoint_failed", level=logging.WARNING, cause=str(error))
 
 
 def _commit(
     db: sqlite3.Connection,
-    items: Sequence[Fact | Change],
     *,
+    items: Sequence[Fact | Change],
     epoch: str,
-    now_ms: int,
+    now_ms: Callable[[], int],
     confirm: Confirm,
 ) -> tuple[list[object], list[Event]]:
     """Commit a batch in one transaction; runs in the connection's thread."""
     facts = [item for item in items if isinstance(item, Fact)]
+    at_ms = now_ms()
     if db.in_transaction:  # A rollback failed with the disk.
         db.execute("ROLLBACK")
     db.execute("BEGIN IMMEDIATE")
     try:
         events: list[Event] = []
-        recorded: list[Recorded] = []
+        recorded: list[Recorded | ListenerError] = []
         if facts:
-            committed = commit(db, facts, epoch=epoch, now_ms=now_ms, confirm=confirm)
+            committed = commit(db, facts, epoch=epoch, now_ms=at_ms, confirm=confirm)
             events, recorded = committed.events, committed.recorded
         answers = iter(recorded)
         results: list[object] = [
-            next(answers) if isinstance(item, Fact) else item(db, now_ms) for item in items
+            next(answers) if isinstance(item, Fact) else item(db, at_ms) for item in items
         ]
         db.execute("COMMIT")
     except BaseException:

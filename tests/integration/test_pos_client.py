@@ -1069,3 +1069,65 @@ async def test_a_slow_program_reads_no_further_than_it_can_hold(server: Scripted
         await asyncio.sleep(0.4)
         assert await take(client, 599) == [f"t{n}" for n in range(2, 601)]
     assert server.upgrades == 1
+
+
+async def test_a_program_may_begin_elsewhere_than_at_its_acks(server: Scripted) -> None:
+    async def first(call: Call) -> None:
+        connect = await call.begin()
+        assert connect["streams"] == [{"stream": STREAM, "after": "earliest"}]
+        await call.event(1)
+        await call.ws.close(code=CloseCode.COME_BACK)
+
+    async def second(call: Call) -> None:
+        connect = await call.begin(after=1)
+        assert connect["streams"] == [{"stream": STREAM, "after": {"epoch": EPOCH, "offset": 1}}]
+        await call.event(2)
+        await call.until_closed()
+
+    server.scripts = [first, second]
+    async with follower(server, start="earliest") as client:
+        assert await take(client, 2) == ["t1", "t2"]
+
+
+async def test_to_begin_elsewhere_the_keys_streams_are_learnt_first(server: Scripted) -> None:
+    async def first(call: Call) -> None:
+        assert "streams" not in await call.begin(STREAM, OTHER, after=7)
+        # Sent from where nobody wanted to begin.
+        await call.event(8)
+        assert await call.until_closed() == CloseCode.DONE
+
+    async def second(call: Call) -> None:
+        connect = await call.begin(STREAM, OTHER)
+        assert connect["streams"] == [
+            {"stream": STREAM, "after": "earliest"},
+            {"stream": OTHER, "after": "earliest"},
+        ]
+        await call.event(1)
+        await call.until_closed()
+
+    server.scripts = [first, second]
+    async with follower(server, streams=None, start="earliest") as client:
+        assert await take(client, 1) == ["t1"]
+
+
+@pytest.mark.parametrize("streams", [STREAM, None])
+async def test_long_poll_begins_where_it_is_told_to(blocked: Scripted, streams: str | None) -> None:
+    blocked.pages = [page(1), page(2)]
+    async with follower(blocked, streams=streams, start="earliest") as client:
+        assert await take(client, 2) == ["t1", "t2"]
+    assert blocked.polls[0]["after"] == "earliest"
+    assert blocked.polls[1]["after"] == f"{EPOCH}:1"
+
+
+async def test_every_event_of_the_ledger_is_followed_and_never_acked(server: Scripted) -> None:
+    async def script(call: Call) -> None:
+        await call.begin("*")
+        await call.event(1, stream="*")
+        await call.event(2, stream="*")
+        await call.until_closed()
+        assert call.acks() == []
+
+    server.scripts = [script]
+    async with follower(server, streams="*") as client:
+        assert await take(client, 2) == ["t1", "t2"]
+        assert client.positions["*"].offset == 1

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 
 from listener.pockyt import signature
-from listener.pockyt.answer import json_fields
 from listener.pockyt.client import (
     Answer,
     Credentials,
@@ -21,6 +20,7 @@ from listener.pockyt.client import (
     PockytUnavailableError,
 )
 from listener.pockyt.signature import Token
+from listener.pockyt.texts import json_fields
 from listener.sandbox import notifier, pockyt
 from listener.sandbox.faults import Fault, Place, Planned
 from listener.sandbox.servers import (

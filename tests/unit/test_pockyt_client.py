@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from listener.pockyt import signature
-from listener.pockyt.answer import MESSAGE_CHARS_MAX, json_fields, read_answer
+from listener.pockyt.answer import MESSAGE_CHARS_MAX, read_answer
 from listener.pockyt.client import (
     ANSWER_BYTES_MAX,
     Answer,
@@ -25,6 +25,7 @@ from listener.pockyt.client import (
     PockytUnavailableError,
 )
 from listener.pockyt.signature import Token
+from listener.pockyt.texts import json_fields
 
 TOKEN_TEXT = "5cbfb079f15b150122261c8537086d77a"
 TOKEN = Token(TOKEN_TEXT)

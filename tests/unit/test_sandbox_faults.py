@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from listener.pockyt import signature
-from listener.pockyt.answer import json_fields
 from listener.pockyt.signature import Token
+from listener.pockyt.texts import json_fields
 from listener.sandbox.book import Book, Order, Word
 from listener.sandbox.faults import FAULTS_MAX, Fault, Place, Planned, Script
 from listener.sandbox.message import (

@@ -64,6 +64,7 @@ test('events come in order and each is acked once the next is asked for', web, a
   await until(() => server.calls[0].received.some(({ type }) => type === 'pong'));
   assert.deepEqual(server.calls[0].acks(), []);
   assert.deepEqual(follower.positions, {});
+  assert.deepEqual(follower.streams, [STREAM]);
   assert.deepEqual(await take(follower, 1), ['t2']);
   await until(() => server.calls[0].acks().length > 0);
   assert.deepEqual(server.calls[0].acks(), [1]);

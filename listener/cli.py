@@ -1,0 +1,87 @@
+"""The command line: ``listener <command>``, one clear line for what goes wrong."""
+
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+
+from listener.commands.backup import backup
+from listener.commands.check import check
+from listener.commands.demo import demo
+from listener.commands.export import export
+from listener.commands.keys import keys
+from listener.commands.sandbox import sandbox
+from listener.commands.serve import serve
+from listener.commands.signing import sign, trigger
+from listener.commands.tail import tail
+from listener.commands.verify import verify
+from listener.errors import ListenerError
+
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+
+
+class _InOrder(click.Group):
+    """Lists its commands as they were added: first what a newcomer needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pockyt-listener", prog_name="listener")
+def program() -> None:
+    """Receive Pockyt's signed notifications, keep them in a ledger, and tell the tills.
+
+    \b
+    Look at it first, without any settings:
+        listener demo
+    Then serve:
+        listener keys create --config listener.toml --role admin
+        listener serve --config listener.toml
+
+    Each command explains itself: listener COMMAND --help.
+    """
+
+
+for _command in (
+    *(demo, serve, keys, check),
+    *(tail, trigger, sign, sandbox),
+    *(verify, export, backup),
+):
+    program.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command, and leave with its exit code."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        status = program.main(arguments, prog_name="listener", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        text = error.format_message().rstrip(".")
+        command = error.ctx.command_path if error.ctx else "listener"
+        return _failed(f"{text} (see {command} --help)", error.exit_code)
+    except click.ClickException as error:
+        return _failed(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except ListenerError as error:
+        return _failed(str(error), FAILED)
+    except OSError as error:
+        about = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{about}{error.strerror or error}", FAILED)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(text: str, status: int) -> int:
+    """Say on one line what went wrong."""
+    click.echo(f"listener: {' '.join(text.split())}", err=True)
+    return status

@@ -1,0 +1,164 @@
+"""Look over settings, surroundings and ledger, before and after a deploy."""
+
+import asyncio
+import platform
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from listener.commands.terminal import (
+    config_option,
+    json_option,
+    read_settings,
+    say_json,
+    say_table,
+)
+
+if TYPE_CHECKING:
+    from listener.settings import Settings
+    from listener.storage.checkup import Finding
+
+ANSWER_SECONDS: Final = 3.0
+
+
+@click.command()
+@config_option
+@json_option
+def check(config: Path | None, as_json: bool) -> None:
+    """Look over settings and ledger, before and after a deploy.
+
+    Notes are worth knowing; a problem keeps the listener from serving, and makes the exit code 1.
+    Nothing is changed, and a service that runs is not hindered.
+
+    \b
+    Examples:
+        listener check --config listener.toml
+        listener check --config listener.toml --json | jq '.findings[] | select(.advice)'
+    """
+    from listener.storage.checkup import Severity, check_up
+
+    settings = read_settings(config)
+    in_ledger = check_up(settings.database)
+    is_served = any(finding.name == "served" and finding.value == "yes" for finding in in_ledger)
+    findings = [
+        *_program(),
+        *_settings(settings),
+        *_address(settings, is_served=is_served),
+        asyncio.run(_pockyt(settings)),
+        *in_ledger,
+    ]
+    problems = sum(finding.severity is Severity.PROBLEM for finding in findings)
+    if as_json:
+        say_json({"ok": not problems, "findings": [_told(finding) for finding in findings]})
+    else:
+        say_table(("", "name", "value", "advice"), [_row(finding) for finding in findings])
+    if problems:
+        raise click.ClickException(f"{problems} {'problem' if problems == 1 else 'problems'}")
+
+
+def _program() -> "Iterator[Finding]":
+    from importlib.metadata import version
+
+    from listener.storage.checkup import Finding
+
+    yield Finding(name="version", value=version("pockyt-listener"))
+    yield Finding(name="python", value=platform.python_version())
+
+
+def _settings(settings: "Settings") -> "Iterator[Finding]":
+    from listener.storage.checkup import Finding, Severity
+
+    for number, merchant in settings.merchants.items():
+        held = f"{len(merchant.tokens)} token(s), stores {', '.join(merchant.stores) or 'none'}"
+        yield Finding(name=f"merchant {number}", value=held)
+    if settings.public_url is None:
+        yield Finding(
+            name="public_url",
+            value="-",
+            severity=Severity.NOTE,
+            advice="without it Pockyt cannot be told where to notify a sale by QR code",
+        )
+    else:
+        yield Finding(name="public_url", value=settings.public_url)
+    yield Finding(name="confirm", value=settings.confirm)
+
+
+def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
+    """Tell whether the service answers, or could."""
+    from listener.storage.checkup import Finding, Severity
+
+    address = f"{settings.host}:{settings.port}"
+    if is_served:
+        yield asyncio.run(_readiness(settings))
+        return
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        advice = f"{error.strerror or error}: choose another host or port"
+        yield Finding(name="address", value=address, severity=Severity.PROBLEM, advice=advice)
+        return
+    yield Finding(name="address", value=address)
+
+
+async def _readiness(settings: "Settings") -> "Finding":
+    """Ask the service that has the ledger whether it is ready."""
+    from listener.storage.checkup import Finding, Severity
+
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+    host = everywhere.get(settings.host, settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/readyz"
+    answer = await _answer(url) if settings.port else "its port is not known: it chose one"
+    if answer == 200:
+        return Finding(name="ready", value="yes")
+    advice = "look at the service's log"
+    if settings.port:
+        return Finding(name="ready", value=f"{answer}", severity=Severity.PROBLEM, advice=advice)
+    return Finding(name="ready", value=answer, severity=Severity.NOTE)
+
+
+async def _pockyt(settings: "Settings") -> "Finding":
+    """Tell whether anything answers at Pockyt's address, whatever it says."""
+    from listener.storage.checkup import Finding, Severity
+
+    answer = await _answer(settings.pockyt.url)
+    if isinstance(answer, int):
+        return Finding(name="pockyt", value=settings.pockyt.url)
+    advice = f"{answer}; until it answers, sales and cancels wait, and nothing can be asked"
+    return Finding(name="pockyt", value=settings.pockyt.url, severity=Severity.NOTE, advice=advice)
+
+
+async def _answer(url: str) -> int | str:
+    """Return the HTTP status with which a URL answers, or why it does not."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            return response.status
+    except TimeoutError:
+        return f"no answer within {ANSWER_SECONDS:g} s"
+    except aiohttp.ClientError as error:
+        return f"no answer: {error}"
+
+
+def _told(finding: "Finding") -> dict[str, object]:
+    return {
+        "name": finding.name,
+        "value": finding.value,
+        "severity": finding.severity.value,
+        "advice": finding.advice,
+    }
+
+
+def _row(finding: "Finding") -> list[str]:
+    from listener.storage.checkup import Severity
+
+    mark = "" if finding.severity is Severity.FINE else finding.severity.value
+    return [mark, finding.name, f"{finding.value}", finding.advice or ""]

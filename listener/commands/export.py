@@ -1,0 +1,132 @@
+"""Write the ledger's entries for another program: one a line, in the shape of the API."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from listener.commands.terminal import config_option, note, progress, read_settings
+
+if TYPE_CHECKING:
+    from listener.ledger import Line
+
+_COLUMNS: Final = (
+    *("seq", "kind", "merchantNo", "storeNo", "transactionNo", "reference", "providerStatus"),
+    *("amount", "currency", "held", "heldReason", "asOf", "recordedAt"),
+    *("deliveries.count", "deliveries.first", "deliveries.last", "fields", "hash"),
+)
+# What a spreadsheet may take for the beginning of a formula.
+# Source: OWASP, "CSV Injection".
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def _read_time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """Read a date or RFC 3339 time as Unix ms; UTC where it names no zone."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return int(zoned.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter("write it 2026-11-23 or 2026-11-23T10:11:12Z") from error
+
+
+@click.command()
+@config_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["ndjson", "csv"]),
+    default="ndjson",
+    show_default=True,
+    help="JSON as /v1/entries has it, or a table for a spreadsheet.",
+)
+@click.option("--since", metavar="TIME", callback=_read_time, help="Recorded then or later.")
+@click.option("--until", metavar="TIME", callback=_read_time, help="Recorded before then.")
+@click.option("--merchant", metavar="M", help="Of this merchantNo only.")
+@click.option("--store", metavar="S", help="Of this storeNo only.")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="SEQ",
+    help="Past this entry: go on where an earlier export ended.",
+)
+def export(
+    *,
+    config: Path | None,
+    form: str,
+    since: int | None,
+    until: int | None,
+    merchant: str | None,
+    store: str | None,
+    after: int,
+) -> None:
+    """Write the ledger's entries to stdout, one a line, oldest first.
+
+    It works while the service runs. A date is the beginning of that day; times are UTC unless
+    they say otherwise. In CSV, text that a spreadsheet would take for a formula begins with '.
+
+    \b
+    Examples:
+        listener export --config listener.toml > entries.ndjson
+        listener export --config listener.toml --format csv --since 2026-11-01 \\
+            --until 2026-12-01 --merchant 200043 > november.csv
+        listener export --config listener.toml | jq -r 'select(.held).transactionNo'
+    """
+    from listener.ledger import Scope
+    from listener.storage.reader import open_reader
+
+    scope = Scope(merchant_no=merchant, store_no=store)
+    write: Callable[[Line], bytes] = _csv if form == "csv" else _ndjson
+    out = sys.stdout.buffer
+    count = 0
+    with open_reader(read_settings(config).database) as reader, progress("exporting") as advance:
+        end = reader.head().seq
+        if form == "csv":
+            out.write(csv_row(_COLUMNS))
+        pages = reader.pages(after=after, until=end, since_ms=since, until_ms=until, scope=scope)
+        for upto, lines in pages:
+            out.writelines(map(write, lines))
+            count += len(lines)
+            advance(upto, end)
+    out.flush()
+    note(f"{count} {'entry' if count == 1 else 'entries'}")
+
+
+def _ndjson(line: "Line") -> bytes:
+    from listener.web.models import Entry
+
+    return Entry.of(line).encode() + b"\n"
+
+
+def _csv(line: "Line") -> bytes:
+    from listener.web.models import Entry
+
+    told = Entry.of(line).model_dump(mode="json", by_alias=True)
+    deliveries = told.pop("deliveries")
+    told |= {f"deliveries.{name}": value for name, value in deliveries.items()}
+    told["fields"] = json.dumps(told["fields"], ensure_ascii=False, separators=(",", ":"))
+    return csv_row([told[name] for name in _COLUMNS])
+
+
+def csv_row(cells: Sequence[object]) -> bytes:
+    """Write a row as RFC 4180 has it; what is null is empty."""
+    text = io.StringIO()
+    csv.writer(text).writerow([_cell(value) for value in cells])
+    return text.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value

@@ -1,0 +1,39 @@
+"""Serve: take notifications, keep them, tell the tills."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from listener.commands.terminal import config_option, read_settings
+
+
+@click.command()
+@config_option
+def serve(config: Path | None) -> None:
+    """Take notifications, keep them in the ledger, and tell the tills.
+
+    It refuses to start without a merchant's token, on a setting that it does not know, and on a
+    ledger that it cannot open. The log goes to stderr, one event a line. SIGTERM or Ctrl-C stops
+    it: what has come is kept, and tills are told to come back.
+
+    \b
+    A first listener.toml:
+        database = "sqlite:///ledger.db"
+        public_url = "https://pos.example.com"
+        [merchants.200043]
+        tokens = ["<API token>"]
+        stores = ["303660"]
+
+    \b
+    Examples:
+        listener serve --config listener.toml
+        LISTENER_PORT=9000 listener serve --config listener.toml
+    """
+    settings = read_settings(config)
+    # Only now, so that a wrong setting is told at once.
+    from listener import log
+    from listener.web import app
+
+    log.set_up()
+    asyncio.run(app.serve(settings))

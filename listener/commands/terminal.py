@@ -1,0 +1,136 @@
+"""Talk to whoever started a command: a person at a terminal, or another program.
+
+A person gets tables and colours; a program gets plain text without them, or JSON where it asked
+with ``--json``. Results go to stdout, everything else to stderr.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from listener.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def config_option(function: F) -> F:
+    """Add ``--config``."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The settings, a TOML file. Variables LISTENER_<NAME> win over it, or do without it.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for a program.")(
+        function
+    )
+
+
+def read_settings(config: Path | None) -> "Settings":
+    """Read the settings of a command.
+
+    Raises:
+        SettingsError: They cannot be used.
+    """
+    import os
+
+    from listener.settings import load
+
+    return load(config, os.environ)
+
+
+def is_watched() -> bool:
+    """Tell whether a person looks at the results."""
+    return sys.stdout.isatty()
+
+
+def shown(text: str) -> str:
+    """Return text from outside as a terminal can show it: on one line, escapes made harmless."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def say(text: str) -> None:
+    """Write a line of results."""
+    click.echo(text)
+
+
+def say_json(value: Mapping[str, object] | Sequence[object]) -> None:
+    """Write an object, or a list of them, as one line of results."""
+    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def note(text: str) -> None:
+    """Write a line that is not a result: to stderr."""
+    click.echo(text, err=True)
+
+
+def say_styled(parts: Sequence[tuple[str, str]]) -> None:
+    """Write a line of ``(text, style)``; the styles are for a person only."""
+    if not is_watched():
+        say(" ".join(text for text, _ in parts))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text(" ").join(Text(text, style=style) for text, style in parts)
+    Console(highlight=False).print(line, soft_wrap=True)
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table; for a program, tabs between the columns and their names in the first line."""
+    if not is_watched():
+        for row in (columns, *rows):
+            say("\t".join(shown(cell) for cell in row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, header_style="bold")
+    for row in rows:
+        # As text: square brackets in a cell are not markup.
+        table.add_row(*(Text(shown(cell), overflow="fold") for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a long work has come, on stderr, where a person looks at it.
+
+    Yields:
+        What is to be called with how much is done, and of how much.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=max(total, 1))

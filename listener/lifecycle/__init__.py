@@ -1,0 +1,37 @@
+"""Start sales and cancel them, and chase every doubt until Pockyt has answered it.
+
+A public Python API, usable without the web service; it does I/O only through what it is given::
+
+    lifecycle = Lifecycle(ledger=ledger, pockyt=pockyt, merchants=settings.merchants)
+    chasing = asyncio.create_task(lifecycle.run())
+    started = await lifecycle.start_sale(order)
+    transaction = await lifecycle.cancel(started.transaction, terminal="T-42")
+    print(transaction.status, transaction.cancel)
+
+Source: Pockyt, "Cancel API" and "Tran Query"; the rules are in docs/architecture.md.
+"""
+
+from listener.lifecycle.clock import Clock
+from listener.lifecycle.errors import (
+    BeingCancelledError,
+    NotifyUrlMissingError,
+    NotOpenError,
+    OutcomeUnknownError,
+    ReferenceTakenError,
+)
+from listener.lifecycle.facts import Order
+from listener.lifecycle.gate import Limits
+from listener.lifecycle.lifecycle import Lifecycle, Started
+
+__all__ = [
+    "BeingCancelledError",
+    "Clock",
+    "Lifecycle",
+    "Limits",
+    "NotOpenError",
+    "NotifyUrlMissingError",
+    "Order",
+    "OutcomeUnknownError",
+    "ReferenceTakenError",
+    "Started",
+]

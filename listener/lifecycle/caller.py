@@ -1,0 +1,189 @@
+"""Call Pockyt for a merchant: with its token, and so that a failing Pockyt is noticed."""
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from listener import log
+from listener.ledger import Ledger
+from listener.lifecycle.clock import Clock
+from listener.lifecycle.errors import NotifyUrlMissingError
+from listener.lifecycle.facts import Order, Outcome, is_refused
+from listener.lifecycle.gate import Breaker, Limits
+from listener.model import Transaction
+from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
+from listener.pockyt.client import Credentials, Pockyt
+from listener.pockyt.signature import Token
+from listener.settings import Merchant
+
+_LOG: Final = logging.getLogger(__name__)
+
+OnCall = Callable[[str, str, float], None]
+
+
+class Caller:
+    """Makes the calls; what is no answer is returned as the error that it is, never raised."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        pockyt: Pockyt,
+        merchants: Mapping[str, Merchant],
+        public_url: str | None,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._pockyt = pockyt
+        self._merchants = merchants
+        self._tokens = {
+            number: Token(merchant.tokens[0].get_secret_value())
+            for number, merchant in merchants.items()
+        }
+        self._public_url = public_url
+        self._clock = clock
+        self.breaker = Breaker(limits)
+        self.on_call: OnCall = lambda _call, _outcome, _seconds: None
+
+    async def query(self, transaction: Transaction) -> Outcome:
+        """Ask how a transaction stands."""
+        number = transaction.transaction_no
+        return await self._call(
+            "tran-query",
+            self._credentials(transaction.merchant_no, transaction.store_no),
+            lambda who: self._pockyt.tran_query(who, transaction_no=number),
+        )
+
+    async def look_for(self, order: Order) -> Outcome:
+        """Ask how the sale of a reference stands."""
+        return await self._call(
+            "tran-query",
+            self._credentials(order.merchant_no, order.store_no),
+            lambda who: self._pockyt.tran_query(who, reference=order.reference),
+        )
+
+    async def cancel(self, transaction: Transaction) -> Outcome:
+        """Cancel a transaction; one that is paid is refunded by this."""
+        number = transaction.transaction_no
+        return await self._call(
+            "cancel",
+            self._credentials(transaction.merchant_no, transaction.store_no),
+            lambda who: self._pockyt.cancel(who, transaction_no=number),
+        )
+
+    async def prepay(
+        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None
+    ) -> Outcome:
+        """Take the payment with the customer's code."""
+        return await self._call(
+            "prepay",
+            self._credentials(transaction.merchant_no, transaction.store_no),
+            lambda who: self._pockyt.prepay(
+                who,
+                payment_barcode=payment_barcode,
+                transaction_no=transaction.transaction_no,
+                vendor=vendor,
+            ),
+        )
+
+    async def open(self, order: Order, *, sale_seq: int) -> tuple[str, Outcome]:
+        """Start a sale at Pockyt; returns the call's name too.
+
+        The request's id follows from the sale, so that a repeat of it is known as one.
+        """
+        name = "add" if order.vendor is None else "create-trans-qrcode"
+        request_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._ledger.epoch}-{sale_seq}"))
+        outcome = await self._call(
+            name,
+            self._credentials(order.merchant_no, order.store_no),
+            lambda who: self._open(who, order, request_id),
+        )
+        return name, outcome
+
+    def _open(self, who: Credentials, order: Order, request_id: str) -> Awaitable[Answer]:
+        if order.vendor is None:
+            return self._pockyt.add(
+                who,
+                amount=order.amount,
+                currency=order.currency,
+                settle_currency=order.settle_currency,
+                reference=order.reference,
+                timeout_minutes=order.timeout_minutes,
+                ipn_url=self._notify_url(order),
+                request_id=request_id,
+            )
+        return self._pockyt.create_trans_qrcode(
+            who,
+            amount=order.amount,
+            currency=order.currency,
+            settle_currency=order.settle_currency,
+            reference=order.reference,
+            vendor=order.vendor,
+            ipn_url=self.notify_url(order),
+            timeout_minutes=order.timeout_minutes,
+            request_id=request_id,
+        )
+
+    def notify_url(self, order: Order) -> str:
+        """Return where Pockyt is to notify of a sale.
+
+        Raises:
+            NotifyUrlMissingError: No public URL is set.
+        """
+        url = self._notify_url(order)
+        if url is None:
+            raise NotifyUrlMissingError
+        return url
+
+    def _notify_url(self, order: Order) -> str | None:
+        if self._public_url is None:
+            return None
+        return f"{self._public_url}/notify/{order.merchant_no}/{order.store_no}"
+
+    def _credentials(self, merchant_no: str, store_no: str | None) -> Credentials | None:
+        """Return who calls; None for a merchant that is not configured any more."""
+        token = self._tokens.get(merchant_no)
+        if token is None:
+            return None
+        stores = self._merchants[merchant_no].stores
+        store = store_no or (stores[0] if stores else "")
+        return Credentials(merchant_no=merchant_no, store_no=store, token=token)
+
+    async def _call(
+        self,
+        name: str,
+        who: Credentials | None,
+        call: Callable[[Credentials], Awaitable[Answer]],
+    ) -> Outcome:
+        if who is None:
+            # Not Pockyt's fault, so it does not count against it.
+            return PockytUnavailableError(
+                "the merchant is not configured any more", reason="connection", sent=False
+            )
+        started = time.perf_counter()
+        try:
+            outcome: Outcome = await call(who)
+        except PockytError as error:
+            outcome = error
+        seconds = time.perf_counter() - started
+        # Whoever refuses is there; only silence and Pockyt's own failures count against it.
+        if isinstance(outcome, Answer) or is_refused(outcome):
+            self.breaker.succeed()
+        else:
+            self.breaker.fail(self._clock.now_ms())
+        if isinstance(outcome, PockytError):
+            log.event(_LOG, "call_failed", level=logging.WARNING, call=name, reason=str(outcome))
+        self.on_call(name, _word(outcome), seconds)
+        return outcome
+
+
+def _word(outcome: Outcome) -> str:
+    """Return a word for metrics."""
+    if isinstance(outcome, Answer):
+        return "answered"
+    if isinstance(outcome, PockytUnavailableError):
+        return outcome.reason
+    return "refused" if is_refused(outcome) else "failed"

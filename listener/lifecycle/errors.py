@@ -1,0 +1,45 @@
+"""Name why a till's wish cannot be done; Pockyt's own refusals are ``PockytRefusedError``."""
+
+from listener.errors import ListenerError
+from listener.model import Transaction
+
+
+class ReferenceTakenError(ListenerError):
+    """A sale was recorded under this reference before; ``transaction_no`` is its, if known."""
+
+    def __init__(self, transaction_no: str | None) -> None:
+        self.transaction_no = transaction_no
+        super().__init__("a sale of this reference was started before; give a new reference")
+
+
+class NotifyUrlMissingError(ListenerError):
+    """A sale with a code to scan needs a notify URL, and the setting public_url is not there."""
+
+    def __init__(self) -> None:
+        super().__init__("the setting public_url is needed to start a sale with a vendor")
+
+
+class OutcomeUnknownError(ListenerError):
+    """Pockyt gave no answer; whether the sale was started is looked into."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Pockyt did not say whether the sale was started; repeat the request as it was,"
+            " or start another with a new reference"
+        )
+
+
+class NotOpenError(ListenerError):
+    """A transaction cannot be paid any more: it is ``transaction.status``."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        super().__init__(f"the transaction is not open any more: it is {transaction.status}")
+
+
+class BeingCancelledError(ListenerError):
+    """A transaction is being cancelled, so nobody may pay it here."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        super().__init__("the transaction is being cancelled; start a new sale")

@@ -1,0 +1,95 @@
+"""Limit what is asked of Pockyt: how often, how much at once, and not while it is down; pure.
+
+Only the chaser waits here. A cashier's own wish is always tried at once.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How hard Pockyt may be asked, and how long a till waits.
+
+    After ``failures_max`` failures in a row nothing is chased for ``pause_seconds``, doubled with
+    each failed probe up to ``pause_seconds_max``; then one question at a time is let through
+    until one is answered.
+    """
+
+    asks_per_second: float = 10.0
+    asks_burst: int = 20
+    asks_at_once: int = 8
+    failures_max: int = 5
+    pause_seconds: float = 5.0
+    pause_seconds_max: float = 60.0
+    # How long a till waits for its cancel before it is told that it is being chased.
+    wait_seconds: float = 4.0
+
+
+class Breaker:
+    """Stops asking a Pockyt that fails, and probes whether it is back."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._failures = 0
+        self._pause_seconds = limits.pause_seconds
+        self._until_ms: int | None = None
+        self._is_probing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether Pockyt is held to be down."""
+        return self._until_ms is not None
+
+    def would_admit(self, now_ms: int) -> bool:
+        """Tell whether a question may be sent now."""
+        return self._until_ms is None or (now_ms >= self._until_ms and not self._is_probing)
+
+    def admit(self, now_ms: int) -> bool:
+        """Let a question through, if it may be sent now; while Pockyt is down, it is the probe."""
+        if not self.would_admit(now_ms):
+            return False
+        self._is_probing = self._until_ms is not None
+        return True
+
+    def succeed(self) -> None:
+        """Note an answer, whatever it said."""
+        self._failures = 0
+        self._pause_seconds = self._limits.pause_seconds
+        self._until_ms = None
+        self._is_probing = False
+
+    def fail(self, now_ms: int) -> None:
+        """Note that there was no answer."""
+        self._failures += 1
+        if self._until_ms is None:
+            if self._failures >= self._limits.failures_max:
+                self._until_ms = now_ms + int(self._pause_seconds * 1_000)
+        elif now_ms >= self._until_ms:
+            self._pause_seconds = min(self._pause_seconds * 2, self._limits.pause_seconds_max)
+            self._until_ms = now_ms + int(self._pause_seconds * 1_000)
+        self._is_probing = False
+
+    def leave(self) -> None:
+        """Give an unused probe back: the question turned out to be needless."""
+        self._is_probing = False
+
+
+class Bucket:
+    """Lets so many questions a second through, and a burst of them after a quiet time."""
+
+    def __init__(self, limits: Limits, *, now_ms: int) -> None:
+        self._limits = limits
+        self._tokens = float(limits.asks_burst)
+        self._filled_at_ms = now_ms
+
+    def take(self, now_ms: int) -> bool:
+        """Take leave to send one question; False where there is none now."""
+        # A clock that steps back must not empty the bucket for as long.
+        passed = max(0, now_ms - self._filled_at_ms) / 1_000
+        self._filled_at_ms = now_ms
+        full = float(self._limits.asks_burst)
+        self._tokens = min(full, self._tokens + passed * self._limits.asks_per_second)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

@@ -1,0 +1,337 @@
+"""Do what tills and operators want: start, pay, cancel, ask, decide; each is recorded first."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from listener.ledger import Ledger, OpenSale
+from listener.lifecycle import facts
+from listener.lifecycle.caller import Caller, OnCall
+from listener.lifecycle.chaser import Chaser
+from listener.lifecycle.clock import Clock
+from listener.lifecycle.errors import (
+    BeingCancelledError,
+    NotOpenError,
+    OutcomeUnknownError,
+    ReferenceTakenError,
+)
+from listener.lifecycle.facts import Order
+from listener.lifecycle.gate import Limits
+from listener.lifecycle.steps import Steps
+from listener.model import Status, Transaction
+from listener.pockyt.answer import Answer, PockytError
+from listener.pockyt.client import Pockyt
+from listener.settings import Merchant
+
+_LOG: Final = logging.getLogger(__name__)
+_PAYABLE: Final = frozenset({Status.UNKNOWN, Status.CREATED, Status.PENDING})
+_MONEY: Final = frozenset({Status.PAID, Status.REFUNDED, Status.CONFLICT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A sale that was started, and the code that the customer scans, where there is one."""
+
+    transaction: Transaction
+    qrcode_url: str | None = None
+    deep_link: str | None = None
+
+
+class Lifecycle:
+    """The life of every sale, from the till's wish to Pockyt's last word.
+
+    It holds no truth: all that it knows is in the ledger, so that a restart goes on where it
+    stopped. ``run`` must be running for anything to be chased.
+
+    Every method raises LedgerUnavailableError where the ledger cannot be used now.
+
+    Args:
+        ledger: Where everything is recorded, before and after each call.
+        pockyt: Pockyt, over HTTP or in-process.
+        merchants: By merchantNo; the first token of each signs.
+        public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl is sent.
+        limits: How hard Pockyt may be asked.
+        clock: The time, which a simulation may have of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        pockyt: Pockyt,
+        merchants: Mapping[str, Merchant],
+        public_url: str | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._limits = limits or Limits()
+        self._clock = clock or Clock()
+        self._caller = Caller(
+            ledger=ledger,
+            pockyt=pockyt,
+            merchants=merchants,
+            public_url=public_url,
+            limits=self._limits,
+            clock=self._clock,
+        )
+        self._steps = Steps(ledger=ledger, caller=self._caller)
+        self._chaser = Chaser(
+            ledger=ledger,
+            caller=self._caller,
+            steps=self._steps,
+            limits=self._limits,
+            clock=self._clock,
+        )
+        self._settling: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_pockyt_down(self) -> bool:
+        """Whether Pockyt failed so often that nothing is chased for a while."""
+        return self._caller.breaker.is_open
+
+    @property
+    def in_flight(self) -> int:
+        """How many transactions are being chased right now."""
+        return self._chaser.in_flight
+
+    def on_call(self, hook: OnCall) -> None:
+        """Have a hook called after each call: its name, a word for its outcome, its seconds."""
+        self._caller.on_call = hook
+
+    async def run(self) -> None:
+        """Chase for ever what is in doubt: ask on schedule, raise what stays silent.
+
+        One transaction's trouble is logged and harms no other. Cancelling this loses nothing.
+        """
+        try:
+            await self._chaser.run()
+        finally:
+            await self.close()
+
+    async def chase(self) -> bool:
+        """Do once what ``run`` does for ever, and wait until all that is due is done.
+
+        Returns:
+            Whether more is due than may be asked now.
+        """
+        return await self._chaser.chase()
+
+    async def look(self) -> bool:
+        """Do as :meth:`chase` does, but do not wait for what Pockyt says.
+
+        Returns:
+            Whether more is due than may be asked now.
+        """
+        return await self._chaser.start()
+
+    async def close(self) -> None:
+        """End what goes on behind answered requests; the schedule takes it up after a restart."""
+        for task in self._settling:
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        await self._chaser.stop()
+
+    async def start_sale(self, order: Order, *, is_repeat: bool = False) -> Started:
+        """Record a sale, then start it at Pockyt; its number is bound to it.
+
+        A sale that was recorded before, and whose outcome is unknown, is taken up again where
+        the order is the same.
+
+        Args:
+            order: What the till wants.
+            is_repeat: The same wish was heard before: a sale that was started is returned.
+
+        Raises:
+            ReferenceTakenError: The reference is another sale's.
+            NotifyUrlMissingError: A vendor is named, and no public URL is set.
+            PockytRefusedError: Pockyt said no: nothing was started.
+            PockytUnavailableError: Pockyt cannot be reached: nothing was started.
+            OutcomeUnknownError: Pockyt did not answer; the sale is looked for on schedule.
+        """
+        if order.vendor is not None:
+            self._caller.notify_url(order)
+        async with self._steps.turns.of(order.merchant_no, "", order.reference):
+            sale = await self._ledger.read_sale(
+                merchant_no=order.merchant_no, reference=order.reference
+            )
+            if sale is not None:
+                return await self._take_up(order, sale, is_repeat=is_repeat)
+            recorded = await self._ledger.record(facts.sale_fact(order))
+            self._chaser.nudge()
+            return await self._open(order, recorded.seq)
+
+    async def pay(
+        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None = None
+    ) -> Transaction:
+        """Take the payment with the customer's code; an unknown outcome is asked about at once.
+
+        Returns:
+            The transaction: paid, failed, or still open and chased.
+
+        Raises:
+            NotOpenError: It was paid, closed or failed before.
+            BeingCancelledError: Somebody is cancelling it.
+            PockytRefusedError: Pockyt said no; the sale is still open.
+        """
+        async with self._turn(transaction):
+            current = await self._steps.read(transaction)
+            if current.status not in _PAYABLE:
+                raise NotOpenError(current)
+            if current.cancel is not None and current.cancel.resolved_at_ms is None:
+                raise BeingCancelledError(current)
+            outcome = await self._caller.prepay(
+                current, payment_barcode=payment_barcode, vendor=vendor
+            )
+            recorded = await self._ledger.record(facts.answer_fact(current, outcome, call="prepay"))
+            self._chaser.nudge()
+            if isinstance(outcome, Answer):
+                return recorded.transaction or current
+            # An earlier try may have been paid although its answer never came.
+            asked = await self._steps.ask(current)
+            if facts.never_happened(outcome) and asked.transaction.status not in _MONEY:
+                raise outcome
+            return asked.transaction
+
+    async def cancel(
+        self,
+        transaction: Transaction,
+        *,
+        terminal: str | None = None,
+        refund_if_paid: bool = False,
+        key_id: str | None = None,
+    ) -> Transaction:
+        """Record that a cashier cancels, then see to it; waits a few seconds for the end of it.
+
+        Pockyt is asked first, because its /cancel refunds what is paid: a paid sale is refused
+        unless ``refund_if_paid``. What has not ended when this returns is chased.
+
+        Returns:
+            The transaction, with its ``cancel`` as far as it has come.
+        """
+        recorded = await self._ledger.record(
+            facts.cancel_fact(
+                transaction, terminal=terminal, refund_if_paid=refund_if_paid, key_id=key_id
+            )
+        )
+        self._chaser.nudge()
+        after = recorded.transaction or transaction
+        if after.cancel is not None and after.cancel.resolved_at_ms is not None:
+            return after
+        settling = self._start(self._settle(after))
+        waiting = asyncio.ensure_future(self._clock.sleep(self._limits.wait_seconds))
+        try:
+            await asyncio.wait([settling, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        return await self._steps.read(after)
+
+    async def ask(self, transaction: Transaction) -> Transaction:
+        """Ask Pockyt now, and go on with a cancel that is waited for, as the chaser would.
+
+        Raises:
+            PockytError: There was no answer; that is recorded too.
+        """
+        async with self._turn(transaction):
+            asked = await self._steps.settle(await self._steps.read(transaction))
+        self._chaser.nudge()
+        if isinstance(asked.outcome, PockytError):
+            raise asked.outcome
+        return asked.transaction
+
+    async def decide(
+        self, transaction: Transaction, *, status: Status, name: str, reason: str
+    ) -> Transaction:
+        """Record what an operator has found out, where Pockyt cannot settle it.
+
+        It overrules everything before it; what comes after joins it.
+
+        Args:
+            transaction: Which one.
+            status: paid, failed, cancelled or refunded.
+            name: Who decides.
+            reason: On which grounds.
+        """
+        fact = facts.decision_fact(transaction, status=status, name=name, reason=reason)
+        recorded = await self._ledger.record(fact)
+        return recorded.transaction or transaction
+
+    def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:
+        return self._steps.turns.of(transaction.merchant_no, transaction.transaction_no)
+
+    async def _settle(self, transaction: Transaction) -> None:
+        async with self._turn(transaction):
+            await self._steps.settle(await self._steps.read(transaction))
+
+    async def _open(self, order: Order, sale_seq: int) -> Started:
+        """Start a recorded sale at Pockyt; an unknown outcome is looked for by its reference."""
+        call, outcome = await self._caller.open(order, sale_seq=sale_seq)
+        if isinstance(outcome, Answer) and outcome.transaction_no:
+            recorded = await self._ledger.record(
+                facts.opened_fact(order, outcome, call=call, sale_seq=sale_seq)
+            )
+            if recorded.transaction is not None:
+                return Started(
+                    transaction=recorded.transaction,
+                    qrcode_url=outcome.qrcode_url,
+                    deep_link=outcome.deep_link,
+                )
+        elif isinstance(outcome, PockytError) and facts.never_happened(outcome):
+            await self._ledger.record(
+                facts.opened_fact(order, outcome, call=call, sale_seq=sale_seq)
+            )
+            raise outcome
+        return await self._find(order, sale_seq)
+
+    async def _find(self, order: Order, sale_seq: int) -> Started:
+        sale = OpenSale(
+            seq=sale_seq, fact=facts.sale_fact(order), recorded_at_ms=0, transaction_no=None
+        )
+        transaction, _ = await self._steps.look_for(sale)
+        self._chaser.nudge()
+        if transaction is None:
+            raise OutcomeUnknownError
+        return Started(transaction=transaction)
+
+    async def _take_up(self, order: Order, sale: OpenSale, *, is_repeat: bool) -> Started:
+        """Go on with a sale that was recorded before."""
+        if facts.order_of(sale.fact) != order:
+            raise ReferenceTakenError(sale.transaction_no)
+        if sale.transaction_no is not None:
+            if not is_repeat:
+                raise ReferenceTakenError(sale.transaction_no)
+            return await self._read_started(order, sale.transaction_no)
+        transaction, outcome = await self._steps.look_for(sale)
+        self._chaser.nudge()
+        if transaction is not None:
+            return Started(transaction=transaction)
+        if not facts.is_unheard_of(outcome):
+            raise OutcomeUnknownError
+        return await self._open(order, sale.seq)
+
+    async def _read_started(self, order: Order, transaction_no: str) -> Started:
+        (transaction,) = await self._ledger.read_transaction(
+            transaction_no, merchant_no=order.merchant_no
+        )
+        lines = await self._ledger.read_transaction_entries(transaction)
+        said = [line.entry.fact for line in lines if line.entry.fact.sale_seq is not None]
+        return Started(
+            transaction=transaction,
+            qrcode_url=next((u for f in said if (u := f.field("qrcodeUrl"))), None),
+            deep_link=next((u for f in said if (u := f.field("deepLink"))), None),
+        )
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="settle")
+        self._settling.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The schedule goes on with it; the till reads how it stands.
+            _LOG.error("settle_failed", exc_info=error)

@@ -1,0 +1,92 @@
+"""Read JSON as text: numbers as they were sent, nested values compact and in source order.
+
+Source: Pockyt, "Signing API Calls": a signature is over the text that was sent, so that ``13`` and
+``13.00`` sign differently, and a nested value is signed as compact JSON text.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+
+class _Number(str):
+    """A JSON number in its source text."""
+
+    __slots__ = ()
+
+
+def json_object(body: bytes) -> dict[str, object]:
+    """Read a JSON object whose numbers are text; nested values stay as they are.
+
+    Raises:
+        ValueError: It is not UTF-8, no JSON object, names a member twice, or nests too deeply.
+    """
+    try:
+        parsed = json.loads(
+            body.decode("utf-8-sig"),
+            parse_float=_Number,
+            parse_int=_Number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_refuse_repeats,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("not a JSON object")
+    return parsed
+
+
+def json_fields(body: bytes) -> dict[str, str]:
+    """Read a JSON object as text fields; nulls are left out.
+
+    Raises:
+        ValueError: As for :func:`json_object`, or a text has half of a surrogate pair.
+    """
+    try:
+        fields = texts(json_object(body))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    # JSON can write half of a surrogate pair, which is no character and has no UTF-8.
+    for part in (*fields, *fields.values()):
+        part.encode()
+    return fields
+
+
+def texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Write the members of an object as text; nulls are left out."""
+    written = {name: text(value) for name, value in values.items()}
+    return {name: value for name, value in written.items() if value is not None}
+
+
+def text(value: object) -> str | None:
+    """Write a JSON value as text: a string as it is, a number as it was sent, null as None."""
+    if value is None:
+        return None
+    return str(value) if isinstance(value, str) else _compact(value)
+
+
+def _compact(value: object) -> str:
+    """Write a nested JSON value without spaces, its numbers in their source text."""
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, dict):
+        pairs = [f"{_compact(name)}:{_compact(item)}" for name, item in value.items()]
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join([_compact(item) for item in value]) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _refuse_constant(name: str) -> str:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the field {_repeated(name for name, _ in pairs)[:80]!r} comes twice")
+    return found
+
+
+def _repeated(names: Iterable[str]) -> str:
+    return next(one for one, other in pairwise(sorted(names)) if one == other)

@@ -1,0 +1,48 @@
+"""Run one statement for many rows: few calls, every value bound.
+
+Each call gives the interpreter lock away and has to win it back from the event loop, so that a
+call a row is slow; a JSON array of all rows costs twice the time, and cuts text at a NUL.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, Final
+
+# A row as the driver takes and gives it; its types are those of schema.sql.
+Row = tuple[Any, ...]
+
+# Stands in a statement for as many rows of parameters as a call has.
+ROWS: Final = "{rows}"
+ROWS_MAX: Final = 64
+
+
+def put(db: sqlite3.Connection, statement: str, rows: Collection[Row]) -> None:
+    """Write rows with a statement that says ``VALUES {rows}``."""
+    for part in _parts([*rows]):
+        db.execute(*_bound(statement, part))
+
+
+def read(db: sqlite3.Connection, statement: str, keys: Collection[Row]) -> list[Row]:
+    """Read what a statement finds for keys, given as ``(VALUES {rows})``."""
+    return [row for part in _parts([*keys]) for row in db.execute(*_bound(statement, part))]
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Cut rows into powers of two, so that a few compiled statements serve every number."""
+    at = 0
+    while at < len(rows):
+        size = min(ROWS_MAX, 1 << ((len(rows) - at).bit_length() - 1))
+        yield rows[at : at + size]
+        at += size
+
+
+def _bound(statement: str, rows: Sequence[Row]) -> tuple[str, list[object]]:
+    return _text(statement, len(rows[0]), len(rows)), [*chain.from_iterable(rows)]
+
+
+@cache
+def _text(statement: str, width: int, count: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return statement.replace(ROWS, ", ".join([row] * count))

@@ -1,0 +1,198 @@
+"""Join the parts of the service, start it, and stop it without losing anything."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+
+from listener import log
+from listener.hub import Hub
+from listener.ingest import Ingest
+from listener.lifecycle import Clock, Lifecycle, Limits
+from listener.pockyt.client import PockytClient
+from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.settings import Settings
+from listener.storage import open_ledger
+from listener.web import (
+    asyncapi,
+    dashboard,
+    docs,
+    health,
+    notify,
+    openapi,
+    polling,
+    queries,
+    sales,
+    stream,
+)
+from listener.web.context import (
+    HUB,
+    INGEST,
+    KEYS,
+    LEDGER,
+    LIFECYCLE,
+    METRICS,
+    SESSIONS,
+    SETTINGS,
+)
+from listener.web.metrics import Metrics
+from listener.web.sessions import Sessions, Timing
+
+# What a request may still take once the listener stops.
+STOP_SECONDS: Final = 5.0
+BACKLOG: Final = 4_096
+# Per connection: what the kernel holds for a till that does not read, and how long it waits for it.
+SEND_BUFFER_BYTES: Final = 128 * 1024
+UNHEARD_MS: Final = 30_000
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A listener that is running; ``app`` holds its parts by the keys of ``web/context.py``."""
+
+    url: str
+    app: web.Application
+
+
+def routes() -> list[web.AbstractRouteDef]:
+    """List every route, in the order in which a stranger would look for them."""
+    return [
+        *notify.routes(),
+        *stream.routes(),
+        *polling.routes(),
+        *sales.routes(),
+        *queries.routes(),
+        *health.routes(),
+        *openapi.routes(),
+        *asyncapi.routes(),
+        *docs.routes(),
+        *dashboard.routes(),
+    ]
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    timing: Timing | None = None,
+    limits: Limits | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Service]:
+    """Run the service for as long as the context lasts; every task ends with it.
+
+    ``timing`` is that of the POS connections, ``limits`` that of the calls to Pockyt.
+
+    Raises:
+        LedgerError: The ledger cannot be opened.
+        OSError: The port is taken.
+    """
+    async with AsyncExitStack() as stack:
+        clock, metrics = clock or Clock(), Metrics()
+        # Bound first: a second listener fails here, before it touches the ledger.
+        listening = stack.enter_context(_listen(settings.host, settings.port))
+        ledger = await open_ledger(
+            settings.database,
+            confirm=settings.confirm,
+            clock=clock.now_ms,
+            on_commit=metrics.observe_commit,
+        )
+        stack.push_async_callback(ledger.close)
+        hub = Hub(ledger)
+        hub.on_publish = metrics.events.inc
+        hub.on_read = metrics.event_reads.inc
+        await hub.start()
+        stack.push_async_callback(hub.close)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        pockyt = PockytClient(
+            settings.pockyt.url, session=session, timeout_seconds=settings.pockyt.timeout_seconds
+        )
+
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app[SETTINGS] = settings
+        app[LEDGER] = ledger
+        app[KEYS] = ledger
+        app[HUB] = hub
+        app[INGEST] = Ingest(ledger=ledger, merchants=settings.merchants)
+        app[LIFECYCLE] = Lifecycle(
+            ledger=ledger,
+            pockyt=pockyt,
+            merchants=settings.merchants,
+            public_url=settings.public_url,
+            limits=limits,
+            clock=clock,
+        )
+        app[METRICS] = metrics
+        app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
+        app.add_routes(routes())
+        app.on_shutdown.append(_drain)
+
+        for work in (app[SESSIONS].run(), app[LIFECYCLE].run()):
+            await stack.enter_async_context(_beside(work))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        yield Service(url=_url(listening), app=app)
+
+
+async def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+    """Run the service until SIGTERM or SIGINT; ``ready`` is told its URL once it answers.
+
+    Raises:
+        LedgerError: The ledger cannot be opened.
+        OSError: The port is taken.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as service:
+        log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
+        if ready is not None:
+            ready(service.url)
+        await stop.wait()
+        log.event(_LOG, "stopping", sessions=service.app[SESSIONS].count)
+    log.event(_LOG, "stopped")
+
+
+async def _drain(app: web.Application) -> None:
+    """Send the tills away: they come back to the next listener, and resume."""
+    app[SESSIONS].is_draining = True
+    # Long-polls answer now; what they would have waited for, the next one will tell.
+    await app[HUB].close()
+    await app[SESSIONS].drain()
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run some work beside the context; it is cancelled, and has ended, at its end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind; what is set here, every connection inherits."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
+    return listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,120 @@
+"""Tell of the routes by which a till follows statuses."""
+
+from typing import Final
+
+from pydantic import Field
+
+from listener.keys import Role
+from listener.pos.frames import AckBody, EventsPage, ResyncMembers, Stream
+from listener.web import examples, polling
+from listener.web.models import Problem
+from listener.web.operations import BAD_QUERY, Answer, Body, Operation, Tag
+from listener.web.parameters import Query
+
+
+class Gone(Problem, ResyncMembers):
+    """A position that cannot be resumed: forget it, read the snapshot, go on from `head`."""
+
+
+class EventsQuery(Query):
+    """Which events are wanted."""
+
+    stream: Stream | None = Field(
+        default=None, description="May be left out where the key's scope is one stream."
+    )
+    after: str = Field(
+        default="acked",
+        pattern=r"^(acked|latest|earliest|[^:]{1,64}:[0-9]{1,16})$",
+        description="`<epoch>:<offset>`, or `acked` (this terminal's last acknowledged offset;"
+        " `latest` where there is none), `latest`, or `earliest`.",
+        examples=["9f3c5d2a7e10b846:1041"],
+    )
+    wait: int = Field(
+        default=0,
+        ge=0,
+        le=polling.WAIT_SECONDS_MAX,
+        description="Where there is none, wait so many seconds for the first.",
+    )
+    limit: int = Field(
+        default=polling.PAGE_EVENTS,
+        ge=1,
+        le=polling.PAGE_EVENTS_MAX,
+        description="At most so many.",
+    )
+
+
+FOLLOW: Final = (
+    Operation(
+        id="followStream",
+        method="GET",
+        path="/v1/pos/stream",
+        tag=Tag.FOLLOW,
+        summary="Follow statuses over a websocket",
+        says="Speaks the protocol `pos.v1`; AsyncAPI at `/asyncapi.json` describes it. A key may"
+        " come in the header or in the first frame, and every refusal but those below accepts"
+        " the upgrade and closes with a code.",
+        answers={101: Answer(says="Switching to the websocket protocol `pos.v1`.")},
+        problems={
+            400: "The upgrade names subprotocols, and `pos.v1` is not among them; or it is not"
+            " a websocket's.",
+            403: "An `Origin` that is neither our own host nor among the setting `origins`.",
+            426: "Not an upgrade to a websocket.",
+            503: "A restart is under way.",
+        },
+        headers={"Origin": "What a browser sends.", "Sec-WebSocket-Protocol": "`pos.v1`, or none."},
+        uses_ledger=False,
+        curl="listener tail --url ws://127.0.0.1:8080 --key $KEY",
+    ),
+    Operation(
+        id="readEvents",
+        method="GET",
+        path="/v1/pos/events",
+        tag=Tag.FOLLOW,
+        summary="Follow statuses without a websocket",
+        says="The same read of the same ledger by long-poll: ask again with `after` = the `epoch`"
+        " and the `next` of the answer. A terminal's first request on a stream stores its start"
+        " as its acknowledgement.",
+        roles=(Role.POS, Role.ADMIN),
+        query=EventsQuery,
+        answers={
+            200: Answer(
+                says="Events past the position, in order.",
+                model=EventsPage,
+                example=examples.EVENTS_PAGE,
+            )
+        },
+        problems={
+            400: BAD_QUERY,
+            403: "The key may not follow this stream.",
+            410: "The position cannot be resumed: it is of another ledger, or beyond the head.",
+        },
+        problem_models={410: Gone},
+        curl='curl -H "Authorization: Bearer $KEY" \\\n'
+        '  "$LISTENER/v1/pos/events?stream=200043/303660&after=acked&wait=25"',
+    ),
+    Operation(
+        id="acknowledge",
+        method="POST",
+        path="/v1/pos/acks",
+        tag=Tag.FOLLOW,
+        summary="Acknowledge events without a websocket",
+        says="Every event of the stream up to the offset is handled. Cumulative and durable: a"
+        " lower offset than the one kept changes nothing.",
+        roles=(Role.POS,),
+        body=Body(
+            model=AckBody,
+            example={"stream": "200043/303660", "epoch": "9f3c5d2a7e10b846", "offset": 1042},
+        ),
+        answers={204: Answer(says="Kept.")},
+        problems={
+            400: "The body is not what it must be, or the offset is beyond the head.",
+            403: "The key may not follow this stream.",
+            410: "The epoch is that of another ledger.",
+            413: "The body is too large.",
+        },
+        problem_models={410: Gone},
+        curl='curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\\n'
+        '  -d \'{"stream":"200043/303660","epoch":"9f3c5d2a7e10b846","offset":1042}\' \\\n'
+        '  "$LISTENER/v1/pos/acks"',
+    ),
+)

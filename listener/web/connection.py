@@ -1,0 +1,79 @@
+"""One websocket of a till, written to directly: bounded, measured, and always closed in the end."""
+
+import asyncio
+from typing import Final
+
+from listener.pos.frames import CloseCode, ws_close
+
+# A socket that holds so much takes no more until its client has read.
+BUFFER_BYTES_MAX: Final = 256 * 1024
+
+
+class Connection:
+    """What the listener sends to one till; the hub writes its events straight to it.
+
+    ``id`` names it in the log, ``code`` is the one that it was closed with here.
+    """
+
+    __slots__ = ("_close_seconds", "_loop", "_taken", "_taken_at", "_transport", "_written",
+                 "code", "id")  # fmt: skip
+
+    def __init__(
+        self, transport: asyncio.WriteTransport, *, connection_id: str, close_seconds: float
+    ) -> None:
+        self.id = connection_id
+        self.code: CloseCode | None = None
+        # Kept from the start: the request forgets it when the connection is lost.
+        self._transport = transport
+        self._close_seconds = close_seconds
+        self._loop = asyncio.get_running_loop()
+        self._written = 0
+        self._taken = 0
+        self._taken_at = self._loop.time()
+
+    @property
+    def is_closing(self) -> bool:
+        """Tell whether good-bye was said here."""
+        return self.code is not None
+
+    def write(self, frames: bytes) -> None:
+        """Write whole frames past aiohttp, which would make each again for every till."""
+        if self.code is None and not self._transport.is_closing():
+            self._written += len(frames)
+            self._transport.write(frames)
+
+    def has_room(self) -> bool:
+        """Tell whether the socket's own buffer is short enough for more."""
+        return self._transport.get_write_buffer_size() < BUFFER_BYTES_MAX
+
+    def note(self, size: int) -> None:
+        """Count bytes that aiohttp writes."""
+        self._written += size
+
+    def is_stalled(self, now: float, *, limit_seconds: float) -> bool:
+        """Tell whether the socket has taken nothing for too long, though there was something."""
+        waiting = self._transport.get_write_buffer_size()
+        taken = self._written - waiting
+        if not waiting or taken > self._taken:
+            self._taken, self._taken_at = max(taken, self._taken), now
+        return now - self._taken_at > limit_seconds
+
+    def close(self, code: CloseCode) -> None:
+        """Say good-bye with a code; who does not answer it in time is cut off.
+
+        Nothing is waited for: a stalled socket never takes the good-bye.
+        """
+        if self.code is None:
+            self.write(ws_close(code, code.meaning))
+            self.code = code
+            self._loop.call_later(self._close_seconds, self._transport.abort)
+
+    def fail(self) -> None:
+        """Close after a fault of the listener."""
+        self.close(CloseCode.SERVER_ERROR)
+
+    def end(self) -> None:
+        """Let the socket go; what it still holds is sent, but not waited for for long."""
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(self._close_seconds, self._transport.abort)

@@ -1,0 +1,21 @@
+"""Name what handlers find in their application; ``web/app.py`` puts it there."""
+
+from aiohttp import web
+
+from listener.hub import Hub
+from listener.ingest import Ingest
+from listener.keys import KeyStore
+from listener.ledger import Ledger
+from listener.lifecycle import Lifecycle
+from listener.settings import Settings
+from listener.web.metrics import Metrics
+from listener.web.sessions import Sessions
+
+SETTINGS = web.AppKey("settings", Settings)
+LEDGER: web.AppKey[Ledger] = web.AppKey("ledger")
+KEYS: web.AppKey[KeyStore] = web.AppKey("keys")
+HUB = web.AppKey("hub", Hub)
+INGEST = web.AppKey("ingest", Ingest)
+LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
+METRICS = web.AppKey("metrics", Metrics)
+SESSIONS = web.AppKey("sessions", Sessions)

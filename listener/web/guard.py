@@ -1,0 +1,65 @@
+"""Let a request in: whose key it is, whether its role may, and what a failure answers."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from listener.errors import ListenerError
+from listener.keys import Key, KeyStore, Role, authenticate
+from listener.web.context import KEYS
+from listener.web.problem import ProblemError, of_error, problem, unauthorized
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+KeyedHandler = Callable[[web.Request, Key], Awaitable[web.StreamResponse]]
+
+_LOG: Final = logging.getLogger(__name__)
+_BEARER: Final = "bearer"
+
+
+def guarded(handler: KeyedHandler, *roles: Role) -> Handler:
+    """Wrap a handler of the API: it gets the key, and what it raises becomes a problem."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        key = await key_of(request, request.app[KEYS])
+        if key is None:
+            raise unauthorized()
+        if key.role not in roles:
+            wanted = " or ".join(roles)
+            raise ProblemError(403, "wrong-role", f"this needs a key of the role {wanted}")
+        return await handler(request, key)
+
+    return answering(answer)
+
+
+def answering(handler: Handler) -> Handler:
+    """Wrap a handler so that what it raises becomes a problem, and nothing else gets out."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ProblemError as error:
+            return problem(error)
+        except ListenerError as error:
+            return problem(of_error(error))
+        except web.HTTPError as error:
+            code = error.reason.lower().replace(" ", "-")
+            return problem(ProblemError(error.status, code, error.text or error.reason))
+        except Exception:  # noqa: BLE001 - one faulty handler must not become an HTML page
+            _LOG.exception("request_failed", extra={"fields": {"route": request.path[:200]}})
+            return problem(ProblemError(500, "failed", "the listener failed; its log says how"))
+
+    return answer
+
+
+def bearer(request: web.Request) -> str | None:
+    """Return the key's text from the Authorization header, None where there is none."""
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    return text.strip() or None if scheme.lower() == _BEARER else None
+
+
+async def key_of(request: web.Request, keys: KeyStore) -> Key | None:
+    """Return the key that a request brings, None where it brings none that is good."""
+    text = bearer(request)
+    return await authenticate(text, keys) if text else None

@@ -1,0 +1,73 @@
+"""Tell an operator and a load balancer how the listener is."""
+
+import asyncio
+import time
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from listener.keys import Key, Role
+from listener.ledger import Ledger
+from listener.web.context import LEDGER, METRICS, SESSIONS
+from listener.web.guard import answering, guarded
+from listener.web.metrics import CONTENT_TYPE
+from listener.web.problem import ProblemError
+
+# A cancellation that no till acknowledged for so long is shown and counted.
+UNACKED_SECONDS: Final = 60.0
+UNACKED_MAX: Final = 1_000
+
+
+def routes() -> list[web.RouteDef]:
+    """List the routes of health."""
+    return [
+        web.get("/healthz", healthz),
+        web.get("/readyz", answering(Readiness().answer)),
+        web.get("/metrics", guarded(metrics, Role.ADMIN)),
+    ]
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """Say that the process answers."""
+    return _json({"status": "alive"})
+
+
+class Readiness:
+    """Whether notifications can be taken now: the ledger commits, and no restart is near.
+
+    Anybody may ask, so that all who ask at the same time share one commit.
+    """
+
+    def __init__(self) -> None:
+        self._check: asyncio.Task[None] | None = None
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Say whether the listener is ready."""
+        if request.app[SESSIONS].is_draining:
+            raise ProblemError(503, "draining", "a restart is under way")
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(_check_writable(request.app[LEDGER]))
+        # One who goes away does not take the answer away from the others.
+        await asyncio.shield(self._check)
+        return _json({"status": "ready"})
+
+
+async def _check_writable(ledger: Ledger) -> None:
+    await ledger.check_writable()
+
+
+async def metrics(request: web.Request, _key: Key) -> web.Response:
+    """Write the metrics for Prometheus, and for the dashboard's plot."""
+    app = request.app
+    ledger, found = app[LEDGER], app[METRICS]
+    found.sessions.set(app[SESSIONS].count)
+    found.seq.set((await ledger.head()).seq)
+    found.waiting.set(ledger.waiting)
+    before_ms = time.time_ns() // 1_000_000 - int(UNACKED_SECONDS * 1_000)
+    found.unacked.set(len(await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)))
+    return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,89 @@
+"""Count what an operator watches, in Prometheus' terms. No label holds anything from outside."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """Every metric of one listener, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.notifications = Counter(
+            "listener_notifications",
+            "Notifications answered, by the answer's HTTP status.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._acknowledged = self.notifications.labels(200)
+        self.repeats = Counter(
+            "listener_notification_repeats",
+            "Notifications that were known already.",
+            registry=self.registry,
+        )
+        self.notify_seconds = Histogram(
+            "listener_notify_seconds",
+            "From a notification's head to its acknowledgement.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.commit_seconds = Histogram(
+            "listener_commit_seconds",
+            "A group commit, its sync to disk included.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.commit_facts = Histogram(
+            "listener_commit_facts",
+            "What one commit carried.",
+            buckets=_BATCHES,
+            registry=self.registry,
+        )
+        self.events = Counter("listener_events", "Events made for tills.", registry=self.registry)
+        self.event_reads = Counter(
+            "listener_event_reads",
+            "Pages of events read from the ledger, for tills behind what is kept in memory.",
+            registry=self.registry,
+        )
+        self.sessions = Gauge(
+            "listener_pos_sessions", "POS connections that are open.", registry=self.registry
+        )
+        self.closes = Counter(
+            "listener_pos_closes", "POS connections closed here.", ["code"], registry=self.registry
+        )
+        self.waiting = Gauge(
+            "listener_ledger_waiting", "What waits for a commit.", registry=self.registry
+        )
+        self.unacked = Gauge(
+            "listener_unacknowledged_cancellations",
+            "Cancellations that no terminal of their stream acknowledged in time.",
+            registry=self.registry,
+        )
+        self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
+
+    def acknowledged(self, seconds: float) -> None:
+        """Note a notification that was acknowledged, and how long that took."""
+        self._acknowledged.inc()
+        self.notify_seconds.observe(seconds)
+
+    def observe_commit(self, seconds: float, facts: int) -> None:
+        """Note a commit."""
+        self.commit_seconds.observe(seconds)
+        self.commit_facts.observe(facts)
+
+    def closed(self, code: int) -> None:
+        """Note a POS connection that was closed here."""
+        self.closes.labels(code).inc()
+
+    def text(self) -> bytes:
+        """Write all of it in the OpenMetrics format."""
+        # The exposition of prometheus-client is untyped.
+        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return text

@@ -1,0 +1,106 @@
+"""Answer what went wrong as RFC 9457 problem details."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from listener.errors import (
+    LedgerUnavailableError,
+    ListenerError,
+    OverloadedError,
+    PositionError,
+    SignatureError,
+    UnreadableError,
+)
+
+PROBLEM: Final = "application/problem+json"
+RETRY_SECONDS: Final = 1
+
+# The one table of which error is which HTTP status and code.
+STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
+    {
+        UnreadableError: (400, "unreadable"),
+        SignatureError: (401, "bad-signature"),
+        PositionError: (410, "position-lost"),
+        OverloadedError: (503, "overloaded"),
+        LedgerUnavailableError: (503, "ledger-unavailable"),
+    }
+)
+_TITLES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        400: "Bad request",
+        401: "Unauthorized",
+        403: "Forbidden",
+        404: "Not found",
+        405: "Method not allowed",
+        408: "Request timeout",
+        409: "Conflict",
+        410: "Gone",
+        413: "Content too large",
+        415: "Unsupported media type",
+        422: "Unprocessable content",
+        426: "Upgrade required",
+        429: "Too many requests",
+        500: "Internal error",
+        502: "Bad gateway",
+        503: "Service unavailable",
+    }
+)
+
+
+class ProblemError(Exception):
+    """A request cannot be done; ``code`` is a word for programs, ``detail`` says what to do.
+
+    ``members`` are further members of the problem object, ``headers`` of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        members: Mapping[str, object] = MappingProxyType({}),
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.members = members
+        self.headers = headers
+
+
+def problem(error: ProblemError) -> web.Response:
+    """Write a problem as the answer."""
+    body = {
+        "type": "about:blank",
+        "title": _TITLES.get(error.status, "Error"),
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        **error.members,
+    }
+    return web.Response(
+        status=error.status,
+        body=orjson.dumps(body),
+        content_type=PROBLEM,
+        headers=error.headers,
+    )
+
+
+def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
+    """Word a missing, unknown or revoked key."""
+    headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
+    return ProblemError(401, "unauthorized", detail, headers=headers)
+
+
+def of_error(error: ListenerError) -> ProblemError:
+    """Word one of the listener's own errors, by the table of statuses."""
+    found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    status, code = next(found, (500, "failed"))
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
+    return ProblemError(status, code, str(error), headers=headers)

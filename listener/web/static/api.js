@@ -1,0 +1,59 @@
+/** Call the listener's JSON API with a key. The key goes into a header, never into a URL. */
+
+const CALL_MS = 15_000;
+
+/** The listener refused, or did not answer (`status` 0); the message is for people. */
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem.detail);
+    this.name = 'ApiError';
+    this.status = status;
+    this.code = problem.code;
+    this.problem = problem;
+  }
+}
+
+export class Api {
+  #key;
+
+  constructor(key) {
+    this.#key = key;
+  }
+
+  /** Read a path; members of `query` that are empty are left out. */
+  get(path, { query = {}, ms } = {}) {
+    const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== '');
+    const search = new URLSearchParams(given);
+    return this.#call(search.size ? `${path}?${search}` : path, { ms });
+  }
+
+  /** Post a body as JSON; `headers` are beside the usual ones. */
+  post(path, body = {}, { headers } = {}) {
+    return this.#call(path, { method: 'POST', body: JSON.stringify(body), headers });
+  }
+
+  async #call(path, { method = 'GET', body, headers, ms = CALL_MS }) {
+    const all = { Authorization: `Bearer ${this.#key}`, ...headers };
+    if (body !== undefined) all['Content-Type'] = 'application/json';
+    let answer;
+    let text;
+    try {
+      const signal = AbortSignal.timeout(ms);
+      answer = await fetch(path, { method, body, headers: all, signal, cache: 'no-store', redirect: 'error' });
+      text = await answer.text();
+    } catch {
+      throw new ApiError(0, { code: 'no-answer', detail: 'The listener does not answer.' });
+    }
+    const isJson = /[/+]json\b/.test(answer.headers.get('Content-Type') ?? '');
+    const content = isJson && text ? JSON.parse(text) : text;
+    if (answer.ok) return content;
+    const problem = content?.detail ? content : { code: 'failed', detail: `The listener answered ${answer.status}.` };
+    throw new ApiError(answer.status, problem);
+  }
+}
+
+/** Name the path of a transaction, or of what can be done with it. */
+export function pathOf({ transactionNo }, action) {
+  const path = `/v1/transactions/${encodeURIComponent(transactionNo)}`;
+  return action === undefined ? path : `${path}/${action}`;
+}

@@ -1,0 +1,190 @@
+/** Hold the transactions that the dashboard knows, and keep them as new as the listener tells. */
+
+import { pathOf } from './api.js';
+
+const REREAD_MS = 250;
+const REREAD_MAX = 24;
+const SCAN_MS = 15_000;
+const HELD_MAX = 5000;
+const PAGE = 100;
+const SCAN_PAGES_MAX = 4;
+const SCAN_PAGE = 500;
+// Where a cancel can be open, or a doubt stand, for as long as nobody has settled it.
+const DOUBTFUL = ['conflict', 'unknown', 'pending', 'created'];
+
+/** Name a transaction: two merchants may share a number. */
+export function keyOf({ merchantNo, transactionNo }) {
+  return `${merchantNo}/${transactionNo}`;
+}
+
+export class Book {
+  #api;
+  #held = new Map();
+  #onChange;
+  #toRead = new Map();
+  #timer;
+  #scannedAt = 0;
+  #filter = '';
+  #cursor = null;
+  /** The keys of the list, as far as it was read. */
+  #oldest = '';
+
+  constructor(api, onChange) {
+    this.#api = api;
+    this.#onChange = onChange;
+  }
+
+  get hasOlder() {
+    return this.#cursor !== null;
+  }
+
+  get(key) {
+    return this.#held.get(key);
+  }
+
+  /** All that is known, newest first. */
+  all() {
+    return [...this.#held.values()].sort(newestFirst);
+  }
+
+  /** The list under the present filter, as far back as it was read without a gap. */
+  list() {
+    return this.all().filter(
+      (one) => (!this.#filter || one.status === this.#filter) && one.createdAt >= this.#oldest,
+    );
+  }
+
+  /** Read the newest page under a filter (a status, or '' for all). */
+  async begin(filter = this.#filter) {
+    this.#filter = filter;
+    const page = await this.#api.get('/v1/transactions', { query: { status: filter, limit: PAGE } });
+    if (filter !== this.#filter) return; // Somebody chose another one meanwhile.
+    this.#takePage(page);
+  }
+
+  /** Read the page before the oldest that is shown. */
+  async older() {
+    const filter = this.#filter;
+    const query = { status: filter, limit: PAGE, cursor: this.#cursor };
+    const page = await this.#api.get('/v1/transactions', { query });
+    if (filter === this.#filter) this.#takePage(page);
+  }
+
+  /** Read all that may need somebody, however old it is. */
+  async scan() {
+    this.#scannedAt = Date.now();
+    await Promise.all(DOUBTFUL.map((status) => this.#scanOne(status)));
+    this.#onChange();
+  }
+
+  /** Read what has exactly this reference or this number, and return the keys. */
+  async find(text) {
+    const found = [];
+    const { data } = await this.#api.get('/v1/transactions', { query: { reference: text, limit: PAGE } });
+    found.push(...data);
+    if (/^[0-9]{12,64}$/.test(text)) found.push(...(await this.#readNumber(text)));
+    found.forEach((row) => this.#put(row));
+    this.#onChange();
+    return found.map(keyOf);
+  }
+
+  /** Take what an event told at once; the rest of the row is read soon after. */
+  hear(rows) {
+    for (const row of rows) {
+      const key = keyOf(row);
+      const held = this.#held.get(key);
+      if (held && row.stateVersion > held.stateVersion) {
+        const { type, time, evidence, reason, ...members } = row;
+        this.#held.set(key, { ...held, ...members, updatedAt: time ?? held.updatedAt });
+      }
+      this.#toRead.set(key, row);
+    }
+    this.#onChange();
+    this.#timer ??= setTimeout(() => this.#readAgain(), REREAD_MS);
+  }
+
+  /** Take a transaction as the API answered it. */
+  take(row) {
+    this.#put(row);
+    this.#onChange();
+  }
+
+  forget() {
+    this.#held.clear();
+    this.#toRead.clear();
+    this.#cursor = null;
+    this.#oldest = '';
+    this.#onChange();
+  }
+
+  #takePage({ data, nextCursor }) {
+    data.forEach((row) => this.#put(row));
+    this.#cursor = nextCursor;
+    this.#oldest = nextCursor === null ? '' : data.at(-1).createdAt;
+    this.#onChange();
+  }
+
+  #put(row) {
+    const { entries, ...transaction } = row;
+    const held = this.#held.get(keyOf(row));
+    // An answer may have been overtaken by an event.
+    if (held === undefined || row.stateVersion >= held.stateVersion) this.#held.set(keyOf(row), transaction);
+  }
+
+  async #readAgain() {
+    const rows = [...this.#toRead.values()];
+    this.#toRead.clear();
+    try {
+      if (rows.length > REREAD_MAX) await this.#readMany();
+      else for (const row of await Promise.all(rows.map((one) => this.#read(one)))) this.#put(row);
+    } catch {
+      // The listener went away; what is missed is read when it is live again.
+    }
+    this.#timer = undefined;
+    if (this.#toRead.size > 0) this.#timer = setTimeout(() => this.#readAgain(), REREAD_MS);
+    this.#onChange();
+  }
+
+  /** Many at once are cheaper by the page; what may need somebody is looked for less often. */
+  async #readMany() {
+    await this.begin();
+    if (Date.now() - this.#scannedAt > SCAN_MS) await this.scan();
+    // A page that is left open for weeks holds what it shows, not the ledger.
+    for (const row of this.all().slice(HELD_MAX)) {
+      if (!this.#isOpen(row)) this.#held.delete(keyOf(row));
+    }
+  }
+
+  #isOpen({ status, held, cancel }) {
+    return held || DOUBTFUL.includes(status) || cancel?.resolvedAt === null;
+  }
+
+  #read({ merchantNo, transactionNo }) {
+    return this.#api.get(pathOf({ transactionNo }), { query: { merchantNo } });
+  }
+
+  async #readNumber(transactionNo) {
+    try {
+      return [await this.#api.get(pathOf({ transactionNo }))];
+    } catch (error) {
+      if (error.status === 404) return [];
+      if (error.status !== 409) throw error;
+      const read = (merchantNo) => this.#read({ merchantNo, transactionNo });
+      return Promise.all(error.problem.merchantNos.map(read));
+    }
+  }
+
+  async #scanOne(status) {
+    let cursor;
+    for (let pages = 0; pages < SCAN_PAGES_MAX && cursor !== null; pages += 1) {
+      const page = await this.#api.get('/v1/transactions', { query: { status, limit: SCAN_PAGE, cursor } });
+      page.data.forEach((row) => this.#put(row));
+      cursor = page.nextCursor;
+    }
+  }
+}
+
+function newestFirst(one, other) {
+  if (one.createdAt !== other.createdAt) return one.createdAt < other.createdAt ? 1 : -1;
+  return keyOf(one) < keyOf(other) ? 1 : -1;
+}

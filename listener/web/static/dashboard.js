@@ -1,0 +1,201 @@
+/** The dashboard: join what is heard, what is read and what is shown. */
+
+import { Activity } from './activity.js';
+import { Api } from './api.js';
+import { showAttention } from './attention.js';
+import { Book, keyOf } from './book.js';
+import { at, say } from './dom.js';
+import { hear } from './feed.js';
+import { gate, roleOf } from './gate.js';
+import { readHealth, showHealth, showTerminals } from './health.js';
+import { makeFilters, makeSearch, matching, showList } from './list.js';
+import { Live } from './live.js';
+import { parseMetrics } from './metrics.js';
+import { Story, askPockyt } from './story.js';
+import { every } from './times.js';
+
+// However many events come, the page is drawn so often at most.
+const DRAW_MS = 80;
+const METRICS_SECONDS = 3;
+const HEALTH_SECONDS = 10;
+const STORY_SECONDS = 10;
+
+let dashboard;
+
+/** Start with a key; throws what is wrong with it. */
+async function enter(key) {
+  const role = await roleOf(key);
+  if (role === 'pos') throw new Error('This is a till’s key: it opens the till page. The dashboard needs an admin or a ledger key.');
+  dashboard = new Dashboard(key, role);
+  return () => {
+    dashboard.end();
+    dashboard = undefined;
+  };
+}
+
+class Dashboard {
+  #api;
+  #book;
+  #story;
+  #live;
+  #activity = new Activity();
+  #metrics;
+  #unseen = [];
+  #canAct;
+  #search = '';
+  #found = new Set();
+  #isListRead = false;
+  #drawing;
+  #ends;
+
+  constructor(key, role) {
+    const isAdmin = role === 'admin';
+    this.#canAct = isAdmin;
+    this.#api = new Api(key);
+    this.#book = new Book(this.#api, () => this.#drawSoon());
+    this.#live = new Live(() => this.#read());
+    this.#story = new Story(this.#api, {
+      canAct: isAdmin,
+      onRead: (story) => this.#book.take(story),
+      onClose: () => history.replaceState(null, '', location.pathname),
+    });
+    at('limits').hidden = isAdmin;
+    say(at('limits'), isAdmin ? '' : 'This key may look only. Asking Pockyt, deciding and the plot need an admin key.');
+    if (!isAdmin) this.#activity.refuse('Needs an admin key.');
+    this.#ends = [
+      hear({
+        key,
+        role,
+        api: this.#api,
+        onChange: (rows) => this.#hear(rows),
+        onReset: () => this.#book.forget(),
+        onStatus: (status) => this.#live.show(status),
+        onRefused: (error) => leave(error.message),
+      }),
+      ...(isAdmin ? [every(METRICS_SECONDS, () => this.#readMetrics())] : []),
+      every(HEALTH_SECONDS, () => this.#readHealth()),
+      // Repeated deliveries are counted without an event.
+      every(STORY_SECONDS, () => this.#routed && this.#story.refresh(this.#routed)),
+    ];
+    this.route();
+  }
+
+  end() {
+    this.#ends.forEach((end) => end());
+    this.#live.end();
+    this.#story.close();
+    this.#book.forget();
+    for (const id of ['rows', 'attention', 'terminals', 'health', 'activity']) at(id).replaceChildren();
+  }
+
+  async filter(status) {
+    this.#isListRead = false;
+    await this.#try(this.#book.begin(status));
+    this.#draw();
+  }
+
+  older() {
+    return this.#try(this.#book.older());
+  }
+
+  async search(text) {
+    this.#search = text;
+    this.#found = new Set();
+    this.#draw();
+    if (!text) return;
+    const found = await this.#try(this.#book.find(text));
+    if (this.#search !== text) return;
+    this.#found = new Set(found);
+    this.#draw();
+  }
+
+  /** Open the story that the address names. */
+  route() {
+    if (this.#routed) this.#story.open(this.#routed);
+    else if (at('story').open) this.#story.close();
+  }
+
+  get #routed() {
+    const [, merchantNo, transactionNo] = location.hash.split('/').map(decodeURIComponent);
+    return transactionNo ? { merchantNo, transactionNo } : undefined;
+  }
+
+  #hear(rows) {
+    this.#book.hear(rows);
+    const open = this.#routed;
+    if (open && rows.some((row) => keyOf(row) === keyOf(open))) this.#story.refresh(open);
+  }
+
+  /** Read all again: at the start, and whenever it is live again. */
+  async #read() {
+    await this.#try(Promise.all([this.#book.begin(), this.#book.scan(), this.#readHealth()]));
+  }
+
+  async #readMetrics() {
+    const text = await this.#try(this.#api.get('/metrics'));
+    if (text === undefined) return;
+    this.#metrics = parseMetrics(text);
+    this.#activity.take(this.#metrics);
+  }
+
+  async #readHealth() {
+    const [health, terminals] = await Promise.all([readHealth(this.#api), this.#try(this.#api.get('/v1/terminals'))]);
+    showHealth(health, this.#metrics);
+    if (terminals === undefined) return;
+    showTerminals(terminals.data);
+    this.#unseen = terminals.unacknowledged.filter(({ late }) => late).map(identityOf);
+    this.#drawSoon();
+  }
+
+  /** Wait for something that may fail while the listener is away, which the page says elsewhere. */
+  async #try(promise) {
+    try {
+      return await promise;
+    } catch (error) {
+      if (error.status === 401) leave('This key is not known any more.');
+      return undefined;
+    }
+  }
+
+  #drawSoon() {
+    this.#drawing ??= setTimeout(() => this.#draw(), DRAW_MS);
+  }
+
+  #draw() {
+    this.#drawing = undefined;
+    if (dashboard !== this) return;
+    const transactions = this.#book.all();
+    showAttention({
+      transactions,
+      unseen: this.#unseen.map((one) => ({ ...one, ...this.#book.get(keyOf(one)) })),
+      canAct: this.#canAct,
+      onAsk: (transaction) => askPockyt(this.#api, transaction),
+      onDecide: (transaction) => {
+        history.pushState(null, '', hrefOf(transaction));
+        this.#story.open(transaction, { decides: true });
+      },
+      hrefOf,
+    });
+    const isFound = (row) => this.#found.has(keyOf(row));
+    const rows = this.#search
+      ? transactions.filter((row) => isFound(row) || matching([row], this.#search).length > 0)
+      : this.#book.list();
+    showList(rows, { hrefOf, marksNew: this.#isListRead && !this.#search, hasOlder: this.#book.hasOlder, search: this.#search });
+    this.#isListRead = rows.length > 0;
+  }
+}
+
+function hrefOf({ merchantNo, transactionNo }) {
+  return `#/${encodeURIComponent(merchantNo)}/${encodeURIComponent(transactionNo)}`;
+}
+
+function identityOf({ stream, transactionNo, recordedAt }) {
+  const [merchantNo, storeNo] = stream.split('/');
+  return { merchantNo, storeNo, transactionNo, updatedAt: recordedAt, stateVersion: 0 };
+}
+
+makeFilters((status) => dashboard?.filter(status));
+makeSearch((text) => dashboard?.search(text));
+at('older').addEventListener('click', () => dashboard?.older());
+addEventListener('hashchange', () => dashboard?.route());
+const leave = gate('listener-dashboard-key', enter);

@@ -1,0 +1,105 @@
+/** Show how the ledger and Pockyt are, and which tills are there. */
+
+import { at, h, reconcile, say } from './dom.js';
+import { buckets, quantile } from './metrics.js';
+import { icon } from './statuses.js';
+import { ago } from './times.js';
+
+const CALLS_READ = 200;
+const CALLS_SHOWN = 20;
+
+/** Read all that health is told from; what cannot be read is an error in its place. */
+export async function readHealth(api) {
+  const safe = (promise) => promise.catch((error) => error);
+  const [ready, head] = await Promise.all([safe(api.get('/readyz')), safe(api.get('/v1/ledger'))]);
+  const query = { after: Math.max(0, (head.seq ?? 0) - CALLS_READ), limit: CALLS_READ };
+  const page = head instanceof Error ? head : await safe(api.get('/v1/entries', { query }));
+  return { ready, head, calls: page instanceof Error ? [] : callsOf(page.data) };
+}
+
+/** Show what `readHealth` found; `metrics` where the key may see them. */
+export function showHealth({ ready, head, calls }, metrics) {
+  // Without an answer nothing is known of the rest.
+  const isAway = ready instanceof Error && ready.status === 0;
+  const rows = isAway
+    ? [row('bad', 'The listener does not answer', 'It is tried again every few seconds.')]
+    : [ledgerRow(ready, head, metrics), pockytRow(calls, metrics), head instanceof Error ? '' : chainRow(head)];
+  at('health').replaceChildren(...rows);
+}
+
+/** Show the terminals, those with something to tell first. */
+export function showTerminals(terminals) {
+  const tills = terminals.filter(({ terminal, stream }) => terminal || stream);
+  tills.sort((one, other) => Number(one.online) - Number(other.online) || (other.lag ?? 0) - (one.lag ?? 0));
+  reconcile(at('terminals'), tills, {
+    keyOf: ({ name, stream }) => `${name} ${stream}`,
+    signOf: ({ online, lag, unacknowledgedCancellations, lastSeenAt }) => `${online} ${lag} ${unacknowledgedCancellations} ${lastSeenAt}`,
+    draw: drawTerminal,
+  });
+  const online = tills.filter((one) => one.online).length;
+  say(at('terminals-count'), tills.length ? `${online} of ${tills.length} online` : '');
+  at('terminals-none').hidden = tills.length > 0;
+}
+
+function drawTerminal({ name, terminal, stream, online, lag, lastSeenAt, unacknowledgedCancellations: unseen }) {
+  const facts = [
+    stream ? storeOf(stream) : undefined,
+    lag ? `${lag} behind` : 'up to date',
+    unseen ? `${unseen} cancellation${unseen === 1 ? '' : 's'} unseen` : undefined,
+  ].filter(Boolean);
+  return h(
+    'li',
+    { class: online ? (lag ? 'tone-warn' : 'tone-good') : 'tone-bad' },
+    h('span', { class: 'dot', 'aria-hidden': 'true' }, online ? '●' : '○'),
+    h('span', { class: 'name' }, terminal ?? name),
+    h('span', { class: 'is-online' }, online ? 'online' : 'offline'),
+    h('span', { class: 'what' }, facts.join(' · '), ...(online || !lastSeenAt ? [] : [' · seen ', ago(lastSeenAt)])),
+  );
+}
+
+function storeOf(stream) {
+  const [, storeNo] = stream.split('/');
+  return storeNo && storeNo !== '-' ? `store ${storeNo}` : `stream ${stream}`;
+}
+
+function row(tone, name, ...says) {
+  const mark = { good: 'yes', bad: 'no', warn: 'alarm', none: 'created' }[tone];
+  return h('div', { class: `tone-${tone}` }, icon(mark), h('dt', {}, name), h('dd', {}, ...says));
+}
+
+function ledgerRow(ready, head, metrics) {
+  if (ready instanceof Error) return row('bad', 'The ledger takes nothing now', ready.message);
+  const waiting = metrics?.get('listener_ledger_waiting');
+  const p99 = metrics && quantile(buckets(metrics, 'listener_commit_seconds'), 0.99);
+  const says = [
+    head instanceof Error ? undefined : `${head.counts.entries.toLocaleString()} entries of ${head.counts.transactions.toLocaleString()} transactions`,
+    waiting !== undefined ? `${waiting} waiting` : undefined,
+    p99 ? `99 % of commits within ${Math.max(1, Math.round(p99 * 1000))} ms` : undefined,
+  ];
+  return row('good', 'The ledger writes and syncs', says.filter(Boolean).join(' · '));
+}
+
+function chainRow({ seq, hash, counts }) {
+  const repeats = counts.repeats ? ` · ${counts.repeats.toLocaleString()} repeats counted` : '';
+  return row('none', `Entry ${seq.toLocaleString()}`, h('span', { class: 'mono', title: `Hash of the newest entry: ${hash}` }, `${hash.slice(0, 16)}…`), repeats);
+}
+
+/** Return the calls to Pockyt that the ledger tells of, newest first. */
+function callsOf(entries) {
+  const calls = entries.filter(({ kind, fields }) => (kind === 'query' || kind === 'answer') && fields.call);
+  return calls.reverse().map(({ recordedAt, fields }) => ({ recordedAt, call: fields.call, error: fields.error }));
+}
+
+function pockytRow(calls, metrics) {
+  if (metrics?.get('listener_pockyt_down') === 1) return row('bad', 'Pockyt is down', 'It failed so often that it is only probed for now; all that is open is kept.');
+  const recent = calls.slice(0, CALLS_SHOWN);
+  if (recent.length === 0) return row('none', 'Pockyt', 'Has not been called lately.');
+  // To refuse is to answer.
+  const failed = recent.filter(({ error }) => error !== undefined && error !== 'refused');
+  const [last] = recent;
+  if (last === failed[0]) {
+    return row('bad', 'Pockyt does not answer', `${last.call} failed `, ago(last.recordedAt), ` (${last.error}); ${failed.length} of the last ${recent.length} calls failed.`);
+  }
+  const says = failed.length ? `; ${failed.length} of the last ${recent.length} calls failed.` : '.';
+  return row(failed.length ? 'warn' : 'good', 'Pockyt answers', `${last.call}, `, ago(last.recordedAt), says);
+}

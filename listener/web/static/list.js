@@ -1,0 +1,62 @@
+/** Show the list of transactions: filters, search, rows. */
+
+import { keyOf } from './book.js';
+import { at, h, reconcile, say } from './dom.js';
+import { STATUSES, badge, icon, money } from './statuses.js';
+import { ago } from './times.js';
+
+const ROWS_MAX = 500;
+const TYPING_MS = 250;
+
+/** Draw the filters; `onChange(status)` is told '' for all. */
+export function makeFilters(onChange) {
+  const chip = (value, ...content) =>
+    h('label', {}, h('input', { type: 'radio', name: 'status', value, checked: value === '', onchange: () => onChange(value) }), ...content);
+  at('filters').append(
+    chip('', 'All'),
+    ...Object.entries(STATUSES).map(([status, { word }]) => chip(status, icon(status), word)),
+  );
+}
+
+/** Tell `onSearch(text)` what is looked for, a moment after the last key. */
+export function makeSearch(onSearch) {
+  let timer;
+  at('search').addEventListener('input', () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => onSearch(at('search').value.trim()), TYPING_MS);
+  });
+}
+
+/** Keep of some rows those whose reference or number holds a text. */
+export function matching(rows, text) {
+  const wanted = text.toLowerCase();
+  return rows.filter(({ reference, transactionNo }) => [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)));
+}
+
+/** Show rows. `marksNew`: those that were not there before catch the eye for a moment. */
+export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
+  reconcile(at('rows'), rows.slice(0, ROWS_MAX), {
+    keyOf,
+    signOf: ({ stateVersion, updatedAt, held, cancel }) => `${stateVersion} ${updatedAt} ${held} ${cancel?.state}`,
+    draw: (row, isNew) => drawRow(row, hrefOf, marksNew && isNew),
+  });
+  at('older').hidden = !hasOlder || search !== '' || rows.length >= ROWS_MAX;
+  at('none').hidden = rows.length > 0;
+  say(at('none'), search ? 'Nothing here has this reference or number.' : 'No transaction yet that stands so.');
+  say(at('transactions-said'), search ? `${rows.length} found` : '');
+}
+
+function drawRow(row, hrefOf, isFresh) {
+  const cell = (kind, ...content) => h('td', { role: 'cell', class: kind }, ...content);
+  const name = row.reference ?? row.transactionNo;
+  return h(
+    'tr',
+    { role: 'row', class: isFresh ? 'is-new' : undefined },
+    cell('', badge(row)),
+    cell('number amount', money(row)),
+    cell('name', h('a', { href: hrefOf(row), 'data-focus': 'story' }, name)),
+    cell('no soft mono', row.transactionNo),
+    cell('place soft', [row.storeNo ?? 'no store', row.terminal].filter(Boolean).join(' · ')),
+    cell('word number soft', ago(row.updatedAt)),
+  );
+}

@@ -1,0 +1,112 @@
+/** Show the sale in hand: what became of it, in letters to be read from afar, and what to do. */
+
+import { at, h, say } from './dom.js';
+import { qrPicture } from './qr.js';
+import { icon, money, shown } from './statuses.js';
+import { ago } from './times.js';
+
+const SAYS = {
+  created: 'Waiting for the customer.',
+  pending: 'The customer is about to pay.',
+  paid: 'Hand over the goods.',
+  failed: 'The payment did not go through. Start another sale.',
+  cancelled: 'It can no longer be paid.',
+  refunded: 'The customer gets the money back.',
+  conflict: 'Pockyt said both paid and cancelled. Keep the goods; head office looks into it.',
+  unknown: 'Nobody has said yet. Keep the goods; Pockyt is being asked.',
+  cancelling: 'Waiting for Pockyt’s answer. Keep the goods.',
+  unresolved: 'No answer for a minute. Keep the goods, and let the customer not pay twice; it is being chased.',
+};
+const EVIDENCE = { signature: 'signed by Pockyt', answer: 'answered by Pockyt', query: 'Pockyt was asked', none: '' };
+const PAYABLE = new Set(['created', 'pending', 'unknown']);
+
+let drawn = {};
+
+/** Show a sale, `{transaction, code, steps}`, or that there is none. */
+export function showSale(sale, { onCancel, onPay }) {
+  if (sale === undefined) return showNothing();
+  const { transaction, code, steps } = sale;
+  const { name, word } = standingOf(sale);
+  const sign = `${transaction.transactionNo} ${transaction.stateVersion} ${name} ${steps.length} ${code}`;
+  if (drawn.sign === sign) return;
+  const isOpen = PAYABLE.has(transaction.status);
+  const isCancelling = name === 'cancelling' || name === 'unresolved';
+  const verdict = verdictFor(transaction.transactionNo);
+  verdict.className = `verdict ${name}`;
+  verdict.replaceChildren(icon(name), h('p', { class: 'word' }, word), h('p', { class: 'says' }, SAYS[name] ?? ''));
+  const heard = stepsOf(steps);
+  const rest = isOpen || isCancelling ? workFor(sale, heard, { isCancelling, onCancel, onPay }) : heard;
+  at('current').replaceChildren(verdict, priceOf(transaction), rest);
+  drawn = { sign, verdict, number: transaction.transactionNo };
+}
+
+/** Tell what a sale shows; how its cancel stands is known from the API or from the last event. */
+function standingOf({ transaction, steps }) {
+  const last = steps.at(-1)?.type;
+  if (PAYABLE.has(transaction.status)) {
+    if (last === 'transaction.unresolved') return { name: 'unresolved', word: 'No answer' };
+    if (last === 'transaction.cancelling') return { name: 'cancelling', word: 'Cancelling …' };
+  }
+  const { name, word } = shown(transaction);
+  return { name, word: name === 'unresolved' ? 'No answer' : word };
+}
+
+function showNothing() {
+  drawn = {};
+  at('current').replaceChildren(h('p', { class: 'calm nothing' }, 'Start a sale, or choose one of the last. What becomes of it appears here.'));
+}
+
+/** Keep the element that is read out, so that a change of the same sale is heard. */
+function verdictFor(transactionNo) {
+  return drawn.number === transactionNo ? drawn.verdict : h('div', { role: 'status' });
+}
+
+function priceOf(transaction) {
+  return h('p', { class: 'price' }, h('b', {}, money(transaction)), h('span', {}, transaction.reference ?? '', h('br'), h('span', { class: 'mono' }, transaction.transactionNo)));
+}
+
+function workFor({ transaction, code }, heard, { isCancelling, onCancel, onPay }) {
+  const error = h('p', { class: 'error', role: 'alert' });
+  const cancel = h('button', { type: 'button', class: 'danger big', id: 'cancel', onclick: () => run(onCancel) }, isCancelling ? 'Ask again to cancel' : 'Cancel the sale');
+
+  async function run(work, ...given) {
+    cancel.disabled = true;
+    say(error, '');
+    try {
+      await work(...given);
+    } catch (refused) {
+      say(error, refused.message);
+      if (refused.code === 'already-paid' && !cancel.nextElementSibling) cancel.after(refundButton(() => run(onCancel, true)));
+    }
+    cancel.disabled = false;
+  }
+
+  const picture = code && !isCancelling ? qrPicture(code, `Code to pay ${money(transaction)}`) : undefined;
+  return h(
+    'div',
+    { class: 'work' },
+    picture && h('div', { class: 'code' }, picture, h('p', {}, 'The customer scans this with the wallet.')),
+    h('div', { class: 'side-work' }, !code && !isCancelling && scanForm((barcode) => run(onPay, barcode)), h('div', { class: 'actions' }, cancel), error, heard),
+  );
+}
+
+function refundButton(onclick) {
+  return h('button', { type: 'button', class: 'big', onclick }, 'Cancel and give the money back');
+}
+
+function scanForm(onScan) {
+  const field = h('input', { id: 'barcode', required: true, inputmode: 'numeric', maxlength: 64, autocomplete: 'off' });
+  const onsubmit = (event) => {
+    event.preventDefault();
+    onScan(field.value.trim());
+  };
+  return h('form', { class: 'scan', onsubmit }, h('label', { for: 'barcode' }, 'The customer’s code'), h('div', {}, field, h('button', { class: 'main' }, 'Charge')));
+}
+
+function stepsOf(steps) {
+  const draw = ({ type, time, evidence }) => {
+    const what = type.replace('transaction.', '');
+    return h('li', {}, h('span', {}, [what, EVIDENCE[evidence]].filter(Boolean).join(' · ')), ago(time));
+  };
+  return h('ol', { class: 'steps', 'aria-label': 'What was heard' }, ...steps.map(draw));
+}

@@ -1,0 +1,247 @@
+"""What happens at the till and at Pockyt appears on both pages by itself."""
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from listener.keys import Role
+from tests.browser.stage import Stage
+from tests.browser.visit import Visit, visit
+from tests.commands import run
+
+
+def row(page: Page, text: str) -> Locator:
+    return page.locator("#rows tr").filter(has_text=text)
+
+
+def start_sale(page: Page, *, vendor: str = "alipay") -> str:
+    """Start a sale on the till; return its reference."""
+    page.get_by_label("How the customer pays").select_option(vendor)
+    reference = page.get_by_label("Reference").input_value()
+    page.get_by_role("button", name="Start the sale").click()
+    expect(page.locator("#current .price")).to_contain_text(reference)
+    return reference
+
+
+def number_of(page: Page) -> str:
+    return page.locator("#current .price .mono").inner_text()
+
+
+def mark(visited: Visit) -> None:
+    """Leave a mark that a reload would take away."""
+    visited.page.evaluate("window.mark = 'here'")
+
+
+def is_marked(visited: Visit) -> bool:
+    return bool(visited.page.evaluate("window.mark === 'here'"))
+
+
+def test_a_cancel_on_the_till_appears_on_the_dashboard_without_a_reload(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head, visit(browser, f"{stage.url}/till") as till:
+        head.enter(stage.key(Role.ADMIN))
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        mark(head)
+        reference = start_sale(till.page)
+        expect(row(head.page, reference)).to_contain_text("Created")
+        expect(till.page.get_by_role("img", name="Code to pay 13.00 USD")).to_be_visible()
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        expect(till.page.locator("#current .word")).to_have_text("Cancelled")
+        expect(row(head.page, reference)).to_contain_text("Cancelled")
+        expect(row(head.page, reference)).to_contain_text("T-1")
+        assert is_marked(head)
+
+
+def test_a_customer_who_pays_is_seen_on_both_pages(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/") as head, visit(browser, f"{stage.url}/till") as till:
+        head.enter(stage.key(Role.ADMIN))
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        reference = start_sale(till.page)
+        stage.pay(number_of(till.page))
+        expect(till.page.locator("#current .word")).to_have_text("Paid")
+        expect(row(head.page, reference)).to_contain_text("Paid")
+
+
+def test_a_sale_that_was_paid_meanwhile_is_not_cancelled_but_may_be_refunded(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1", may_refund=True))
+        stage.plan("notification-lost")
+        start_sale(till.page)
+        stage.pay(number_of(till.page))
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        expect(till.page.locator("#current .word")).to_have_text("Paid")
+        stage.plan()
+
+
+def test_a_till_that_scans_charges_the_customers_code(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        start_sale(till.page, vendor="")
+        till.page.get_by_label("The customer’s code").fill("285091234567890123")
+        till.page.get_by_role("button", name="Charge").click()
+        expect(till.page.locator("#current .word")).to_have_text("Paid")
+
+
+def test_both_pages_say_that_the_listener_is_gone_and_come_back_by_themselves(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head, visit(browser, f"{stage.url}/till") as till:
+        head.enter(stage.key(Role.ADMIN))
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        mark(head)
+        mark(till)
+        stage.notify("297553638301000001", "pending")
+        expect(row(head.page, "297553638301000001")).to_contain_text("Pending")
+        stage.kill()
+        for page in (head, till):
+            page.expect_not_live()
+            assert page.page.title().startswith("Not live")
+        stage.start()
+        # Before they are back: what they missed is told, too.
+        stage.notify("297553638301000001", "success")
+        for page in (head, till):
+            page.expect_live()
+            expect(page.page.locator("#stale")).to_be_hidden()
+            assert is_marked(page)
+        expect(row(head.page, "297553638301000001")).to_contain_text("Paid")
+        expect(till.page.locator("#recent li").filter(has_text="ref-000001")).to_contain_text(
+            "Paid"
+        )
+
+
+def test_a_reloaded_till_shows_what_it_showed(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        reference = start_sale(till.page)
+        till.page.reload()
+        till.expect_live()
+        till.page.locator("#recent button").filter(has_text=reference).click()
+        expect(till.page.get_by_role("img", name="Code to pay 13.00 USD")).to_be_visible()
+
+
+def test_a_ledger_key_looks_on_and_is_told_what_it_cannot_do(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.LEDGER))
+        expect(head.page.locator("#limits")).to_contain_text("This key may look only")
+        stage.notify("297553638301000002", "success")
+        expect(row(head.page, "297553638301000002")).to_contain_text("Paid")
+        row(head.page, "297553638301000002").get_by_role("link").click()
+        expect(head.page.locator("#story")).to_contain_text("need an admin key")
+        expect(head.page.get_by_role("button", name="Ask Pockyt now")).to_have_count(0)
+
+
+def test_a_key_that_is_of_no_use_here_is_told_why(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        for key, why in (
+            (stage.key(Role.POS, terminal="T-9"), "This is a till’s key"),
+            ("lk_0_0", "This key is not known here"),
+        ):
+            head.page.get_by_label("Key").fill(key)
+            head.page.keyboard.press("Enter")
+            expect(head.page.locator("#gate-error")).to_contain_text(why)
+        assert head.page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_revoked_key_ends_the_visit(browser: Browser, stage: Stage) -> None:
+    key, key_id = stage.key_and_id(Role.POS, terminal="T-7")
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(key)
+        assert run("keys", "revoke", key_id, "--config", stage.path).status == 0
+        expect(till.page.locator("#gate-error")).to_contain_text("the key was revoked")
+        assert till.page.evaluate("sessionStorage.getItem('listener-till-key')") is None
+
+
+def test_an_operator_settles_what_pockyt_cannot(browser: Browser, stage: Stage) -> None:
+    number = "297553638301000003"
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        stage.notify(number, "success")
+        stage.notify(number, "closed")
+        card = head.page.locator("#attention li").filter(has_text="Paid and cancelled")
+        card.get_by_role("button", name="Ask Pockyt now").click()
+        expect(card.locator(".outcome")).to_contain_text("No status from Pockyt")
+        card.get_by_role("button", name="Decide").click()
+        head.page.get_by_label("It is").select_option("cancelled")
+        head.page.get_by_label("Because").fill("The portal shows no payment")
+        head.page.get_by_label("Your name").fill("R. Osei")
+        head.page.get_by_role("button", name="Record the decision").click()
+        story = head.page.locator("#story")
+        expect(story.locator(".top .status")).to_have_text("Cancelled")
+        expect(story.locator(".timeline")).to_contain_text(
+            "R. Osei decided: The portal shows no payment"
+        )
+        head.page.keyboard.press("Escape")
+        expect(card).to_have_count(0)
+        expect(row(head.page, number)).to_contain_text("Cancelled")
+
+
+def test_a_story_tells_how_often_a_notification_came_and_why_one_is_held(
+    browser: Browser, stage: Stage
+) -> None:
+    number = "297553638301000004"
+    for _ in range(3):
+        stage.notify(number, "pending")
+    stage.notify(number, "success", note="a&b")
+    with visit(browser, f"{stage.url}/#/200043/{number}") as head:
+        head.enter(stage.key(Role.ADMIN))
+        timeline = head.page.locator("#story .timeline")
+        expect(timeline).to_contain_text("Pockyt notified: “pending”")
+        expect(timeline).to_contain_text("Delivered 3 times")
+        expect(timeline).to_contain_text("Evidence: Pockyt’s signature")
+        expect(timeline).to_contain_text("Held, so it counts for nothing: a value holds “&”")
+        head.page.keyboard.press("Escape")
+        attention = head.page.locator("#attention")
+        expect(attention).to_contain_text("A notification is not believed")
+
+
+def test_a_transaction_is_found_by_its_reference_by_its_number_and_by_its_status(
+    browser: Browser, stage: Stage
+) -> None:
+    stage.notify("297553638301000005", "refunded", reference="needle-in-the-hay")
+    stage.notify("297553638301000006", "failed")
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        search = head.page.get_by_label("Search by reference or number")
+        for text in ("needle-in", "297553638301000005"):
+            search.fill(text)
+            expect(head.page.locator("#rows tr")).to_have_count(1)
+            expect(row(head.page, "needle-in-the-hay")).to_be_visible()
+        search.fill("")
+        head.page.get_by_label("Failed").check()
+        expect(row(head.page, "297553638301000006")).to_be_visible()
+        expect(row(head.page, "needle-in-the-hay")).to_have_count(0)
+
+
+def test_the_dashboard_shows_who_is_there_and_how_the_ledger_is(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till, visit(browser, f"{stage.url}/") as head:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        head.enter(stage.key(Role.ADMIN))
+        terminal = head.page.locator("#terminals li").filter(has_text="T-1")
+        expect(terminal).to_contain_text("online")
+        expect(head.page.locator("#health")).to_contain_text("The ledger writes and syncs")
+        stage.notify("297553638301000007", "success")
+        plot = head.page.get_by_role("img", name="Time until acknowledged; median")
+        expect(plot).to_be_visible()
+
+
+def test_a_cancel_that_pockyt_does_not_answer_waits_in_front_of_all(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head, visit(browser, f"{stage.url}/till") as till:
+        head.enter(stage.key(Role.ADMIN))
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        reference = start_sale(till.page)
+        stage.plan("query-5xx", "cancel-5xx-unheard")
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        card = head.page.locator("#attention li").filter(has_text=reference)
+        expect(card).to_contain_text("Cancel under way")
+        expect(till.page.locator("#current .word")).to_have_text("Cancelling …")
+        stage.plan()
+        card.get_by_role("button", name="Ask Pockyt now").click()
+        expect(card).to_have_count(0)
+        expect(till.page.locator("#current .word")).to_have_text("Cancelled")

@@ -1,0 +1,195 @@
+"""`export`: every entry once, in the shape of the API, for programs and for spreadsheets."""
+
+import asyncio
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from listener.commands.export import csv_row
+from listener.ledger import Line, Scope
+from listener.model import Fact, Kind, Status, fields_text, rfc3339
+from listener.storage.sqlite import SqliteLedger
+from listener.web.models import Entry
+from tests.commands import (
+    DEADLINE_SECONDS,
+    before_a_person,
+    here,
+    run,
+    started,
+    write_settings,
+)
+
+DAY_MS = 86_400_000
+# 2026-11-23, and a day for each entry.
+BEGAN_MS = 1_795_392_000_000
+
+
+class Days:
+    """A clock that stands still on a day."""
+
+    def __init__(self) -> None:
+        self.now = BEGAN_MS
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def notification(number: int, *, merchant_no: str = "200043", note: str = "") -> Fact:
+    reference = f"=1+{number}" if note else f"r{number}"
+    fields = {"transactionNo": f"{number}", "status": "closed", "note": note}
+    return Fact(
+        kind=Kind.NOTIFICATION,
+        merchant_no=merchant_no,
+        store_no="303660",
+        transaction_no=f"{number}",
+        reference=reference,
+        provider_status="closed",
+        says=Status.CANCELLED,
+        amount="13.00",
+        currency="USD",
+        fingerprint=f"f{number}",
+        fields=fields_text(fields),
+    )
+
+
+async def fill_quickly(config: Path, count: int) -> None:
+    """Record many notifications in few commits."""
+    async with await SqliteLedger.open(config.with_name("ledger.db"), confirm="off") as ledger:
+        await asyncio.gather(*(ledger.record(notification(n)) for n in range(1, count + 1)))
+
+
+async def fill(config: Path, facts: list[Fact]) -> list[Line]:
+    """Record facts, a day apart, the first one twice; return how they read back."""
+    clock = Days()
+    path = config.with_name("ledger.db")
+    async with await SqliteLedger.open(path, confirm="off", clock=clock) as ledger:
+        for fact in facts:
+            await ledger.record(fact)
+            clock.now += DAY_MS
+        await ledger.record(facts[0])
+        return await ledger.read_entries(after=0, limit=10_000, scope=Scope())
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_settings(tmp_path)
+
+
+async def test_ndjson_is_what_the_api_says_of_each_entry(config: Path) -> None:
+    lines = await fill(config, [notification(n, note="ä & =") for n in range(1, 4)])
+    done = run("export", "--config", config, "--format", "ndjson")
+    assert (done.status, done.err) == (0, "3 entries\n")
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert told == [json.loads(Entry.of(line).encode()) for line in lines]
+    assert told[0]["deliveries"]["count"] == 2
+    assert told[0]["recordedAt"] == rfc3339(BEGAN_MS) == "2026-11-23T00:00:00.000Z"
+    assert told[0]["fields"]["note"] == "ä & ="
+
+
+async def test_an_export_longer_than_a_page_holds_every_entry_once(
+    config: Path,
+) -> None:
+    await fill_quickly(config, 1_101)
+    done = run("export", "--config", config)
+    assert [json.loads(line)["seq"] for line in done.out.splitlines()] == [*range(1, 1_102)]
+    after = run("export", "--config", config, "--after", "1100")
+    assert [json.loads(line)["seq"] for line in after.out.splitlines()] == [1_101]
+    assert after.err == "1 entry\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "seqs"),
+    [
+        (["--since", "2026-11-24"], [2, 3, 4]),
+        (["--until", "2026-11-24T00:00:00Z"], [1]),
+        (["--since", "2026-11-24T00:00:00", "--until", "2026-11-25T00:00:00.001+00:00"], [2, 3]),
+        (["--since", "2026-11-24T01:00:00+02:00", "--until", "2026-11-25"], [2]),
+        (["--merchant", "7"], [4]),
+        (["--store", "303660", "--merchant", "200043", "--after", "1"], [2, 3]),
+        (["--store", "300014"], []),
+    ],
+)
+async def test_filters_choose_entries(config: Path, options: list[str], seqs: list[int]) -> None:
+    await fill(config, [*(notification(n) for n in range(1, 4)), notification(4, merchant_no="7")])
+    done = run("export", "--config", config, *options, env={"TZ": "Asia/Shanghai"})
+    assert [json.loads(line)["seq"] for line in done.out.splitlines()] == seqs
+
+
+async def test_csv_tells_the_same_and_starts_no_formula(config: Path) -> None:
+    await fill(config, [notification(1, note="x"), notification(2)])
+    table = run("export", "--config", config, "--format", "csv").out
+    lines = [json.loads(line) for line in run("export", "--config", config).out.splitlines()]
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [row["reference"] for row in rows] == ["'=1+1", "r2"]
+    for row, line in zip(rows, lines, strict=True):
+        assert json.loads(row["fields"]) == line["fields"]
+        assert row["deliveries.count"] == str(line["deliveries"]["count"])
+        assert row["deliveries.last"] == line["deliveries"]["last"]
+        for name in ("seq", "kind", "merchantNo", "storeNo", "transactionNo", "amount", "hash"):
+            assert row[name] == str(line[name])
+        assert (row["held"], row["heldReason"], row["asOf"]) == ("false", "", "")
+    flat = {name.partition(".")[0] for name in rows[0]}
+    assert flat == set(lines[0])
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝"])
+def test_whatever_may_start_a_formula_begins_with_a_quote(start: str) -> None:
+    written = csv_row([f"{start}HYPERLINK()"]).decode()
+    (row,) = csv.reader(io.StringIO(written, newline=""))
+    assert row == [f"'{start}HYPERLINK()"]
+
+
+async def test_a_reader_that_leaves_early_is_no_error(config: Path) -> None:
+    await fill_quickly(config, 1_500)
+    with started("export", "--config", config, reads=False) as program:
+        assert program.process.stdout is not None
+        assert json.loads(program.process.stdout.readline())["seq"] == 1
+        program.process.stdout.close()
+        assert program.process.wait(DEADLINE_SECONDS) == 1
+        assert program.left(program.err) == []
+
+
+async def test_a_person_sees_how_far_it_is(config: Path) -> None:
+    await fill(config, [notification(n) for n in range(1, 4)])
+    assert "exporting" in before_a_person("export", "--config", config)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--since", "yesterday"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
+        (["--until", "2026-13-01"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
+        (["--after", "-1"], "-1 is not in the range"),
+    ],
+)
+def test_a_wrong_filter_is_one_line(
+    capsys: pytest.CaptureFixture[str], options: list[str], complaint: str
+) -> None:
+    done = here(capsys, "export", *options)
+    assert done.status == 2
+    assert complaint in done.complaint
+
+
+def test_where_no_ledger_is_nothing_is_made(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    done = here(capsys, "export", "--config", config)
+    assert done.status == 1
+    assert "there is no ledger at" in done.complaint
+    assert [*config.parent.iterdir()] == [config]
+
+
+async def test_a_damaged_ledger_is_one_line(config: Path) -> None:
+    await fill_quickly(config, 400)
+    path = config.with_name("ledger.db")
+    whole = path.read_bytes()
+    # The last tables' pages, past those that are read when it is opened.
+    path.write_bytes(whole[: len(whole) // 2] + b"\xff" * (len(whole) - len(whole) // 2))
+    done = run("export", "--config", config)
+    assert done.status == 1
+    assert done.err.splitlines() == [
+        "listener: the ledger cannot be read now: database disk image is malformed"
+    ]

@@ -1,0 +1,196 @@
+"""`tail` against the service, both as programs of their own."""
+
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from listener.pockyt import signature
+from listener.pockyt.signature import Token
+from tests.commands import Started, before_a_person, here, run, started, write_settings
+
+TOKEN = "5cbfb079f15b150122261c8537086d77a"
+STREAM = "200043/303660"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that runs as a program, and what it was started with."""
+
+    url: str
+    config: Path
+    program: Started
+
+    def key(self, *options: str) -> dict[str, str]:
+        done = run("keys", "create", "--config", self.config, "--json", *options)
+        made: dict[str, str] = json.loads(done.out)
+        return made
+
+    def pos_key(self, *options: str) -> str:
+        scope = ("--merchant", "200043", "--store", "303660")
+        return self.key("--role", "pos", *scope, *options)["key"]
+
+    def notify(self, number: int, **fields: str) -> None:
+        sent = {"transactionNo": f"{number}", "status": "closed"} | fields
+        sent["verifySign"] = signature.sign(sent, Token(TOKEN))
+        request = urllib.request.Request(f"{self.url}/notify/{STREAM}", urlencode(sent).encode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.read() == b"success"
+
+
+def serve(config: Path, *, port: int = 0) -> Generator[Service, None, None]:
+    with started("serve", "--config", config, env={"LISTENER_PORT": str(port)}) as program:
+        line = program.until(program.err, " serving ")
+        yield Service(line.partition(" url=")[2].partition(" ")[0], config, program)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    yield from serve(write_settings(tmp_path))
+
+
+def numbers(program: Started, count: int) -> list[str]:
+    """Wait for so many events; return their transactions."""
+    lines = [json.loads(program.until(program.out, "specversion")) for _ in range(count)]
+    return [line["data"]["transactionNo"] for line in lines]
+
+
+def test_a_till_goes_on_where_it_was(service: Service) -> None:
+    arguments = ("tail", "--url", service.url.replace("http", "ws"), "--json")
+    env = {"POS_KEY": service.pos_key("--terminal", "T-42")}
+    with started(*arguments, env=env) as till:
+        till.until(till.err, "live, over websocket")
+        url = f"{service.url}/notify/{STREAM}"
+        sent = run("trigger", "--url", url, "transactionNo=1", env={"POCKYT_TOKEN": TOKEN})
+        assert (sent.status, sent.out) == (0, "success\n")
+        event = json.loads(till.until(till.out, "specversion"))
+        assert event["type"] == "transaction.cancelled"
+        assert event["data"]["transactionNo"] == "1"
+        assert event["data"]["terminal"] is None
+        assert event["time"].endswith("Z")
+        assert len(event["time"]) == len("2026-11-23T10:11:12.345Z")
+        assert till.stop(signal.SIGINT) == 130
+        read_up_to = till.until(till.err, "was read up to")
+        assert read_up_to.startswith(f"{STREAM} was read up to ")
+    service.notify(2)
+    with started(*arguments, env=env) as till:
+        assert numbers(till, 1) == ["2"]
+    position = read_up_to.rpartition(" ")[2]
+    after = ("--stream", STREAM, "--after", position)
+    with started(*arguments, *after, env={"POS_KEY": service.pos_key()}) as looking:
+        assert numbers(looking, 1) == ["2"]
+
+
+@pytest.mark.parametrize("options", [(), ("--stream", STREAM), ("--no-ack",)])
+def test_everything_comes_from_the_earliest_on(service: Service, options: tuple[str, ...]) -> None:
+    for number in (1, 2, 3):
+        service.notify(number)
+    arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--json")
+    with started(*arguments, "--after", "earliest", *options) as looking:
+        assert numbers(looking, 3) == ["1", "2", "3"]
+    with started(*arguments, "--after", "latest") as looking:
+        looking.until(looking.err, "live, over websocket")
+        service.notify(4)
+        assert numbers(looking, 1) == ["4"]
+
+
+def test_an_admin_follows_every_stream_without_a_complaint(service: Service) -> None:
+    key = service.key("--role", "admin")["key"]
+    with started("tail", "--url", service.url, "--key", key) as looking:
+        looking.until(looking.err, "live, over websocket")
+        service.notify(1, reference="r\x1b[2J", amount="0.01", currency="USD")
+        line = looking.until(looking.out, STREAM)
+        assert "cancelled" in line
+        assert "0.01 USD" in line
+        assert "r\\x1b[2J" in line
+        service.notify(2, status="success")
+        assert "paid" in looking.until(looking.out, STREAM)
+        assert looking.stop(signal.SIGINT) == 130
+        assert [line for line in looking.left(looking.err) if "*" not in line] == []
+
+
+def test_a_position_of_another_ledger_brings_every_transaction_as_it_stands(
+    service: Service,
+) -> None:
+    service.notify(1)
+    service.notify(2)
+    arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--json")
+    with started(*arguments, "--stream", STREAM, "--after", "another:1") as looking:
+        looking.until(looking.err, "the position cannot be resumed (epoch_changed)")
+        lines = [json.loads(looking.until(looking.out, "specversion")) for _ in range(2)]
+    assert {line["type"] for line in lines} == {"transaction.snapshot"}
+    assert {line["data"]["transactionNo"] for line in lines} == {"1", "2"}
+
+
+def test_a_revoked_key_ends_it_with_one_line(service: Service) -> None:
+    made = service.key("--role", "admin")
+    with started("tail", "--url", service.url, "--key", made["key"]) as looking:
+        looking.until(looking.err, "live, over websocket")
+        run("keys", "revoke", "--config", service.config, made["id"])
+        looking.until(looking.err, "listener: the listener refused (4010): the key was revoked")
+        assert looking.process.wait(10) == 1
+
+
+def test_a_key_that_is_not_known_ends_it_with_one_line(service: Service) -> None:
+    done = run("tail", "--url", service.url, "--key", "lk_x_y")
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith("listener: the listener refused (4001)")
+    assert "lk_x_y" not in done.err
+
+
+def test_it_says_when_it_is_not_live_and_comes_back(tmp_path: Path) -> None:
+    config = write_settings(tmp_path)
+    serving = serve(config)
+    first = next(serving)
+    with started("tail", "--url", first.url, "--key", first.pos_key(), "--json") as looking:
+        looking.until(looking.err, "live, over websocket")
+        first.program.process.kill()
+        looking.until(looking.err, "not live: the listener's last word is ")
+        serving.close()
+        for second in serve(config, port=int(first.url.rpartition(":")[2])):
+            looking.until(looking.err, "live, over websocket")
+            second.notify(7)
+            assert numbers(looking, 1) == ["7"]
+
+
+def test_a_listener_that_does_not_answer_is_spoken_of() -> None:
+    program = (
+        "from listener.cli import main; from listener.commands import tail;"
+        "tail.PATIENCE_SECONDS = 0.1;"
+        "main(['tail', '--url', 'ws://127.0.0.1:1', '--key', 'k'])"
+    )
+    with started(program=(sys.executable, "-c", program)) as looking:
+        looking.until(looking.err, "not live: the listener does not answer")
+
+
+def test_a_person_sees_lines_in_colour(service: Service) -> None:
+    service.notify(1)
+    seen = before_a_person(
+        *("tail", "--url", service.url, "--key", service.pos_key(), "--after", "earliest"),
+        until="cancelled",
+    )
+    assert "\x1b[" in seen
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--url", "ftp://x"], "begins with http://, https://, ws:// or wss://"),
+        (["--url", "ws://x/?key=1"], "holds no query and no password"),
+        (["--url", "ws://x", "--after", "e:1"], "--after with a position needs --stream"),
+        (["--url", "ws://x", "--after", "now"], "write <epoch>:<offset>, acked, latest"),
+        (["--url", "ws://x", "--after", ":1"], "write <epoch>:<offset>, acked, latest"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    capsys: pytest.CaptureFixture[str], options: list[str], complaint: str
+) -> None:
+    done = here(capsys, "tail", "--key", "k", *options)
+    assert done.status == 2
+    assert complaint in done.complaint

@@ -1,0 +1,206 @@
+"""The hub: what it keeps in memory, what it reads, and that no fault of one is felt by another."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from listener.hub import Hub
+from listener.model import EVERY_STREAM
+from listener.storage import SqliteLedger
+from listener.tail import PAGE_EVENTS_MAX
+from tests.followers import STREAM, HeldBell, KeptFrames, fact, follow, places, reads, record, until
+from tests.told import MERCHANT
+
+OTHER_STREAM = f"{MERCHANT}/300014"
+
+
+@pytest.fixture(name="ledger")
+async def _ledger(tmp_path: Path) -> AsyncIterator[SqliteLedger]:
+    async with await SqliteLedger.open(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+# What is kept in memory.
+
+
+async def test_at_the_start_the_newest_events_are_taken_into_memory(ledger: SqliteLedger) -> None:
+    await record(ledger, *range(10))
+    hub = Hub(ledger, tail_events_max=4)
+    await hub.start()
+    assert await reads(hub, after=6) == 0
+    assert await reads(hub, after=5) == 1
+    await hub.close()
+
+
+async def test_the_tail_is_bounded_in_events_over_all_streams(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger, tail_events_max=4)
+    await hub.start()
+    await record(ledger, *range(4))
+    assert await reads(hub, after=0) == 0
+    await ledger.record(fact(99, store_no="300014"))
+    assert await reads(hub, after=1) == 0
+    assert await reads(hub, after=0) == 1
+    await hub.close()
+
+
+async def test_the_tail_is_bounded_in_bytes(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger, tail_bytes_max=20_000)
+    await hub.start()
+    await record(ledger, *range(12), reference="r" * 1_500)
+    # An event is kept as it is and as a frame: five of these are all that fit.
+    assert await reads(hub, after=7) == 0
+    assert await reads(hub, after=6) == 1
+    await hub.close()
+
+
+async def test_an_event_larger_than_the_whole_tail_still_arrives(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger, tail_bytes_max=100)
+    await hub.start()
+    sink = KeptFrames()
+    await follow(hub, sink, after=0)
+    await record(ledger, 1, 2, 3)
+    await until(lambda: sink.offsets() == [1, 2, 3])
+    await hub.close()
+
+
+async def test_the_stream_of_all_is_kept_once_somebody_has_asked_for_it(
+    ledger: SqliteLedger,
+) -> None:
+    hub = Hub(ledger)
+    await hub.start()
+    await record(ledger, 1, 2)
+    await hub.heads([EVERY_STREAM])
+    await record(ledger, 3, 4)
+    assert await reads(hub, after=2, name=EVERY_STREAM) == 0
+    assert await reads(hub, after=1, name=EVERY_STREAM) == 1
+    await hub.close()
+
+
+async def test_a_page_comes_from_memory_if_it_can_and_from_the_ledger_if_not(
+    ledger: SqliteLedger,
+) -> None:
+    await record(ledger, *range(10))
+    hub = Hub(ledger, tail_events_max=4)
+    await hub.start()
+    await hub.heads([STREAM])
+    stored = places(await ledger.read_events(STREAM, after=0, limit=100), STREAM)
+    for after, limit in ((0, 3), (0, 100), (5, 2), (6, 2), (6, 100), (9, 1)):
+        page = await hub.page(STREAM, after=after, limit=limit)
+        assert places(page, STREAM) == stored[after : after + limit]
+    assert await hub.page(STREAM, after=10, limit=5) == []
+    await ledger.close()
+    # Memory serves even then.
+    assert len(await hub.page(STREAM, after=6, limit=100)) == 4
+    await hub.close()
+
+
+async def test_names_that_do_not_exist_are_not_kept_in_memory(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger)
+    names = [f"{MERCHANT}/{number}" for number in range(50)]
+    assert set((await hub.heads(names)).values()) == {0}
+    for name in names:
+        assert await hub.page(name, after=0, limit=1, wait_seconds=0.001) == []
+        await hub.wait(name, wait_seconds=0.001)
+        subscription = hub.subscribe(name, after=0, sink=KeptFrames())
+        subscription.end()
+    assert hub.streams == 0
+    await hub.close()
+
+
+# What is written.
+
+
+async def test_what_is_published_is_in_the_ledger_by_then(
+    ledger: SqliteLedger, tmp_path: Path
+) -> None:
+    hub = Hub(ledger)
+    await hub.start()
+    seen = []
+
+    class Reading(KeptFrames):
+        def write(self, frames: bytes) -> None:
+            super().write(frames)
+            with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+                seen.append(db.execute("SELECT max(number), count(*) FROM events").fetchone())
+
+    sink = Reading()
+    await follow(hub, sink, after=0)
+    await record(ledger, 1)
+    await record(ledger, 2)
+    assert seen == [(1, 1), (2, 2)]
+    await hub.close()
+
+
+async def test_who_is_answered_has_been_published_before(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger)
+    await hub.start()
+    sink = KeptFrames()
+    await follow(hub, sink, after=0)
+    for number in range(5):
+        await ledger.record(fact(number))
+        assert sink.offsets() == list(range(1, number + 2))
+    await hub.close()
+
+
+async def test_one_commit_is_one_write_to_each_and_the_same_bytes_for_all(
+    ledger: SqliteLedger,
+) -> None:
+    bell = HeldBell(ledger)
+    hub = Hub(bell)
+    sinks = [KeptFrames() for _ in range(3)]
+    for sink in sinks:
+        await follow(hub, sink, after=0)
+    await record(ledger, *range(20))
+    commits = len(bell.held)
+    bell.ring()
+    assert all(sink.offsets() == list(range(1, 21)) for sink in sinks)
+    assert [len(sink.writes) for sink in sinks] == [commits] * 3
+    assert sinks[0].writes[0] is sinks[2].writes[0]
+    await hub.close()
+
+
+async def test_a_write_joins_no_more_than_a_page(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger)
+    await hub.start()
+    await record(ledger, *range(2 * PAGE_EVENTS_MAX + 10))
+    sink = KeptFrames()
+    await follow(hub, sink, after=0)
+    sizes = [write.count(b'{"type":"event"') for write in sink.writes]
+    assert sizes == [PAGE_EVENTS_MAX, PAGE_EVENTS_MAX, 10]
+    await hub.close()
+
+
+async def test_a_full_sink_waits_in_the_ledger_and_goes_on_once_it_has_room(
+    ledger: SqliteLedger,
+) -> None:
+    hub = Hub(ledger, tail_events_max=3)
+    await hub.start()
+    full, free = KeptFrames(room=False), KeptFrames()
+    await follow(hub, full, after=0)
+    await follow(hub, free, after=0)
+    await record(ledger, *range(20))
+    await until(lambda: free.offsets() == list(range(1, 21)))
+    assert full.writes == []
+    full.room = True
+    await until(lambda: full.offsets() == list(range(1, 21)))
+    await hub.close()
+
+
+async def test_who_has_left_is_told_nothing_more(ledger: SqliteLedger) -> None:
+    await record(ledger, *range(5))
+    bell = HeldBell(ledger)
+    hub = Hub(bell, tail_events_max=1)
+    sink = KeptFrames()
+    await hub.heads([STREAM])
+    subscription = hub.subscribe(STREAM, after=0, sink=sink)
+    subscription.advance()
+    # It leaves while the ledger is being read for it.
+    subscription.end()
+    await record(ledger, 6)
+    bell.ring()
+    await reads(hub, after=0)
+    assert (sink.writes, hub.followers) == ([], 1)
+    await hub.close()

@@ -1,0 +1,452 @@
+"""What is recorded: once, in order, for ever, and all that follows from it in the same commit."""
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import orjson
+import pytest
+
+from listener.chain import GENESIS, columns
+from listener.errors import LedgerUnavailableError, ReferenceUsedError
+from listener.ledger import Recorded, Scope
+from listener.model import EVERY_STREAM, Event, Fact, Status, fields_text
+from listener.storage.connection import connect
+from listener.storage.rows import ENTRY_COLUMNS
+from listener.storage.sqlite import ANSWER_DAYS, SqliteLedger
+from listener.storage.verify import verify
+from tests import told
+from tests.stored import STREAM, Clock, bare, bound, numbered, sold, url_of, without_number
+
+ALL: Final = Scope()
+DAY_MS: Final = 86_400_000
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture(name="clock")
+def _clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(name="commits")
+def _commits() -> list[int]:
+    """How much each commit carried."""
+    return []
+
+
+@pytest.fixture(name="ledger")
+async def _ledger(path: Path, clock: Clock, commits: list[int]) -> AsyncIterator[SqliteLedger]:
+    ledger = await SqliteLedger.open(
+        path, clock=clock, on_commit=lambda _seconds, items: commits.append(items)
+    )
+    async with ledger:
+        yield ledger
+
+
+async def record(ledger: SqliteLedger, *facts: Fact) -> list[Recorded]:
+    """Record facts that wait at the same time, and so share a commit."""
+    return await asyncio.gather(*(ledger.record(fact) for fact in facts))
+
+
+async def events_of(ledger: SqliteLedger, stream: str = STREAM) -> list[Event]:
+    return await ledger.read_events(stream, after=0, limit=1_000)
+
+
+# Numbers
+
+
+async def test_entries_are_numbered_in_order_without_a_hole(ledger: SqliteLedger) -> None:
+    facts = [numbered(n) for n in range(600)]
+    recorded = await record(ledger, *facts)
+    assert [one.seq for one in recorded] == list(range(1, 601))
+    lines = await ledger.read_entries(after=0, limit=1_000, scope=ALL)
+    assert [line.entry.fact for line in lines] == facts
+
+
+async def test_neither_repeats_nor_failures_burn_a_number(ledger: SqliteLedger) -> None:
+    await record(ledger, numbered(1))
+    await record(ledger, numbered(1), numbered(1))
+    with pytest.raises(LedgerUnavailableError):
+        await ledger.record(replace(numbered(2), reference="\ud800"))
+    (after,) = await record(ledger, numbered(3))
+    assert after.seq == 2
+    assert [event.offset for event in await events_of(ledger)] == [1, 2]
+
+
+async def test_each_stream_counts_for_itself_and_the_whole_ledger_counts_all(
+    ledger: SqliteLedger,
+) -> None:
+    await record(
+        ledger,
+        numbered(1),
+        numbered(2, store_no="300014"),
+        numbered(3, store_no=None),
+        numbered(4),
+        numbered(5, merchant_no="200044"),
+    )
+    other, nobodys = f"{told.MERCHANT}/300014", f"{told.MERCHANT}/-"
+    streams = [STREAM, other, nobodys, f"200044/{told.STORE}", "200043/none", EVERY_STREAM]
+    heads = await ledger.stream_heads(streams)
+    assert list(heads.values()) == [2, 1, 1, 1, 0, 5]
+    assert [event.seq for event in await events_of(ledger)] == [1, 4]
+    every = await events_of(ledger, EVERY_STREAM)
+    assert [(event.number, event.seq) for event in every] == [(n, n) for n in range(1, 6)]
+
+
+async def test_what_has_no_transaction_number_is_an_entry_and_no_event(
+    ledger: SqliteLedger,
+) -> None:
+    (first, again) = await record(ledger, without_number("a"), without_number("a"))
+    assert (first.is_new, again.is_new, again.seq) == (True, False, first.seq)
+    assert first.transaction is None
+    (other, later) = await record(ledger, without_number("b"), without_number("a"))
+    assert (other.is_new, later.is_new, later.seq) == (True, False, first.seq)
+    head = await ledger.head()
+    assert (head.seq, head.events, head.transactions, head.repeats) == (2, 0, 0, 2)
+
+
+async def test_numbers_go_on_after_a_restart(path: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await record(ledger, numbered(1))
+        epoch = ledger.epoch
+    async with await SqliteLedger.open(path) as ledger:
+        (recorded,) = await record(ledger, numbered(2))
+        assert ledger.epoch == epoch
+        assert recorded.seq == 2
+        assert [event.offset for event in await events_of(ledger)] == [1, 2]
+    assert verify(url_of(path)).entries == 2
+
+
+# Once
+
+
+async def test_what_comes_again_is_counted_with_its_first_and_last_time(
+    ledger: SqliteLedger, clock: Clock
+) -> None:
+    await record(ledger, numbered(1))
+    for _ in range(7):
+        clock.at_ms += 1_000
+        (again,) = await record(ledger, numbered(1))
+        assert (again.seq, again.is_new, again.event_type) == (1, False, None)
+    (line,) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert line.deliveries.count == 8
+    assert line.deliveries.first_at_ms == told.START_MS
+    assert line.deliveries.last_at_ms == told.START_MS + 7_000
+    assert len(await events_of(ledger)) == 1
+    assert (await ledger.head()).repeats == 7
+
+
+async def test_the_same_message_twice_in_one_commit_is_one_entry(
+    ledger: SqliteLedger, commits: list[int]
+) -> None:
+    recorded = await record(ledger, *[numbered(1)] * 3, numbered(2))
+    assert commits == [4]
+    assert [(one.seq, one.is_new) for one in recorded] == [
+        (1, True),
+        (1, False),
+        (1, False),
+        (2, True),
+    ]
+    (line, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert line.deliveries.count == 3
+
+
+async def test_a_repeat_is_known_after_a_restart(path: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await record(ledger, numbered(1))
+    async with await SqliteLedger.open(path) as ledger:
+        (again,) = await record(ledger, numbered(1))
+    assert (again.seq, again.is_new) == (1, False)
+
+
+async def test_two_merchants_may_share_a_transaction_number(ledger: SqliteLedger) -> None:
+    ours, theirs = await record(ledger, numbered(1), numbered(1, merchant_no="200044"))
+    assert ours.is_new
+    assert theirs.is_new
+    found = await ledger.read_transaction("1", merchant_no=None)
+    assert sorted(one.merchant_no for one in found) == ["200043", "200044"]
+    (only,) = await ledger.read_transaction("1", merchant_no="200044")
+    assert only.merchant_no == "200044"
+
+
+async def test_what_is_not_a_notification_is_never_taken_for_a_repeat(
+    ledger: SqliteLedger,
+) -> None:
+    recorded = await record(ledger, told.cancel_request(), told.cancel_request())
+    assert [one.is_new for one in recorded] == [True, True]
+
+
+# Whole
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\0b", "\0", "é – 支付 🧾", "\u2028\x7f\x1b", "'; DROP TABLE entries; --", "x" * 60_000, ""],
+    ids=["nul", "only nul", "scripts", "control", "quotes", "60 kB", "empty"],
+)
+async def test_text_is_kept_as_it_came(ledger: SqliteLedger, path: Path, text: str) -> None:
+    fact = replace(
+        numbered(f"n{text[:40]}"),
+        reference=text,
+        provider_status=text,
+        fields=fields_text({"note": text}),
+    )
+    await record(ledger, fact, numbered(2))
+    # Found again by a number that holds it, too.
+    (again,) = await record(ledger, fact)
+    assert not again.is_new
+    (line, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert line.entry.fact == fact
+    assert line.entry.fact.field("note") == text
+    assert verify(url_of(path)).entries == 2
+
+
+async def test_as_many_facts_as_a_commit_can_carry_are_recorded_whole(
+    ledger: SqliteLedger, path: Path, commits: list[int]
+) -> None:
+    note = fields_text({"note": "x" * 20_000})
+    recorded = await record(ledger, *(replace(numbered(n), fields=note) for n in range(512)))
+    assert commits == [512]
+    assert recorded[-1].seq == 512
+    assert verify(url_of(path)).transactions == 512
+
+
+async def test_a_fact_that_cannot_be_written_fails_only_itself(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    bad = replace(numbered("bad"), reference="\ud800")
+    results = await asyncio.gather(
+        *(ledger.record(fact) for fact in (numbered(1), bad, numbered(2), bad, numbered(3))),
+        return_exceptions=True,
+    )
+    failed = [isinstance(result, LedgerUnavailableError) for result in results]
+    assert failed == [False, True, False, True, False]
+    assert verify(url_of(path)).entries == 3
+
+
+async def test_a_transaction_is_what_its_entries_add_up_to(ledger: SqliteLedger) -> None:
+    first, second = await record(ledger, numbered(1, "init"), numbered(1, "success"))
+    assert first.transaction
+    assert first.transaction.status is Status.CREATED
+    assert (first.event_type, second.event_type) == ("transaction.created", "transaction.paid")
+    (transaction,) = await ledger.read_transaction("1", merchant_no=None)
+    assert transaction == second.transaction
+    assert (transaction.status, transaction.state_version) == (Status.PAID, 2)
+
+
+async def test_an_event_is_stored_as_it_was_told(ledger: SqliteLedger) -> None:
+    heard: list[Event] = []
+    ledger.listen(heard.extend)
+    await record(ledger, numbered(1), numbered(1, "closed"), numbered(2))
+    assert await events_of(ledger) == heard
+    body = orjson.loads(heard[0].body)
+    assert body["id"] == f"{ledger.epoch}-1"
+    assert body["type"] == "transaction.paid"
+
+
+# Sales
+
+
+async def test_a_sale_waits_for_its_number_and_is_looked_for(
+    ledger: SqliteLedger, clock: Clock
+) -> None:
+    (recorded,) = await record(ledger, sold("r1"))
+    found = await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
+    assert found
+    assert (found.seq, found.transaction_no) == (recorded.seq, None)
+    due_ms = await ledger.next_due_ms()
+    assert due_ms
+    assert not await ledger.read_due_sales(now_ms=due_ms - 1, limit=9)
+    assert await ledger.read_due_sales(now_ms=due_ms, limit=9) == [found]
+    clock.at_ms = due_ms
+    await record(ledger, bound("r1", 77, sale_seq=recorded.seq))
+    found = await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
+    assert found
+    assert found.transaction_no == "77"
+    assert not await ledger.read_due_sales(now_ms=due_ms + DAY_MS, limit=9)
+
+
+async def test_a_query_that_finds_no_number_has_the_sale_looked_for_again(
+    ledger: SqliteLedger, clock: Clock
+) -> None:
+    (recorded,) = await record(ledger, sold("r1"))
+    clock.at_ms += 30_000
+    nothing = replace(told.query(None, as_of=1, reference="r1"), transaction_no="")
+    await record(ledger, replace(nothing, sale_seq=recorded.seq))
+    due_ms = await ledger.next_due_ms()
+    assert due_ms
+    assert due_ms > clock.at_ms
+
+
+async def test_a_number_without_a_store_finds_its_till_through_the_sale(
+    ledger: SqliteLedger,
+) -> None:
+    await record(ledger, numbered(1, store_no="300014"))
+    (recorded,) = await record(ledger, sold("r77", store_no="300014"))
+    await record(ledger, bound("r77", 77, sale_seq=recorded.seq))
+    (paid,) = await record(ledger, numbered(77, store_no=None))
+    assert paid.transaction
+    assert paid.transaction.stream == f"{told.MERCHANT}/300014"
+    assert paid.transaction.terminal == "T-42"
+    events = await events_of(ledger, f"{told.MERCHANT}/300014")
+    assert [event.offset for event in events] == [1, 2, 3]
+
+
+async def test_a_sale_after_its_notification_moves_it_to_the_sales_stream(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    await record(ledger, numbered(77, store_no=None))
+    (recorded,) = await record(ledger, sold("r77", store_no="300014"))
+    await record(ledger, bound("r77", 77, sale_seq=recorded.seq))
+    (transaction,) = await ledger.read_transaction("77", merchant_no=None)
+    assert (transaction.store_no, transaction.sale_seq) == ("300014", recorded.seq)
+    lines = await ledger.read_transaction_entries(transaction)
+    assert [line.entry.seq for line in lines] == [1, 2, 3]
+    verify(url_of(path))
+
+
+async def test_a_used_reference_is_refused_and_fails_nobody_else(
+    ledger: SqliteLedger, path: Path, commits: list[int]
+) -> None:
+    await record(ledger, sold("r1"))
+    results = await asyncio.gather(
+        *(ledger.record(fact) for fact in (sold("r1"), numbered(1), sold("r2"), sold("r2"))),
+        return_exceptions=True,
+    )
+    refused = [isinstance(result, ReferenceUsedError) for result in results]
+    assert refused == [True, False, False, True]
+    assert commits == [1, 4]
+    assert verify(url_of(path)).entries == 3
+
+
+async def test_another_merchant_may_use_the_same_reference(ledger: SqliteLedger) -> None:
+    await record(ledger, sold("r1"), replace(sold("r1"), merchant_no="200044"))
+    assert (await ledger.head()).seq == 2
+
+
+# The chain
+
+
+async def test_each_hash_covers_the_entry_and_the_hash_before_it(ledger: SqliteLedger) -> None:
+    await record(ledger, numbered(1), numbered(2))
+    await record(ledger, sold("r1"))
+    previous = GENESIS
+    for line in await ledger.read_entries(after=0, limit=9, scope=ALL):
+        row = [line.entry.seq, line.entry.recorded_at_ms, *columns(line.entry.fact)]
+        digest = hashlib.sha256(previous.encode() + orjson.dumps(row)).hexdigest()
+        assert line.entry.hash == digest
+        previous = digest
+    assert (await ledger.head()).hash == previous
+
+
+@pytest.mark.parametrize("table", ["entries", "events"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE {table} SET seq = seq + 1",
+        "DELETE FROM {table}",
+        "INSERT OR REPLACE INTO {table} SELECT * FROM {table}",
+        "REPLACE INTO {table} SELECT * FROM {table}",
+    ],
+)
+async def test_what_was_recorded_cannot_be_changed(
+    ledger: SqliteLedger, path: Path, table: str, statement: str
+) -> None:
+    await record(ledger, numbered(1))
+    with (
+        closing(connect(path, create=False)) as db,
+        pytest.raises(sqlite3.IntegrityError, match="never"),
+    ):
+        db.execute(statement.format(table=table))
+    verify(url_of(path))
+
+
+async def test_the_file_itself_refuses_a_second_original(ledger: SqliteLedger, path: Path) -> None:
+    await record(ledger, numbered(1))
+    columns_but_seq = ENTRY_COLUMNS.removeprefix("seq, ")
+    with (
+        closing(bare(path)) as db,
+        pytest.raises(sqlite3.IntegrityError, match="UNIQUE"),
+    ):
+        db.execute(
+            f"INSERT INTO entries ({ENTRY_COLUMNS}) SELECT 2, {columns_but_seq} FROM entries"
+        )
+
+
+# Acknowledgements, and answers to be given again
+
+
+async def test_an_acknowledgement_only_grows(ledger: SqliteLedger, clock: Clock) -> None:
+    assert await ledger.acked(terminal="T", stream=STREAM) is None
+    await ledger.ack(terminal="T", stream=STREAM, offset=5)
+    clock.at_ms += 1
+    await ledger.ack(terminal="T", stream=STREAM, offset=3)
+    (kept,) = await ledger.acks()
+    assert (kept.offset, kept.acked_at_ms) == (5, told.START_MS)
+    await ledger.ack(terminal="T", stream=STREAM, offset=6)
+    await ledger.ack(terminal="U", stream=STREAM, offset=1)
+    assert await ledger.acked(terminal="T", stream=STREAM) == 6
+    assert [(one.terminal, one.offset) for one in await ledger.acks()] == [("T", 6), ("U", 1)]
+
+
+async def test_an_acknowledgement_outlives_the_service(path: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.ack(terminal="T", stream=STREAM, offset=5)
+    async with await SqliteLedger.open(path) as ledger:
+        assert await ledger.acked(terminal="T", stream=STREAM) == 5
+
+
+async def test_an_idempotency_key_is_claimed_once_and_keeps_its_answer(
+    ledger: SqliteLedger, clock: Clock
+) -> None:
+    async def claim(request: str) -> tuple[str, int | None, str | None] | None:
+        kept = await ledger.remember(key_id="k", idempotency_key="i", request=request)
+        return (kept.request, kept.status, kept.body) if kept else None
+
+    assert await claim("a") is None
+    assert await claim("b") == ("a", None, None)
+    await ledger.remember_answer(key_id="k", idempotency_key="i", status=201, body="{}")
+    assert await claim("a") == ("a", 201, "{}")
+    other = await ledger.remember(key_id="l", idempotency_key="i", request="c")
+    assert other is None
+    clock.at_ms += ANSWER_DAYS * DAY_MS + 1
+    assert await claim("d") is None
+
+
+async def test_two_claims_in_one_commit_are_one(ledger: SqliteLedger) -> None:
+    claims = await asyncio.gather(
+        *(ledger.remember(key_id="k", idempotency_key="i", request=text) for text in "ab")
+    )
+    assert [claim.request if claim else None for claim in claims] == [None, "a"]
+
+
+# The file
+
+
+async def test_nobody_else_can_read_the_file(ledger: SqliteLedger, path: Path) -> None:
+    await record(ledger, numbered(1))
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == [
+        "ledger.db",
+        "ledger.db-shm",
+        "ledger.db-wal",
+        "ledger.db.lock",
+    ]
+    assert {file.stat().st_mode & 0o077 for file in files} == {0}
+
+
+async def test_a_clean_stop_leaves_one_file_with_everything(path: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await record(ledger, numbered(1))
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ledger.db", "ledger.db.lock"]
+    with closing(bare(path)) as db:
+        assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)

@@ -1,0 +1,258 @@
+"""Opening a ledger: made, found, migrated, or refused in one clear line."""
+
+import asyncio
+import multiprocessing
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from listener.errors import LedgerError
+from listener.storage import connection, open_ledger, sqlite_path
+from listener.storage.connection import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    connect,
+    connect_read_only,
+    schema_text,
+)
+from listener.storage.lock import ServiceLock, is_served
+from listener.storage.sqlite import SqliteLedger
+from listener.storage.verify import verify
+from tests.stored import STREAM, Clock, bare, numbered, url_of
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+# By its URL
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///ledger.db", "ledger.db"),
+        ("sqlite:///data/ledger.db", "data/ledger.db"),
+        ("sqlite:////var/lib/listener/ledger.db", "/var/lib/listener/ledger.db"),
+        ("sqlite:///a b?c#d%20.db", "a b?c#d%20.db"),
+    ],
+)
+def test_a_url_names_a_file(url: str, path: str) -> None:
+    assert sqlite_path(url) == Path(path)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hidden@host/name", "sqlite:///", "ledger.db"])
+async def test_another_kind_of_database_is_refused_in_a_line_without_the_url(url: str) -> None:
+    with pytest.raises(LedgerError, match="set database to sqlite:///PATH") as raised:
+        await open_ledger(url)
+    assert "\n" not in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+async def test_a_relative_path_begins_where_the_listener_was_started(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    ledger = await open_ledger("sqlite:///ledger.db", clock=Clock(), confirm="off")
+    await ledger.close()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("name", ["a b.db", "a?b#c%20.db", "ä.db"])
+async def test_any_name_of_a_file_will_do(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        assert verify(url_of(path)).entries == 1
+    assert path.exists()
+
+
+# Made
+
+
+async def test_a_new_ledger_has_an_epoch_of_its_own(tmp_path: Path) -> None:
+    epochs = set()
+    for name in ("a.db", "b.db"):
+        async with await SqliteLedger.open(tmp_path / name) as ledger:
+            epochs.add(ledger.epoch)
+            assert (await ledger.head()).seq == 0
+    assert len(epochs) == 2
+
+
+def test_keys_may_make_the_ledger_and_the_service_finds_it(path: Path) -> None:
+    with closing(connect(path, create=True)) as db:
+        (epoch,) = db.execute("SELECT epoch FROM ledger").fetchone()
+
+    async def serve() -> str:
+        async with await SqliteLedger.open(path) as ledger:
+            return ledger.epoch
+
+    assert asyncio.run(serve()) == epoch
+
+
+def _make(path: Path, start: object) -> None:
+    start.wait()  # type: ignore[attr-defined]  # a multiprocessing.Event has no public class
+    connect(path, create=True).close()
+
+
+def test_several_that_make_it_at_the_same_time_make_one(path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    start = context.Event()
+    makers = [context.Process(target=_make, args=(path, start)) for _ in range(4)]
+    for maker in makers:
+        maker.start()
+    start.set()
+    for maker in makers:
+        maker.join(60)
+    assert [maker.exitcode for maker in makers] == [0] * 4
+    assert verify(url_of(path)).entries == 0
+
+
+# Refused
+
+
+def test_there_must_be_one_where_none_is_to_be_made(path: Path) -> None:
+    with pytest.raises(LedgerError, match=f"there is no ledger at {path}"):
+        connect(path, create=False)
+    with pytest.raises(LedgerError, match=f"there is no ledger at {path}"):
+        connect_read_only(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["none/ledger.db", "."])
+async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LedgerError):
+        await SqliteLedger.open(tmp_path / name)
+
+
+async def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("These are my notes.\n" * 100)
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        await SqliteLedger.open(path)
+    assert path.read_text() == "These are my notes.\n" * 100
+
+
+async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
+    with closing(bare(path)) as db:
+        db.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="another program's database"):
+        connect(path, create=True)
+    with pytest.raises(LedgerError, match="another program's database"):
+        connect_read_only(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_later_versions_ledger_is_refused_and_left_alone(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    with closing(bare(path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(LedgerError, match="later version"):
+        await SqliteLedger.open(path)
+    # The lock was given back.
+    assert not is_served(path)
+
+
+async def test_a_ledger_without_its_head_is_refused(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    with closing(bare(path)) as db:
+        db.execute("DELETE FROM ledger")
+    with pytest.raises(LedgerError, match="restore a backup"):
+        await SqliteLedger.open(path)
+
+
+# Migrated
+
+
+async def test_an_older_ledger_is_brought_up_to_date_with_what_it_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+    monkeypatch.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    step = "CREATE TABLE later (x TEXT) STRICT;\nINSERT INTO later VALUES ('a;b');"
+    monkeypatch.setitem(connection.MIGRATIONS, SCHEMA_VERSION, step)
+    with pytest.raises(LedgerError, match="earlier version"):
+        connect_read_only(path)
+    async with await SqliteLedger.open(path) as ledger:
+        assert (await ledger.record(numbered(2))).seq == 2
+    with closing(bare(path)) as db:
+        assert db.execute("SELECT x FROM later").fetchall() == [("a;b",)]
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
+
+
+async def test_a_migration_that_fails_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await SqliteLedger.open(path)).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        step = "CREATE TABLE later (x TEXT) STRICT;\nINSERT INTO nowhere VALUES (1);"
+        patched.setitem(connection.MIGRATIONS, SCHEMA_VERSION, step)
+        with pytest.raises(LedgerError, match="nowhere"):
+            await SqliteLedger.open(path)
+    with closing(bare(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        found = db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'later'")
+        assert found.fetchone() == (0,)
+    await (await SqliteLedger.open(path)).close()
+
+
+def test_every_version_has_a_way_to_this_one() -> None:
+    assert set(connection.MIGRATIONS) == set(range(1, SCHEMA_VERSION))
+
+
+def test_every_column_is_told_about() -> None:
+    told_of = {
+        line.strip().split()[0].strip('"')
+        for line in schema_text().splitlines()
+        if line.startswith("    ") and not line.strip().startswith(("PRIMARY", "UNIQUE"))
+    }
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(schema_text())
+        tables = [
+            name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")
+        ]
+        columns = {row[1] for table in tables for row in db.execute(f"PRAGMA table_info({table})")}
+    assert columns == told_of
+
+
+async def test_the_file_says_whose_it_is(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    with closing(bare(path)) as db:
+        assert db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+
+
+async def test_a_copy_without_a_log_gets_one_again(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    with closing(bare(path)) as db:
+        assert db.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        assert path.with_name("ledger.db-wal").exists()
+
+
+# One at a time
+
+
+async def test_two_services_never_share_a_ledger(path: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        assert is_served(path)
+        with pytest.raises(LedgerError, match="another listener is serving"):
+            await SqliteLedger.open(path)
+        assert (await ledger.record(numbered(1))).seq == 1
+    assert not is_served(path)
+    async with await SqliteLedger.open(path) as ledger:
+        assert len(await ledger.read_events(STREAM, after=0, limit=9)) == 1
+
+
+def test_a_lock_is_given_back_once(path: Path) -> None:
+    lock = ServiceLock(path)
+    assert is_served(path)
+    lock.release()
+    lock.release()
+    assert not is_served(path)
+    assert not is_served(path.with_name("other.db"))

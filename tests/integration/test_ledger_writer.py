@@ -1,0 +1,372 @@
+"""The one writer: shares commits, lives through whatever fails, and publishes nothing early."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from listener.errors import LedgerUnavailableError, OverloadedError
+from listener.ledger import Recorded, Scope
+from listener.model import Event
+from listener.storage.connection import connect
+from listener.storage.sqlite import SqliteLedger
+from listener.storage.verify import verify
+from listener.storage.writer import BATCH_MAX, CHECKPOINT_AFTER, WAITING_MAX, Writer
+from tests.stored import STREAM, bare, numbered, url_of
+
+DEADLINE_SECONDS: Final = 20.0
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture(name="commits")
+def _commits() -> list[int]:
+    """How much each commit carried."""
+    return []
+
+
+@pytest.fixture(name="ledger")
+async def _ledger(path: Path, commits: list[int]) -> AsyncIterator[SqliteLedger]:
+    ledger = await SqliteLedger.open(path, on_commit=lambda _seconds, items: commits.append(items))
+    async with ledger:
+        yield ledger
+
+
+def committed(path: Path) -> int:
+    """Read what another process sees: the newest entry that is committed."""
+    with closing(bare(path)) as db:
+        (seq,) = db.execute("SELECT max(seq) FROM entries").fetchone()
+    return seq or 0
+
+
+class Hold:
+    """Holds the file's write lock, as `keys create` does for a moment."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = connect(path, create=False)
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def release(self) -> None:
+        self._db.execute("ROLLBACK")
+        self._db.close()
+
+
+async def under_way(ledger: SqliteLedger) -> None:
+    """Wait until nothing waits: a commit has taken all of it, and stands at the lock."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while ledger.waiting:
+            await asyncio.sleep(0)
+
+
+# Sharing
+
+
+async def test_callers_that_wait_together_share_one_commit(
+    ledger: SqliteLedger, commits: list[int]
+) -> None:
+    acks = (ledger.ack(terminal=f"T{n}", stream=STREAM, offset=1) for n in range(3))
+    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(64)), *acks)
+    assert commits == [67]
+
+
+async def test_who_comes_during_a_commit_shares_the_next(
+    ledger: SqliteLedger, path: Path, commits: list[int]
+) -> None:
+    hold = Hold(path)
+    first = asyncio.create_task(ledger.record(numbered(0)))
+    await asyncio.sleep(0)
+    await under_way(ledger)
+    later = [asyncio.create_task(ledger.record(numbered(n))) for n in range(1, 9)]
+    await asyncio.sleep(0)
+    hold.release()
+    await asyncio.gather(first, *later)
+    assert commits == [1, 8]
+
+
+async def test_a_commit_carries_at_most_so_much(ledger: SqliteLedger, commits: list[int]) -> None:
+    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(BATCH_MAX + 1)))
+    assert commits == [BATCH_MAX, 1]
+
+
+# Durable before anybody is told
+
+
+async def test_every_commit_is_synced(path: Path) -> None:
+    def read(db: sqlite3.Connection) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "wal_autocheckpoint", "recursive_triggers")
+        return {name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+    async with await SqliteLedger.open(path) as ledger:
+        settings = await ledger._write_connection.run(read)
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "wal_autocheckpoint": 0,
+        "recursive_triggers": 1,
+    }
+
+
+async def test_nobody_is_told_before_it_is_committed(ledger: SqliteLedger, path: Path) -> None:
+    order: list[tuple[str, int]] = []
+
+    def ring(events: Sequence[Event]) -> None:
+        order.append(("bell", committed(path)))
+        assert [event.seq for event in events] == [1, 2]
+
+    async def call(number: int) -> None:
+        await ledger.record(numbered(number))
+        order.append(("answer", committed(path)))
+
+    ledger.listen(ring)
+    await asyncio.gather(call(1), call(2))
+    assert order == [("bell", 2), ("answer", 2), ("answer", 2)]
+
+
+async def test_a_repeat_in_the_same_commit_is_answered_only_with_its_original(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    hold = Hold(path)
+    tasks = [asyncio.create_task(ledger.record(numbered(1))) for _ in range(2)]
+    await asyncio.sleep(0)
+    await under_way(ledger)
+    assert not any(task.done() for task in tasks)
+    hold.release()
+    assert [one.seq for one in await asyncio.gather(*tasks)] == [1, 1]
+
+
+async def test_a_commit_that_told_nobody_rings_no_bell(ledger: SqliteLedger) -> None:
+    rung: list[int] = []
+    ledger.listen(lambda events: rung.append(len(events)))
+    await ledger.record(numbered(1))
+    await ledger.record(numbered(1))
+    await ledger.ack(terminal="T", stream=STREAM, offset=1)
+    assert rung == [1]
+
+
+# Living on
+
+
+async def test_a_caller_that_goes_away_does_not_undo_its_entry(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    hold = Hold(path)
+    in_commit = asyncio.create_task(ledger.record(numbered(1)))
+    await asyncio.sleep(0)
+    await under_way(ledger)
+    in_queue = asyncio.create_task(ledger.record(numbered(2)))
+    await asyncio.sleep(0)
+    for task in (in_commit, in_queue):
+        task.cancel()
+    await asyncio.wait([in_commit, in_queue])
+    assert in_commit.cancelled()
+    assert in_queue.cancelled()
+    hold.release()
+    # The writer goes on, and both of them are in the ledger.
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await ledger.record(numbered(3))).seq == 3
+    assert [event.seq for event in await ledger.read_events(STREAM, after=0, limit=9)] == [1, 2, 3]
+    assert verify(url_of(path)).entries == 3
+
+
+async def test_a_bell_that_fails_stalls_nobody(ledger: SqliteLedger) -> None:
+    def ring(_events: Sequence[Event]) -> None:
+        raise RuntimeError("no bell")
+
+    ledger.listen(ring)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await ledger.record(numbered(1))).seq == 1
+        assert (await ledger.record(numbered(2))).seq == 2
+
+
+async def test_a_change_that_fails_undoes_itself_and_nothing_else(
+    ledger: SqliteLedger, path: Path, commits: list[int]
+) -> None:
+    writer: Writer = ledger._writer
+
+    def change(db: sqlite3.Connection, _now_ms: int) -> None:
+        db.execute("UPDATE ledger SET repeats = 99")
+        raise ValueError("no")
+
+    results = await asyncio.gather(
+        ledger.record(numbered(1)),
+        ledger.record(numbered(2)),
+        writer.submit(change),
+        ledger.record(numbered(3)),
+        return_exceptions=True,
+    )
+    seqs = [result.seq if isinstance(result, Recorded) else None for result in results]
+    assert seqs == [1, 2, None, 3]
+    assert isinstance(results[2], LedgerUnavailableError)
+    assert isinstance(results[2].__cause__, ValueError)
+    assert sum(commits) == 3
+    assert verify(url_of(path)).head.repeats == 0
+
+
+async def test_one_bad_item_among_many_costs_few_commits(
+    ledger: SqliteLedger, commits: list[int]
+) -> None:
+    writer: Writer = ledger._writer
+
+    def change(_db: sqlite3.Connection, _now_ms: int) -> None:
+        raise ValueError("no")
+
+    async def fail() -> None:
+        await writer.submit(change)
+
+    calls = [ledger.record(numbered(n)) for n in range(BATCH_MAX - 1)]
+    middle = BATCH_MAX // 2 + 7
+    results = await asyncio.gather(*calls[:middle], fail(), *calls[middle:], return_exceptions=True)
+    assert sum(isinstance(result, Exception) for result in results) == 1
+    assert sum(commits) == BATCH_MAX - 1
+    assert 1 < len(commits) < 10
+
+
+async def test_a_transaction_that_was_left_open_does_not_stop_the_next(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    # As after a ROLLBACK that failed together with its COMMIT.
+    def leave_open(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE ledger SET repeats = 99")
+
+    await ledger._write_connection.run(leave_open)
+    assert (await ledger.record(numbered(1))).seq == 1
+    assert verify(url_of(path)).head.repeats == 0
+
+
+# Limits
+
+
+async def test_too_much_waiting_is_refused_and_the_ledger_recovers(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    hold = Hold(path)
+    first = asyncio.create_task(ledger.record(numbered("first")))
+    await asyncio.sleep(0)
+    await under_way(ledger)
+    waiting = [asyncio.create_task(ledger.record(numbered(n))) for n in range(WAITING_MAX)]
+    await asyncio.sleep(0)
+    assert ledger.waiting == WAITING_MAX
+    with pytest.raises(OverloadedError):
+        await ledger.record(numbered("one too many"))
+    with pytest.raises(OverloadedError):
+        await ledger.ack(terminal="T", stream=STREAM, offset=1)
+    hold.release()
+    recorded = await asyncio.gather(first, *waiting)
+    assert len({one.seq for one in recorded}) == WAITING_MAX + 1
+    assert (await ledger.record(numbered("one too many"))).is_new
+
+
+# Stopping
+
+
+async def test_what_waits_at_the_end_is_committed(path: Path) -> None:
+    ledger = await SqliteLedger.open(path)
+    tasks = [asyncio.create_task(ledger.record(numbered(n))) for n in range(BATCH_MAX * 2)]
+    await asyncio.sleep(0)
+    await ledger.close()
+    assert len({task.result().seq for task in tasks}) == BATCH_MAX * 2
+    assert committed(path) == BATCH_MAX * 2
+
+
+async def test_nothing_is_taken_after_the_end(path: Path) -> None:
+    ledger = await SqliteLedger.open(path)
+    await ledger.close()
+    with pytest.raises(LedgerUnavailableError, match="closing"):
+        await ledger.record(numbered(1))
+    with pytest.raises(LedgerUnavailableError, match="closed"):
+        await ledger.head()
+    await ledger.close()
+
+
+async def test_a_stop_that_is_given_up_on_still_ends(path: Path) -> None:
+    ledger = await SqliteLedger.open(path)
+    hold = Hold(path)
+    task = asyncio.create_task(ledger.record(numbered(1)))
+    await asyncio.sleep(0)
+    await under_way(ledger)
+    closing_task = asyncio.create_task(ledger.close())
+    await asyncio.sleep(0)
+    closing_task.cancel()
+    await asyncio.sleep(0)
+    hold.release()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await task).seq == 1
+        await asyncio.wait([closing_task])
+        await ledger.close()
+
+
+# The log
+
+
+# More pages than SQLite's own threshold for a checkpoint.
+MANY_KEYS: Final = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+INSERT INTO keys (id, hash, role, created_at) SELECT i, hex(randomblob(2000)), 'pos', 0 FROM n
+"""
+
+
+def log_of(path: Path) -> int:
+    return path.with_name(f"{path.name}-wal").stat().st_size
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+async def test_the_log_is_moved_into_the_file_when_it_is_quiet(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    before = size_of(path)
+    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(CHECKPOINT_AFTER)))
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while size_of(path) == before:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    # The next commit begins the log anew: it does not grow for ever.
+    size = log_of(path)
+    await ledger.record(numbered("next"))
+    assert log_of(path) == size
+
+
+async def test_keys_made_beside_the_service_leave_the_log_alone(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    await ledger.record(numbered(1))
+    before, log = size_of(path), log_of(path)
+    with closing(connect(path, create=False)) as db:
+        db.execute(MANY_KEYS)
+    assert log_of(path) > log + 1_000 * 4_096
+    assert size_of(path) == before
+    assert (await ledger.record(numbered(2))).seq == 2
+
+
+async def test_a_long_read_does_not_stop_the_writer(ledger: SqliteLedger, path: Path) -> None:
+    await ledger.record(numbered(1))
+    with closing(bare(path)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(2, 2_000)))
+        assert reader.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+    lines = await ledger.read_entries(after=1_998, limit=9, scope=Scope())
+    assert [line.entry.seq for line in lines] == [1_999]
+
+
+async def test_readers_cannot_write(ledger: SqliteLedger) -> None:
+    with pytest.raises(LedgerUnavailableError, match="readonly"):
+        await ledger._read(lambda db: db.execute("UPDATE ledger SET repeats = 99"))
+
+
+async def test_a_ledger_that_can_be_written_says_so(ledger: SqliteLedger) -> None:
+    before = await ledger.head()
+    await ledger.check_writable()
+    assert await ledger.head() == before
+    assert before.epoch == ledger.epoch

@@ -1,0 +1,73 @@
+"""The pages as they are served: their policy, their tags, their types, and nothing else."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.service import Serving, serving
+
+PAGES = ("/", "/till")
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(tmp_path / "ledger.db") as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/static/pages.css", "/static/pos-client.js"])
+async def test_every_file_carries_the_strict_policy(served: Serving, path: str) -> None:
+    async with served.client.get(served.url + path) as answer:
+        assert answer.status == 200
+        policy = answer.headers["Content-Security-Policy"].split("; ")
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert not [rule for rule in policy if "unsafe" in rule or "http" in rule or "*" in rule]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_has_nothing_inline_and_names_only_what_is_served(
+    served: Serving, path: str
+) -> None:
+    async with served.client.get(served.url + path) as answer:
+        text = await answer.text()
+    assert "<style" not in text
+    assert " style=" not in text
+    assert text.count("<script") == text.count('<script type="module" src="/static/')
+    for part in text.split('"'):
+        if part.startswith("/static/"):
+            async with served.client.get(served.url + part) as answer:
+                assert answer.status == 200, part
+
+
+async def test_what_a_browser_has_is_not_sent_again(served: Serving) -> None:
+    url = f"{served.url}/static/pages.css"
+    async with served.client.get(url) as answer:
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.content_type == "text/css"
+        tag = answer.headers["ETag"]
+    for known in (tag, f'"other", {tag}', f"W/{tag}"):
+        async with served.client.get(url, headers={"If-None-Match": known}) as answer:
+            assert answer.status == 304
+            assert answer.headers["ETag"] == tag
+            assert await answer.read() == b""
+    async with served.client.get(url, headers={"If-None-Match": '"other"'}) as answer:
+        assert answer.status == 200
+
+
+async def test_the_client_is_the_one_that_is_published(served: Serving) -> None:
+    published = Path(__file__).parents[2] / "clients" / "js" / "pos-client.js"
+    async with served.client.get(f"{served.url}/static/pos-client.js") as answer:
+        assert answer.content_type == "text/javascript"
+        assert await answer.read() == published.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/", "/static/nothing.js", "/static/%2e%2e/app.py", "/static/dashboard.html"]
+)
+async def test_only_what_a_page_loads_is_served(served: Serving, path: str) -> None:
+    async with served.client.get(served.url + path) as answer:
+        assert answer.status == 404

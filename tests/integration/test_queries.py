@@ -1,0 +1,627 @@
+"""The ledger query over HTTP: transactions, entries, the head and the terminals."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+import pytest
+
+from listener.keys import Role
+from listener.lifecycle import Clock
+from listener.model import Fact, Kind, Status, fields_text
+from listener.web.queries import EPOCH_HEADER, HEAD_HEADER
+from tests.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
+
+OTHER_MERCHANT_NO = "200044"
+TOKENS = ["5cbfb079f15b150122261c8537086d77a"]
+MERCHANTS = {
+    MERCHANT_NO: {"tokens": TOKENS, "stores": [STORE_NO, OTHER_STORE_NO]},
+    OTHER_MERCHANT_NO: {"tokens": TOKENS, "stores": ["900001", OTHER_STORE_NO]},
+}
+START_MS = 1_792_000_000_000
+
+
+class Time:
+    """A clock that stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self.at_ms = START_MS
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+async def service(tmp_path: Path, time: Time) -> AsyncIterator[Serving]:
+    clock = Clock(now_ms=time.now_ms)
+    path = tmp_path / "ledger.db"
+    async with serving(path, clock=clock, merchants=MERCHANTS, confirm="off") as found:
+        yield found
+
+
+def fact(
+    number: str,
+    *,
+    word: str = "success",
+    says: Status = Status.PAID,
+    merchant_no: str = MERCHANT_NO,
+    store_no: str | None = STORE_NO,
+    reference: str | None = None,
+    terminal: str | None = None,
+) -> Fact:
+    return Fact(
+        kind=Kind.NOTIFICATION,
+        merchant_no=merchant_no,
+        store_no=store_no,
+        transaction_no=number,
+        reference=reference or f"ref-{number}",
+        terminal=terminal,
+        provider_status=word,
+        says=says,
+        amount="13.00",
+        currency="USD",
+        fingerprint=f"{number} {word}",
+        fields=fields_text({"status": word}),
+    )
+
+
+def members(answer: object) -> dict[str, object]:
+    assert isinstance(answer, dict)
+    return answer
+
+
+def listed(answer: object, name: str = "transactionNo") -> list[object]:
+    data = members(answer)["data"]
+    assert isinstance(data, list)
+    return [row[name] for row in data]
+
+
+async def page(service: Serving, query: str, key: str) -> list[object]:
+    status, answer = await service.get(f"/v1/transactions{query}", key)
+    assert status == 200, answer
+    return listed(answer)
+
+
+async def refusal(service: Serving, path: str, key: str | None) -> tuple[int, str, str]:
+    """Return the status, the code and the detail of a problem."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with service.client.get(service.url + path, headers=headers) as answer:
+        assert answer.content_type == "application/problem+json"
+        body = await answer.json(content_type=None)
+        assert body["status"] == answer.status
+        return answer.status, body["code"], body["detail"]
+
+
+def ledger_key(
+    service: Serving, merchant_no: str | None = None, store_no: str | None = None
+) -> str:
+    return service.key(Role.LEDGER, merchant_no=merchant_no, store_no=store_no)
+
+
+async def test_a_notification_is_in_the_query_as_it_was_signed(service: Serving) -> None:
+    assert await service.notify({"amount": "0.01"}) == (200, "success")
+    status, answer = await service.get("/v1/transactions?reference=test20200101307", service.key())
+    assert status == 200
+    assert members(answer)["nextCursor"] is None
+    assert listed(answer) == ["297553638301777927"]
+    assert listed(answer, "amount") == ["0.01"]
+    assert listed(answer, "status") == ["cancelled"]
+    assert listed(answer, "createdAt") == ["2026-10-14T17:46:40.000Z"]
+
+
+async def test_transactions_come_newest_first_also_within_a_millisecond(
+    service: Serving, time: Time
+) -> None:
+    for number in ("1", "2", "3"):
+        await service.ledger.record(fact(number))
+    time.at_ms += 1
+    await service.ledger.record(fact("4"))
+    # A later word on an old transaction does not move it.
+    await service.ledger.record(fact("1", word="refunded", says=Status.REFUNDED))
+    assert await page(service, "", ledger_key(service)) == ["4", "3", "2", "1"]
+
+
+async def test_a_cursor_leads_through_all_pages_while_new_transactions_come(
+    service: Serving, time: Time
+) -> None:
+    key = ledger_key(service)
+    for number in range(7):
+        await service.ledger.record(fact(str(number)))
+    seen: list[object] = []
+    cursor, turns = "", 0
+    while True:
+        status, answer = await service.get(f"/v1/transactions?limit=3{cursor}", key)
+        assert status == 200
+        seen += listed(answer)
+        turns += 1
+        time.at_ms += 1
+        await service.ledger.record(fact(f"new-{turns}"))
+        following = members(answer)["nextCursor"]
+        if following is None:
+            break
+        cursor = f"&cursor={following}"
+    assert seen == ["6", "5", "4", "3", "2", "1", "0"]
+    assert turns == 3
+
+
+async def test_the_last_page_has_no_cursor_where_it_is_just_full(service: Serving) -> None:
+    for number in range(4):
+        await service.ledger.record(fact(str(number)))
+    status, answer = await service.get("/v1/transactions?limit=4", ledger_key(service))
+    assert (status, len(listed(answer))) == (200, 4)
+    assert members(answer)["nextCursor"] is None
+
+
+async def test_a_cursor_that_was_changed_or_is_of_other_filters_is_refused(
+    service: Serving,
+) -> None:
+    key = ledger_key(service)
+    for number in range(3):
+        await service.ledger.record(fact(str(number)))
+    _, answer = await service.get("/v1/transactions?limit=1", key)
+    cursor = str(members(answer)["nextCursor"])
+    assert await page(service, f"?limit=2&cursor={cursor}", key) == ["1", "0"]
+    bad = [
+        "x",
+        "é",
+        "=" * 32,
+        cursor[:-1],
+        cursor + "A",
+        cursor + "====",
+        ("B" if cursor[0] == "A" else "A") + cursor[1:],
+        cursor[:-1] + ("B" if cursor[-1] == "A" else "A"),
+        cursor[:15] + ("B" if cursor[15] == "A" else "A") + cursor[16:],
+    ]
+    for text in bad:
+        path = f"/v1/transactions?cursor={quote(text)}"
+        status, code, detail = await refusal(service, path, key)
+        assert (status, code) == (400, "bad-cursor"), text
+        assert "begin again" in detail
+    path = f"/v1/transactions?status=paid&cursor={cursor}"
+    assert (await refusal(service, path, key))[:2] == (400, "bad-cursor")
+
+
+async def test_each_filter_leaves_what_it_names(service: Serving, time: Time) -> None:
+    key = ledger_key(service)
+    await service.ledger.record(fact("1", terminal="T-1"))
+    time.at_ms += 1000
+    await service.ledger.record(fact("2", store_no=OTHER_STORE_NO, terminal="T-2"))
+    time.at_ms += 1000
+    await service.ledger.record(fact("3", store_no=None, word="closed", says=Status.CANCELLED))
+    time.at_ms += 1000
+    await service.ledger.record(fact("4", merchant_no=OTHER_MERCHANT_NO, store_no=OTHER_STORE_NO))
+    expected = {
+        f"merchantNo={MERCHANT_NO}": ["3", "2", "1"],
+        f"merchantNo={OTHER_MERCHANT_NO}": ["4"],
+        "merchantNo=1": [],
+        f"merchantNo={MERCHANT_NO}&storeNo={STORE_NO}": ["1"],
+        f"merchantNo={MERCHANT_NO}&storeNo=-": ["3"],
+        # Only one merchant has this store, so it need not be named.
+        f"storeNo={STORE_NO}": ["1"],
+        "terminal=T-2": ["2"],
+        "status=cancelled": ["3"],
+        "status=paid": ["4", "2", "1"],
+        "status=conflict": [],
+        "reference=ref-2": ["2"],
+        "reference=ref": [],
+        "since=2026-10-14T17:46:41.000Z": ["4", "3", "2"],
+        "since=2026-10-14T17:46:41.001Z": ["4", "3"],
+        "until=2026-10-14T17:46:41.000Z": ["1"],
+        "until=2026-10-14T17:46:41.001Z": ["2", "1"],
+        "since=2026-10-15T01:46:41%2B08:00&until=2026-10-14T17:46:42Z": ["2"],
+        "status=paid&terminal=T-1": ["1"],
+    }
+    for query, numbers in expected.items():
+        assert await page(service, f"?{query}", key) == numbers, query
+
+
+async def test_a_store_that_several_merchants_may_have_needs_its_merchant(
+    service: Serving,
+) -> None:
+    key = ledger_key(service)
+    for store_no in (OTHER_STORE_NO, "nobodys"):
+        path = f"/v1/transactions?storeNo={store_no}"
+        status, code, detail = await refusal(service, path, key)
+        assert (status, code) == (400, "bad-parameter")
+        assert detail.endswith(f"{MERCHANT_NO} or {OTHER_MERCHANT_NO}")
+    # A key of one merchant says which.
+    assert await page(service, f"?storeNo={OTHER_STORE_NO}", ledger_key(service, MERCHANT_NO)) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "names"),
+    [
+        ("limit=0", "bad-parameter", "limit must be at least 1"),
+        ("limit=501", "bad-parameter", "limit must be at most 500"),
+        ("limit=all", "bad-parameter", "limit must be a whole number in digits"),
+        ("limit=1&limit=2", "bad-parameter", "limit must be given once"),
+        ("status=canceled", "bad-parameter", "'cancelled'"),
+        ("since=yesterday", "bad-parameter", "since must be a time such as"),
+        ("since=x&until=y", "bad-parameter", "until must be a time such as"),
+        ("reference=", "bad-parameter", "reference must not be empty"),
+        ("merchantNo=a/b", "bad-parameter", "merchantNo must be of the characters"),
+        (
+            "status=paid&offset=3",
+            "unknown-parameter",
+            '"offset"; known here are merchantNo, storeNo',
+        ),
+        ("Limit=3&a%0Ab=1", "unknown-parameter", r'"Limit", "a\n'),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_with_what_to_do(
+    service: Serving, query: str, code: str, names: str
+) -> None:
+    status, found, detail = await refusal(service, f"/v1/transactions?{query}", service.key())
+    assert (status, found) == (400, code)
+    assert names in detail
+    assert "\n" not in detail
+
+
+async def test_routes_without_parameters_refuse_any(service: Serving) -> None:
+    for path in ("/v1/ledger?x=1", "/v1/terminals?x=1"):
+        status, code, detail = await refusal(service, path, ledger_key(service))
+        assert (status, code) == (400, "unknown-parameter")
+        assert detail == 'unknown query parameter "x"; there are none here'
+
+
+async def test_limits_are_taken_at_their_edges(service: Serving) -> None:
+    key = ledger_key(service)
+    for path in (
+        "/v1/transactions?limit=1",
+        "/v1/transactions?limit=500",
+        "/v1/entries?limit=1",
+        "/v1/entries?limit=500&after=9007199254740991",
+    ):
+        status, _ = await service.get(path, key)
+        assert status == 200, path
+    for path in ("/v1/entries?limit=501", "/v1/entries?wait=31", "/v1/entries?after=-1"):
+        assert (await refusal(service, path, key))[0] == 400, path
+
+
+async def test_a_key_sees_its_scope_and_the_rest_is_not_there(service: Serving) -> None:
+    await service.ledger.record(fact("1"))
+    await service.ledger.record(fact("2", store_no=OTHER_STORE_NO))
+    await service.ledger.record(fact("3", store_no=None))
+    await service.ledger.record(fact("4", merchant_no=OTHER_MERCHANT_NO, store_no=STORE_NO))
+    seen = {
+        service.key(): ["1"],
+        service.key(terminal="T-1"): ["1"],
+        service.key(store_no=None): ["3", "2", "1"],
+        service.key(store_no="-"): ["3"],
+        ledger_key(service): ["4", "3", "2", "1"],
+        ledger_key(service, MERCHANT_NO): ["3", "2", "1"],
+        ledger_key(service, MERCHANT_NO, OTHER_STORE_NO): ["2"],
+        service.key(Role.ADMIN, merchant_no=OTHER_MERCHANT_NO, store_no=None): ["4"],
+        service.key(Role.ADMIN, merchant_no=None, store_no=None): ["4", "3", "2", "1"],
+    }
+    for key, numbers in seen.items():
+        assert await page(service, "", key) == numbers
+        for number in ("1", "2", "3", "4"):
+            status, _ = await service.get(f"/v1/transactions/{number}", key)
+            assert status == (200 if number in numbers else 404), (numbers, number)
+
+
+async def test_a_filter_never_widens_a_scope(service: Serving) -> None:
+    await service.ledger.record(fact("1"))
+    await service.ledger.record(fact("2", store_no=OTHER_STORE_NO))
+    await service.ledger.record(fact("4", merchant_no=OTHER_MERCHANT_NO))
+    key = service.key()
+    for query in (f"storeNo={OTHER_STORE_NO}", f"merchantNo={OTHER_MERCHANT_NO}", "storeNo=-"):
+        assert await page(service, f"?{query}", key) == []
+    assert await page(service, f"?merchantNo={MERCHANT_NO}&storeNo={STORE_NO}", key) == ["1"]
+    path = f"/v1/transactions/4?merchantNo={OTHER_MERCHANT_NO}"
+    assert (await refusal(service, path, key))[:2] == (404, "no-transaction")
+
+
+async def test_one_transaction_comes_with_its_entries_and_their_deliveries(
+    service: Serving, time: Time
+) -> None:
+    for _ in range(8):
+        assert await service.notify() == (200, "success")
+        time.at_ms += 1000
+    await service.notify({"status": "refunded"})
+    key = service.key()
+    status, answer = await service.get("/v1/transactions/297553638301777927", key)
+    assert status == 200
+    story = members(answer)
+    assert (story["status"], story["stateVersion"]) == ("refunded", 2)
+    entries = story["entries"]
+    assert isinstance(entries, list)
+    assert [entry["seq"] for entry in entries] == [1, 2]
+    assert entries[0]["deliveries"] == {
+        "count": 8,
+        "first": "2026-10-14T17:46:40.000Z",
+        "last": "2026-10-14T17:46:47.000Z",
+    }
+    assert entries[1]["deliveries"]["count"] == 1
+    assert "verifySign" not in entries[0]["fields"]
+    assert entries[0]["fields"]["reference"] == "test20200101307"
+
+
+async def test_a_number_that_two_merchants_share_asks_which(service: Serving) -> None:
+    await service.ledger.record(fact("7"))
+    await service.ledger.record(fact("7", merchant_no=OTHER_MERCHANT_NO))
+    key = ledger_key(service)
+    headers = {"Authorization": f"Bearer {key}"}
+    async with service.client.get(f"{service.url}/v1/transactions/7", headers=headers) as answer:
+        problem = await answer.json(content_type=None)
+    assert (answer.status, problem["code"]) == (409, "ambiguous-number")
+    assert "?merchantNo=" in problem["detail"]
+    assert problem["merchantNos"] == [MERCHANT_NO, OTHER_MERCHANT_NO]
+    for merchant_no in problem["merchantNos"]:
+        path = f"/v1/transactions/7?merchantNo={merchant_no}"
+        status, found = await service.get(path, key)
+        assert (status, members(found)["merchantNo"]) == (200, merchant_no)
+    # Whose key sees only one of them is not asked.
+    status, found = await service.get("/v1/transactions/7", service.key())
+    assert (status, members(found)["merchantNo"]) == (200, MERCHANT_NO)
+
+
+async def test_a_number_that_is_not_there_is_404_whatever_it_looks_like(service: Serving) -> None:
+    for number in ("0", "%00", "%2F", "%F0%9F%92%B3", "'--", "9" * 500):
+        status, code, _ = await refusal(service, f"/v1/transactions/{number}", service.key())
+        assert (status, code) == (404, "no-transaction"), number
+
+
+async def test_entries_come_in_order_past_a_seq(service: Serving) -> None:
+    key = ledger_key(service)
+    for number in range(5):
+        await service.ledger.record(fact(str(number)))
+    status, answer = await service.get("/v1/entries?after=1&limit=2", key)
+    assert status == 200
+    log = members(answer)
+    assert (log["epoch"], log["head"]) == (service.ledger.epoch, 5)
+    assert listed(answer, "seq") == [2, 3]
+    _, answer = await service.get("/v1/entries?after=5", key)
+    assert (members(answer)["head"], listed(answer)) == (5, [])
+    _, answer = await service.get("/v1/entries", key)
+    assert listed(answer, "seq") == [1, 2, 3, 4, 5]
+
+
+async def test_entries_outside_of_the_scope_are_left_out(service: Serving) -> None:
+    await service.ledger.record(fact("1"))
+    await service.ledger.record(fact("2", store_no=OTHER_STORE_NO))
+    await service.ledger.record(fact("3", store_no=None))
+    await service.ledger.record(fact("4", merchant_no=OTHER_MERCHANT_NO))
+    for key, seqs in {
+        ledger_key(service, MERCHANT_NO): [1, 2, 3],
+        ledger_key(service, MERCHANT_NO, OTHER_STORE_NO): [2],
+        ledger_key(service, MERCHANT_NO, "-"): [3],
+        ledger_key(service, OTHER_MERCHANT_NO): [4],
+    }.items():
+        _, answer = await service.get("/v1/entries", key)
+        assert listed(answer, "seq") == seqs
+        assert members(answer)["head"] == 4
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_lines"),
+    [
+        ("application/x-ndjson", True),
+        ("Application/X-NDJSON; charset=utf-8", True),
+        ("application/json, application/x-ndjson", True),
+        ("application/json;q=0.5, application/x-ndjson;q=0.9", True),
+        ("application/json, application/x-ndjson;q=0.5", False),
+        ("application/x-ndjson;q=0", False),
+        ("application/x-ndjson;q=much", False),
+        ("application/json", False),
+        ("*/*", False),
+        ("text/html", False),
+        ("", False),
+    ],
+)
+async def test_entries_are_one_a_line_where_that_is_wanted(
+    service: Serving, accept: str, is_lines: bool
+) -> None:
+    await service.ledger.record(fact("1"))
+    await service.ledger.record(fact("2"))
+    headers = {"Authorization": f"Bearer {ledger_key(service)}", "Accept": accept}
+    async with service.client.get(f"{service.url}/v1/entries", headers=headers) as answer:
+        body = await answer.read()
+    assert answer.status == 200
+    if not is_lines:
+        assert answer.content_type == "application/json"
+        assert len(orjson.loads(body)["data"]) == 2
+        return
+    assert answer.content_type == "application/x-ndjson"
+    assert body.endswith(b"\n")
+    assert [orjson.loads(line)["seq"] for line in body.splitlines()] == [1, 2]
+    assert answer.headers[EPOCH_HEADER] == service.ledger.epoch
+    assert answer.headers[HEAD_HEADER] == "2"
+
+
+async def test_who_waits_is_told_of_the_next_entry_at_once(service: Serving) -> None:
+    key = ledger_key(service)
+    await service.ledger.record(fact("1"))
+    waiting = asyncio.create_task(service.get("/v1/entries?after=1&wait=30", key))
+    async with asyncio.timeout(5):
+        # Another answer comes only after the waiting request has been taken up.
+        await service.get("/v1/ledger", key)
+        assert not waiting.done()
+        await service.ledger.record(fact("2"))
+        status, answer = await waiting
+    assert status == 200
+    assert (listed(answer, "seq"), members(answer)["head"]) == ([2], 2)
+
+
+async def test_who_waits_is_told_of_an_entry_that_tells_tills_nothing(service: Serving) -> None:
+    key = ledger_key(service)
+    waiting = asyncio.create_task(service.get("/v1/entries?wait=30", key))
+    async with asyncio.timeout(5):
+        await service.get("/v1/ledger", key)
+        await service.ledger.record(Fact(kind=Kind.NOTIFICATION, merchant_no=MERCHANT_NO))
+        status, answer = await waiting
+    assert (status, listed(answer, "kind")) == (200, ["notification"])
+
+
+async def test_a_wait_that_ends_in_vain_is_an_empty_page(service: Serving) -> None:
+    before = asyncio.get_running_loop().time()
+    status, answer = await service.get("/v1/entries?wait=1", ledger_key(service))
+    assert (status, listed(answer)) == (200, [])
+    assert asyncio.get_running_loop().time() - before >= 1
+
+
+async def test_a_stop_ends_every_wait(tmp_path: Path) -> None:
+    async with aiohttp.ClientSession() as client:
+        async with serving(tmp_path / "ledger.db") as service:
+            key = ledger_key(service)
+            headers = {"Authorization": f"Bearer {key}"}
+            url = f"{service.url}/v1/entries?wait=30"
+            asking = asyncio.create_task(_read(client, url, headers))
+            await service.get("/v1/ledger", key)
+            began = asyncio.get_running_loop().time()
+        assert (await asking)["data"] == []
+    assert asyncio.get_running_loop().time() - began < 5
+
+
+async def _read(
+    client: aiohttp.ClientSession, url: str, headers: dict[str, str]
+) -> dict[str, object]:
+    async with client.get(url, headers=headers) as answer:
+        return members(await answer.json())
+
+
+async def test_the_head_is_that_of_the_newest_entry(service: Serving) -> None:
+    await service.notify()
+    await service.notify()
+    await service.notify({"transactionNo": "2"})
+    key = ledger_key(service)
+    status, answer = await service.get("/v1/ledger", key)
+    _, log = await service.get("/v1/entries", key)
+    assert status == 200
+    assert answer == {
+        "epoch": service.ledger.epoch,
+        "seq": 2,
+        "hash": listed(log, "hash")[-1],
+        "counts": {"entries": 2, "transactions": 2, "events": 2, "deliveries": 3, "repeats": 1},
+    }
+
+
+async def test_the_log_is_for_ledger_and_admin_keys(service: Serving) -> None:
+    for path in ("/v1/entries", "/v1/ledger", "/v1/terminals"):
+        status, code, detail = await refusal(service, path, service.key())
+        assert (status, code) == (403, "wrong-role")
+        assert "ledger or admin" in detail
+        for role in (Role.LEDGER, Role.ADMIN):
+            status, _ = await service.get(path, service.key(role))
+            assert status == 200
+
+
+async def test_without_a_good_key_nothing_is_told(service: Serving) -> None:
+    made, revoked = service.keyed()
+    service.revoke(made)
+    paths = ("/v1/transactions", "/v1/transactions/1", "/v1/entries", "/v1/ledger", "/v1/terminals")
+    for path in paths:
+        for key in (None, "lk_no_such", revoked):
+            status, code, _ = await refusal(service, path, key)
+            assert (status, code) == (401, "unauthorized")
+    async with service.client.get(f"{service.url}/v1/ledger") as answer:
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_terminals_tell_who_is_online_and_how_far_each_has_come(
+    service: Serving,
+) -> None:
+    for number in ("1", "2", "3"):
+        await service.ledger.record(fact(number, word="closed", says=Status.CANCELLED))
+    name = f"{STREAM}/T-42"
+    await service.ledger.ack(terminal=name, stream=STREAM, offset=1)
+    await service.ledger.ack(terminal="key:abc", stream=STREAM, offset=2)
+    await service.ledger.ack(terminal="key:x", stream=f"{OTHER_MERCHANT_NO}/900001", offset=0)
+    key = ledger_key(service, MERCHANT_NO)
+    status, answer = await service.get("/v1/terminals", key)
+    assert status == 200
+    found = members(answer)
+    assert found["data"] == [
+        {
+            "name": name,
+            "merchantNo": MERCHANT_NO,
+            "storeNo": STORE_NO,
+            "terminal": "T-42",
+            "stream": STREAM,
+            "online": False,
+            "lastSeenAt": "2026-10-14T17:46:40.000Z",
+            "ackedOffset": 1,
+            "ackedAt": "2026-10-14T17:46:40.000Z",
+            "head": 3,
+            "lag": 2,
+            "unacknowledgedCancellations": 1,
+        },
+        {
+            "name": "key:abc",
+            "merchantNo": None,
+            "storeNo": None,
+            "terminal": None,
+            "stream": STREAM,
+            "online": False,
+            "lastSeenAt": "2026-10-14T17:46:40.000Z",
+            "ackedOffset": 2,
+            "ackedAt": "2026-10-14T17:46:40.000Z",
+            "head": 3,
+            "lag": 1,
+            "unacknowledgedCancellations": 1,
+        },
+    ]
+    assert found["unacknowledged"] == [
+        {
+            "stream": STREAM,
+            "offset": 3,
+            "transactionNo": "3",
+            "recordedAt": "2026-10-14T17:46:40.000Z",
+            "late": True,
+        }
+    ]
+    _, other = await service.get("/v1/terminals", ledger_key(service, OTHER_MERCHANT_NO))
+    assert listed(other, "name") == ["key:x"]
+    assert members(other)["unacknowledged"] == []
+    _, other = await service.get("/v1/terminals", ledger_key(service, MERCHANT_NO, OTHER_STORE_NO))
+    assert (listed(other), members(other)["unacknowledged"]) == ([], [])
+    _, every = await service.get("/v1/terminals", ledger_key(service))
+    assert listed(every, "name") == [name, "key:abc", "key:x"]
+
+
+async def test_who_is_connected_is_online_until_it_goes(service: Serving) -> None:
+    admin = service.key(Role.ADMIN, merchant_no=None, store_no=None)
+    till = {"Authorization": f"Bearer {service.key(terminal='T-42')}"}
+    board = {"Authorization": f"Bearer {admin}"}
+    url = f"{service.url}/v1/pos/stream"
+    async with (
+        service.client.ws_connect(url, headers=till) as first,
+        service.client.ws_connect(url, headers=board) as second,
+    ):
+        for ws in (first, second):
+            await ws.send_json({"type": "connect"})
+            while (await ws.receive_json())["type"] != "ready":
+                pass
+        _, answer = await service.get("/v1/terminals", admin)
+        data = members(answer)["data"]
+        assert isinstance(data, list)
+        assert [(row["terminal"], row["stream"], row["online"]) for row in data] == [
+            ("T-42", STREAM, True),
+            (None, None, True),
+        ]
+        assert data[1]["name"].startswith("key:")
+        assert data[1]["lag"] is None
+        # A key of one merchant does not see who else is connected.
+        _, scoped = await service.get("/v1/terminals", ledger_key(service, MERCHANT_NO))
+        assert listed(scoped, "terminal") == ["T-42"]
+    async with asyncio.timeout(5):
+        while True:
+            _, answer = await service.get("/v1/terminals", admin)
+            if listed(answer, "online") == [False]:
+                break
+    assert listed(answer, "terminal") == ["T-42"]
+
+
+async def test_answers_may_not_be_read_by_their_address_alone(service: Serving) -> None:
+    await service.ledger.record(fact("1"))
+    async with service.client.get(f"{service.url}/v1/transactions?key={service.key()}") as answer:
+        assert answer.status == 401

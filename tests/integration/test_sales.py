@@ -1,0 +1,451 @@
+"""The routes behind the buttons of a till, over HTTP, with the sandbox as Pockyt."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from listener.keys import Role
+from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE
+from listener.sandbox.servers import Sandbox, SandboxSettings
+from tests.service import OTHER_STORE_NO, STORE_NO
+from tests.shop import Shop, Told, admin, beside, open_shop, order
+
+SALES = "/v1/transactions"
+LOST = (502, "outcome-unknown")
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+def _code(told: Told) -> tuple[int, object]:
+    return told.status, told.body.get("code")
+
+
+async def test_a_sale_is_started_at_pockyt_and_bound_to_its_number(shop: Shop) -> None:
+    told = await shop.post(SALES, order(reference="R-bound"))
+    assert told.status == 201
+    sale = shop.sandbox.book.get(told.number)
+    assert sale is not None
+    assert sale.order.reference == "R-bound"
+    expected = {
+        "reference": "R-bound",
+        "amount": "13.00",
+        "currency": "USD",
+        "storeNo": STORE_NO,
+        "terminal": "T-42",
+        "status": "created",
+        "qrcodeUrl": None,
+        "deepLink": None,
+    }
+    assert expected.items() <= told.body.items()
+    assert await shop.kinds(told.number) == ["sale", "answer"]
+
+
+async def test_a_sale_with_a_vendor_has_a_code_and_names_our_notify_url(shop: Shop) -> None:
+    told = await shop.start(vendor="alipay")
+    assert str(told.body["qrcodeUrl"]).endswith(told.number)
+    assert str(told.body["deepLink"]).endswith(told.number)
+    assert told.body["status"] == "created"
+    sale = shop.sandbox.book.get(told.number)
+    assert sale is not None
+    assert sale.order.ipn_url == f"{shop.serving.url}/notify/200043/{STORE_NO}"
+
+
+async def test_a_vendor_needs_a_public_url(tmp_path: Path) -> None:
+    async with open_shop(tmp_path / "ledger.db", public_url=None) as shop:
+        told = await shop.post(SALES, order(vendor="alipay"))
+        assert _code(told) == (422, "no-public-url")
+        assert (await shop.post(SALES, order())).status == 201
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"amount": 13}, (422, "bad-member")),
+        ({"amount": "13.001"}, (422, "bad-member")),
+        ({"amount": "0.00"}, (422, "bad-member")),
+        ({"amount": "-1"}, (422, "bad-member")),
+        ({"currency": "usd"}, (422, "bad-member")),
+        ({"reference": "a&b"}, (422, "bad-member")),
+        ({"reference": ""}, (422, "bad-member")),
+        ({"reference": "x" * 65}, (422, "bad-member")),
+        ({"refrence": "misspelt"}, (422, "bad-member")),
+        ({"storeNo": "999"}, (403, "wrong-store")),
+        ({"terminal": "T-43"}, (403, "wrong-terminal")),
+        ({"vendor": "no_such_wallet"}, (422, "pockyt-refused")),
+    ],
+)
+async def test_what_cannot_be_sold_is_refused_in_words(
+    shop: Shop, changes: dict[str, object], expected: tuple[int, str]
+) -> None:
+    told = await shop.post(SALES, order(**changes))
+    assert _code(told) == expected
+    assert told.headers["Content-Type"] == "application/problem+json"
+    assert len(shop.sandbox.book) == 0
+
+
+async def test_the_terminal_is_the_keys_where_it_is_left_out(shop: Shop) -> None:
+    assert (await shop.start(terminal=None)).body["terminal"] == "T-42"
+    told = await shop.post(SALES, order(terminal=None), key=shop.serving.key())
+    assert _code(told) == (422, "bad-member")
+
+
+async def test_a_wrong_member_is_named_and_its_value_is_not_repeated(shop: Shop) -> None:
+    told = await shop.post(SALES, order(amount="13.001", currency=7))
+    assert told.body["errors"] == [
+        {"member": "amount", "detail": told.body["errors"][0]["detail"]},  # type: ignore[index]
+        {"member": "currency", "detail": "must be text"},
+    ]
+    assert "13.001" not in str(told.body)
+
+
+@pytest.mark.parametrize("raw", [b"{", b"\xff", b"[]", b'"text"', b"nul"])
+async def test_a_body_that_is_no_json_object_is_refused(shop: Shop, raw: bytes) -> None:
+    told = await shop.post(SALES, raw=raw)
+    assert told.status in (400, 422)
+    assert told.body["code"] in ("bad-body", "bad-member")
+
+
+async def test_a_body_past_the_limit_is_refused(shop: Shop) -> None:
+    told = await shop.post(SALES, raw=b" " * 70_000)
+    assert _code(told) == (413, "too-large")
+
+
+async def test_a_store_that_is_not_configured_is_refused(shop: Shop) -> None:
+    key = shop.serving.key(store_no=None)
+    told = await shop.post(SALES, order(storeNo="999"), key=key)
+    assert _code(told) == (422, "unknown-store")
+    assert (await shop.post(SALES, order(storeNo=OTHER_STORE_NO), key=key)).status == 201
+
+
+async def test_a_key_of_a_merchant_that_is_gone_cannot_sell(shop: Shop) -> None:
+    key = shop.serving.key(merchant_no="999999", store_no=None)
+    assert _code(await shop.post(SALES, order(), key=key)) == (422, "unknown-merchant")
+
+
+async def test_only_a_till_sells_and_only_an_admin_decides(shop: Shop) -> None:
+    started = await shop.start()
+    path = f"{SALES}/{started.number}"
+    boss = admin(shop)
+    for action in ("", "/pay", "/cancel"):
+        told = await shop.post(path + action if action else SALES, {}, key=boss)
+        assert _code(told) == (403, "wrong-role"), action
+    for action in ("/ask", "/decide"):
+        assert _code(await shop.post(path + action, {})) == (403, "wrong-role")
+
+
+async def test_a_till_of_another_store_finds_nothing(shop: Shop) -> None:
+    started = await shop.start()
+    other = shop.serving.key(store_no=OTHER_STORE_NO)
+    for action, body in (("pay", {"paymentBarcode": "1"}), ("cancel", {})):
+        told = await shop.post(f"{SALES}/{started.number}/{action}", body, key=other)
+        assert _code(told) == (404, "no-transaction")
+    assert await shop.kinds(started.number) == ["sale", "answer"]
+
+
+async def test_a_reference_is_used_once(shop: Shop) -> None:
+    first = await shop.start(reference="R-once")
+    told = await shop.post(SALES, order(reference="R-once"))
+    assert _code(told) == (409, "reference-taken")
+    assert told.body["transactionNo"] == first.number
+
+
+async def test_the_same_idempotency_key_starts_one_sale_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    path, body = tmp_path / "ledger.db", order()
+    async with Sandbox.start(SandboxSettings()) as pockyt:
+        async with beside(pockyt, path) as served:
+            key = served.key(terminal="T-42")
+            shop = Shop(sandbox=pockyt, serving=served, key=key)
+            first = await shop.post(SALES, body, idempotency_key="press-1")
+            again = await shop.post(SALES, body, idempotency_key="press-1")
+        async with beside(pockyt, path) as served:
+            shop = Shop(sandbox=pockyt, serving=served, key=key)
+            later = await shop.post(SALES, body, idempotency_key="press-1")
+            other = await shop.post(SALES, order(), idempotency_key="press-1")
+    assert first.status == 201
+    assert again.status == later.status == 201
+    assert first.body == again.body == later.body
+    assert "Idempotent-Replayed" not in first.headers
+    assert later.headers["Idempotent-Replayed"] == "true"
+    assert _code(other) == (422, "idempotency-key-reused")
+    assert len(pockyt.book) == 1
+
+
+async def test_an_idempotency_key_belongs_to_the_key_that_used_it(shop: Shop) -> None:
+    other = shop.serving.key()
+    one = await shop.post(SALES, order(), idempotency_key="press-1")
+    two = await shop.post(SALES, order(), idempotency_key="press-1", key=other)
+    assert one.status == two.status == 201
+    assert one.number != two.number
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "a b"])
+async def test_an_unusable_idempotency_key_is_refused(shop: Shop, name: str) -> None:
+    told = await shop.post(SALES, order(), idempotency_key=name)
+    assert _code(told) == (400, "bad-idempotency-key")
+
+
+async def test_a_refusal_is_remembered_as_well(shop: Shop) -> None:
+    body = order(vendor="no_such_wallet")
+    first = await shop.post(SALES, body, idempotency_key="press-1")
+    again = await shop.post(SALES, body, idempotency_key="press-1")
+    assert _code(first) == (422, "pockyt-refused")
+    assert first.body["retCode"] == "000023"
+    assert again.body == first.body
+    assert again.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_request_that_is_under_way_is_not_done_twice(shop: Shop) -> None:
+    shop.plan("sale-timeout@1")
+    body = order()
+    first = asyncio.create_task(shop.post(SALES, body, idempotency_key="press-1"))
+    while len(shop.sandbox.book) == 0:
+        await asyncio.sleep(0.01)
+    second = await shop.post(SALES, body, idempotency_key="press-1")
+    assert _code(second) == (409, "under-way")
+    assert second.headers["Retry-After"] == "1"
+    # The answer was lost; the sale is found by its reference.
+    assert (await first).status == 201
+    assert len(shop.sandbox.book) == 1
+
+
+async def test_a_sale_whose_outcome_is_unknown_is_taken_up_by_the_same_request(shop: Shop) -> None:
+    shop.plan("sale-5xx", "query-5xx")
+    body = order()
+    lost = await shop.post(SALES, body, idempotency_key="press-1")
+    assert _code(lost) == LOST
+    assert len(shop.sandbox.book) == 1
+    assert _code(await shop.post(SALES, body, idempotency_key="press-1")) == LOST
+    shop.plan()
+    found = await shop.post(SALES, body, idempotency_key="press-1")
+    assert found.status == 201
+    assert found.body["status"] == "created"
+    assert len(shop.sandbox.book) == 1
+
+
+async def test_a_sale_that_pockyt_never_heard_of_is_started_by_the_same_request(shop: Shop) -> None:
+    shop.plan("sale-5xx-unheard")
+    body = order()
+    # Pockyt knows nothing of it, but may yet hear of it: nobody can tell.
+    assert _code(await shop.post(SALES, body)) == LOST
+    shop.plan()
+    assert (await shop.post(SALES, body)).status == 201
+    assert len(shop.sandbox.book) == 1
+
+
+async def test_an_answered_start_that_was_not_remembered_is_told_again_with_its_code(
+    shop: Shop,
+) -> None:
+    body = order(vendor="alipay")
+    first = await shop.post(SALES, body)
+    # The claim of a listener that was killed before it could keep its answer.
+    keys, text = shop.serving.keyed(terminal="T-42")
+    digest = hashlib.sha256(f"POST {SALES}\n".encode() + orjson.dumps(body)).hexdigest()
+    await shop.serving.ledger.remember(key_id=keys.id, idempotency_key="left", request=digest)
+    again = await shop.post(SALES, body, key=text, idempotency_key="left")
+    assert again.status == 201
+    assert again.body == first.body
+
+
+async def test_an_unreachable_pockyt_is_told_and_the_sale_can_be_tried_again(
+    tmp_path: Path,
+) -> None:
+    dead = {"url": "http://127.0.0.1:9", "timeout_seconds": 1.0}
+    path, body = tmp_path / "ledger.db", order()
+    async with Sandbox.start(SandboxSettings()) as pockyt:
+        async with beside(pockyt, path, pockyt=dead) as served:
+            key = served.key(terminal="T-42")
+            told = await Shop(sandbox=pockyt, serving=served, key=key).post(SALES, body)
+            assert _code(told) == (502, "pockyt-unavailable")
+        async with beside(pockyt, path) as served:
+            again = await Shop(sandbox=pockyt, serving=served, key=key).post(SALES, body)
+            assert again.status == 201
+
+
+async def test_a_customers_code_pays(shop: Shop) -> None:
+    started = await shop.start()
+    path = f"{SALES}/{started.number}/pay"
+    told = await shop.post(path, {"paymentBarcode": "284957205723"})
+    assert told.status == 200
+    assert told.body["status"] == "paid"
+    again = await shop.post(path, {"paymentBarcode": "284957205723"})
+    assert _code(again) == (409, "already-paid")
+    assert again.body["transactionStatus"] == "paid"
+    # The customer's code is nobody's business.
+    assert "284957205723" not in str(await shop.detail(started.number))
+
+
+async def test_a_code_that_the_wallet_leaves_open_or_refuses_is_told(shop: Shop) -> None:
+    started = await shop.start()
+    path = f"{SALES}/{started.number}/pay"
+    told = await shop.post(path, {"paymentBarcode": PENDING_BARCODE, "vendor": "alipay"})
+    assert told.status == 202
+    assert told.body["status"] == "pending"
+    told = await shop.post(path, {"paymentBarcode": FAILING_BARCODE})
+    assert told.status == 200
+    assert told.body["status"] == "failed"
+    assert _code(await shop.post(path, {"paymentBarcode": "1"})) == (409, "not-open")
+
+
+async def test_a_payment_whose_answer_is_lost_is_found_by_asking(shop: Shop) -> None:
+    started = await shop.start()
+    shop.plan("pay-5xx")
+    told = await shop.post(f"{SALES}/{started.number}/pay", {"paymentBarcode": "284957205723"})
+    assert told.status == 200
+    assert told.body["status"] == "paid"
+
+
+async def test_a_payment_that_pockyt_did_not_hear_of_is_open(shop: Shop) -> None:
+    started = await shop.start()
+    shop.plan("pay-5xx-unheard")
+    told = await shop.post(f"{SALES}/{started.number}/pay", {"paymentBarcode": "284957205723"})
+    assert told.status == 202
+    assert told.body["status"] == "created"
+
+
+async def test_a_payment_that_pockyt_refuses_is_told_with_its_words(shop: Shop) -> None:
+    started = await shop.start()
+    # Closed at Pockyt behind our back, and nobody was told.
+    shop.plan("notification-lost")
+    sale = shop.sandbox.book.get(started.number)
+    assert sale is not None
+    shop.sandbox.book.cancel(sale)
+    told = await shop.post(f"{SALES}/{started.number}/pay", {"paymentBarcode": "284957205723"})
+    assert _code(told) == (422, "pockyt-refused")
+    assert told.body["retCode"] == "000040"
+    assert (await shop.detail(started.number))["status"] == "cancelled"
+
+
+async def test_a_sale_that_is_being_cancelled_cannot_be_paid_here(shop: Shop) -> None:
+    started = await shop.start()
+    shop.plan("query-5xx")
+    cancelled = await shop.post(f"{SALES}/{started.number}/cancel")
+    assert cancelled.status == 202
+    told = await shop.post(f"{SALES}/{started.number}/pay", {"paymentBarcode": "1"})
+    assert _code(told) == (409, "being-cancelled")
+
+
+async def test_a_cancel_is_settled_while_the_cashier_waits(shop: Shop) -> None:
+    started = await shop.start()
+    told = await shop.post(f"{SALES}/{started.number}/cancel", {})
+    assert told.status == 200
+    assert told.body["status"] == "cancelled"
+    cancel = told.body["cancel"]
+    assert isinstance(cancel, dict)
+    assert cancel["state"] == "confirmed"
+    kinds = await shop.kinds(started.number)
+    # Asked before and after; the notification may come in between.
+    assert kinds[:5] == ["sale", "answer", "cancel_request", "query", "answer"]
+    assert kinds.count("query") == 2
+
+
+async def test_a_cancel_of_what_is_paid_is_refused_and_nothing_is_refunded(shop: Shop) -> None:
+    started = await shop.start(vendor="alipay")
+    shop.sandbox.pay(started.number)
+    told = await shop.post(f"{SALES}/{started.number}/cancel", {})
+    assert _code(told) == (409, "already-paid")
+    transaction = told.body["transaction"]
+    assert isinstance(transaction, dict)
+    assert transaction["status"] == "paid"
+    assert transaction["cancel"]["state"] == "refused"
+    sale = shop.sandbox.book.get(started.number)
+    assert sale is not None
+    assert shop.sandbox.book.truth(sale) == "paid"
+
+
+async def test_money_goes_back_only_for_a_key_that_may_refund(shop: Shop) -> None:
+    started = await shop.start(vendor="alipay")
+    shop.sandbox.pay(started.number)
+    path, body = f"{SALES}/{started.number}/cancel", {"refundIfPaid": True}
+    assert _code(await shop.post(path, body)) == (403, "may-not-refund")
+    told = await shop.post(path, body, key=shop.serving.key(may_refund=True))
+    assert told.status == 200
+    assert told.body["status"] == "refunded"
+    cancel = told.body["cancel"]
+    assert isinstance(cancel, dict)
+    assert cancel["state"] == "refunded"
+
+
+async def test_a_cancel_that_pockyt_does_not_answer_is_chased_until_it_is(shop: Shop) -> None:
+    started = await shop.start()
+    shop.plan("query-5xx")
+    told = await shop.post(f"{SALES}/{started.number}/cancel", idempotency_key="press-1")
+    assert told.status == 202
+    assert told.body["status"] == "created"
+    shop.plan()
+    async with asyncio.timeout(10):
+        while (await shop.detail(started.number))["status"] != "cancelled":
+            await asyncio.sleep(0.05)
+    again = await shop.post(f"{SALES}/{started.number}/cancel", idempotency_key="press-1")
+    assert again.status == 202
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert (await shop.post(f"{SALES}/{started.number}/cancel")).status == 200
+
+
+async def test_an_admin_asks_pockyt_now(shop: Shop) -> None:
+    started = await shop.start(vendor="alipay")
+    shop.plan("notification-lost")
+    shop.sandbox.pay(started.number)
+    told = await shop.post(f"{SALES}/{started.number}/ask", key=admin(shop))
+    assert told.status == 200
+    assert told.body["status"] == "paid"
+    shop.plan("query-html")
+    told = await shop.post(f"{SALES}/{started.number}/ask", key=admin(shop))
+    assert _code(told) == (502, "pockyt-unavailable")
+
+
+async def test_an_admin_asks_about_what_pockyt_does_not_know(shop: Shop) -> None:
+    await shop.serving.notify()
+    number = "297553638301777927"
+    told = await shop.post(f"{SALES}/{number}/ask", key=admin(shop))
+    assert _code(told) == (422, "pockyt-refused")
+    assert told.body["retCode"] == "000021"
+
+
+async def test_an_operator_decides_with_a_name_and_a_reason(shop: Shop) -> None:
+    started = await shop.start()
+    path, boss = f"{SALES}/{started.number}/decide", admin(shop)
+    body = {"status": "paid", "name": "Kim Lee", "reason": "The bank shows it."}
+    told = await shop.post(path, body, key=boss)
+    assert told.status == 200
+    assert told.body["status"] == "paid"
+    entries = (await shop.detail(started.number))["entries"]
+    assert isinstance(entries, list)
+    assert entries[-1]["kind"] == "decision"
+    assert entries[-1]["fields"] == {"name": "Kim Lee", "reason": "The bank shows it."}
+    for wrong in ({"status": "pending"}, {"name": " "}, {"reason": ""}):
+        assert _code(await shop.post(path, body | wrong, key=boss)) == (422, "bad-member")
+
+
+async def test_a_number_that_two_merchants_share_needs_the_merchant(tmp_path: Path) -> None:
+    table = {
+        "200043": {"tokens": ["5cbfb079f15b150122261c8537086d77a"], "stores": [STORE_NO]},
+        "200044": {"tokens": ["5cbfb079f15b150122261c8537086d77a"]},
+    }
+    async with open_shop(tmp_path / "ledger.db", merchants=table) as shop:
+        await shop.serving.notify()
+        await shop.serving.notify(path="/notify/200044")
+        boss, path = admin(shop), f"{SALES}/297553638301777927/decide"
+        body = {"status": "paid", "name": "Kim Lee", "reason": "Seen."}
+        told = await shop.post(path, body, key=boss)
+        assert _code(told) == (409, "ambiguous-number")
+        assert told.body["merchantNos"] == ["200043", "200044"]
+        told = await shop.post(f"{path}?merchantNo=200044", body, key=boss)
+        assert told.status == 200
+        assert told.body["merchantNo"] == "200044"
+
+
+async def test_unknown_query_parameters_are_refused(shop: Shop) -> None:
+    assert _code(await shop.post(f"{SALES}?dry=1", order())) == (400, "unknown-parameter")
+    key = shop.serving.key(Role.POS)
+    told = await shop.post(f"{SALES}/1/cancel?force=1", {}, key=key)
+    assert _code(told) == (400, "unknown-parameter")

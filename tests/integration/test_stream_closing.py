@@ -1,0 +1,497 @@
+"""Every way in which a connection of pos.v1 ends, and every limit at its edge."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Opcode
+
+from listener.keys import Role
+from listener.pos.frames import FRAME_BYTES_MAX, STREAMS_MAX
+from listener.storage import connection as storage_connection
+from listener.web import sessions as sessions_module
+from listener.web import stream as stream_module
+from listener.web.context import HUB, METRICS, SESSIONS
+from listener.web.sessions import Timing
+from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.tills import DEADLINE_SECONDS, BareTill, till
+
+OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
+QUICK = Timing(
+    connect_seconds=0.3,
+    tick_seconds=0.02,
+    close_seconds=0.3,
+    dead_seconds=0.4,
+    drain_seconds=1.0,
+)
+# Patient, so that only what is meant to end a connection does.
+PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3)
+
+
+@pytest.fixture(name="service")
+async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(tmp_path / "ledger.db", timing=PATIENT) as running:
+        yield running
+
+
+STALLING = Timing(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=0.6)
+
+
+@pytest.fixture(name="stalling")
+async def _stalling(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(tmp_path / "ledger.db", timing=STALLING) as running:
+        yield running
+
+
+@pytest.fixture(name="quick")
+async def _quick(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(tmp_path / "ledger.db", timing=QUICK) as running:
+        yield running
+
+
+def padded(size: int) -> str:
+    """Write a connect frame of so many bytes."""
+    frame = json.dumps({"type": "connect", "pad": ""})
+    return frame.replace('"pad": ""', f'"pad": "{"x" * (size - len(frame))}"')
+
+
+async def gone(service: Serving) -> None:
+    """Wait until nothing of any till is left."""
+    app = service.service.app
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while app[SESSIONS].count or app[HUB].followers:
+            await asyncio.sleep(0.005)
+
+
+async def code_after(service: Serving, text: str | bytes) -> int | None:
+    """Send a frame right after the ready; return the code of the close."""
+    async with till(service.url, service.key()) as one:
+        await one.join()
+        await one.ws.send(text)
+        return await one.code()
+
+
+# Frames.
+
+
+async def test_a_frame_of_exactly_the_limit_is_taken(service: Serving) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.hear("hello")
+        await one.ws.send(padded(FRAME_BYTES_MAX))
+        await one.hear("ready")
+
+
+@pytest.mark.parametrize("size", [FRAME_BYTES_MAX + 1, 1024 * 1024])
+async def test_a_frame_past_the_limit_is_too_big(service: Serving, size: int) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.join()
+        with suppress(ConnectionClosed):
+            await one.ws.send(padded(size))
+        assert await one.code() == 1009
+    await gone(service)
+    assert b'listener_pos_closes_total{code="1009"} 1.0' in service.service.app[METRICS].text()
+
+
+async def test_a_frame_in_pieces_past_the_limit_is_too_big(service: Serving) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.join()
+        await one.ws.send([padded(FRAME_BYTES_MAX), " "])
+        assert await one.code() == 1009
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no json",
+        "[]",
+        "{}",
+        '{"type":7}',
+        '{"type":"ack"}',
+        '{"type":"ack","stream":"200043/303660","offset":-1}',
+        '{"type":"ack","stream":"200043/303660","offset":1.5}',
+        '{"type":"ack","stream":"200043/303660","offset":"1"}',
+        '{"type":"ack","stream":"no stream","offset":1}',
+        '{"type":"pong"}',
+        b'{"type":"pong","t":1}',
+    ],
+)
+async def test_a_malformed_frame_closes_with_4002(service: Serving, text: str | bytes) -> None:
+    assert await code_after(service, text) == 4002
+
+
+@pytest.mark.parametrize("count", [STREAMS_MAX, STREAMS_MAX + 1])
+async def test_a_connect_names_at_most_64_streams(service: Serving, count: int) -> None:
+    async with till(service.url, service.key(store_no=None)) as one:
+        await one.hear("hello")
+        names = [f"{MERCHANT_NO}/{number}" for number in range(count)]
+        await one.say(type="connect", streams=[{"stream": name} for name in names])
+        if count > STREAMS_MAX:
+            assert await one.code() == 4002
+            return
+        assert len((await one.hear("ready"))["streams"]) == count
+    await gone(service)
+
+
+async def test_a_stream_is_named_once(service: Serving) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.hear("hello")
+        await one.say(type="connect", streams=[{"stream": STREAM}, {"stream": STREAM}])
+        assert await one.code() == 4002
+
+
+async def test_more_frames_than_a_till_may_send_close_with_4101(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "FRAMES_AT_ONCE_MAX", 10)
+    monkeypatch.setattr(stream_module, "FRAMES_PER_SECOND", 0)
+    async with till(service.url, service.key()) as one:
+        await one.join()
+        # The connect was the first of ten; unknown ones and the websocket's own count as well.
+        for _ in range(7):
+            await one.say(type="dance")
+        await (await one.ws.ping())
+        await one.nothing_more()
+        await one.say(type="dance")
+        assert await one.code() == 4101
+
+
+async def test_frames_are_earned_back_with_time(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "FRAMES_AT_ONCE_MAX", 3)
+    monkeypatch.setattr(stream_module, "FRAMES_PER_SECOND", 100)
+    async with till(service.url, service.key()) as one:
+        await one.join()
+        for _ in range(20):
+            await one.nothing_more()
+            await asyncio.sleep(0.02)
+
+
+# Keys and scopes.
+
+
+async def test_a_bad_key_closes_with_4001_wherever_it_is(service: Serving) -> None:
+    good = service.key()
+    for wrong in ("nonsense", good[:-1], f"{good}x", "lk__", "lk_ü_ü"):
+        if wrong.isascii():
+            async with till(service.url, wrong) as one:
+                await one.hear("hello")
+                assert await one.code() == 4001
+        async with till(service.url) as one:
+            await one.hear("hello")
+            await one.say(type="connect", key=wrong)
+            assert await one.code() == 4001
+
+
+async def test_a_revoked_key_does_not_come_in(service: Serving) -> None:
+    key, text = service.keyed()
+    service.revoke(key)
+    async with till(service.url, text) as one:
+        assert await one.code() == 4001
+
+
+async def test_no_connect_in_time_closes_with_4003_with_a_key_too(quick: Serving) -> None:
+    for key in (None, quick.key()):
+        async with till(quick.url, key) as one:
+            await one.hear("hello")
+            assert await one.code() == 4003
+
+
+async def test_no_key_at_all_closes_with_4003(service: Serving) -> None:
+    async with till(service.url, headers={"Authorization": "Basic eDp5"}) as one:
+        await one.hear("hello")
+        await one.say(type="connect")
+        assert await one.code() == 4003
+
+
+async def test_a_stream_outside_of_the_scope_closes_with_4004(service: Serving) -> None:
+    pos, merchant = service.key(), service.key(store_no=None)
+    for text, name in (
+        (pos, OTHER_STREAM),
+        (pos, f"{MERCHANT_NO}/-"),
+        (pos, "*"),
+        (merchant, "200044/303660"),
+        (merchant, "*"),
+    ):
+        async with till(service.url, text) as one:
+            await one.hear("hello")
+            await one.say(type="connect", streams=[{"stream": STREAM}, {"stream": name}])
+            assert await one.code() == 4004
+
+
+async def test_a_ledger_key_may_follow_nothing(service: Serving) -> None:
+    async with till(service.url, service.key(Role.LEDGER)) as one:
+        await one.hear("hello")
+        await one.say(type="connect")
+        assert await one.code() == 4004
+
+
+async def test_a_newer_connection_of_a_terminal_replaces_the_older(service: Serving) -> None:
+    text = service.key(terminal="T-42")
+    async with till(service.url, text) as old, till(service.url, text) as new:
+        await old.join()
+        await new.join()
+        assert await old.code() == 4009
+        await service.notify()
+        assert await new.offsets(1) == [1]
+        # That the older one is gone must not make the newer one forgotten.
+        async with till(service.url, text) as newest:
+            await newest.join()
+            assert await new.code() == 4009
+
+
+async def test_keys_without_a_terminal_are_shared(service: Serving) -> None:
+    text = service.key()
+    async with till(service.url, text) as one, till(service.url, text) as other:
+        await one.join()
+        await other.join()
+        await service.notify()
+        assert await one.offsets(1) == await other.offsets(1) == [1]
+
+
+async def test_a_revocation_by_another_process_acts_within_a_second(tmp_path: Path) -> None:
+    async with serving(tmp_path / "ledger.db") as service:
+        key, text = service.keyed()
+        async with till(service.url, text) as one, till(service.url, service.key()) as other:
+            await one.join()
+            await other.join()
+            async with asyncio.timeout(1.0):
+                service.revoke(key)
+                assert await one.code() == 4010
+            await other.nothing_more()
+
+
+async def test_a_key_revoked_between_its_look_up_and_connect_is_ended(service: Serving) -> None:
+    key, text = service.keyed()
+    async with till(service.url, text) as one:
+        await one.hear("hello")
+        # Looked up by now: what was not is answered by 4001.
+        await one.say(type="dance")
+        service.revoke(key)
+        await one.say(type="connect")
+        assert await one.code() in (4001, 4010)
+
+
+async def test_a_key_has_so_many_connections_and_no_more(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "SESSIONS_PER_KEY_MAX", 2)
+    text = service.key()
+    async with till(service.url, text) as one, till(service.url, text) as two:
+        await one.join()
+        await two.join()
+        async with till(service.url, text) as three:
+            await three.hear("hello")
+            await three.say(type="connect")
+            assert await three.code() == 4102
+        async with till(service.url, service.key()) as other:
+            await other.join()
+        await two.ws.close()
+        async with till(service.url, text) as four:
+            await four.join()
+
+
+async def test_the_listener_has_so_many_connections_and_no_more(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "SESSIONS_MAX", 1)
+    async with till(service.url) as one:
+        await one.hear("hello")
+        # Whoever has not even connected counts as well.
+        async with till(service.url, service.key()) as two:
+            await two.hear("hello")
+            assert await two.code() == 4102
+    await gone(service)
+    async with till(service.url, service.key()) as three:
+        await three.join()
+
+
+# Silence and stalls.
+
+
+async def test_a_till_that_says_nothing_is_closed_with_4201(quick: Serving) -> None:
+    async with till(quick.url, quick.key()) as one:
+        await one.join()
+        assert await one.code() == 4201
+    await gone(quick)
+
+
+async def test_a_stalled_till_is_told_4108_and_cut_off(stalling: Serving) -> None:
+    bare = await BareTill.open(stalling.url, stalling.key())
+    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
+    await bare.read_until(b'"ready"')
+    with closing(bare.sock):
+        talk = asyncio.create_task(keep_talking(bare))
+        await flood(stalling)
+        await gone(stalling)
+        talk.cancel()
+        # Nothing but a part of the events was ever taken, and the line is cut.
+        assert b"4108" not in await bare.read()
+    assert b'listener_pos_closes_total{code="4108"} 1.0' in stalling.service.app[METRICS].text()
+
+
+async def test_a_slow_till_that_goes_on_reading_is_no_stalled_one(stalling: Serving) -> None:
+    bare = await BareTill.open(stalling.url, stalling.key())
+    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
+    await bare.read_until(b'"ready"')
+    with closing(bare.sock):
+        talk = asyncio.create_task(keep_talking(bare))
+        flooded = asyncio.create_task(flood(stalling))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() < began + 3 * STALLING.stalled_seconds:
+            await bare.some(16_384)
+            await asyncio.sleep(0.02)
+        await bare.read_until(b'"offset":400,', at_once=65_536)
+        talk.cancel()
+        await flooded
+
+
+async def flood(service: Serving) -> None:
+    """Record far more than a socket's buffers hold."""
+    reference = "r" * 4_000
+    for start in range(0, 400, 50):
+        sent = (
+            service.notify({"transactionNo": str(number), "reference": reference})
+            for number in range(start, start + 50)
+        )
+        assert set(await asyncio.gather(*sent)) == {(200, "success")}
+
+
+async def keep_talking(bare: BareTill) -> None:
+    """Be heard, while nothing is read."""
+    try:
+        while True:
+            await bare.say(type="pong", t=1)
+            await asyncio.sleep(0.05)
+    except ConnectionError:
+        pass
+
+
+# The listener's own end.
+
+
+async def test_a_restart_is_announced_and_closes_with_1012(tmp_path: Path) -> None:
+    async with serving(tmp_path / "ledger.db", timing=QUICK) as service:
+        url, key = service.url, service.key()
+        async with till(url, key) as one, till(url) as silent:
+            await one.join()
+            await silent.hear("hello")
+            drained = asyncio.create_task(service.service.app[SESSIONS].drain())
+            for each in (one, silent):
+                reconnect = await each.hear("reconnect")
+                assert 0 <= reconnect["afterMs"] <= 1000 * QUICK.drain_seconds
+                assert await each.code() == 1012
+            await drained
+
+
+async def test_the_tills_are_told_to_come_back_spread_over_the_drain_time(tmp_path: Path) -> None:
+    timing = Timing(drain_seconds=1_000.0)
+    async with serving(tmp_path / "ledger.db", timing=timing) as service:
+        url = service.url
+        async with till(url) as one, till(url) as two, till(url) as three:
+            waits = set()
+            for each in (one, two, three):
+                await each.hear("hello")
+            drained = asyncio.create_task(service.service.app[SESSIONS].drain())
+            for each in (one, two, three):
+                waits.add((await each.hear("reconnect"))["afterMs"])
+            await drained
+    assert len(waits) == 3
+
+
+async def test_a_stop_does_not_wait_for_a_till_that_does_not_answer(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(tmp_path / "ledger.db", timing=QUICK) as service:
+        bare = await BareTill.open(service.url, service.key())
+        await bare.say(type="connect")
+        await bare.read_until(b'"ready"')
+        began = loop.time()
+    with closing(bare.sock):
+        assert loop.time() - began < QUICK.drain_seconds + 2
+        assert (1012).to_bytes(2, "big") in await bare.read()
+
+
+async def test_who_upgrades_just_before_a_restart_is_sent_away_too(tmp_path: Path) -> None:
+    async with serving(tmp_path / "ledger.db", timing=QUICK) as service:
+        sessions = service.service.app[SESSIONS]
+        bare = await BareTill.open(service.url, service.key())
+        drained = asyncio.create_task(sessions.drain())
+        with closing(bare.sock):
+            assert (1012).to_bytes(2, "big") in await bare.read()
+        await drained
+        assert sessions.count == 0
+
+
+async def test_a_ledger_that_cannot_be_read_closes_with_1011(service: Serving) -> None:
+    text = service.key()
+    with closing(sqlite3.connect(service.path)) as db:
+        db.execute("ALTER TABLE acks RENAME TO hidden")
+        async with till(service.url, text) as one:
+            await one.hear("hello")
+            await one.say(type="connect")
+            assert await one.code() == 1011
+        db.execute("ALTER TABLE hidden RENAME TO acks")
+    async with till(service.url, text) as one:
+        await one.join()
+
+
+async def test_an_ack_that_cannot_be_kept_closes_with_1011(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)
+    async with serving(tmp_path / "ledger.db", timing=PATIENT) as service:
+        await service.notify()
+        async with till(service.url, service.key(terminal="T-42")) as one:
+            await one.join({"stream": STREAM, "after": "earliest"})
+            await one.offsets(1)
+            with closing(sqlite3.connect(service.path)) as db:
+                db.execute("BEGIN IMMEDIATE")
+                await one.ack(STREAM, 1)
+                assert await one.code() == 1011
+        # It was not kept, and the till says it again.
+        async with till(service.url, service.key(terminal="T-42")) as one:
+            assert (await one.join())["streams"][0]["after"] == 0
+            assert await one.offsets(1) == [1]
+
+
+async def test_a_fault_of_the_listener_closes_with_1011_and_is_logged(
+    service: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(stream_module, "begin")
+    async with till(service.url, service.key()) as one:
+        await one.hear("hello")
+        await one.say(type="connect")
+        assert await one.code() == 1011
+    assert "till_failed" in caplog.text
+
+
+async def test_the_clients_own_code_is_answered(service: Serving) -> None:
+    for code in (1000, 4201):
+        async with till(service.url, service.key()) as one:
+            await one.join()
+            await one.ws.close(code=code)
+            assert (one.ws.close_code, one.ws.protocol.close_rcvd is not None) == (code, True)
+        await gone(service)
+    # A close without a code.
+    bare = await BareTill.open(service.url, service.key())
+    with closing(bare.sock):
+        await bare.send(b"", opcode=Opcode.CLOSE)
+        assert (await bare.read()).endswith(b"\x88\x02" + (1000).to_bytes(2, "big"))
+
+
+async def test_what_a_till_says_after_its_close_was_sent_does_no_harm(service: Serving) -> None:
+    bare = await BareTill.open(service.url, service.key())
+    with closing(bare.sock):
+        await bare.send(b"no json")
+        for _ in range(50):
+            await bare.say(type="connect")
+        read = await bare.read()
+    assert read.count(b"\x88") == 1
+    assert (4002).to_bytes(2, "big") in read
+    await gone(service)

@@ -1,0 +1,457 @@
+"""One shop's world on a fake clock: customers, tills, a faulty Pockyt, a listener that is killed.
+
+Everything is drawn from a seed. The ledger, the ingest and the lifecycle are the real ones, and
+Pockyt is the shipped sandbox's; only its timer-driven half (bringing notifications, telling the
+wallet) is played here, because time is.
+"""
+
+import asyncio
+import heapq
+import json
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from listener.errors import ListenerError
+from listener.ingest import Ingest
+from listener.lifecycle import Clock, Lifecycle, Order
+from listener.model import Transaction
+from listener.pockyt.answer import PockytUnavailableError
+from listener.pockyt.client import TIMEOUT_SECONDS, Call
+from listener.pockyt.signature import Token
+from listener.sandbox.book import Book, RefundShows, RefusalError, Sale, Word
+from listener.sandbox.desk import Desk, Follow
+from listener.sandbox.faults import Fault, Place, Planned, Script
+from listener.sandbox.front import DirectPockyt, Front
+from listener.sandbox.message import (
+    Notification,
+    notification_fields,
+    truncate,
+    word_notification,
+)
+from listener.sandbox.notifier import LATE_SECONDS, PAUSES_SECONDS, REPEATS
+from listener.sandbox.pockyt import WALLET_PAUSES_SECONDS
+from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPLE_TOKEN
+from listener.sandbox.wallet import SLOW_SECONDS
+from listener.schedule import Confirm
+from listener.settings import Merchant
+from listener.storage.sqlite import SqliteLedger
+
+STORE_NO: Final = "303660"
+BEGAN_MS: Final = 1_792_000_000_000
+MERCHANTS: Final = {
+    SAMPLE_MERCHANT_NO: Merchant(
+        tokens=(SecretStr(SAMPLE_TOKEN), SecretStr(SAMPLE_OLD_TOKEN)), stores=(STORE_NO,)
+    )
+}
+# A call may take so long that the outside world goes on meanwhile.
+CALL_SECONDS_MAX: Final = 20.0
+REORDERED_SECONDS: Final = 90.0
+# How often the schedule is looked at while a call hangs.
+LOOK_MS: Final = 1_000
+
+Happening = Callable[[], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one world is like, beside what is scheduled in it."""
+
+    seed: int
+    confirm: Confirm = "suspicious"
+    notify_on_cancel: bool = True
+    refund_shows: RefundShows = "success"
+    faults: tuple[Planned, ...] = ()
+    # How often something from outside happens while a call is under way.
+    meanwhile: float = 0.0
+    # The calls during which the listener is killed: their number, and whether Pockyt heard it.
+    kills: tuple[tuple[int, bool], ...] = ()
+    down_seconds: float = 30.0
+
+
+@dataclass(slots=True)
+class Sent:
+    """A call that reached Pockyt, in order."""
+
+    call: Call
+    number: str
+    word: str | None
+    at_ms: int
+
+
+@dataclass(order=True, slots=True)
+class _Due:
+    at_ms: int
+    number: int
+    happening: Happening = field(compare=False)
+    is_outside: bool = field(compare=False)
+
+
+class Killed(Exception):  # noqa: N818 - it is no error
+    """The listener was killed while it did something."""
+
+
+class World:
+    """A world; :meth:`at` schedules what happens, :meth:`run` lets time pass."""
+
+    def __init__(self, plan: Plan, *, directory: Path) -> None:
+        self.plan = plan
+        self.now_ms = BEGAN_MS
+        self.random = random.Random(plan.seed)
+        self.script = Script(plan.faults, seed=plan.seed)
+        self.book = Book(seed=plan.seed, refund_shows=plan.refund_shows)
+        self.front = Front(
+            book=self.book,
+            desk=Desk(
+                self.book,
+                merchants={SAMPLE_MERCHANT_NO: Token(SAMPLE_TOKEN)},
+                checkout_url="http://sandbox/",
+            ),
+            script=self.script,
+            now_seconds=lambda: self.now_ms / 1_000,
+            on_follow=self._follow,
+            notify_on_cancel=plan.notify_on_cancel,
+        )
+        self.pockyt = _Wire(self)
+        self.is_pockyt_down = False
+        self.sent: list[Sent] = []
+        self.acknowledged: list[dict[str, str]] = []
+        self.kills = 0
+        self.up_since_ms = BEGAN_MS
+        self.outages: list[tuple[int, int]] = []
+        self.killed = asyncio.Event()
+        self._path = directory / f"ledger-{plan.seed}.db"
+        self._queue: list[_Due] = []
+        self._numbers = count()
+        self._ledger: SqliteLedger | None = None
+        self._lifecycle: Lifecycle | None = None
+        self._ingest: Ingest | None = None
+
+    @property
+    def ledger(self) -> SqliteLedger:
+        assert self._ledger is not None
+        return self._ledger
+
+    def rests(self) -> bool:
+        """Tell whether the listener holds Pockyt to be down."""
+        assert self._lifecycle is not None
+        return self._lifecycle.is_pockyt_down
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the listener runs."""
+        return self._ledger is not None
+
+    async def start(self) -> None:
+        """Start the listener."""
+        self._ledger = await SqliteLedger.open(
+            self._path, confirm=self.plan.confirm, clock=lambda: self.now_ms
+        )
+        self.killed.clear()
+        self.up_since_ms = self.now_ms
+        self._ingest = Ingest(ledger=self._ledger, merchants=MERCHANTS)
+        self._lifecycle = Lifecycle(
+            ledger=self._ledger,
+            pockyt=self.pockyt,
+            merchants=MERCHANTS,
+            public_url="http://listener",
+            clock=Clock(now_ms=lambda: self.now_ms, sleep=_for_ever),
+        )
+
+    async def stop(self) -> None:
+        """End the listener, whatever it was doing; what it had committed is what is left."""
+        ledger, lifecycle = self._ledger, self._lifecycle
+        self._ledger = self._lifecycle = self._ingest = None
+        if lifecycle is not None:
+            await lifecycle.close()
+        if ledger is not None:
+            await ledger.close()
+
+    def at(self, seconds: float, happening: Happening, *, is_outside: bool = False) -> None:
+        """Have something happen in so many seconds from now."""
+        at_ms = self.now_ms + int(seconds * 1_000)
+        due = _Due(at_ms, next(self._numbers), happening, is_outside)
+        heapq.heappush(self._queue, due)
+
+    async def run(self, *, until_ms: int) -> None:
+        """Let time pass, with all that happens in it, and with the chaser at work."""
+        await self._chase()
+        while True:
+            next_ms = min(await self._next_due_ms(), until_ms + 1)
+            if self._queue and self._queue[0].at_ms <= next_ms:
+                due = heapq.heappop(self._queue)
+                if due.at_ms > until_ms:
+                    heapq.heappush(self._queue, due)
+                    break
+                self.now_ms = max(self.now_ms, due.at_ms)
+                await self._happen(due.happening)
+            elif next_ms > until_ms:
+                break
+            else:
+                self.now_ms = max(self.now_ms, next_ms)
+            await self._chase()
+        self.now_ms = max(self.now_ms, until_ms)
+
+    async def act(self, wish: Callable[[Lifecycle], Awaitable[Transaction]]) -> Transaction | None:
+        """Let a till want something; None where the listener is down or is killed meanwhile.
+
+        Raises:
+            ListenerError: The listener says no.
+        """
+        if self._lifecycle is None:
+            return None
+        found: list[Transaction] = []
+        lifecycle = self._lifecycle
+
+        async def do() -> None:
+            found.append(await wish(lifecycle))
+
+        await self._alive(do())
+        return found[0] if found else None
+
+    async def kill(self, *, for_seconds: float) -> None:
+        """Kill the listener, to be started again later."""
+        if not self.is_up:
+            return
+        self.kills += 1
+        self.outages.append((self.now_ms, self.now_ms + int(for_seconds * 1_000)))
+        await self.stop()
+        self.at(for_seconds, self._restart)
+
+    async def _restart(self) -> None:
+        if not self.is_up:
+            await self.start()
+
+    def order(self, reference: str, *, vendor: str | None = None) -> Order:
+        """Return the order of a sale."""
+        return Order(
+            merchant_no=SAMPLE_MERCHANT_NO,
+            store_no=STORE_NO,
+            terminal="T-1",
+            reference=reference,
+            amount="13.00",
+            currency="USD",
+            settle_currency="USD",
+            vendor=vendor,
+        )
+
+    def pay(self, reference: str) -> None:
+        """Let the customer pay, where there is something to pay."""
+        with suppress(RefusalError):
+            self.front.pay(self.book.find(SAMPLE_MERCHANT_NO, reference=reference).transaction_no)
+
+    async def meanwhile(self) -> None:
+        """Let the outside world go on while a call is under way."""
+        while self.random.random() < self.plan.meanwhile:
+            if not await self._outside(until_ms=self.now_ms + int(CALL_SECONDS_MAX * 1_000)):
+                return
+
+    async def linger(self, seconds: float) -> None:
+        """Let time pass while a call hangs."""
+        until_ms = self.now_ms + int(seconds * 1_000)
+        while self.now_ms < until_ms:
+            step_ms = min(self.now_ms + LOOK_MS, until_ms)
+            while await self._outside(until_ms=step_ms):
+                pass
+            self.now_ms = max(self.now_ms, step_ms)
+            if self._lifecycle is not None:
+                await self._lifecycle.look()
+
+    async def _outside(self, *, until_ms: int) -> bool:
+        """Let the next thing happen that needs no listener; tells whether there was one."""
+        outside = [due for due in self._queue if due.is_outside and due.at_ms <= until_ms]
+        if not outside:
+            return False
+        due = min(outside)
+        self._queue.remove(due)
+        heapq.heapify(self._queue)
+        # Nobody looks at the schedule here while this passes; the real chaser would.
+        self.outages.append((self.now_ms, max(self.now_ms, due.at_ms)))
+        self.now_ms = max(self.now_ms, due.at_ms)
+        await self._happen(due.happening)
+        return True
+
+    async def _happen(self, happening: Happening) -> None:
+        done = happening()
+        if done is not None:
+            await done
+
+    async def _alive(self, work: Awaitable[None]) -> None:
+        """Let the listener do something, unless it is killed while it does."""
+        task = asyncio.ensure_future(work)
+        killed = asyncio.ensure_future(self.killed.wait())
+        try:
+            await asyncio.wait([task, killed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            killed.cancel()
+        if self.killed.is_set():
+            task.cancel()
+            await asyncio.wait([task])
+            await self.kill(for_seconds=self.plan.down_seconds)
+        else:
+            await task
+
+    async def _chase(self) -> None:
+        if self._lifecycle is None:
+            return
+        lifecycle = self._lifecycle
+
+        async def chase() -> None:
+            await lifecycle.chase()
+
+        await self._alive(chase())
+
+    async def _next_due_ms(self) -> int:
+        if self._ledger is None:
+            return BEGAN_MS * 2
+        due_ms = await self._ledger.next_due_ms()
+        # What is due already waits for leave to be asked: look again in a second.
+        return BEGAN_MS * 2 if due_ms is None else max(due_ms, self.now_ms + 1_000)
+
+    def _follow(self, follow: Follow, sale: Sale, relay: bool) -> None:
+        if follow is Follow.NOTIFY:
+            self._notify(sale, self.book.shown(sale))
+        else:
+            self._tell_wallet(sale, relay=relay, attempt=0)
+
+    def _tell_wallet(self, sale: Sale, *, relay: bool, attempt: int) -> None:
+        """Tell the wallet to abandon a sale, as the sandbox's servers do."""
+        faults = self.script.strike(Place.WALLET)
+        if Fault.WALLET_DOWN in faults:
+            if attempt + 1 < len(WALLET_PAUSES_SECONDS):
+                self.at(
+                    WALLET_PAUSES_SECONDS[attempt + 1],
+                    lambda: self._tell_wallet(sale, relay=relay, attempt=attempt + 1),
+                    is_outside=True,
+                )
+        elif Fault.WALLET_PAID in faults:
+            self.at(0.05, lambda: self.front.pay_late(sale), is_outside=True)
+        elif Fault.WALLET_REFUSING not in faults and relay:
+            seconds = SLOW_SECONDS if Fault.WALLET_SLOW in faults else 0.05
+            self.at(seconds, lambda: self._notify(sale, sale.word), is_outside=True)
+
+    def _notify(self, sale: Sale, word: Word) -> None:
+        """Begin to bring a notification, as the sandbox's notifier does."""
+        faults = self.script.strike(Place.NOTIFICATION)
+        if Fault.NOTIFICATION_LOST in faults:
+            return
+        fields = notification_fields(sale, word, now_seconds=self.now_ms / 1_000)
+        notification = word_notification(
+            fields,
+            token=Token(SAMPLE_TOKEN),
+            old_token=Token(SAMPLE_OLD_TOKEN),
+            faults=faults,
+        )
+        seconds = LATE_SECONDS if Fault.NOTIFICATION_LATE in faults else 0.1
+        if Fault.NOTIFICATION_REORDERED in faults:
+            seconds += REORDERED_SECONDS
+        self._bring_in(seconds, notification, fields, faults, attempt=0)
+
+    def _bring_in(
+        self,
+        seconds: float,
+        notification: Notification,
+        fields: dict[str, str],
+        faults: frozenset[Fault],
+        *,
+        attempt: int,
+    ) -> None:
+        async def bring() -> None:
+            settled = await self._attempt(notification, fields, faults, is_first=attempt == 0)
+            if not settled and attempt + 1 < len(PAUSES_SECONDS):
+                pause = PAUSES_SECONDS[attempt + 1]
+                self._bring_in(pause, notification, fields, faults, attempt=attempt + 1)
+            elif settled and Fault.NOTIFICATION_REPEATED in faults:
+                for _ in range(REPEATS):
+                    await self._attempt(notification, fields, frozenset(), is_first=False)
+
+        self.at(seconds, bring, is_outside=True)
+
+    async def _attempt(
+        self,
+        notification: Notification,
+        fields: dict[str, str],
+        faults: frozenset[Fault],
+        *,
+        is_first: bool,
+    ) -> bool:
+        """Bring a notification once; tells whether Pockyt holds it to be acknowledged."""
+        if self._ingest is None or (is_first and Fault.NOTIFICATION_STALLED in faults):
+            return False
+        body = notification.body
+        if is_first and Fault.NOTIFICATION_TRUNCATED in faults:
+            body = truncate(body)
+        try:
+            await self._ingest.receive(
+                merchant_no=SAMPLE_MERCHANT_NO,
+                store_no=STORE_NO,
+                content_type=notification.content_type,
+                body=body,
+            )
+        except ListenerError:
+            return False
+        self.acknowledged.append(fields)
+        unheard = {Fault.NOTIFICATION_HUNG_BEFORE, Fault.NOTIFICATION_HUNG_AFTER}
+        return not (is_first and unheard & faults)
+
+
+class _Wire(DirectPockyt):
+    """The way to Pockyt: what goes over it is written down, and the listener may die on it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.front)
+        self._world = world
+        # How many calls were tried, whatever came of them.
+        self.tries = 0
+        # The numbers of sales at which it breaks in a way that nobody foresaw.
+        self.breaks_at: set[str] = set()
+
+    async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
+        world = self._world
+        self.tries += 1
+        kill = dict(world.plan.kills).get(self.tries)
+        await world.meanwhile()
+        if world.is_pockyt_down:
+            raise PockytUnavailableError("it cannot be reached", reason="connection", sent=False)
+        if kill is False:
+            await self._die()
+        number = self._number(json.loads(body))
+        if number in self.breaks_at:
+            raise RuntimeError("nobody foresaw this")
+        sent = Sent(call, number, None, world.now_ms)
+        world.sent.append(sent)
+        try:
+            answer = await super().exchange(call, body, request_id=request_id)
+        except PockytUnavailableError as error:
+            if error.reason == "timeout":
+                await world.linger(TIMEOUT_SECONDS)
+            raise
+        if kill is True:
+            await self._die()
+        with suppress(ValueError):
+            sent.word = json.loads(answer).get("result", {}).get("status")
+        await world.meanwhile()
+        return answer
+
+    async def _die(self) -> None:
+        self._world.killed.set()
+        await _for_ever(0)
+
+    def _number(self, fields: dict[str, str]) -> str:
+        number = fields.get("transactionNo")
+        if number:
+            return number
+        with suppress(RefusalError):
+            found = self._world.book.find(SAMPLE_MERCHANT_NO, reference=fields["reference"])
+            return found.transaction_no
+        return ""
+
+
+async def _for_ever(_seconds: float) -> None:
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,104 @@
+"""The hash chain: each entry covers itself and the one before it."""
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from typing import Final
+
+import pytest
+
+from listener.chain import GENESIS, columns, link
+from listener.model import Entry, Fact, Kind, Status
+from listener.storage.rows import ENTRY_COLUMNS
+
+FACT: Final = Fact(
+    kind=Kind.QUERY,
+    merchant_no="200043",
+    store_no="303660",
+    transaction_no="297553638301777927",
+    reference="Bestellung 7 für Ü",
+    terminal="T-42",
+    provider_status="closed",
+    says=Status.CANCELLED,
+    amount="13.00",
+    currency="USD",
+    settle_currency="USD",
+    suspect="ambiguous",
+    as_of=3,
+    sale_seq=1,
+    fingerprint="f" * 64,
+    fields='{"status":"closed"}',
+)
+OTHERS: Final[dict[str, object]] = {
+    "kind": Kind.ANSWER,
+    "says": Status.PAID,
+    "as_of": 4,
+    "sale_seq": 2,
+}
+NULLABLE: Final = [
+    field.name
+    for field in fields(Fact)
+    if field.name not in ("kind", "merchant_no", "transaction_no", "fields")
+]
+
+
+def linked(fact: Fact = FACT, *, seq: int = 5, at_ms: int = 7, previous: str = GENESIS) -> Entry:
+    return link(fact, seq=seq, recorded_at_ms=at_ms, previous=previous)
+
+
+def test_a_hash_is_what_any_program_works_out_from_the_columns() -> None:
+    row = [5, 7, "query", "200043", "303660", "297553638301777927", "Bestellung 7 für Ü", "T-42"]
+    row += ["closed", "cancelled", "13.00", "USD", "USD", "ambiguous", 3, 1, "f" * 64]
+    row += ['{"status":"closed"}']
+    text = json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+    assert linked().hash == hashlib.sha256(("0" * 64 + text).encode()).hexdigest()
+
+
+def test_an_entry_keeps_its_place_and_its_fact() -> None:
+    entry = linked()
+    assert (entry.seq, entry.recorded_at_ms, entry.fact) == (5, 7, FACT)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Fact)])
+def test_a_change_of_any_column_shows(name: str) -> None:
+    changed = replace(FACT, **{name: OTHERS.get(name, "another")})  # type: ignore[arg-type] # by name
+    assert linked(changed).hash != linked().hash
+
+
+@pytest.mark.parametrize("name", NULLABLE)
+def test_what_is_absent_differs_from_what_is_empty(name: str) -> None:
+    absent = replace(FACT, **{name: None})  # type: ignore[arg-type] # by name
+    empty = replace(FACT, **{name: ""})  # type: ignore[arg-type] # by name
+    assert len({linked(fact).hash for fact in (FACT, absent, empty)}) == 3
+
+
+def test_a_change_of_the_place_the_time_or_the_entry_before_shows() -> None:
+    hashes = {
+        linked().hash,
+        linked(seq=6).hash,
+        linked(at_ms=8).hash,
+        linked(previous=linked().hash).hash,
+    }
+    assert len(hashes) == 4
+
+
+def test_a_lost_or_exchanged_line_shows_in_every_hash_after_it() -> None:
+    def chain(*references: str) -> list[str]:
+        hashes = [GENESIS]
+        for seq, reference in enumerate(references, start=1):
+            fact = replace(FACT, reference=reference)
+            hashes.append(linked(fact, seq=seq, previous=hashes[-1]).hash)
+        return hashes[1:]
+
+    whole, lost, exchanged = chain(*"abcd"), chain(*"acd"), chain(*"bacd")
+    assert whole[0] == lost[0]
+    assert not set(whole[1:]) & set(lost[1:])
+    assert not set(whole) & set(exchanged)
+
+
+def test_the_columns_are_the_ledgers_in_their_order() -> None:
+    names = [name.strip() for name in ENTRY_COLUMNS.split(",")]
+    assert names[:2] == ["seq", "recorded_at"]
+    assert names[-1] == "hash"
+    assert columns(FACT) == tuple(getattr(FACT, name) for name in names[2:-1])
+    assert len(columns(FACT)) == len(fields(Fact))

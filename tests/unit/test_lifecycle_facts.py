@@ -1,0 +1,157 @@
+"""What answers of Pockyt's become in the ledger."""
+
+import pytest
+
+from listener.lifecycle import facts
+from listener.lifecycle.facts import Order
+from listener.model import Evidence, Kind, Status, Transaction
+from listener.pockyt.answer import (
+    Answer,
+    PockytError,
+    PockytRefusedError,
+    PockytUnavailableError,
+)
+
+ORDER = Order(
+    merchant_no="200043",
+    store_no="303660",
+    terminal="T-42",
+    reference="R-1",
+    amount="13.00",
+    currency="USD",
+    settle_currency="USD",
+    vendor="alipay",
+    timeout_minutes=30,
+)
+TRANSACTION = Transaction(
+    merchant_no="200043",
+    transaction_no="297",
+    first_seq=1,
+    status=Status.CREATED,
+    provider_status="init",
+    evidence=Evidence.ANSWER,
+    held=False,
+    state_version=1,
+    created_at_ms=0,
+    updated_at_ms=0,
+)
+
+
+def _answer(**said: object) -> Answer:
+    fields = {name: value for name, value in said.items() if isinstance(value, str)}
+    return Answer(fields=fields, **said)  # type: ignore[arg-type]
+
+
+def test_a_recorded_sale_reads_back_as_the_order_that_it_was() -> None:
+    assert facts.order_of(facts.sale_fact(ORDER)) == ORDER
+
+
+def test_a_query_says_what_its_word_means() -> None:
+    fact = facts.query_fact(TRANSACTION, _answer(word=" Closed ", amount="13.00"), as_of=7)
+    assert (fact.kind, fact.says, fact.as_of) == (Kind.QUERY, Status.CANCELLED, 7)
+    assert fact.provider_status == " Closed "
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _answer(word="success", transaction_no="298"),
+        _answer(word="success", amount="a lot"),
+        Answer(word="success", fields={"transactionType": "refund"}),
+        _answer(word="no such word"),
+    ],
+)
+def test_a_query_about_something_else_says_nothing(answer: Answer) -> None:
+    assert facts.query_fact(TRANSACTION, answer, as_of=7).says is None
+
+
+def test_an_amount_that_cannot_be_read_is_kept_among_the_fields_alone() -> None:
+    fact = facts.query_fact(TRANSACTION, _answer(word="success", amount="a lot"), as_of=7)
+    assert fact.amount is None
+    assert fact.field("amount") == "a lot"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PockytUnavailableError("slow", reason="timeout"), {"error": "timeout"}),
+        (PockytRefusedError("000040", "status"), {"error": "refused", "retCode": "000040"}),
+        (PockytRefusedError("000000", "system"), {"error": "failed", "retCode": "000000"}),
+        (PockytError("something else"), {"error": None}),
+    ],
+)
+def test_no_answer_is_an_entry_that_says_nothing(
+    error: PockytError, said: dict[str, str | None]
+) -> None:
+    fact = facts.query_fact(TRANSACTION, error, as_of=7)
+    assert fact.says is None
+    assert fact.field("call") == "tran-query"
+    assert {name: fact.field(name) for name in said} == said
+
+
+def test_the_answer_with_a_code_to_scan_means_created() -> None:
+    answer = _answer(transaction_no="297", qrcode_url="https://x")
+    fact = facts.opened_fact(ORDER, answer, call="create-trans-qrcode", sale_seq=3)
+    assert (fact.says, fact.transaction_no, fact.sale_seq) == (Status.CREATED, "297", 3)
+    assert fact.as_of is None
+
+
+def test_a_sale_that_is_found_open_is_bound_as_by_the_answer_that_was_lost() -> None:
+    found = _answer(transaction_no="297", word="pending", amount="13.0", reference="R-1")
+    fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
+    assert (fact.kind, fact.says, fact.transaction_no) == (Kind.ANSWER, Status.PENDING, "297")
+    assert fact.as_of is None
+
+
+def test_a_sale_that_is_found_ended_is_settled_as_by_a_question() -> None:
+    found = _answer(transaction_no="297", word="success", amount="13.00", currency="USD")
+    fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
+    assert (fact.kind, fact.says, fact.as_of) == (Kind.QUERY, Status.PAID, 7)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        _answer(transaction_no="297", word="success", amount="14.00"),
+        _answer(transaction_no="297", word="success", amount="13.00", currency="GBP"),
+        _answer(transaction_no="297", word="success", amount="13.00", reference="R-2"),
+        _answer(transaction_no="297", word="success"),
+        _answer(word="success", amount="13.00"),
+        PockytRefusedError("000021", "no such record"),
+    ],
+)
+def test_what_is_another_sale_is_not_bound(found: Answer | PockytError) -> None:
+    fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
+    assert (fact.kind, fact.transaction_no, fact.says) == (Kind.QUERY, "", None)
+
+
+def test_only_a_definite_no_or_an_unsent_call_surely_had_no_effect() -> None:
+    assert facts.never_happened(PockytRefusedError("000040", ""))
+    assert facts.never_happened(PockytUnavailableError("", reason="connection", sent=False))
+    assert not facts.never_happened(PockytRefusedError("000080", ""))
+    assert not facts.never_happened(PockytUnavailableError("", reason="timeout"))
+    assert not facts.never_happened(Answer())
+    assert facts.is_unheard_of(PockytRefusedError("000021", ""))
+    assert not facts.is_unheard_of(PockytRefusedError("000040", ""))
+
+
+def test_what_no_column_can_hold_is_replaced_and_what_is_too_long_is_cut() -> None:
+    answer = Answer(word="a\0b\ud800", fields={"note": "x" * 5_000, "half\udc00": "y"})
+    fact = facts.query_fact(TRANSACTION, answer, as_of=7)
+    assert fact.provider_status == "a\ufffdb?"
+    assert len(fact.field("note") or "") == facts.VALUE_CHARS_MAX
+    assert fact.field("half?") == "y"
+
+
+def test_an_answer_with_too_many_fields_keeps_the_first() -> None:
+    answer = Answer(fields={f"f{n}": "x" for n in range(facts.FIELDS_MAX + 5)})
+    fact = facts.query_fact(TRANSACTION, answer, as_of=7)
+    assert fact.field(f"f{facts.FIELDS_MAX - 1}") == "x"
+    assert fact.field(f"f{facts.FIELDS_MAX}") is None
+
+
+def test_an_answer_cannot_name_another_call_or_an_error() -> None:
+    answer = Answer(word="closed", fields={"call": "prepay"})
+    fact = facts.answer_fact(TRANSACTION, answer, call="cancel", as_of=7)
+    assert fact.field("call") == "cancel"
+    assert fact.says is Status.CANCELLED
