@@ -11,7 +11,7 @@ COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generat
   --no-emit-options --no-config
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check bench simulate faults lock clean
+.PHONY: help run test lint check bench simulate table faults lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -37,6 +37,9 @@ bench: $(STAMP) ## measure, and write docs/benchmarks.md
 
 simulate: $(STAMP) ## many random histories against the whole core, by seed
 	$(BIN)/python -m tests.property.simulate
+
+table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
+	$(BIN)/python -m tests.fault_table
 
 faults: $(STAMP) ## the tests that kill, fill and cut
 	$(BIN)/pytest -q tests/fault

@@ -143,6 +143,7 @@ class Ledger(Protocol):
 
         Raises:
             OverloadedError: Too much is waiting; try again in a moment.
+            ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:

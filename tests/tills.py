@@ -16,6 +16,8 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.typing import Origin, Subprotocol
 
+from listener.ledger import Ledger
+
 PATH = "/v1/pos/stream"
 DEADLINE_SECONDS = 10.0
 
@@ -108,6 +110,13 @@ async def till(
         yield Till(ws)
     finally:
         await ws.close()
+
+
+async def acked(ledger: Ledger, *, terminal: str, stream: str, offset: int) -> None:
+    """Wait until an acknowledgement is in the ledger."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await ledger.acked(terminal=terminal, stream=stream) != offset:
+            await asyncio.sleep(0.005)
 
 
 class BareTill:

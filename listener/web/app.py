@@ -130,6 +130,7 @@ async def running(
             limits=limits,
             clock=clock,
         )
+        app[LIFECYCLE].on_call(metrics.called)
         app[METRICS] = metrics
         app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
         app.add_routes(routes())

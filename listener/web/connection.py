@@ -42,6 +42,11 @@ class Connection:
             self._written += len(frames)
             self._transport.write(frames)
 
+    @property
+    def buffered(self) -> int:
+        """How many bytes its client has yet to take."""
+        return self._transport.get_write_buffer_size()
+
     def has_room(self) -> bool:
         """Tell whether the socket's own buffer is short enough for more."""
         return self._transport.get_write_buffer_size() < BUFFER_BYTES_MAX
@@ -52,7 +57,7 @@ class Connection:
 
     def is_stalled(self, now: float, *, limit_seconds: float) -> bool:
         """Tell whether the socket has taken nothing for too long, though there was something."""
-        waiting = self._transport.get_write_buffer_size()
+        waiting = self.buffered
         taken = self._written - waiting
         if not waiting or taken > self._taken:
             self._taken, self._taken_at = max(taken, self._taken), now
@@ -75,5 +80,5 @@ class Connection:
     def end(self) -> None:
         """Let the socket go; what it still holds is sent, but not waited for for long."""
         self._transport.close()
-        if self._transport.get_write_buffer_size():
+        if self.buffered:
             self._loop.call_later(self._close_seconds, self._transport.abort)

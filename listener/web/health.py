@@ -9,7 +9,7 @@ from aiohttp import web
 
 from listener.keys import Key, Role
 from listener.ledger import Ledger
-from listener.web.context import LEDGER, METRICS, SESSIONS
+from listener.web.context import LEDGER, LIFECYCLE, METRICS, SESSIONS
 from listener.web.guard import answering, guarded
 from listener.web.metrics import CONTENT_TYPE
 from listener.web.problem import ProblemError
@@ -62,6 +62,7 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     app = request.app
     ledger, found = app[LEDGER], app[METRICS]
     found.sessions.set(app[SESSIONS].count)
+    found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
     found.seq.set((await ledger.head()).seq)
     found.waiting.set(ledger.waiting)
     before_ms = time.time_ns() // 1_000_000 - int(UNACKED_SECONDS * 1_000)

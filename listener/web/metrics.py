@@ -66,6 +66,23 @@ class Metrics:
             "Cancellations that no terminal of their stream acknowledged in time.",
             registry=self.registry,
         )
+        self.pockyt_calls = Counter(
+            "listener_pockyt_calls",
+            "Calls to Pockyt, by call and by how they ended.",
+            ["call", "outcome"],
+            registry=self.registry,
+        )
+        self.pockyt_seconds = Histogram(
+            "listener_pockyt_seconds",
+            "A call to Pockyt.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.pockyt_down = Gauge(
+            "listener_pockyt_down",
+            "1 while Pockyt failed so often that nothing is asked for a moment.",
+            registry=self.registry,
+        )
         self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
 
     def acknowledged(self, seconds: float) -> None:
@@ -77,6 +94,11 @@ class Metrics:
         """Note a commit."""
         self.commit_seconds.observe(seconds)
         self.commit_facts.observe(facts)
+
+    def called(self, call: str, outcome: str, seconds: float) -> None:
+        """Note a call to Pockyt."""
+        self.pockyt_calls.labels(call, outcome).inc()
+        self.pockyt_seconds.observe(seconds)
 
     def closed(self, code: int) -> None:
         """Note a POS connection that was closed here."""

@@ -74,6 +74,8 @@ async def _body(request: web.Request) -> bytes:
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise ProblemError(400, "cut-off", "the body was cut off") from None
     except TimeoutError:
         raise ProblemError(408, "too-slow", "the body did not arrive in time") from None
 

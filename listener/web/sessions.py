@@ -94,6 +94,11 @@ class Sessions:
         """How many connections are open."""
         return len(self._connections)
 
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        return list(self._connections)
+
     def online(self) -> dict[str, int]:
         """Return how many connections each subscriber (``Key.subscriber``) has."""
         return dict(Counter(session.key.subscriber for session in self._all()))

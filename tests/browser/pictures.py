@@ -17,7 +17,7 @@ from tests.browser.visit import PHONE, Scheme, Visit, chromium, visit
 
 PICTURES: Final = Path(__file__).parents[2] / "docs" / "pictures"
 BYTES_MAX: Final = 200 * 1024
-SIZE: Final = (1240, 780)
+SIZE: Final = (1240, 720)
 PLOT_MS: Final = 75_000
 NUMBER: Final = 297_553_638_301_000_000
 WORDS: Final = ("success",) * 14 + ("closed",) * 3 + ("refunded", "failed", "pending", "init")

@@ -57,6 +57,7 @@ class Visit:
         expect(self.page.locator("#live")).to_have_text("Live")
 
     def expect_not_live(self) -> None:
+        expect(self.page.locator("#stale")).to_be_visible()
         expect(self.page.locator("#stale")).to_contain_text("Not live since")
         expect(self.page.locator("#live")).to_have_text("Not live")
 

@@ -14,7 +14,7 @@ from listener.storage import connection as storage_connection
 from listener.web import health
 from listener.web.context import LEDGER, SESSIONS
 from tests.service import STREAM, TOKEN_TEXT, Serving, serving
-from tests.tills import till
+from tests.tills import acked, till
 
 
 @pytest.fixture(name="service")
@@ -38,7 +38,7 @@ async def metrics(service: Serving) -> dict[str, float]:
         sample.name + "".join(f"{{{name}={value}}}" for name, value in sample.labels.items()): (
             sample.value
         )
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     }
 
@@ -91,14 +91,13 @@ async def test_metrics_are_for_admins(service: Serving) -> None:
 async def test_metrics_tell_what_happened(service: Serving) -> None:
     for _ in range(3):
         assert await service.notify() == (200, "success")
-    assert (await service.notify({"verifySign": "0" * 32}, path="/notify/200043"))[0] != 500
     assert (await service.notify(path="/notify/nobody"))[0] == 404
     async with till(service.url, service.key()) as one:
         await one.join()
         found = await metrics(service)
-    assert found["listener_notifications_total{status=200}"] >= 3
+    assert found["listener_notifications_total{status=200}"] == 3
     assert found["listener_notifications_total{status=404}"] == 1
-    assert found["listener_notification_repeats_total"] >= 2
+    assert found["listener_notification_repeats_total"] == 2
     assert found["listener_events_total"] == 1
     assert found["listener_pos_sessions"] == 1
     assert found["listener_ledger_seq"] >= 1
@@ -117,9 +116,9 @@ async def test_a_cancellation_that_no_till_acknowledged_in_time_is_counted(
     # As if the time were over.
     monkeypatch.setattr(health, "UNACKED_SECONDS", -1.0)
     assert (await metrics(service))["listener_unacknowledged_cancellations"] == 1
-    async with till(service.url, service.key()) as one:
+    async with till(service.url, service.key(terminal="T-42")) as one:
         await one.join({"stream": STREAM, "after": "earliest"})
         assert await one.offsets(1) == [1]
         await one.ack(STREAM, 1)
-        await one.nothing_more()
+        await acked(service.ledger, terminal=f"{STREAM}/T-42", stream=STREAM, offset=1)
     assert (await metrics(service))["listener_unacknowledged_cancellations"] == 0

@@ -13,7 +13,7 @@ from listener.keys import Role
 from listener.web.context import HUB, METRICS, SESSIONS
 from listener.web.sessions import Timing
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS, PATH, BareTill, till
+from tests.tills import DEADLINE_SECONDS, PATH, BareTill, acked, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 NO_STREAM = f"{MERCHANT_NO}/-"
@@ -32,13 +32,6 @@ async def sell(service: Serving, *numbers: int, store_no: str = STORE_NO) -> Non
         path = f"/notify/{MERCHANT_NO}/{store_no}"
         answer = await service.notify({"transactionNo": str(number), "status": "paid"}, path=path)
         assert answer == (200, "success")
-
-
-async def acked(service: Serving, offset: int, *, stream: str = STREAM) -> None:
-    """Wait until the till's acknowledgement is in the ledger."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await service.ledger.acked(terminal=TILL, stream=stream) != offset:
-            await asyncio.sleep(0.005)
 
 
 async def test_a_till_is_greeted_connects_and_is_told_what_happens(service: Serving) -> None:
@@ -246,7 +239,7 @@ async def test_an_ack_is_kept_and_a_lower_one_changes_nothing(service: Serving) 
         await one.join({"stream": STREAM, "after": "earliest"})
         assert await one.offsets(3) == [1, 2, 3]
         await one.ack(STREAM, 3)
-        await acked(service, 3)
+        await acked(service.ledger, terminal=TILL, stream=STREAM, offset=3)
         await one.ack(STREAM, 2)
         await one.ack(STREAM, 0)
         await one.nothing_more()
@@ -260,7 +253,7 @@ async def test_acks_sent_right_before_the_end_are_kept(service: Serving) -> None
         await one.join({"stream": STREAM, "after": "earliest"})
         for offset in range(1, 21):
             await one.ack(STREAM, offset)
-    await acked(service, 20)
+    await acked(service.ledger, terminal=TILL, stream=STREAM, offset=20)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from listener.keys import Role
 from listener.storage.connection import connect
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import Frame, till
+from tests.tills import Frame, acked, till
 
 NO_STREAM = f"{MERCHANT_NO}/-"
 TILL = f"{STREAM}/T-42"
@@ -61,7 +61,7 @@ async def test_without_a_position_a_till_goes_on_after_its_last_ack(service: Ser
         await one.join({"stream": STREAM, "after": "earliest"})
         assert await one.offsets(3) == [1, 2, 3]
         await one.ack(STREAM, 2)
-        await one.nothing_more()
+        await acked(service.ledger, terminal=TILL, stream=STREAM, offset=2)
     for after in ({}, {"after": "acked"}):
         async with till(service.url, key) as one:
             ready = await one.join({"stream": STREAM, **after})
@@ -105,7 +105,7 @@ async def test_acks_and_positions_outlive_a_restart(tmp_path: Path) -> None:
             await one.join({"stream": STREAM, "after": "earliest"})
             await one.offsets(3)
             await one.ack(STREAM, 1)
-            await one.nothing_more()
+            await acked(service.ledger, terminal=TILL, stream=STREAM, offset=1)
     async with serving(path) as service:
         assert service.ledger.epoch == epoch
         async with till(service.url, key) as one:

@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 
 from listener.errors import DamagedError, LedgerError
-from listener.schedule import Confirm
 from listener.model import Fact
+from listener.schedule import Confirm
 from listener.storage.backup import backup
 from listener.storage.sqlite import SqliteLedger
 from listener.storage.verify import TOLD_EVERY, verify

@@ -1,0 +1,161 @@
+"""The task that looks after all tills: one that is broken is no concern of the others."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from websockets.frames import Opcode
+
+from listener.web import sessions as sessions_module
+from listener.web.connection import BUFFER_BYTES_MAX, Connection
+from listener.web.context import HUB, SESSIONS
+from listener.web.guard import answering
+from listener.web.sessions import Session, Timing
+from tests.service import STREAM, Serving, serving
+from tests.tills import DEADLINE_SECONDS, BareTill, till
+
+PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3)
+PINGING = Timing(tick_seconds=0.02, close_seconds=0.3, ping_seconds=0.05)
+
+
+@pytest.fixture(name="service")
+async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(tmp_path / "ledger.db", timing=PATIENT) as running:
+        yield running
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+async def test_keys_that_cannot_be_read_for_a_while_end_nothing(
+    service: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, text = service.keyed()
+    async with till(service.url, text) as one:
+        await one.join()
+        with closing(sqlite3.connect(service.path)) as db:
+            db.execute("ALTER TABLE keys RENAME TO hidden")
+            db.execute("UPDATE ledger SET keys_version = keys_version + 1")
+            db.commit()
+            await until(lambda: "keys_unread" in caplog.text)
+            await one.nothing_more()
+            db.execute("ALTER TABLE hidden RENAME TO keys")
+        service.revoke(key)
+        assert await one.code() == 4010
+
+
+async def test_a_till_that_cannot_be_looked_after_is_sent_back_and_the_others_are_pinged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ping = Session.ping
+    async with serving(tmp_path / "ledger.db", timing=PINGING) as service:
+        bad, text = service.keyed()
+
+        def failing(session: Session, t_ms: int) -> None:
+            if session.key.id == bad.id:
+                raise RuntimeError("no ping")
+            ping(session, t_ms)
+
+        monkeypatch.setattr(Session, "ping", failing)
+        async with till(service.url, text) as one, till(service.url, service.key()) as other:
+            await one.join()
+            await other.join()
+            assert await one.code() == 1011
+            for _ in range(3):
+                assert (await other.frame())["type"] == "ping"
+        assert "session_failed" in caplog.text
+
+
+async def test_a_till_whose_events_cannot_be_written_is_sent_back(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_room = Connection.has_room
+    async with till(service.url, service.key()) as one, till(service.url, service.key()) as other:
+        bad = (await one.frame())["session"]
+
+        def failing(connection: Connection) -> bool:
+            if connection.id == bad:
+                raise RuntimeError("no socket")
+            return has_room(connection)
+
+        monkeypatch.setattr(Connection, "has_room", failing)
+        await one.say(type="connect")
+        await one.hear("ready")
+        await other.join()
+        assert await service.notify() == (200, "success")
+        assert await other.offsets(1) == [1]
+        # Not left on a socket on which nothing will ever come.
+        assert await one.code() == 1011
+
+
+async def test_who_was_seen_is_remembered_up_to_a_bound(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "SEEN_MAX", 2)
+    sessions = service.service.app[SESSIONS]
+    for terminal in ("T-1", "T-2", "T-3"):
+        async with till(service.url, service.key(terminal=terminal)) as one:
+            await one.join()
+        await until(lambda: sessions.count == 0)
+    assert set(sessions.seen()) == {f"{STREAM}/T-2", f"{STREAM}/T-3"}
+
+
+async def test_who_says_good_bye_without_reading_on_is_cut_off_in_the_end(
+    service: Serving,
+) -> None:
+    bare = await BareTill.open(service.url, service.key())
+    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
+    await bare.read_until(b'"ready"')
+    with closing(bare.sock):
+        reference = "r" * 4_000
+        for number in range(150):
+            changes = {"transactionNo": str(number), "reference": reference}
+            assert await service.notify(changes) == (200, "success")
+        (connection,) = service.service.app[SESSIONS].connections
+        await bare.send((1000).to_bytes(2, "big"), opcode=Opcode.CLOSE)
+        await until(lambda: service.service.app[SESSIONS].count == 0)
+        assert service.service.app[HUB].followers == 0
+        # Cut off: what has come of the events is far less than there were.
+        assert connection.buffered
+        await until(lambda: not connection.buffered)
+        assert len(await bare.read()) < 150 * len(reference)
+
+
+async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serving) -> None:
+    bare = await BareTill.open(service.url, service.key())
+    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
+    await bare.read_until(b'"ready"')
+    with closing(bare.sock):
+        (connection,) = service.service.app[SESSIONS].connections
+        for number in range(300):
+            changes = {"transactionNo": str(number), "reference": "r" * 4_000}
+            assert await service.notify(changes) == (200, "success")
+            assert connection.buffered < BUFFER_BYTES_MAX + 8_000
+        assert not connection.has_room()
+
+
+async def test_what_a_handler_raises_never_gets_out(
+    caplog: pytest.LogCaptureFixture, service: Serving
+) -> None:
+    async def fails(request: web.Request) -> web.Response:
+        raise RuntimeError(f"secret of {request.path}")
+
+    app = web.Application()
+    app.router.add_get("/", answering(fails))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    async with service.client.get(f"http://{host}:{port}/") as answer:
+        assert (answer.status, answer.content_type) == (500, "application/problem+json")
+        assert "secret" not in await answer.text()
+    assert "request_failed" in caplog.text
+    await runner.cleanup()
