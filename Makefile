@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH := .venv-bench
+BENCH_ARGS :=
 TESTS :=
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
@@ -32,8 +34,8 @@ lint: $(STAMP) ## format, lint, types, layers
 check: lint ## what a change must pass: lint, and every test with branch coverage of 95 %
 	$(MAKE) --no-print-directory test COVERAGE="$(COVERAGE) --cov-fail-under=95"
 
-bench: $(STAMP) ## measure, and write docs/benchmarks.md
-	$(BIN)/python -m bench
+bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--quick: 2 minutes)
+	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
 simulate: $(STAMP) ## many random histories against the whole core, by seed
 	$(BIN)/python -m tests.property.simulate
@@ -48,9 +50,11 @@ lock: $(STAMP) ## pin every dependency again, by hash
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
 	$(COMPILE) --upgrade --extra dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --upgrade --constraint requirements.lock \
+	  --output-file bench/requirements.lock bench/requirements.txt pyproject.toml
 
 clean: ## remove what was made here, the environment included
-	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(BENCH) bench/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -63,4 +67,13 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	  --require-hashes --requirement requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The peers have an environment of their own, and better-sqlite3 is compiled against Node's headers.
+$(BENCH)/.installed: bench/requirements.lock bench/package.json
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes --requirement bench/requirements.lock
+	npm_config_nodedir=$$(node -p "require('path').resolve(process.execPath, '../..')") \
+	  npm install --silent --no-audit --no-fund --prefix bench
 	@touch $@

@@ -48,8 +48,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where the frames of a subscription go; the socket of a till."""
 
-    def write(self, frames: bytes) -> None:
-        """Take whole frames."""
+    def offer(self, frames: bytes) -> bool:
+        """Take whole frames; False, and nothing taken, where there is no room."""
 
     def has_room(self) -> bool:
         """Tell whether there is room now."""
@@ -89,6 +89,11 @@ class Subscription:
         """The newest offset of its stream."""
         return self._stream.head
 
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether it has not ended."""
+        return self in self._stream.subscriptions
+
     def end(self) -> None:
         """Stop following."""
         self._stream.subscriptions.pop(self, None)
@@ -104,32 +109,29 @@ class Subscription:
         """Hand on what lies past the offset, as far as there is room and it is at hand."""
         stream = self._stream
         while self.offset < stream.head and not self._is_reading:
-            if self not in stream.subscriptions:
-                return
-            if not self._sink.has_room():
-                self._hub.retry(self)
-                return
-            if not stream.tail.holds(self.offset):
+            found = stream.tail.frames_after(self.offset)
+            if found is None and self._sink.has_room():
                 self._is_reading = True
                 self._hub.read(self)
                 return
-            frames, self.offset = stream.tail.frames_after(self.offset)
-            self._sink.write(frames)
+            if found is None or not self._sink.offer(found[1]):
+                self._hub.retry(self)
+                return
+            self.offset = found[2]
 
     def take(self, events: Sequence[Event]) -> None:
         """Take a page of the ledger that was read for it; an empty one is a fault of the read."""
         self._is_reading = False
-        if self not in self._stream.subscriptions:
+        if not self.is_followed:
             return
         name = self._stream.name
-        past = [event for event in events if offset_in(name, event) > self.offset]
         # Another of the till's streams may have filled its socket meanwhile.
-        if not past or not self._sink.has_room():
+        if events and self._sink.offer(b"".join([frame_of(name, event) for event in events])):
+            # While it was read for, nothing else was handed on: this follows on what it has.
+            self.offset = offset_in(name, events[-1])
+            self.advance()
+        else:
             self._hub.retry(self)
-            return
-        self.offset = offset_in(name, past[-1])
-        self._sink.write(b"".join(frame_of(name, event) for event in past))
-        self.advance()
 
     @property
     def stream(self) -> str:
@@ -281,7 +283,8 @@ class Hub:
         self._retry_timer = None
         waiting, self._to_retry = self._to_retry, set()
         for subscription in waiting:
-            _advance(subscription)
+            if subscription.is_followed:
+                _advance(subscription)
 
     async def _read(self) -> None:
         try:

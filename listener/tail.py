@@ -12,6 +12,9 @@ TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
 # A write joins at most so many frames, and a page of the ledger holds as many.
 PAGE_EVENTS_MAX: Final = 256
 
+# Frames joined once for all who have come to an offset: it, they, and the offset of the last one.
+Joined = tuple[int, bytes, int]
+
 
 class StreamTail:
     """The newest events of one stream, and their websocket frames: ``after`` + 1 … ``head``."""
@@ -23,8 +26,7 @@ class StreamTail:
         self.head = 0
         self.frames: deque[bytes] = deque()
         self.events: deque[Event] = deque()
-        # The frames past an offset and the last one's, joined once for all who are there.
-        self.joined: tuple[int, bytes, int] | None = None
+        self.joined: Joined | None = None
 
     @property
     def after(self) -> int:
@@ -33,16 +35,20 @@ class StreamTail:
 
     def holds(self, offset: int) -> bool:
         """Tell whether what follows on an offset is here."""
-        return self.head - len(self.frames) <= offset < self.head
+        return self.after <= offset < self.head
 
-    def frames_after(self, offset: int) -> tuple[bytes, int]:
-        """Return the frames past an offset in one piece, and the offset of the last one."""
-        if self.joined is None or self.joined[0] != offset:
-            begin = offset - self.after
-            end = min(begin + PAGE_EVENTS_MAX, len(self.frames))
-            chosen = [self.frames[n] for n in range(begin, end)]
-            self.joined = (offset, b"".join(chosen), offset + len(chosen))
-        return self.joined[1], self.joined[2]
+    def frames_after(self, offset: int) -> Joined | None:
+        """Return the frames past an offset in one piece; None where they are not here."""
+        joined = self.joined
+        if joined is not None and joined[0] == offset:
+            return joined
+        if not self.holds(offset):
+            return None
+        begin = offset - self.after
+        end = min(begin + PAGE_EVENTS_MAX, len(self.frames))
+        chosen = [self.frames[n] for n in range(begin, end)]
+        self.joined = joined = (offset, b"".join(chosen), offset + len(chosen))
+        return joined
 
     def events_after(self, offset: int, *, limit: int) -> list[Event]:
         """Return the events past an offset."""

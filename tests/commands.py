@@ -3,6 +3,7 @@
 import os
 import pty
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -89,18 +90,29 @@ def before_a_person(*arguments: str | Path, status: int = 0, until: str | None =
         stderr=theirs,
     ) as process:
         os.close(theirs)
-        text = b""
         try:
-            while chunk := os.read(ours, 65_536):
-                text += chunk
-                if until is not None and until.encode() in text:
-                    process.send_signal(signal.SIGINT)
-        except OSError:
-            pass  # How Linux says that the other end of a terminal is closed.
+            text = _read_terminal(ours, process, until=until)
         finally:
             os.close(ours)
         assert process.wait(DEADLINE_SECONDS) == (130 if until else status), text
-    return text.decode()
+    return text
+
+
+def _read_terminal(ours: int, process: "subprocess.Popen[bytes]", *, until: str | None) -> str:
+    text = b""
+    while select.select([ours], [], [], DEADLINE_SECONDS)[0]:
+        try:
+            chunk = os.read(ours, 65_536)
+        except OSError:
+            chunk = b""  # How Linux says that the other end of a terminal is closed.
+        if not chunk:
+            return text.decode()
+        text += chunk
+        if until is not None and until.encode() in text:
+            process.send_signal(signal.SIGINT)
+            until = None
+    process.kill()
+    raise AssertionError(f"it shows nothing more, and does not end: {text!r}")
 
 
 class Started:

@@ -63,9 +63,10 @@ class KeptFrames:
     is_failed: bool = False
     writes: list[bytes] = field(default_factory=list)
 
-    def write(self, frames: bytes) -> None:
-        assert self.room
-        self.writes.append(frames)
+    def offer(self, frames: bytes) -> bool:
+        if self.room:
+            self.writes.append(frames)
+        return self.room
 
     def has_room(self) -> bool:
         return self.room

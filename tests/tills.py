@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame as WebSocketFrame
@@ -17,6 +18,7 @@ from websockets.frames import Opcode
 from websockets.typing import Origin, Subprotocol
 
 from listener.ledger import Ledger
+from listener.web.context import HUB, SESSIONS
 
 PATH = "/v1/pos/stream"
 DEADLINE_SECONDS = 10.0
@@ -116,6 +118,13 @@ async def acked(ledger: Ledger, *, terminal: str, stream: str, offset: int) -> N
     """Wait until an acknowledgement is in the ledger."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while await ledger.acked(terminal=terminal, stream=stream) != offset:
+            await asyncio.sleep(0.005)
+
+
+async def gone(app: web.Application) -> None:
+    """Wait until nothing of any till is left."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while app[SESSIONS].count or app[SESSIONS].online() or app[HUB].followers:
             await asyncio.sleep(0.005)
 
 

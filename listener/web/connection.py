@@ -36,6 +36,19 @@ class Connection:
         """Tell whether good-bye was said here."""
         return self.code is not None
 
+    def offer(self, frames: bytes) -> bool:
+        """Write events as far as there is room; False where there is none.
+
+        Called for every till and every commit: it asks and writes in one.
+        """
+        transport = self._transport
+        if transport.get_write_buffer_size() >= BUFFER_BYTES_MAX:
+            return False
+        if self.code is None and not transport.is_closing():
+            self._written += len(frames)
+            transport.write(frames)
+        return True
+
     def write(self, frames: bytes) -> None:
         """Write whole frames past aiohttp, which would make each again for every till."""
         if self.code is None and not self._transport.is_closing():
@@ -49,7 +62,7 @@ class Connection:
 
     def has_room(self) -> bool:
         """Tell whether the socket's own buffer is short enough for more."""
-        return self._transport.get_write_buffer_size() < BUFFER_BYTES_MAX
+        return self.buffered < BUFFER_BYTES_MAX
 
     def note(self, size: int) -> None:
         """Count bytes that aiohttp writes."""

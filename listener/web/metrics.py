@@ -7,6 +7,9 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
+# What is noted at one notification, and counted with others.
+NOTED_MAX: Final = 256
+
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -23,6 +26,7 @@ class Metrics:
             registry=self.registry,
         )
         self._acknowledged = self.notifications.labels(200)
+        self._taken_seconds: list[float] = []
         self.repeats = Counter(
             "listener_notification_repeats",
             "Notifications that were known already.",
@@ -85,10 +89,20 @@ class Metrics:
         )
         self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
 
-    def acknowledged(self, seconds: float) -> None:
+    def acknowledged(self, seconds: float, *, is_repeat: bool) -> None:
         """Note a notification that was acknowledged, and how long that took."""
-        self._acknowledged.inc()
-        self.notify_seconds.observe(seconds)
+        self._taken_seconds.append(seconds)
+        if is_repeat:
+            self.repeats.inc()
+        if len(self._taken_seconds) >= NOTED_MAX:
+            self._note()
+
+    def _note(self) -> None:
+        """Count what was noted; many at once, since each has to take locks."""
+        self._acknowledged.inc(len(self._taken_seconds))
+        for seconds in self._taken_seconds:
+            self.notify_seconds.observe(seconds)
+        self._taken_seconds.clear()
 
     def observe_commit(self, seconds: float, facts: int) -> None:
         """Note a commit."""
@@ -106,6 +120,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Write all of it in the OpenMetrics format."""
+        self._note()
         # The exposition of prometheus-client is untyped.
         text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
         return text

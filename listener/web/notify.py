@@ -24,62 +24,62 @@ _TYPES: Final = frozenset(
 def routes() -> list[web.RouteDef]:
     """List the notify URLs; other methods than POST are answered here too, in the table's order."""
     return [
-        web.route("*", "/notify/{merchantNo}", notify),
         web.route("*", "/notify/{merchantNo}/{storeNo}", notify),
+        web.route("*", "/notify/{merchantNo}", notify),
     ]
 
 
 async def notify(request: web.Request) -> web.Response:
     """Take one delivery of a notification."""
     started = time.perf_counter()
-    app = request.app
-    metrics = app[METRICS]
+    app, place = request.app, request.match_info
+    ingest, metrics = app[INGEST], app[METRICS]
     try:
-        merchant_no = request.match_info["merchantNo"]
-        if not app[INGEST].knows(merchant_no):
+        if not ingest.knows(place["merchantNo"]):
             raise ProblemError(404, "unknown-merchant", "no such merchant is configured")
-        body = await _body(request)
-        recorded = await app[INGEST].receive(
-            merchant_no=merchant_no,
-            store_no=request.match_info.get("storeNo"),
-            content_type=_content_type(request),
+        content_type, body = await _read(request)
+        recorded = await ingest.receive(
+            merchant_no=place["merchantNo"],
+            store_no=place.get("storeNo"),
+            content_type=content_type,
             body=body,
         )
     except (ProblemError, ListenerError) as error:
         answer = problem(error if isinstance(error, ProblemError) else of_error(error))
         metrics.notifications.labels(answer.status).inc()
         return answer
-    if not recorded.is_new:
-        metrics.repeats.inc()
-    metrics.acknowledged(time.perf_counter() - started)
+    metrics.acknowledged(time.perf_counter() - started, is_repeat=not recorded.is_new)
     return web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
 
 
-async def _body(request: web.Request) -> bytes:
-    """Read a body, refusing what is not a notification before it is read."""
+async def _read(request: web.Request) -> tuple[str, bytes]:
+    """Return a notification's type, without parameters, and its body.
+
+    Raises:
+        ProblemError: It is not one; told before the body is read, where that is possible.
+    """
     if request.method != "POST":
         raise ProblemError(405, "not-post", "a notification is a POST", headers={"Allow": "POST"})
-    too_large = ProblemError(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
     if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise too_large
-    if _content_type(request) not in _TYPES:
+        raise _too_large()
+    content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type not in _TYPES:
         raise ProblemError(
             415, "unsupported-type", "send a form (application/x-www-form-urlencoded) or JSON"
         )
     try:
         # A time-out costs more than the reading; a body that is here already needs none.
         if request.content.is_eof():
-            return await request.read()
+            return content_type, await request.read()
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+            return content_type, await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
+        raise _too_large() from None
     except (ConnectionError, web.RequestPayloadError):
         raise ProblemError(400, "cut-off", "the body was cut off") from None
     except TimeoutError:
         raise ProblemError(408, "too-slow", "the body did not arrive in time") from None
 
 
-def _content_type(request: web.Request) -> str:
-    """Return the type without its parameters, '' where there is none."""
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+def _too_large() -> ProblemError:
+    return ProblemError(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")

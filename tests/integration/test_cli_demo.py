@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from listener.commands import tutorial
 from listener.commands.demo import PORT
@@ -210,3 +211,82 @@ async def test_a_listener_that_is_away_fails_the_tutorial(
     with pytest.raises(TutorialError, match="step 0"):
         url = f"http://127.0.0.1:{free_port()}"
         await play(url, key="k", seen=Seen(), say=say_nothing)
+
+
+@asynccontextmanager
+async def untrue(seen: Seen, *answers: Mapping[str, object] | None) -> AsyncIterator[str]:
+    """Run a listener that says what it is told to of a transaction; None: it hangs up."""
+    told = iter(answers)
+    steps: list[tuple[str, dict[str, str]]] = [
+        ("called", {"call": "tran-query"}),
+        ("called", {"call": "cancel"}),
+        ("wallet.told", {}),
+        ("wallet.cancelled", {}),
+        ("wallet.called-back", {}),
+        ("notification.answered", {"acknowledged": "yes", "status": "closed"}),
+        ("till.told", {"type": "transaction.cancelled"}),
+    ]
+
+    async def stream(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(protocols=["pos.v1"])
+        await ws.prepare(request)
+        await ws.send_json({"type": "hello", "protocol": "pos.v1", "session": "s"})
+        await ws.receive()
+        await ws.send_json({"type": "ready", "streams": []})
+        async for _ in ws:
+            pass
+        return ws
+
+    async def sell(_request: web.Request) -> web.Response:
+        seen("called", {"call": "add", "transactionNo": "1"})
+        return web.json_response({"transactionNo": "1"}, status=201)
+
+    async def cancel(_request: web.Request) -> web.Response:
+        for name, detail in steps:
+            seen(name, detail | {"transactionNo": "1"})
+        return web.json_response({})
+
+    async def show(request: web.Request) -> web.Response:
+        # A client tries a GET again on a new connection.
+        answer = next(told, None)
+        if answer is None and request.transport is not None:
+            request.transport.abort()
+        return web.json_response(answer)
+
+    app = web.Application()
+    app.router.add_get("/v1/pos/stream", stream)
+    app.router.add_post("/v1/transactions", sell)
+    app.router.add_post("/v1/transactions/1/cancel", cancel)
+    app.router.add_get("/v1/transactions/1", show)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        ([{"status": "paid"}], "the new transaction is paid"),
+        ([None], "the listener does not answer"),
+        (
+            [{"status": "created"}, {"status": "cancelled", "entries": [{"kind": "answer"}]}],
+            "the ledger says cancelled, from answer",
+        ),
+        (
+            [{"status": "created"}, {"status": "paid", "entries": [{"kind": "notification"}]}],
+            "the ledger says paid, from notification",
+        ),
+        ([{"status": "created"}, {"status": "cancelled", "entries": None}], "from $"),
+    ],
+)
+async def test_a_ledger_that_says_otherwise_fails_the_tutorial(
+    answers: list[Mapping[str, object] | None], complaint: str
+) -> None:
+    seen = Seen()
+    async with untrue(seen, *answers) as url:
+        with pytest.raises(TutorialError, match=complaint):
+            await play(url, key="k", seen=seen, say=say_nothing)

@@ -1,5 +1,6 @@
 """`verify`, `backup` and `check`: a ledger looked after from the command line."""
 
+import asyncio
 import json
 import socket
 import sqlite3
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from listener.commands import check
 from listener.ledger import Head
 from listener.model import Fact, Kind, Status
 from listener.storage.sqlite import SqliteLedger
-from tests.commands import before_a_person, here, run, write_settings
+from tests.commands import before_a_person, here, run, started, write_settings
 
 
 @pytest.fixture
@@ -228,3 +230,35 @@ async def test_check_asks_the_service_that_has_the_ledger(config: Path) -> None:
         # A port that the service chose cannot be asked.
         found = findings(run("check", "--config", config, "--json").out)
         assert found["ready"]["severity"] == "note"
+
+
+def test_check_finds_a_service_that_is_ready(tmp_path: Path) -> None:
+    port = free_port()
+    # Whatever answers there is good enough for Pockyt: the listener itself does.
+    config = write_settings(
+        tmp_path,
+        more=f'public_url = "https://pos.example.com"\npockyt.url = "http://127.0.0.1:{port}"',
+    )
+    for host in ("127.0.0.1", "0.0.0.0"):
+        env = {"LISTENER_PORT": str(port), "LISTENER_HOST": host}
+        with started("serve", "--config", config, env=env) as serving:
+            serving.until(serving.err, " serving ")
+            done = run("check", "--config", config, "--json", env=env)
+            assert serving.stop() == 0
+        assert done.status == 0
+        found = findings(done.out)
+        assert (found["served"]["value"], found["ready"]["value"]) == ("yes", "yes")
+        assert found["public_url"]["value"] == "https://pos.example.com"
+        assert found["pockyt"]["severity"] == "fine"
+
+
+async def test_check_waits_for_nobody_for_long(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(config)
+    monkeypatch.setattr(check, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("LISTENER_POCKYT_URL", url)
+        done = await asyncio.to_thread(here, capsys, "check", "--config", config, "--json")
+    assert "no answer within 0.2 s" in str(findings(done.out)["pockyt"]["advice"])

@@ -37,7 +37,8 @@ class Service:
         return self.key("--role", "pos", *scope, *options)["key"]
 
     def notify(self, number: int, **fields: str) -> None:
-        sent = {"transactionNo": f"{number}", "status": "closed"} | fields
+        sent = {"transactionNo": f"{number}", "status": "closed", "amount": "1.00"}
+        sent |= {"currency": "USD"} | fields
         sent["verifySign"] = signature.sign(sent, Token(TOKEN))
         request = urllib.request.Request(f"{self.url}/notify/{STREAM}", urlencode(sent).encode())
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -124,6 +125,7 @@ def test_a_position_of_another_ledger_brings_every_transaction_as_it_stands(
     with started(*arguments, "--stream", STREAM, "--after", "another:1") as looking:
         looking.until(looking.err, "the position cannot be resumed (epoch_changed)")
         lines = [json.loads(looking.until(looking.out, "specversion")) for _ in range(2)]
+        assert looking.stop(signal.SIGINT) == 130
     assert {line["type"] for line in lines} == {"transaction.snapshot"}
     assert {line["data"]["transactionNo"] for line in lines} == {"1", "2"}
 
@@ -167,6 +169,7 @@ def test_a_listener_that_does_not_answer_is_spoken_of() -> None:
     )
     with started(program=(sys.executable, "-c", program)) as looking:
         looking.until(looking.err, "not live: the listener does not answer")
+        assert looking.stop(signal.SIGINT) == 130
 
 
 def test_a_person_sees_lines_in_colour(service: Service) -> None:

@@ -1,12 +1,13 @@
 """The hub: what it keeps in memory, what it reads, and that no fault of one is felt by another."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from listener import hub as hub_module
 from listener.hub import Hub
 from listener.model import EVERY_STREAM
 from listener.storage import SqliteLedger
@@ -79,6 +80,47 @@ async def test_the_stream_of_all_is_kept_once_somebody_has_asked_for_it(
     await hub.close()
 
 
+async def test_a_bell_for_what_is_known_already_changes_nothing(ledger: SqliteLedger) -> None:
+    bell = HeldBell(ledger)
+    hub = Hub(bell)
+    await record(ledger, 1)
+    await record(ledger, 2)
+    await hub.start()
+    bell.ring(1)
+    assert await reads(hub, after=0) == 0
+    await hub.close()
+
+
+@pytest.mark.parametrize("name", [STREAM, EVERY_STREAM])
+async def test_what_is_published_while_the_head_is_asked_for_is_not_missed(
+    ledger: SqliteLedger, name: str
+) -> None:
+    class Meanwhile(HeldBell):
+        async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
+            heads = await super().stream_heads(streams)
+            await ledger.record(fact(2))
+            self.ring()
+            return heads
+
+    await record(ledger, 1)
+    hub, sink = Hub(Meanwhile(ledger)), KeptFrames()
+    assert await hub.heads([name]) == {name: 2}
+    hub.subscribe(name, after=1, sink=sink).advance()
+    await until(lambda: sink.offsets() == [2])
+    await hub.close()
+
+
+async def test_who_is_many_pages_behind_catches_up_without_another_bell(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PAGE_EVENTS_MAX", 3)
+    await record(ledger, *range(20))
+    hub = Hub(ledger, tail_events_max=1)
+    await hub.start()
+    assert await reads(hub, after=0) == 7
+    await hub.close()
+
+
 async def test_a_page_comes_from_memory_if_it_can_and_from_the_ledger_if_not(
     ledger: SqliteLedger,
 ) -> None:
@@ -121,10 +163,11 @@ async def test_what_is_published_is_in_the_ledger_by_then(
     seen = []
 
     class Reading(KeptFrames):
-        def write(self, frames: bytes) -> None:
-            super().write(frames)
+        def offer(self, frames: bytes) -> bool:
+            super().offer(frames)
             with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
                 seen.append(db.execute("SELECT max(number), count(*) FROM events").fetchone())
+            return True
 
     sink = Reading()
     await follow(hub, sink, after=0)

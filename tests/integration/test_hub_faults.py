@@ -37,7 +37,7 @@ async def _ledger(tmp_path: Path) -> AsyncIterator[SqliteLedger]:
 class Broken(KeptFrames):
     """A sink that fails."""
 
-    def write(self, frames: bytes) -> None:
+    def offer(self, frames: bytes) -> bool:
         raise RuntimeError(f"no socket takes {len(frames)} bytes")
 
 

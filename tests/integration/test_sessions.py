@@ -76,16 +76,16 @@ async def test_a_till_that_cannot_be_looked_after_is_sent_back_and_the_others_ar
 async def test_a_till_whose_events_cannot_be_written_is_sent_back(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has_room = Connection.has_room
+    offer = Connection.offer
     async with till(service.url, service.key()) as one, till(service.url, service.key()) as other:
         bad = (await one.frame())["session"]
 
-        def failing(connection: Connection) -> bool:
+        def failing(connection: Connection, frames: bytes) -> bool:
             if connection.id == bad:
                 raise RuntimeError("no socket")
-            return has_room(connection)
+            return offer(connection, frames)
 
-        monkeypatch.setattr(Connection, "has_room", failing)
+        monkeypatch.setattr(Connection, "offer", failing)
         await one.say(type="connect")
         await one.hear("ready")
         await other.join()

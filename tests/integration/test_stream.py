@@ -13,7 +13,7 @@ from listener.keys import Role
 from listener.web.context import HUB, METRICS, SESSIONS
 from listener.web.sessions import Timing
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS, PATH, BareTill, acked, till
+from tests.tills import PATH, BareTill, acked, gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 NO_STREAM = f"{MERCHANT_NO}/-"
@@ -297,20 +297,12 @@ async def test_a_till_that_has_gone_leaves_nothing_behind(service: Serving) -> N
     await bare.read_until(b'"ready"')
     assert (sessions.online(), hub.followers) != ({}, 0)
     bare.close()
-    await gone(service)
+    await gone(service.service.app)
     assert len(sessions.seen()) == 2
-
-
-async def gone(service: Serving) -> None:
-    """Wait until nothing of any till is left."""
-    sessions, hub = service.service.app[SESSIONS], service.service.app[HUB]
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while sessions.count or sessions.online() or hub.followers:
-            await asyncio.sleep(0.005)
 
 
 async def test_closes_are_counted_by_their_code(service: Serving) -> None:
     async with till(service.url, "lk_wrong_key") as one:
         assert await one.code() == 4001
-    await gone(service)
+    await gone(service.service.app)
     assert b'listener_pos_closes_total{code="4001"} 1.0' in service.service.app[METRICS].text()

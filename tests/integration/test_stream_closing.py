@@ -1,25 +1,22 @@
 """Every way in which a connection of pos.v1 ends, and every limit at its edge."""
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from listener.keys import Role
-from listener.pos.frames import FRAME_BYTES_MAX, STREAMS_MAX
+from listener.pos.frames import CloseCode
 from listener.storage import connection as storage_connection
-from listener.web import sessions as sessions_module
 from listener.web import stream as stream_module
-from listener.web.context import HUB, METRICS, SESSIONS
+from listener.web.context import METRICS, SESSIONS
 from listener.web.sessions import Timing
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS, BareTill, till
+from tests.tills import BareTill, gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 QUICK = Timing(
@@ -52,124 +49,6 @@ async def _stalling(tmp_path: Path) -> AsyncIterator[Serving]:
 async def _quick(tmp_path: Path) -> AsyncIterator[Serving]:
     async with serving(tmp_path / "ledger.db", timing=QUICK) as running:
         yield running
-
-
-def padded(size: int) -> str:
-    """Write a connect frame of so many bytes."""
-    frame = json.dumps({"type": "connect", "pad": ""})
-    return frame.replace('"pad": ""', f'"pad": "{"x" * (size - len(frame))}"')
-
-
-async def gone(service: Serving) -> None:
-    """Wait until nothing of any till is left."""
-    app = service.service.app
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while app[SESSIONS].count or app[HUB].followers:
-            await asyncio.sleep(0.005)
-
-
-async def code_after(service: Serving, text: str | bytes) -> int | None:
-    """Send a frame right after the ready; return the code of the close."""
-    async with till(service.url, service.key()) as one:
-        await one.join()
-        await one.ws.send(text)
-        return await one.code()
-
-
-# Frames.
-
-
-async def test_a_frame_of_exactly_the_limit_is_taken(service: Serving) -> None:
-    async with till(service.url, service.key()) as one:
-        await one.hear("hello")
-        await one.ws.send(padded(FRAME_BYTES_MAX))
-        await one.hear("ready")
-
-
-@pytest.mark.parametrize("size", [FRAME_BYTES_MAX + 1, 1024 * 1024])
-async def test_a_frame_past_the_limit_is_too_big(service: Serving, size: int) -> None:
-    async with till(service.url, service.key()) as one:
-        await one.join()
-        with suppress(ConnectionClosed):
-            await one.ws.send(padded(size))
-        assert await one.code() == 1009
-    await gone(service)
-    assert b'listener_pos_closes_total{code="1009"} 1.0' in service.service.app[METRICS].text()
-
-
-async def test_a_frame_in_pieces_past_the_limit_is_too_big(service: Serving) -> None:
-    async with till(service.url, service.key()) as one:
-        await one.join()
-        await one.ws.send([padded(FRAME_BYTES_MAX), " "])
-        assert await one.code() == 1009
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "no json",
-        "[]",
-        "{}",
-        '{"type":7}',
-        '{"type":"ack"}',
-        '{"type":"ack","stream":"200043/303660","offset":-1}',
-        '{"type":"ack","stream":"200043/303660","offset":1.5}',
-        '{"type":"ack","stream":"200043/303660","offset":"1"}',
-        '{"type":"ack","stream":"no stream","offset":1}',
-        '{"type":"pong"}',
-        b'{"type":"pong","t":1}',
-    ],
-)
-async def test_a_malformed_frame_closes_with_4002(service: Serving, text: str | bytes) -> None:
-    assert await code_after(service, text) == 4002
-
-
-@pytest.mark.parametrize("count", [STREAMS_MAX, STREAMS_MAX + 1])
-async def test_a_connect_names_at_most_64_streams(service: Serving, count: int) -> None:
-    async with till(service.url, service.key(store_no=None)) as one:
-        await one.hear("hello")
-        names = [f"{MERCHANT_NO}/{number}" for number in range(count)]
-        await one.say(type="connect", streams=[{"stream": name} for name in names])
-        if count > STREAMS_MAX:
-            assert await one.code() == 4002
-            return
-        assert len((await one.hear("ready"))["streams"]) == count
-    await gone(service)
-
-
-async def test_a_stream_is_named_once(service: Serving) -> None:
-    async with till(service.url, service.key()) as one:
-        await one.hear("hello")
-        await one.say(type="connect", streams=[{"stream": STREAM}, {"stream": STREAM}])
-        assert await one.code() == 4002
-
-
-async def test_more_frames_than_a_till_may_send_close_with_4101(
-    service: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream_module, "FRAMES_AT_ONCE_MAX", 10)
-    monkeypatch.setattr(stream_module, "FRAMES_PER_SECOND", 0)
-    async with till(service.url, service.key()) as one:
-        await one.join()
-        # The connect was the first of ten; unknown ones and the websocket's own count as well.
-        for _ in range(7):
-            await one.say(type="dance")
-        await (await one.ws.ping())
-        await one.nothing_more()
-        await one.say(type="dance")
-        assert await one.code() == 4101
-
-
-async def test_frames_are_earned_back_with_time(
-    service: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream_module, "FRAMES_AT_ONCE_MAX", 3)
-    monkeypatch.setattr(stream_module, "FRAMES_PER_SECOND", 100)
-    async with till(service.url, service.key()) as one:
-        await one.join()
-        for _ in range(20):
-            await one.nothing_more()
-            await asyncio.sleep(0.02)
 
 
 # Keys and scopes.
@@ -277,40 +156,6 @@ async def test_a_key_revoked_between_its_look_up_and_connect_is_ended(service: S
         assert await one.code() in (4001, 4010)
 
 
-async def test_a_key_has_so_many_connections_and_no_more(
-    service: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions_module, "SESSIONS_PER_KEY_MAX", 2)
-    text = service.key()
-    async with till(service.url, text) as one, till(service.url, text) as two:
-        await one.join()
-        await two.join()
-        async with till(service.url, text) as three:
-            await three.hear("hello")
-            await three.say(type="connect")
-            assert await three.code() == 4102
-        async with till(service.url, service.key()) as other:
-            await other.join()
-        await two.ws.close()
-        async with till(service.url, text) as four:
-            await four.join()
-
-
-async def test_the_listener_has_so_many_connections_and_no_more(
-    service: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions_module, "SESSIONS_MAX", 1)
-    async with till(service.url) as one:
-        await one.hear("hello")
-        # Whoever has not even connected counts as well.
-        async with till(service.url, service.key()) as two:
-            await two.hear("hello")
-            assert await two.code() == 4102
-    await gone(service)
-    async with till(service.url, service.key()) as three:
-        await three.join()
-
-
 # Silence and stalls.
 
 
@@ -318,7 +163,7 @@ async def test_a_till_that_says_nothing_is_closed_with_4201(quick: Serving) -> N
     async with till(quick.url, quick.key()) as one:
         await one.join()
         assert await one.code() == 4201
-    await gone(quick)
+    await gone(quick.service.app)
 
 
 async def test_a_stalled_till_is_told_4108_and_cut_off(stalling: Serving) -> None:
@@ -328,7 +173,7 @@ async def test_a_stalled_till_is_told_4108_and_cut_off(stalling: Serving) -> Non
     with closing(bare.sock):
         talk = asyncio.create_task(keep_talking(bare))
         await flood(stalling)
-        await gone(stalling)
+        await gone(stalling.service.app)
         talk.cancel()
         # Nothing but a part of the events was ever taken, and the line is cut.
         assert b"4108" not in await bare.read()
@@ -477,12 +322,22 @@ async def test_the_clients_own_code_is_answered(service: Serving) -> None:
             await one.join()
             await one.ws.close(code=code)
             assert (one.ws.close_code, one.ws.protocol.close_rcvd is not None) == (code, True)
-        await gone(service)
+        await gone(service.service.app)
     # A close without a code.
     bare = await BareTill.open(service.url, service.key())
     with closing(bare.sock):
         await bare.send(b"", opcode=Opcode.CLOSE)
         assert (await bare.read()).endswith(b"\x88\x02" + (1000).to_bytes(2, "big"))
+
+
+async def test_a_close_that_the_till_answers_ends_with_nothing_more(service: Serving) -> None:
+    bare = await BareTill.open(service.url, service.key())
+    with closing(bare.sock):
+        await bare.send(b"no json")
+        code = (4002).to_bytes(2, "big")
+        await bare.read_until(code + CloseCode.MALFORMED.meaning.encode(), at_once=1)
+        await bare.send(code, opcode=Opcode.CLOSE)
+        assert await bare.read() == b""
 
 
 async def test_what_a_till_says_after_its_close_was_sent_does_no_harm(service: Serving) -> None:
@@ -494,4 +349,4 @@ async def test_what_a_till_says_after_its_close_was_sent_does_no_harm(service: S
         read = await bare.read()
     assert read.count(b"\x88") == 1
     assert (4002).to_bytes(2, "big") in read
-    await gone(service)
+    await gone(service.service.app)

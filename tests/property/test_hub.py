@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from listener import hub as hub_module
+from listener import tail as tail_module
 from listener.hub import Hub, Subscription
 from listener.model import EVERY_STREAM
 from listener.storage import SqliteLedger
@@ -169,4 +171,8 @@ async def play(history: list[Command], *, before: int, tail_events_max: int) -> 
 def test_each_subscriber_is_told_each_event_once_and_in_order(
     tail_events_max: int, history: list[Command], before: int
 ) -> None:
-    asyncio.run(play(history, before=before, tail_events_max=tail_events_max))
+    with pytest.MonkeyPatch.context() as patch:
+        # Pages so short that a history has several.
+        patch.setattr(hub_module, "PAGE_EVENTS_MAX", 3)
+        patch.setattr(tail_module, "PAGE_EVENTS_MAX", 2)
+        asyncio.run(play(history, before=before, tail_events_max=tail_events_max))
