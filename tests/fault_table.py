@@ -167,8 +167,12 @@ def page(rows: Sequence[Row]) -> str:
 @click.option("--page", "path", type=click.Path(path_type=Path), default=PAGE, help="Where to.")
 def main(path: Path) -> None:
     """Play all, and write the page."""
+    # Pockyt fails all the time here; each failure would be logged.
     logging.disable(logging.CRITICAL)
-    rows = asyncio.run(play_all())
+    try:
+        rows = asyncio.run(play_all())
+    finally:
+        logging.disable(logging.NOTSET)
     path.parent.mkdir(exist_ok=True)
     path.write_text(page(rows))
     click.echo(f"{len(rows)} stories, in {path.name}")

@@ -1,4 +1,4 @@
-"""Follow a guide as its reader would: every block in order, in one shell, and look at what it shows.
+"""Follow a guide as its reader would: every block in order, in one shell.
 
 The blocks of a guide, by the word after the fence:
 
@@ -138,10 +138,6 @@ class Reader:
             if block.is_run:
                 self._do(block)
 
-    def stopped(self) -> bool:
-        """Tell whether the program that was started last has ended."""
-        return not _runs(self.going_on[-1].process_id)
-
     def _do(self, block: Block) -> None:
         text = self._fill_in(block.text)
         if block.mark == "Ctrl-C":
@@ -206,7 +202,7 @@ class Reader:
     def _interrupt(self, where: str) -> None:
         os.kill(self.going_on[-1].process_id, signal.SIGINT)
         ends_at = time.monotonic() + DEADLINE_SECONDS
-        while not self.stopped():
+        while _runs(self.going_on[-1].process_id):
             assert time.monotonic() < ends_at, f"{where}: it does not end"
             time.sleep(0.02)
 
@@ -216,6 +212,8 @@ def reader(folder: Path, *, filled_in: Mapping[str, str]) -> Iterator[Reader]:
     """Sit somebody down at a shell in a folder; what was started there ends with it."""
     inherited = {name: text for name, text in os.environ.items() if not _is_ours(name)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         ["bash", "--noprofile", "--norc"],
         cwd=folder,
@@ -227,6 +225,7 @@ def reader(folder: Path, *, filled_in: Mapping[str, str]) -> Iterator[Reader]:
         start_new_session=True,
         text=True,
     ) as shell:
+        signal.signal(signal.SIGINT, before)
         found = Reader(folder=folder, shell=shell, filled_in=filled_in)
         try:
             yield found

@@ -329,7 +329,8 @@ async def follow(  # noqa: PLR0913 - options by keyword, each with a default
     """Follow a listener's streams for ever, as an async generator.
 
     An event is acknowledged when the loop asks for the next one. Leaving the loop closes the
-    connection; see :class:`Follower` for what else there is.
+    connection a moment later; a program that ends there takes ``async with Follower(…)``, which
+    waits for it. See :class:`Follower` for what else there is.
 
     Raises:
         StoppedError: The listener said not to come back unchanged.

@@ -31,6 +31,13 @@ def play_some(seeds: range) -> tuple[Report, list[tuple[int, str]]]:
     """Play some scenarios; returns what happened, and the seeds that failed with their reasons."""
     # Pockyt fails thousands of times here; each would be logged.
     logging.disable(logging.CRITICAL)
+    try:
+        return _play_quietly(seeds)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _play_quietly(seeds: range) -> tuple[Report, list[tuple[int, str]]]:
     memory = Path("/dev/shm")
     report, failures = Report(), []
     for seed in seeds:

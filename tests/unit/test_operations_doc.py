@@ -1,0 +1,205 @@
+"""docs/operations.md names nothing that is not there, and every limit that can be met."""
+
+import importlib
+import pkgutil
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+import pytest
+from aiohttp import web
+
+import listener
+from listener.cli import program
+from listener.settings import _VARIABLES
+from listener.web.app import routes
+from listener.web.metrics import Metrics
+
+DOC: Final = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+SOURCES: Final = sorted(Path(listener.__file__).parent.rglob("*.py"))
+
+# Limits that neither an operator nor a till's developer meets, and why.
+INNER: Final = {
+    "hub.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
+    "keys.KEY_CHARS_MAX": "no key is as long",
+    "lifecycle.chaser.DUE_MAX": "what is due beyond it is done in the next turn",
+    "lifecycle.chaser.IDLE_SECONDS_MAX": "how long the chaser rests where nothing is due",
+    "lifecycle.facts.FIELDS_MAX": "of an answer of Pockyt's, what is kept of it",
+    "lifecycle.facts.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",
+    "log.FIELDS_MAX": "no event has as many",
+    "log.NAME_CHARS_MAX": "no event has a name as long",
+    "model.AMOUNT_DIGITS_MAX": "an amount is held long before",
+    "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
+    "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
+    "pos.frames.NUMBER_MAX": "no ledger gets there",
+    "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
+    "settings.HOST_CHARS_MAX": "the settings say it themselves",
+    "settings.PORT_MAX": "the settings say it themselves",
+    "settings.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
+    "settings.TOKEN_CHARS_MAX": "the settings say it themselves",
+    "settings.URL_CHARS_MAX": "the settings say it themselves",
+    "storage.bulk.ROWS_MAX": "rows of one statement",
+    "storage.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
+    "tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
+    "web.bodies.ERRORS_MAX": "the first mistakes are enough",
+    "web.metrics.NOTED_MAX": "what is counted together",
+    "web.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
+    "web.parameters.NUMBER_CHARS_MAX": "as in the settings",
+    "web.parameters.SEQ_MAX": "no ledger gets there",
+    "web.sessions.SEEN_MAX": "how many that went away are remembered",
+}
+# Programs of their own, with limits of their own.
+ASIDE: Final = ("listener.sandbox", "listener.commands", "listener.pos.")
+_UNITS: Final = {"": 1, "s": 1, "h": 3_600, "days": 1, "KiB": 1024, "MiB": 1024**2}
+_LIMIT: Final = re.compile(r"^\| .+ \| ([\d,]+) ?(\w*) \| .+ \| `([\w.]+)` \|$", re.MULTILINE)
+
+
+def _fences(*languages: str) -> Iterator[str]:
+    for language, text in re.findall(r"^ *```(\w+)\n(.*?)^ *```$", DOC, re.DOTALL | re.MULTILINE):
+        if language in languages:
+            yield text
+
+
+def _prose() -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", DOC, flags=re.DOTALL | re.MULTILINE)
+
+
+def _spans() -> list[str]:
+    return re.findall(r"`([^`\n]+)`", _prose())
+
+
+def _commands() -> list[list[str]]:
+    """Return every command line that is shown, from the word ``listener`` on."""
+    consoles = "\n".join(_fences("console", "ini")).replace("\\\n", " ")
+    texts = [*consoles.splitlines(), *_spans()]
+    found = [re.search(r"(?:^|[\s/=])listener (?=[a-z])(.*)", text) for text in texts]
+    lines = [re.split(r" [|>] ?", one[1])[0] for one in found if one]
+    return [shlex.split(line) for line in lines]
+
+
+def _find(words: list[str]) -> tuple[click.Command, list[str]]:
+    found: click.Command = program
+    while isinstance(found, click.Group) and words and words[0] in found.commands:
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
+
+
+def _options(command: click.Command) -> set[str]:
+    return {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+
+
+def _all_commands(command: click.Command = program) -> Iterator[click.Command]:
+    yield command
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from _all_commands(inner)
+
+
+def _metrics() -> set[str]:
+    """Return the names of all samples, with and without labels."""
+    names: set[str] = set()
+    for family in Metrics().registry.collect():
+        endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+        names |= {family.name + ending for ending in endings.get(family.type, ("",))}
+    return names
+
+
+def _constant(path: str) -> float:
+    """Return a constant, or an option's default, by its path below ``listener``."""
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(["listener", *parts[:cut]]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[cut:]:
+            found = getattr(found() if isinstance(found, type) else found, name)
+        assert isinstance(found, int | float), path
+        return found / 1000 if path.endswith("_MS") else found
+    raise AssertionError(f"no module of {path}")
+
+
+def test_every_command_and_option_exists() -> None:
+    lines = _commands()
+    assert len(lines) > 15
+    for words in lines:
+        command, rest = _find(words)
+        assert command is not program, words
+        assert not isinstance(command, click.Group) or not rest, words
+        unknown = {word.split("=")[0] for word in rest if word.startswith("--")}
+        assert unknown <= _options(command), words
+
+
+def test_every_option_that_is_named_alone_exists() -> None:
+    known = {name for command in _all_commands() for name in _options(command)}
+    named = {word for span in _spans() for word in span.split() if word.startswith("--")}
+    assert named
+    assert named <= known
+
+
+def test_every_metric_exists() -> None:
+    named = set(re.findall(r"\blistener_[a-z_]+", DOC))
+    assert len(named) > 8
+    assert named <= _metrics()
+
+
+def test_every_outcome_of_a_call_exists() -> None:
+    (named,) = re.findall(r'outcome!~"([^"]+)"', DOC)
+    source = "\n".join(path.read_text() for path in SOURCES)
+    assert all(f'return "{word}' in source for word in named.split("\\|"))
+
+
+def test_every_route_exists() -> None:
+    known = {
+        (route.method, str(route.path)) for route in routes() if isinstance(route, web.RouteDef)
+    }
+    named = re.findall(r"\b(GET|POST) (/[\w./{}]*)", DOC)
+    assert len(named) > 8
+    assert {(method, path) for method, path in named} <= known
+
+
+def test_every_event_of_the_log_exists() -> None:
+    table = DOC[DOC.index("### The log") : DOC.index("## What each alarm means")]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    source = "\n".join(path.read_text() for path in SOURCES)
+    logged = set(re.findall(r'event\(\s*\w+,\s*"(\w+)"', source))
+    logged |= set(re.findall(r'(?:_LOG|logger)\.(?:exception|error)\(\s*"(\w+)"', source))
+    assert set(named) == logged
+
+
+def test_every_setting_in_the_environment_exists() -> None:
+    named = set(re.findall(r"\bLISTENER_[A-Z_]+", DOC))
+    assert named
+    assert named <= set(_VARIABLES)
+
+
+@pytest.mark.parametrize(("number", "unit", "path"), _LIMIT.findall(DOC))
+def test_every_limit_is_the_one_of_the_code(number: str, unit: str, path: str) -> None:
+    assert int(number.replace(",", "")) * _UNITS[unit] == _constant(path)
+
+
+def test_every_limit_that_can_be_met_is_told() -> None:
+    told = {path for _, _, path in _LIMIT.findall(DOC)}
+    assert not told & INNER.keys()
+    there = set()
+    for module in pkgutil.walk_packages(listener.__path__, "listener."):
+        if module.name.startswith(ASIDE) and module.name != "listener.pos.frames":
+            continue
+        if module.name == "listener.__main__":
+            continue
+        # Only where it is made, not where it is imported.
+        source = Path(str(importlib.import_module(module.name).__file__)).read_text()
+        names = re.findall(r"^([A-Z][A-Z_]*_MAX)\b.*= ", source, re.MULTILINE)
+        there |= {f"{module.name.removeprefix('listener.')}.{name}" for name in names}
+    assert there - told == INNER.keys()
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    linked = re.findall(r"\]\(([\w/.-]+\.md)", DOC)
+    assert linked
+    # Written by a run of the benchmarks.
+    assert [page for page in linked if not (docs / page).exists()] in ([], ["benchmarks.md"])
