@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
 BENCH_ARGS :=
+FAULTS_ARGS :=
 TESTS :=
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
@@ -43,8 +44,9 @@ simulate: $(STAMP) ## many random histories against the whole core, by seed
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault_table
 
-faults: $(STAMP) ## the tests that kill, fill and cut
+faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); counts to docs/bench
 	$(BIN)/pytest -q tests/fault
+	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
 lock: $(STAMP) ## pin every dependency again, by hash
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml

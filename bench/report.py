@@ -1,10 +1,11 @@
 """Write what was measured as tables (docs/benchmarks.md), with the plots beside it."""
 
+import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench import plots, servers
 from bench.measuring import Results, Section
@@ -121,6 +122,14 @@ HEADINGS: Final = {
     "startup": "Start-up",
     "size": "As the ledger grows",
 }
+# The parts of the long run of faults, which is not of the bench: `make faults`.
+FAULTS: Final = {
+    "kills": "SIGKILL at random under load",
+    "steps": "SIGKILL before each system call of a service's life",
+    "cuts": "The power cut: only what was synced is sure to be left",
+    "storms": "Tills that come back within 5 s of a kill",
+}
+_NO_COUNTS: Final = frozenset({"measured", "seed"})
 PLOTS: Final[dict[str, Callable[[Section, dict[str, str], Path], None]]] = {
     "throughput": plots.throughput,
     "latency": plots.latency,
@@ -151,10 +160,30 @@ def write(docs: Path, results: Results, facts: dict[str, str]) -> None:
     page = path.read_text() if path.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{text(results, facts)}{END}{after}")
+    found = "\n".join([text(results, facts), *_faults(docs / "bench" / "faults.json")])
+    path.write_text(f"{before}{BEGIN}\n{found}{END}{after}")
     for name, draw in PLOTS.items():
         if results.sections.get(name):
             draw(results.sections[name], TITLES, docs / "bench" / f"{name}.svg")
+
+
+def _faults(path: Path) -> list[str]:
+    """Return what the long run of faults has done, as it wrote it down."""
+    if not path.exists():
+        return []
+    parts: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    held = (
+        "By `make faults`. After each kill and cut, nothing that was acknowledged is missing,"
+        " nothing is double, and what `listener verify` checks is sound; in the end each till had"
+        " every event once, in order. Anything else ends the run, and nothing is written here."
+    )
+    lines = ["## Faults", "", held, "", "| | measured | counted |", "|---|---|---|"]
+    for name, title in FAULTS.items():
+        counts = parts.get(name)
+        if counts:
+            told = [f"{n:,} {what}" for what, n in counts.items() if what not in _NO_COUNTS]
+            lines.append(f"| {title} | {counts['measured']} | {', '.join(told)} |")
+    return [*lines, ""]
 
 
 def _rows(table: Table, section: Section) -> list[str]:

@@ -11,7 +11,7 @@ A public Python API, usable without the web service; it does I/O only through wh
 Source: Pockyt, "Cancel API" and "Tran Query"; the rules are in docs/architecture.md.
 """
 
-from listener.lifecycle.clock import Clock
+from listener.lifecycle.clock import Clock, Steady
 from listener.lifecycle.errors import (
     BeingCancelledError,
     NotifyUrlMissingError,
@@ -34,4 +34,5 @@ __all__ = [
     "OutcomeUnknownError",
     "ReferenceTakenError",
     "Started",
+    "Steady",
 ]

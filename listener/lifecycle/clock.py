@@ -3,16 +3,43 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+class Steady:
+    """The time as Unix ms, which follows the machine's clock but never goes back.
+
+    What is due is written down as a time of day: were the clock set back by an hour, every cancel
+    would wait an hour longer for its answer. So the time goes on at its pace instead, ahead of
+    the machine's clock, until that has caught up or the listener starts again.
+    """
+
+    def __init__(
+        self,
+        *,
+        wall_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._wall_ns = wall_ns
+        self._steady_ns = steady_ns
+        self._ahead_ns: int | None = None
+
+    def __call__(self) -> int:
+        # The wall first: if this thread has to wait in between, the time is not pushed ahead.
+        wall_ns = self._wall_ns()
+        steady_ns = self._steady_ns()
+        ahead_ns = wall_ns - steady_ns
+        if self._ahead_ns is None or ahead_ns > self._ahead_ns:
+            # In one step, since the ledger's thread asks too.
+            self._ahead_ns = ahead_ns
+        else:
+            ahead_ns = self._ahead_ns
+        return (steady_ns + ahead_ns) // 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
     """The time as Unix ms, and how to let seconds of it pass."""
 
-    now_ms: Callable[[], int] = _now_ms
+    now_ms: Callable[[], int] = field(default_factory=Steady)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

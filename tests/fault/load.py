@@ -1,0 +1,250 @@
+"""One shop under load, over all the lives of its service: senders, a till, and what must hold.
+
+A sender is like Pockyt: what was not answered with ``success`` is sent again, the same bytes.
+"""
+
+import asyncio
+import random
+import signal
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from listener.keys import Role, mint
+from listener.pos.client import Follower, MemoryPositions, Timing
+from listener.storage import keys
+from listener.storage.connection import connect, connect_read_only, now_ms
+from listener.storage.verify import Verified, verify
+from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
+from tests.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
+from tests.stored import url_of
+
+ANSWER_SECONDS: Final = 15.0
+# A till that is back within a tenth of a second, also where it is asked for 5 s of jitter.
+QUICK: Final = Timing(
+    connect_seconds=2.0,
+    retry_first_seconds=1.0,
+    retry_max_seconds=2.0,
+    blocked_tries=1_000_000,
+    chance=lambda: random.random() / 50,
+)
+SETTINGS: Final = """\
+port = {port}
+database = "sqlite:///{ledger}"
+[pockyt]
+url = "http://127.0.0.1:9"
+[merchants.{merchant_no}]
+tokens = ["{token}"]
+stores = ["{store_no}"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a delivery was answered; the text only of what says 200."""
+
+    status: int
+    text: str = ""
+    retry_after: str | None = None
+
+
+SUCCESS: Final = Answer(200, "success")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was sent, what was acknowledged, what the till was told."""
+
+    sent: int = 0
+    acknowledged: set[str] = field(default_factory=set)
+    # How often each answer came.
+    answers: dict[Answer, int] = field(default_factory=dict)
+    # The ids of the events, in the order in which the till handled them.
+    told: list[str] = field(default_factory=list)
+    kills: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Shop:
+    """A ledger, its service's settings, those who send, and a till that follows all the while."""
+
+    nursery: Nursery
+    ledger: Path
+    config: Path
+    url: str
+    client: aiohttp.ClientSession
+    twists: Sequence[str] = ()
+    # How much longer the references are than they need be.
+    padding: int = 0
+    outcome: Outcome = field(default_factory=Outcome)
+    _again: deque[str] = field(default_factory=deque)
+
+    @asynccontextmanager
+    async def life(self, *, is_begun: bool = True) -> AsyncIterator[Life]:
+        """Have the service for as long as the block lasts; it is killed at the end."""
+        life = await self.nursery.fork(self.config, twists=self.twists)
+        try:
+            if is_begun:
+                life.begin()
+                assert await self.answers(life), "the service did not start; see its log"
+            yield life
+        finally:
+            await life.end()
+
+    async def answers(self, life: Life) -> bool:
+        """Wait until a service answers; False if it ended before."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not life.ended.done():
+                try:
+                    async with self.client.get(f"{self.url}/healthz") as answer:
+                        if answer.status == 200:
+                            return True
+                except (aiohttp.ClientError, OSError):
+                    await asyncio.sleep(0.003)
+        return False
+
+    async def send(self, *, count: int | None = None) -> None:
+        """Send one notification after the other, until nobody answers, or so many were sent."""
+        while count is None or count > 0:
+            count = None if count is None else count - 1
+            try:
+                await self.send_one()
+            except (aiohttp.ClientError, OSError):
+                return
+
+    async def send_one(self) -> Answer:
+        """Send a notification that is to be sent again, or a new one."""
+        if self._again:
+            number = self._again.popleft()
+        else:
+            self.outcome.sent += 1
+            number = f"{self.outcome.sent:018d}"
+        got = None
+        try:
+            got = await self.deliver(number)
+        finally:
+            if got == SUCCESS:
+                self.outcome.acknowledged.add(number)
+            else:
+                self._again.append(number)
+        self.outcome.answers[got] = self.outcome.answers.get(got, 0) + 1
+        return got
+
+    async def deliver(self, number: str) -> Answer:
+        """Bring the notification of a number, always in the same bytes."""
+        body = signed(
+            {**FIELDS, "transactionNo": number, "reference": f"r{number}{'-' * self.padding}"}
+        )
+        async with self.client.post(
+            f"{self.url}/notify/{MERCHANT_NO}", data=body, headers={"Content-Type": FORM}
+        ) as answer:
+            text = await answer.text() if answer.status == 200 else ""
+            return Answer(answer.status, text, answer.headers.get("Retry-After"))
+
+    async def settle(self) -> None:
+        """Have all that is open acknowledged by one last service, and the till told; stop it."""
+        async with self.life() as life:
+            while self._again:
+                assert await self.send_one() == SUCCESS
+            wanted = verify(url_of(self.ledger)).events
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while len(self.outcome.told) < wanted:
+                    await asyncio.sleep(0.005)
+            assert await life.end(signal.SIGTERM) == 0
+
+    def check(self) -> Verified:
+        """Check the ledger as it lies there: sound, nothing acknowledged missing, none double."""
+        verified = verify(url_of(self.ledger))
+        # Only read, so that it is the next service that has to put in order what a kill has left.
+        with closing(connect_read_only(self.ledger)) as db:
+            recorded = [number for (number,) in db.execute("SELECT transaction_no FROM entries")]
+        lost = self.outcome.acknowledged - set(recorded)
+        assert not lost, f"acknowledged, and lost: {len(lost)}"
+        assert len(recorded) == len(set(recorded)), "an entry is double"
+        return verified
+
+    def check_all(self) -> Verified:
+        """Check the same, and that all that was sent is there and was told once, in order."""
+        verified = self.check()
+        assert len(self.outcome.acknowledged) == self.outcome.sent == verified.entries
+        seqs = [int(told.rpartition("-")[2]) for told in self.outcome.told]
+        # Every entry of these is of a new transaction, so each has its event.
+        assert seqs == list(range(1, verified.entries + 1)), "an event is double or out of order"
+        return verified
+
+
+@asynccontextmanager
+async def counter(
+    nursery: Nursery, directory: Path, *, twists: Sequence[str] = ()
+) -> AsyncIterator[Shop]:
+    """Have a shop without a till, whose ledger nobody has made yet."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    config, ledger = directory / "listener.toml", directory / "ledger.db"
+    config.write_text(
+        SETTINGS.format(
+            port=port,
+            ledger=ledger,
+            merchant_no=MERCHANT_NO,
+            store_no=STORE_NO,
+            token=TOKEN_TEXT,
+        )
+    )
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as client:
+        yield Shop(
+            nursery=nursery,
+            ledger=ledger,
+            config=config,
+            url=f"http://127.0.0.1:{port}",
+            client=client,
+            twists=twists,
+        )
+
+
+@asynccontextmanager
+async def shop(
+    nursery: Nursery, directory: Path, *, twists: Sequence[str] = ()
+) -> AsyncIterator[Shop]:
+    """Have a shop whose ledger is made, and a till that follows it from its beginning."""
+    async with counter(nursery, directory, twists=twists) as one:
+        key = make_key(one.ledger)
+        async with Follower(
+            one.url, key=key, streams=[STREAM], position=MemoryPositions(), timing=QUICK
+        ) as follower:
+            following = asyncio.create_task(_follow(follower, one.outcome))
+            try:
+                # The till is there before the first message, so that it must see every one.
+                async with one.life(), asyncio.timeout(DEADLINE_SECONDS):
+                    while follower.status.state != "live":
+                        await asyncio.sleep(0.005)
+                yield one
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+
+def make_key(ledger: Path, *, terminal: str | None = "T-1") -> str:
+    """Make the key of a till, and the ledger if need be, as ``listener keys create`` does."""
+    made, text = mint(
+        role=Role.POS,
+        now_ms=now_ms(),
+        merchant_no=MERCHANT_NO,
+        store_no=STORE_NO,
+        terminal=terminal,
+        may_refund=False,
+    )
+    with closing(connect(ledger, create=True)) as db:
+        keys.add(db, made)
+    return text
+
+
+async def _follow(follower: Follower, outcome: Outcome) -> None:
+    async for event in follower:
+        outcome.told.append(event.id)

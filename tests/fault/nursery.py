@@ -1,0 +1,181 @@
+"""A process that has imported the service, and forks one after the other.
+
+    python -m tests.fault.nursery
+
+What it forks is the real command, ``listener serve``, without the half second that its imports
+take. It reads orders and writes answers, a JSON object a line; ``tests/fault/lives.py`` gives them.
+"""
+
+import asyncio
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from listener.cli import main as listener
+from listener.ledger import Recorded
+from listener.model import Fact
+from listener.schedule import Confirm
+from listener.storage import commit, connection, sqlite, writer
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_PTRACER: Final = 0x59616D61
+ANYBODY: Final = -1
+CHECKPOINT_AFTER: Final = 4
+
+
+def _checkpoint_often() -> None:
+    """Have a short run see many checkpoints."""
+    vars(writer).update(
+        CHECKPOINT_AFTER=CHECKPOINT_AFTER,
+        CHECKPOINT_AT_LATEST=2 * CHECKPOINT_AFTER,
+        QUIET_SECONDS=0.001,
+    )
+
+
+def _never_sync() -> None:
+    """Leave out what makes a commit durable."""
+    prepare = connection.prepare
+
+    def carelessly(db: sqlite3.Connection) -> None:
+        prepare(db)
+        db.execute("PRAGMA synchronous = OFF")
+
+    vars(connection).update(prepare=carelessly)
+
+
+def _acknowledge_early() -> None:
+    """Answer before the commit."""
+    record = sqlite.SqliteLedger.record
+    waiting = set[asyncio.Task[Recorded]]()
+
+    async def at_once(self: sqlite.SqliteLedger, fact: Fact) -> Recorded:
+        task = asyncio.create_task(record(self, fact))
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+        return Recorded(seq=0, is_new=True)
+
+    # What is to be broken.
+    sqlite.SqliteLedger.record = at_once  # type: ignore[method-assign]
+
+
+def _forget_fingerprints() -> None:
+    """Take every repeat for something new."""
+    add = commit.commit
+
+    def forgetful(
+        db: sqlite3.Connection, facts: Sequence[Fact], *, epoch: str, now_ms: int, confirm: Confirm
+    ) -> commit.Committed:
+        news = [replace(fact, fingerprint=os.urandom(8).hex()) for fact in facts]
+        return add(db, news, epoch=epoch, now_ms=now_ms, confirm=confirm)
+
+    vars(writer).update(commit=forgetful)
+
+
+# How a service may be changed before it starts; all but the first break it, so that the checks
+# can be seen to find that.
+TWISTS: Final[dict[str, Callable[[], None]]] = {
+    "checkpoint-often": _checkpoint_often,
+    "never-sync": _never_sync,
+    "acknowledge-early": _acknowledge_early,
+    "forget-fingerprints": _forget_fingerprints,
+}
+
+
+def live(order: dict[str, Any], *, begin: int) -> int:
+    """Be the service; what comes back is its exit code."""
+    libc = ctypes.CDLL(None)
+    # It ends with this process, and a strace that is not its parent may look on.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(PR_SET_PTRACER, ANYBODY)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for ours, theirs in ((nothing, 0), (nothing, 1), (log, 2)):
+        os.dup2(ours, theirs)
+    os.close(nothing)
+    os.close(log)
+    for twist in order["twists"]:
+        TWISTS[twist]()
+    os.read(begin, 1)
+    try:
+        listener(["serve", "--config", order["serve"]])
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 1
+
+
+class Nursery:
+    """The services that live, by their process."""
+
+    def __init__(self) -> None:
+        self._begin: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Do what is asked; what concerns a service that has ended is of no use any more."""
+        if "serve" in order:
+            self._fork(order)
+        elif order["pid"] in self._begin:
+            if "signal" in order:
+                os.kill(order["pid"], order["signal"])
+            else:
+                os.write(self._begin[order["pid"]], b"!")
+
+    def _fork(self, order: dict[str, Any]) -> None:
+        begin, go = os.pipe()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                status = live(order, begin=begin)
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        os.close(begin)
+        self._begin[pid] = go
+        self._ends[os.pidfd_open(pid)] = pid
+        say({"forked": pid})
+
+    def run(self) -> None:
+        """Obey until nobody gives orders any more."""
+        orders = b""
+        while True:
+            ready, _, _ = select.select([0, *self._ends], [], [])
+            for ended in set(ready) & set(self._ends):
+                self._bury(ended)
+            if 0 not in ready:
+                continue
+            chunk = os.read(0, 65_536)
+            if not chunk:
+                return
+            orders += chunk
+            *lines, orders = orders.split(b"\n")
+            for line in lines:
+                self.obey(json.loads(line))
+
+    def _bury(self, ended: int) -> None:
+        pid = self._ends.pop(ended)
+        _, status = os.waitpid(pid, 0)
+        os.close(ended)
+        os.close(self._begin.pop(pid))
+        say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+def say(answer: dict[str, int]) -> None:
+    """Write an answer."""
+    os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    for module in ("listener.commands.serve", "listener.web.app"):
+        # The command imports them only once it runs.
+        importlib.import_module(module)
+    gc.freeze()
+    Nursery().run()

@@ -1,0 +1,60 @@
+"""The time of the service: the machine's clock, but that it never goes back or stands still."""
+
+import pytest
+
+from listener.lifecycle import Clock, Steady
+
+SECOND_NS = 1_000_000_000
+HOUR = 3_600
+
+
+class Machine:
+    """A machine whose clock can be set."""
+
+    def __init__(self) -> None:
+        self.up_seconds = 0
+        self.set_by_seconds = 1_792_000_000
+
+    def steady(self) -> Steady:
+        return Steady(
+            wall_ns=lambda: (self.up_seconds + self.set_by_seconds) * SECOND_NS,
+            steady_ns=lambda: self.up_seconds * SECOND_NS,
+        )
+
+
+def test_the_time_is_the_machines() -> None:
+    machine = Machine()
+    now_ms = machine.steady()
+    for machine.up_seconds in (0, 1, 60):
+        assert now_ms() == (1_792_000_000 + machine.up_seconds) * 1_000
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds"),
+    [
+        # Each: the clock is set by so much after so many seconds; then what the time is.
+        ([(10, -HOUR)], [10, 20]),
+        ([(10, HOUR)], [10 + HOUR, 20 + HOUR]),
+        ([(10, HOUR), (20, -HOUR)], [20 + HOUR, 30 + HOUR]),
+        ([(10, -HOUR), (20, HOUR)], [20, 30]),
+        ([(10, -HOUR), (20, 2 * HOUR)], [20 + HOUR, 30 + HOUR]),
+        ([(10, -2), (20, 1)], [20, 30]),
+    ],
+)
+def test_a_clock_that_is_set_back_makes_the_time_neither_go_back_nor_stand_still(
+    steps: list[tuple[int, int]], seconds: list[int]
+) -> None:
+    machine = Machine()
+    now_ms = machine.steady()
+    began_ms = now_ms()
+    for machine.up_seconds, by in steps:
+        now_ms()
+        machine.set_by_seconds += by
+    found = [(now_ms() - began_ms) // 1_000]
+    machine.up_seconds += 10
+    assert [*found, (now_ms() - began_ms) // 1_000] == seconds
+
+
+def test_each_service_has_a_time_of_its_own() -> None:
+    assert isinstance(Clock().now_ms, Steady)
+    assert Clock().now_ms is not Clock().now_ms
