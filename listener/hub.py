@@ -260,8 +260,10 @@ class Hub:
     def let_go(self, stream: _Stream) -> None:
         """Forget a stream that has no event, once nobody follows it: it may not even exist."""
         is_used = stream.head or stream.subscriptions or stream.waiters
-        if not is_used and stream.name != EVERY_STREAM:
-            self._streams.pop(stream.name, None)
+        # One that was forgotten before may have come back under its name, with followers.
+        is_known = self._streams.get(stream.name) is stream
+        if is_known and not is_used and stream.name != EVERY_STREAM:
+            del self._streams[stream.name]
 
     def retry(self, subscription: Subscription) -> None:
         """Look at a subscription again in a moment: its socket is full, or a read failed."""

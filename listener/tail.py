@@ -1,4 +1,4 @@
-"""Keep the newest events in memory, framed once for all who follow them, within a bound."""
+"""Keep the newest events in memory, within a bound, and frame them once for all who follow."""
 
 from collections import deque
 from typing import Final
@@ -17,21 +17,20 @@ Joined = tuple[int, bytes, int]
 
 
 class StreamTail:
-    """The newest events of one stream, and their websocket frames: ``after`` + 1 … ``head``."""
+    """The newest events of one stream: those of the offsets ``after`` + 1 … ``head``."""
 
-    __slots__ = ("events", "frames", "head", "joined", "name")
+    __slots__ = ("events", "head", "joined", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.head = 0
-        self.frames: deque[bytes] = deque()
         self.events: deque[Event] = deque()
         self.joined: Joined | None = None
 
     @property
     def after(self) -> int:
         """The offset that the tail begins after."""
-        return self.head - len(self.frames)
+        return self.head - len(self.events)
 
     def holds(self, offset: int) -> bool:
         """Tell whether what follows on an offset is here."""
@@ -44,10 +43,9 @@ class StreamTail:
             return joined
         if not self.holds(offset):
             return None
-        begin = offset - self.after
-        end = min(begin + PAGE_EVENTS_MAX, len(self.frames))
-        chosen = [self.frames[n] for n in range(begin, end)]
-        self.joined = joined = (offset, b"".join(chosen), offset + len(chosen))
+        chosen = self.events_after(offset, limit=PAGE_EVENTS_MAX)
+        frames = b"".join([frame_of(self.name, event) for event in chosen])
+        self.joined = joined = (offset, frames, offset + len(chosen))
         return joined
 
     def events_after(self, offset: int, *, limit: int) -> list[Event]:
@@ -73,25 +71,23 @@ class Tail:
             return
         if offset != tail.head + 1:
             self._forget(tail)
-        frame = frame_of(tail.name, event)
-        tail.frames.append(frame)
         tail.events.append(event)
         tail.head = offset
         tail.joined = None
         self._order.append(tail)
-        self._bytes += len(frame) + len(event.body)
+        self._bytes += len(event.body)
         while self._bytes > self._bytes_max or len(self._order) > self._events_max:
             self._drop(self._order.popleft())
 
     def _drop(self, tail: StreamTail) -> None:
-        self._bytes -= len(tail.frames.popleft()) + len(tail.events.popleft().body)
+        self._bytes -= len(tail.events.popleft().body)
         tail.joined = None
 
     def _forget(self, tail: StreamTail) -> None:
         """Drop a tail on which the next event does not follow: a bell was lost."""
-        if tail.frames:
+        if tail.events:
             self._order = deque(one for one in self._order if one is not tail)
-        while tail.frames:
+        while tail.events:
             self._drop(tail)
 
 

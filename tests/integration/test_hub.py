@@ -51,9 +51,22 @@ async def test_the_tail_is_bounded_in_bytes(ledger: SqliteLedger) -> None:
     hub = Hub(ledger, tail_bytes_max=20_000)
     await hub.start()
     await record(ledger, *range(12), reference="r" * 1_500)
-    # An event is kept as it is and as a frame: five of these are all that fit.
-    assert await reads(hub, after=7) == 0
-    assert await reads(hub, after=6) == 1
+    # Ten of these are all that fit.
+    assert await reads(hub, after=2) == 0
+    assert await reads(hub, after=1) == 1
+    await hub.close()
+
+
+async def test_a_follower_that_ends_twice_takes_no_later_one_with_it(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger)
+    await hub.start()
+    first = hub.subscribe(STREAM, after=0, sink=KeptFrames())
+    first.end()
+    sink = KeptFrames()
+    await follow(hub, sink, after=0)
+    first.end()
+    await record(ledger, 1)
+    await until(lambda: sink.offsets() == [1])
     await hub.close()
 
 
