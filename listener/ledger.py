@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from listener.model import Deliveries, Entry, Event, Fact, Status, Transaction
+from listener.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
 
 Bell = Callable[[Sequence[Event]], None]
 
@@ -90,6 +90,15 @@ class Unacked:
     offset: int
     transaction_no: str
     recorded_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
+
+    why: Why
+    is_raised: bool
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +191,9 @@ class Ledger(Protocol):
 
     async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
         """Return the cancellations recorded before a time that no terminal acknowledged."""
+
+    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
+        """Return what is in doubt now and asked about, counted by reason."""
 
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
         """Return the transactions about which Pockyt is to be asked, or silence raised, by now."""

@@ -7,6 +7,7 @@ from typing import Final
 from listener.ledger import (
     Ack,
     Cursor,
+    Doubts,
     Head,
     Line,
     OpenSale,
@@ -22,6 +23,7 @@ from listener.model import (
     Event,
     Status,
     Transaction,
+    Why,
 )
 from listener.status import why_held
 from listener.storage.bulk import Row, read
@@ -71,6 +73,11 @@ _DUE: Final = (
     " UNION "
     f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_raise_at <= ?1 ORDER BY ask_raise_at LIMIT ?2)"
     ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at LIMIT ?2"
+)
+# Only what is asked about is in this index; nearly nothing is, whatever the ledger's size.
+_DOUBTS: Final = (
+    "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions INDEXED BY transactions_due"
+    " WHERE ask_due_at IS NOT NULL AND ask_since <= ? GROUP BY 1, 2"
 )
 _NEXT_DUE: Final = (
     "SELECT min(at) FROM (SELECT min(ask_due_at) AS at FROM transactions"
@@ -210,6 +217,14 @@ def transactions_of_number(
 ) -> list[Transaction]:
     """Read the transactions of a number."""
     return [transaction_of(row) for row in db.execute(_OF_NUMBER, (transaction_no, merchant_no))]
+
+
+def doubts(db: sqlite3.Connection, *, now_ms: int) -> list[Doubts]:
+    """Count what is in doubt now and asked about."""
+    return [
+        Doubts(why=Why(why), is_raised=bool(waits_no_more) and not Why(why).is_calm, count=count)
+        for why, waits_no_more, count in db.execute(_DOUBTS, (now_ms,))
+    ]
 
 
 def due(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Transaction]:

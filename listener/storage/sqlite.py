@@ -15,6 +15,7 @@ from listener.ledger import (
     Ack,
     Bell,
     Cursor,
+    Doubts,
     Head,
     Line,
     OpenSale,
@@ -220,6 +221,9 @@ class SqliteLedger:
 
     async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
         return await self._read(partial(reading.unacked, before_ms=before_ms, limit=limit))
+
+    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
+        return await self._read(partial(reading.doubts, now_ms=now_ms))
 
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
         return await self._read(partial(reading.due, now_ms=now_ms, limit=limit))

@@ -65,7 +65,9 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
     found.seq.set((await ledger.head()).seq)
     found.waiting.set(ledger.waiting)
-    before_ms = time.time_ns() // 1_000_000 - int(UNACKED_SECONDS * 1_000)
+    now_ms = time.time_ns() // 1_000_000
+    found.doubt(await ledger.read_doubts(now_ms=now_ms))
+    before_ms = now_ms - int(UNACKED_SECONDS * 1_000)
     found.unacked.set(len(await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)))
     return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})
 

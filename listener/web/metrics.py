@@ -1,9 +1,13 @@
 """Count what an operator watches, in Prometheus' terms. No label holds anything from outside."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from listener.ledger import Doubts
+from listener.model import Why
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -87,6 +91,12 @@ class Metrics:
             "1 while Pockyt failed so often that nothing is asked for a moment.",
             registry=self.registry,
         )
+        self.doubts = Gauge(
+            "listener_doubts",
+            "Transactions that Pockyt is asked about; raised once 60 s brought no answer.",
+            ["why", "raised"],
+            registry=self.registry,
+        )
         self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
 
     def acknowledged(self, seconds: float, *, is_repeat: bool) -> None:
@@ -113,6 +123,14 @@ class Metrics:
         """Note a call to Pockyt."""
         self.pockyt_calls.labels(call, outcome).inc()
         self.pockyt_seconds.observe(seconds)
+
+    def doubt(self, doubts: Iterable[Doubts]) -> None:
+        """Note what is in doubt now, and that the rest is not."""
+        found = {(one.why, one.is_raised): one.count for one in doubts}
+        for why in Why:
+            for is_raised in (False, True):
+                count = found.get((why, is_raised), 0)
+                self.doubts.labels(why, str(is_raised).lower()).set(count)
 
     def closed(self, code: int) -> None:
         """Note a POS connection that was closed here."""

@@ -88,6 +88,17 @@ async def test_metrics_are_for_admins(service: Serving) -> None:
         assert (await service.get("/metrics", service.key(role)))[0] == 403
 
 
+async def test_metrics_tell_what_is_in_doubt(service: Serving) -> None:
+    assert (await service.notify({"transactionNo": "1", "status": "voided"}))[0] == 200
+    assert (await service.notify({"transactionNo": "2", "amount": "?"}))[0] == 200
+    for word in ("success", "closed"):
+        assert (await service.notify({"transactionNo": "3", "status": word}))[0] == 200
+    found = await metrics(service)
+    for why, count in {"unknown": 1, "held": 1, "conflict": 1, "cancel": 0}.items():
+        assert found[f"listener_doubts{{raised=false}}{{why={why}}}"] == count
+        assert found[f"listener_doubts{{raised=true}}{{why={why}}}"] == 0
+
+
 async def test_metrics_tell_what_happened(service: Serving) -> None:
     for _ in range(3):
         assert await service.notify() == (200, "success")
