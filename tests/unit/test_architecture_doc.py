@@ -1,0 +1,29 @@
+"""Whatever the architecture page names is there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+RULES = 12
+
+
+def test_every_rule_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (\d+) \|.*$", PAGE, re.MULTILINE)
+    assert [int(number) for number in rows] == list(range(1, RULES + 1))
+    named = set(re.findall(r"`(test_\w+)`", PAGE))
+    written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"def (test_\w+)\(", written))
+    assert len(named) >= RULES
+    assert named - defined == set()
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    missing = [
+        (page.name, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / link).exists() and link != "benchmarks.md"
+    ]
+    assert [one for one in missing if not one[1].endswith("benchmarks.md")] == []
