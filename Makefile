@@ -8,7 +8,9 @@ BENCH := .venv-bench
 BENCH_ARGS :=
 FAULTS_ARGS :=
 TESTS :=
-COVERAGE := --cov --cov-report=term-missing:skip-covered
+# A file of tests goes to one process; there are as many as there are cores.
+WORKERS := auto
+COVERAGE :=
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
   --no-emit-options --no-config
@@ -22,8 +24,8 @@ help: ## list the targets
 run: $(STAMP) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
 	$(BIN)/listener demo
 
-test: $(STAMP) ## every test, with branch coverage; TESTS=tests/unit for some of them
-	$(BIN)/pytest -q $(COVERAGE) $(TESTS)
+test: $(STAMP) ## every test; TESTS=tests/unit for some of them
+	$(BIN)/pytest -q --numprocesses $(WORKERS) --dist loadfile $(COVERAGE) $(TESTS)
 
 lint: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -31,9 +33,9 @@ lint: $(STAMP) ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Only here is too little coverage a failure: a part of the tests never covers enough.
 check: lint ## what a change must pass: lint, and every test with branch coverage of 95 %
-	$(MAKE) --no-print-directory test COVERAGE="$(COVERAGE) --cov-fail-under=95"
+	$(MAKE) --no-print-directory test \
+	  COVERAGE="--cov --cov-report=term-missing:skip-covered --cov-fail-under=95"
 
 bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--quick: 2 minutes)
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)

@@ -1,31 +1,21 @@
 """Bring the events of the ledger to those who follow its streams.
 
-The ledger is the queue; what is published here only rings a bell. A subscription that has come to
-an offset takes what lies past it: from the memory tail if that reaches back far enough, else from
-the ledger. Catching up and staying live are the same step, taken again whenever the bell rings, the
-socket has room, or a page of the ledger has come.
+The ledger is the queue; what is published here only rings a bell. Each subscription then goes on by
+itself, from the memory tail or the ledger: see :class:`listener.subscription.Subscription`.
 """
 
 import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final, Protocol
 
 from listener import log
 from listener.errors import OverloadedError
 from listener.ledger import Bell
 from listener.model import EVERY_STREAM, Event
-from listener.tail import (
-    PAGE_EVENTS_MAX,
-    TAIL_BYTES_MAX,
-    TAIL_EVENTS_MAX,
-    StreamTail,
-    Tail,
-    frame_of,
-    offset_in,
-)
+from listener.subscription import Sink, Stream, Subscription
+from listener.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail
 
 READS_AT_ONCE_MAX: Final = 4
 # How often a full socket is looked at again, and how long a failed read waits.
@@ -45,100 +35,6 @@ class Source(Protocol):
     async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]: ...
 
 
-class Sink(Protocol):
-    """Where the frames of a subscription go; the socket of a till."""
-
-    def offer(self, frames: bytes) -> bool:
-        """Take whole frames; False, and nothing taken, where there is no room."""
-
-    def has_room(self) -> bool:
-        """Tell whether there is room now."""
-
-    def fail(self) -> None:
-        """Tell the till to come back: nothing more can be brought to it here."""
-
-
-class _Stream:
-    """What is known of a stream: its newest offset, its newest events, who follows it."""
-
-    __slots__ = ("head", "name", "subscriptions", "tail", "waiters")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        # May be ahead of the tail's: the ledger was asked, and the bell is still to come.
-        self.head = 0
-        self.tail = StreamTail(name)
-        self.subscriptions: dict[Subscription, None] = {}
-        self.waiters: set[asyncio.Future[None]] = set()
-
-
-class Subscription:
-    """One follower of one stream. ``offset`` is the last one that was handed to its sink."""
-
-    __slots__ = ("_hub", "_is_reading", "_sink", "_stream", "offset")
-
-    def __init__(self, hub: "Hub", stream: _Stream, *, after: int, sink: Sink) -> None:
-        self._hub = hub
-        self._stream = stream
-        self._sink = sink
-        self._is_reading = False
-        self.offset = after
-
-    @property
-    def head(self) -> int:
-        """The newest offset of its stream."""
-        return self._stream.head
-
-    @property
-    def is_followed(self) -> bool:
-        """Tell whether it has not ended."""
-        return self in self._stream.subscriptions
-
-    def end(self) -> None:
-        """Stop following."""
-        self._stream.subscriptions.pop(self, None)
-        self._hub.let_go(self._stream)
-
-    def fail(self) -> None:
-        """Stop following after a fault, and have the till come back: it must not wait for ever."""
-        self.end()
-        with suppress(Exception):
-            self._sink.fail()
-
-    def advance(self) -> None:
-        """Hand on what lies past the offset, as far as there is room and it is at hand."""
-        stream = self._stream
-        while self.offset < stream.head and not self._is_reading:
-            found = stream.tail.frames_after(self.offset)
-            if found is None and self._sink.has_room():
-                self._is_reading = True
-                self._hub.read(self)
-                return
-            if found is None or not self._sink.offer(found[1]):
-                self._hub.retry(self)
-                return
-            self.offset = found[2]
-
-    def take(self, events: Sequence[Event]) -> None:
-        """Take a page of the ledger that was read for it; an empty one is a fault of the read."""
-        self._is_reading = False
-        if not self.is_followed:
-            return
-        name = self._stream.name
-        # Another of the till's streams may have filled its socket meanwhile.
-        if events and self._sink.offer(b"".join([frame_of(name, event) for event in events])):
-            # While it was read for, nothing else was handed on: this follows on what it has.
-            self.offset = offset_in(name, events[-1])
-            self.advance()
-        else:
-            self._hub.retry(self)
-
-    @property
-    def stream(self) -> str:
-        """The stream's name."""
-        return self._stream.name
-
-
 class Hub:
     """Who follows what, and the newest events in memory."""
 
@@ -152,7 +48,7 @@ class Hub:
         self._ledger = ledger
         self._tail_events_max = tail_events_max
         self._tail = Tail(events_max=tail_events_max, bytes_max=tail_bytes_max)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Stream] = {}
         self._to_retry: set[Subscription] = set()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._reads: dict[Subscription, None] = {}
@@ -257,7 +153,7 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def let_go(self, stream: _Stream) -> None:
+    def let_go(self, stream: Stream) -> None:
         """Forget a stream that has no event, once nobody follows it: it may not even exist."""
         is_used = stream.head or stream.subscriptions or stream.waiters
         # One that was forgotten before may have come back under its name, with followers.
@@ -318,7 +214,7 @@ class Hub:
 
     def _publish(self, events: Sequence[Event]) -> None:
         """Take the events of a commit, and hand them on; rung by the ledger."""
-        touched: dict[str, _Stream] = {}
+        touched: dict[str, Stream] = {}
         every = self._streams.get(EVERY_STREAM)
         for event in events:
             stream = self._remember(event.stream, event)
@@ -331,19 +227,19 @@ class Hub:
             _wake(stream)
         self.on_publish(len(events))
 
-    def _remember(self, name: str, event: Event) -> _Stream:
+    def _remember(self, name: str, event: Event) -> Stream:
         stream = self._stream(name)
         self._tail.add(stream.tail, event)
         stream.head = max(stream.head, stream.tail.head)
         return stream
 
-    def _stream(self, name: str) -> _Stream:
+    def _stream(self, name: str) -> Stream:
         stream = self._streams.get(name)
         if stream is None:
-            stream = self._streams[name] = _Stream(name)
+            stream = self._streams[name] = Stream(name)
         return stream
 
-    async def _wait(self, stream: _Stream, wait_seconds: float) -> None:
+    async def _wait(self, stream: Stream, wait_seconds: float) -> None:
         if self._is_closed:
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -372,7 +268,7 @@ def _fail(subscription: Subscription) -> None:
     subscription.fail()
 
 
-def _wake(stream: _Stream) -> None:
+def _wake(stream: Stream) -> None:
     for waiter in stream.waiters:
         if not waiter.done():
             waiter.set_result(None)

@@ -11,12 +11,13 @@ from typing import Final, Protocol
 
 from listener.ledger import Scope
 from listener.model import EVERY_STREAM, NO_STORE, stream_of
+from listener.settings import NUMBER_PATTERN
 
 KEY_CHARS_MAX: Final = 128
 
 _PREFIX: Final = "lk"
-# As in the settings; a slash would let two scopes share a subscriber's name.
-_NUMBER: Final = re.compile("[0-9A-Za-z_-]{1,64}")
+# A slash would let two scopes share a subscriber's name.
+_NUMBER: Final = re.compile(NUMBER_PATTERN)
 _TERMINAL: Final = re.compile("[^/]{1,64}")
 
 

@@ -52,6 +52,13 @@ class Scope:
     store_no: str | None = None
     terminal: str | None = None
 
+    def covers(self, name: str) -> bool:
+        """Tell whether a stream, or a terminal by its full name, is of this merchant and store."""
+        merchant_no, _, rest = name.partition("/")
+        if self.merchant_no not in (None, merchant_no):
+            return False
+        return self.store_no in (None, rest.partition("/")[0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:

@@ -41,6 +41,12 @@ class Status(StrEnum):
     REFUNDED = "refunded"
 
 
+# Nobody has paid, and somebody still may.
+PAYABLE: Final = frozenset({Status.UNKNOWN, Status.CREATED, Status.PENDING})
+# Somebody has paid, whatever was said beside that.
+MONEY: Final = frozenset({Status.PAID, Status.CONFLICT, Status.REFUNDED})
+
+
 class Evidence(StrEnum):
     """What a status rests on."""
 
@@ -194,6 +200,11 @@ class Transaction:
     def stream(self) -> str:
         """The stream whose tills are told."""
         return stream_of(self.merchant_no, self.store_no)
+
+    @property
+    def is_being_cancelled(self) -> bool:
+        """Whether somebody waits for a cancel that has not ended."""
+        return self.cancel is not None and self.cancel.resolved_at_ms is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

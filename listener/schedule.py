@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from listener.model import (
+    PAYABLE,
     Alarm,
     Ask,
     Cancel,
@@ -32,7 +33,6 @@ RAISE_SECONDS: Final = 60
 SALE_MINUTES: Final = 120
 
 _MINUTES: Final = re.compile("[0-9]{1,5}")
-_SALE_OPEN: Final = frozenset({Status.UNKNOWN, Status.CREATED, Status.PENDING})
 
 
 def why_ask(
@@ -53,7 +53,7 @@ def why_ask(
         return Why.CANCELLED
     if confirm == "always" and belief.status in FINAL and not decided:
         return None if belief.evidence is Evidence.QUERY else Why.CONFIRM
-    return Why.SALE if sale and belief.status in _SALE_OPEN else None
+    return Why.SALE if sale and belief.status in PAYABLE else None
 
 
 def _may_turn(belief: Belief) -> bool:

@@ -34,7 +34,7 @@ TIMEOUT_SECONDS_MIN: Final = 1.0
 TIMEOUT_SECONDS_MAX: Final = 60.0
 SHOWN_CHARS_MAX: Final = 80
 
-_NUMBER_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
+NUMBER_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
 _ADD_A_MERCHANT: Final = (
     "no merchant is configured: add [merchants.<merchantNo>] with tokens = ["
     '"<API token>"] to the settings file, or set LISTENER_MERCHANTS'
@@ -91,8 +91,7 @@ def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # What Pockyt gives out as merchantNo and storeNo; the letters that are safe in our routes.
-
-Number = Annotated[str, StringConstraints(pattern=_NUMBER_PATTERN)]
+Number = Annotated[str, StringConstraints(pattern=NUMBER_PATTERN)]
 Url = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_url)]
 Origin = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_origin)]
 Database = Annotated[

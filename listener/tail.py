@@ -4,7 +4,7 @@ from collections import deque
 from typing import Final
 
 from listener.model import EVERY_STREAM, Event
-from listener.pos.frames import event_frame, ws_text
+from listener.pos.wire import event_frame, ws_text
 
 # Over all streams, in events and in bytes; whatever is older is read from the ledger.
 TAIL_EVENTS_MAX: Final = 8_192

@@ -25,7 +25,7 @@ _STYLES: Final = {
 
 def _read_after(_context: click.Context, _option: click.Parameter, text: str) -> "After":
     from listener.errors import UnreadableError
-    from listener.pos.frames import parse_after
+    from listener.pos.wire import parse_after
 
     try:
         return parse_after(text)

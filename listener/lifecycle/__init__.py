@@ -21,7 +21,8 @@ from listener.lifecycle.errors import (
 )
 from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
-from listener.lifecycle.lifecycle import Lifecycle, Started
+from listener.lifecycle.lifecycle import Lifecycle
+from listener.lifecycle.starter import Started
 
 __all__ = [
     "BeingCancelledError",

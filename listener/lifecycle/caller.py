@@ -14,7 +14,7 @@ from listener.lifecycle.facts import Order, Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
 from listener.model import Transaction
 from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
-from listener.pockyt.client import Credentials, Pockyt
+from listener.pockyt.calls import Credentials, Pockyt
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
 

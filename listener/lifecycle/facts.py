@@ -134,12 +134,14 @@ def answer_fact(
     transaction: Transaction, outcome: Outcome, *, call: str, as_of: int | None = None
 ) -> Fact:
     """Word what came of prepay or cancel."""
-    about = isinstance(outcome, Answer) and _is_about(outcome, transaction.transaction_no)
+    says = None
+    if isinstance(outcome, Answer) and _is_about(outcome, transaction.transaction_no):
+        says = read_word(outcome.word)
     return _outcome_fact(
         Kind.ANSWER,
         outcome,
         call=call,
-        says=read_word(outcome.word) if about and isinstance(outcome, Answer) else None,
+        says=says,
         merchant_no=transaction.merchant_no,
         transaction_no=transaction.transaction_no,
         as_of=as_of,
@@ -172,8 +174,9 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
     What was found binds the number to the sale. A final word is a query's; one that is not
     final is the answer that the call itself did not bring. What is another's sale binds nothing.
     """
-    is_ours = isinstance(outcome, Answer) and is_ours_sale(order, outcome)
-    number = (outcome.transaction_no if isinstance(outcome, Answer) and is_ours else None) or ""
+    number = ""
+    if isinstance(outcome, Answer) and _is_of(order, outcome):
+        number = outcome.transaction_no or ""
     says = _query_says(outcome, transaction_no=number) if number else None
     is_open = says in (Status.CREATED, Status.PENDING)
     return _outcome_fact(
@@ -185,16 +188,6 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
         transaction_no=number,
         as_of=None if is_open else as_of,
         sale_seq=sale_seq,
-    )
-
-
-def is_ours_sale(order: Order, answer: Answer) -> bool:
-    """Tell whether what was found under a reference is the sale that was ordered."""
-    amount = read_amount(answer.amount)
-    return (
-        amount == read_amount(order.amount)
-        and answer.currency in (None, order.currency)
-        and answer.reference in (None, order.reference)
     )
 
 
@@ -212,6 +205,16 @@ def never_happened(outcome: Outcome) -> bool:
     """Tell whether a call surely had no effect: it was refused, or never left."""
     unsent = isinstance(outcome, PockytUnavailableError) and not outcome.sent
     return unsent or is_refused(outcome)
+
+
+def _is_of(order: Order, answer: Answer) -> bool:
+    """Tell whether what was found under a reference is the sale that was ordered."""
+    amount = read_amount(answer.amount)
+    return (
+        amount == read_amount(order.amount)
+        and answer.currency in (None, order.currency)
+        and answer.reference in (None, order.reference)
+    )
 
 
 def _query_says(outcome: Outcome, *, transaction_no: str) -> Status | None:

@@ -79,7 +79,7 @@ class Bucket:
 
     def __init__(self, limits: Limits, *, now_ms: int) -> None:
         self._limits = limits
-        self._tokens = float(limits.asks_burst)
+        self._left = float(limits.asks_burst)
         self._filled_at_ms = now_ms
 
     def take(self, now_ms: int) -> bool:
@@ -88,8 +88,8 @@ class Bucket:
         passed = max(0, now_ms - self._filled_at_ms) / 1_000
         self._filled_at_ms = now_ms
         full = float(self._limits.asks_burst)
-        self._tokens = min(full, self._tokens + passed * self._limits.asks_per_second)
-        if self._tokens < 1:
+        self._left = min(full, self._left + passed * self._limits.asks_per_second)
+        if self._left < 1:
             return False
-        self._tokens -= 1
+        self._left -= 1
         return True

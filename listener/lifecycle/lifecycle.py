@@ -4,40 +4,24 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Final
 
-from listener.ledger import Ledger, OpenSale
+from listener.ledger import Ledger
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
-from listener.lifecycle.errors import (
-    BeingCancelledError,
-    NotOpenError,
-    OutcomeUnknownError,
-    ReferenceTakenError,
-)
+from listener.lifecycle.errors import BeingCancelledError, NotOpenError
 from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
+from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps
-from listener.model import Status, Transaction
+from listener.model import MONEY, PAYABLE, Status, Transaction
 from listener.pockyt.answer import Answer, PockytError
-from listener.pockyt.client import Pockyt
+from listener.pockyt.calls import Pockyt
 from listener.settings import Merchant
 
 _LOG: Final = logging.getLogger(__name__)
-_PAYABLE: Final = frozenset({Status.UNKNOWN, Status.CREATED, Status.PENDING})
-_MONEY: Final = frozenset({Status.PAID, Status.REFUNDED, Status.CONFLICT})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A sale that was started, and the code that the customer scans, where there is one."""
-
-    transaction: Transaction
-    qrcode_url: str | None = None
-    deep_link: str | None = None
 
 
 class Lifecycle:
@@ -85,6 +69,9 @@ class Lifecycle:
             steps=self._steps,
             limits=self._limits,
             clock=self._clock,
+        )
+        self._starter = Starter(
+            ledger=ledger, caller=self._caller, steps=self._steps, nudge=self._chaser.nudge
         )
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -152,17 +139,7 @@ class Lifecycle:
             PockytUnavailableError: Pockyt cannot be reached: nothing was started.
             OutcomeUnknownError: Pockyt did not answer; the sale is looked for on schedule.
         """
-        if order.vendor is not None:
-            self._caller.notify_url(order)
-        async with self._steps.turns.of(order.merchant_no, "", order.reference):
-            sale = await self._ledger.read_sale(
-                merchant_no=order.merchant_no, reference=order.reference
-            )
-            if sale is not None:
-                return await self._take_up(order, sale, is_repeat=is_repeat)
-            recorded = await self._ledger.record(facts.sale_fact(order))
-            self._chaser.nudge()
-            return await self._open(order, recorded.seq)
+        return await self._starter.start(order, is_repeat=is_repeat)
 
     async def pay(
         self, transaction: Transaction, *, payment_barcode: str, vendor: str | None = None
@@ -179,9 +156,9 @@ class Lifecycle:
         """
         async with self._turn(transaction):
             current = await self._steps.read(transaction)
-            if current.status not in _PAYABLE:
+            if current.status not in PAYABLE:
                 raise NotOpenError(current)
-            if current.cancel is not None and current.cancel.resolved_at_ms is None:
+            if current.is_being_cancelled:
                 raise BeingCancelledError(current)
             outcome = await self._caller.prepay(
                 current, payment_barcode=payment_barcode, vendor=vendor
@@ -192,7 +169,7 @@ class Lifecycle:
                 return recorded.transaction or current
             # An earlier try may have been paid although its answer never came.
             asked = await self._steps.ask(current)
-            if facts.never_happened(outcome) and asked.transaction.status not in _MONEY:
+            if facts.never_happened(outcome) and asked.transaction.status not in MONEY:
                 raise outcome
             return asked.transaction
 
@@ -265,64 +242,6 @@ class Lifecycle:
     async def _settle(self, transaction: Transaction) -> None:
         async with self._turn(transaction):
             await self._steps.settle(await self._steps.read(transaction))
-
-    async def _open(self, order: Order, sale_seq: int) -> Started:
-        """Start a recorded sale at Pockyt; an unknown outcome is looked for by its reference."""
-        call, outcome = await self._caller.open(order, sale_seq=sale_seq)
-        if isinstance(outcome, Answer) and outcome.transaction_no:
-            recorded = await self._ledger.record(
-                facts.opened_fact(order, outcome, call=call, sale_seq=sale_seq)
-            )
-            if recorded.transaction is not None:
-                return Started(
-                    transaction=recorded.transaction,
-                    qrcode_url=outcome.qrcode_url,
-                    deep_link=outcome.deep_link,
-                )
-        elif isinstance(outcome, PockytError) and facts.never_happened(outcome):
-            await self._ledger.record(
-                facts.opened_fact(order, outcome, call=call, sale_seq=sale_seq)
-            )
-            raise outcome
-        return await self._find(order, sale_seq)
-
-    async def _find(self, order: Order, sale_seq: int) -> Started:
-        sale = OpenSale(
-            seq=sale_seq, fact=facts.sale_fact(order), recorded_at_ms=0, transaction_no=None
-        )
-        transaction, _ = await self._steps.look_for(sale)
-        self._chaser.nudge()
-        if transaction is None:
-            raise OutcomeUnknownError
-        return Started(transaction=transaction)
-
-    async def _take_up(self, order: Order, sale: OpenSale, *, is_repeat: bool) -> Started:
-        """Go on with a sale that was recorded before."""
-        if facts.order_of(sale.fact) != order:
-            raise ReferenceTakenError(sale.transaction_no)
-        if sale.transaction_no is not None:
-            if not is_repeat:
-                raise ReferenceTakenError(sale.transaction_no)
-            return await self._read_started(order, sale.transaction_no)
-        transaction, outcome = await self._steps.look_for(sale)
-        self._chaser.nudge()
-        if transaction is not None:
-            return Started(transaction=transaction)
-        if not facts.is_unheard_of(outcome):
-            raise OutcomeUnknownError
-        return await self._open(order, sale.seq)
-
-    async def _read_started(self, order: Order, transaction_no: str) -> Started:
-        (transaction,) = await self._ledger.read_transaction(
-            transaction_no, merchant_no=order.merchant_no
-        )
-        lines = await self._ledger.read_transaction_entries(transaction)
-        said = [line.entry.fact for line in lines if line.entry.fact.sale_seq is not None]
-        return Started(
-            transaction=transaction,
-            qrcode_url=next((u for f in said if (u := f.field("qrcodeUrl"))), None),
-            deep_link=next((u for f in said if (u := f.field("deepLink"))), None),
-        )
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name="settle")

@@ -4,17 +4,16 @@ Whoever takes one holds the transaction's turn.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from listener.ledger import Ledger, OpenSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.facts import Outcome
 from listener.lifecycle.turns import Turns
-from listener.model import Kind, Status, Transaction
+from listener.model import MONEY, Kind, Status, Transaction
 
-_OPEN = frozenset({Status.CREATED, Status.PENDING})
-# Whoever cancels one of these gives money back.
-_MONEY = frozenset({Status.PAID, Status.CONFLICT, Status.REFUNDED})
+_OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +58,12 @@ class Steps:
         it, Pockyt is asked at once what it came to: a payment may have been faster.
         """
         asked = await self.ask(transaction)
-        if not _is_waited_for(asked.transaction):
+        if not asked.transaction.is_being_cancelled:
             return asked
         as_of = (await self._ledger.head()).seq
         # Read after the head, so that no payment up to there is overlooked.
         current = await self.read(transaction)
-        if not _is_waited_for(current) or not await self._may_cancel(current, asked.says):
+        if not current.is_being_cancelled or not await self._may_cancel(current, asked.says):
             return Asked(transaction=current, outcome=asked.outcome, says=asked.says)
         outcome = await self._caller.cancel(current)
         fact = facts.answer_fact(current, outcome, call="cancel", as_of=as_of)
@@ -88,11 +87,7 @@ class Steps:
         lines = await self._ledger.read_transaction_entries(transaction)
         requests = [line.entry for line in lines if line.entry.fact.kind is Kind.CANCEL_REQUEST]
         if says in _OPEN:
-            return facts.refunds_if_paid(requests[-1]) or transaction.status not in _MONEY
+            # Whoever cancels what somebody has paid gives money back.
+            return facts.refunds_if_paid(requests[-1]) or transaction.status not in MONEY
         # In a conflict a refund was counted already; giving money back twice is for nobody to try.
         return facts.refunds_if_paid(requests[-1]) and transaction.status is Status.PAID
-
-
-def _is_waited_for(transaction: Transaction) -> bool:
-    """Tell whether somebody waits for a cancel that has not ended."""
-    return transaction.cancel is not None and transaction.cancel.resolved_at_ms is None

@@ -9,20 +9,19 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 from yarl import URL
 
+from listener.pos.codes import Duty
 from listener.pos.frames import (
     PROTOCOL,
     AckBody,
     After,
-    Duty,
     Event,
     EventData,
     EventsPage,
     Position,
     ResyncMembers,
-    after_text,
-    encode,
 )
 from listener.pos.tracking import Ended, ended_by_status
+from listener.pos.wire import after_text, encode
 
 STREAM_PATH: Final = "/v1/pos/stream"
 EVENTS_PATH: Final = "/v1/pos/events"

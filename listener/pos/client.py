@@ -19,7 +19,8 @@ import aiohttp
 from pydantic import SecretStr
 
 from listener.pos.api import SNAPSHOT, Api, ApiError, base_url
-from listener.pos.frames import EVERY_STREAM, Duty, Event, Position, ResyncMembers, Start
+from listener.pos.codes import Duty
+from listener.pos.frames import EVERY_STREAM, Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, State, StoppedError, Taken, Transport, stopped
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
 from listener.pos.tracking import Schedule, Timing, Tracker, Versions

@@ -1,15 +1,12 @@
 """The protocol ``pos.v1``: what a POS client and the listener say to each other.
 
-The models here are the protocol: AsyncAPI is made from them, and the client reads with them.
+The models here are the protocol: AsyncAPI is made from them, and ``pos.wire`` reads with them.
 Unknown fields and unknown frame types are ignored, so that either side may be the newer one.
 """
 
-from collections.abc import Mapping
-from enum import IntEnum, StrEnum
-from types import MappingProxyType
-from typing import Annotated, Final, Literal, TypeVar
+from enum import StrEnum
+from typing import Annotated, Final, Literal
 
-import orjson
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -17,12 +14,10 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
-    ValidationError,
+    field_serializer,
     field_validator,
 )
 from pydantic.alias_generators import to_camel
-
-from listener.errors import UnreadableError
 
 PROTOCOL: Final = "pos.v1"
 PING_SECONDS: Final = 20.0
@@ -37,11 +32,6 @@ EPOCH_CHARS_MAX: Final = 64
 EVERY_STREAM: Final = "*"
 # The largest whole number that JavaScript keeps exactly.
 NUMBER_MAX: Final = 2**53 - 1
-
-_TEXT: Final = 0x81
-_CLOSE: Final = 0x88
-_LENGTH_7_BITS_MAX: Final = 125
-_LENGTH_16_BITS_MAX: Final = 0xFFFF
 
 Stream = Annotated[
     str,
@@ -69,110 +59,6 @@ Epoch = Annotated[
     ),
 ]
 Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
-
-
-class Duty(StrEnum):
-    """What a client does after its connection was closed."""
-
-    STOP = "stop"
-    """Do not come back unchanged: a person must act first."""
-    BACK_OFF = "back_off"
-    """Come back after rand(0, reconnectJitterMs), then with growing waits, and resume."""
-    BACK_OFF_LONGER = "back_off_longer"
-    """As BACK_OFF, but never before a second has passed."""
-    RESTART = "restart"
-    """Come back after ``afterMs`` of the reconnect frame, else as BACK_OFF, and resume."""
-    AT_ONCE = "at_once"
-    """Come back now, after a jitter of at most half a second, and resume."""
-
-
-class CloseCode(IntEnum):
-    """Why a connection was closed; ``duty`` says what the client does, ``meaning`` why."""
-
-    DONE = 1000
-    """Sent by a client that is done. From the listener: back off, resume."""
-    GOING_AWAY = 1001
-    """The other side goes away. Back off, resume."""
-    NO_CODE = 1005
-    """Closed without a code; never sent. Back off, resume."""
-    CUT = 1006
-    """The connection was cut; never sent. Back off, resume."""
-    TOO_BIG = 1009
-    """A frame was longer than FRAME_BYTES_MAX. Stop."""
-    SERVER_ERROR = 1011
-    """The listener failed. Back off, resume."""
-    RESTART = 1012
-    """The listener restarts. Come back after ``afterMs``, else after the jitter, and resume."""
-    OVERLOADED = 1013
-    """The listener has too much to do. Back off, resume."""
-    BAD_KEY = 4001
-    """The key is not known. Stop: set a key that the listener knows."""
-    MALFORMED = 4002
-    """A frame was malformed. Stop: the client is faulty."""
-    NO_CONNECT = 4003
-    """No ``connect`` within CONNECT_SECONDS, or no key in it or in the header. Stop."""
-    STREAM_NOT_ALLOWED = 4004
-    """The key may not follow a stream that was named. Stop."""
-    REPLACED = 4009
-    """The same terminal opened a newer connection. Stop: two programs use one key."""
-    REVOKED = 4010
-    """The key was revoked. Stop: ask for a new one."""
-    TOO_MANY_FRAMES = 4101
-    """Too many frames in a short time. Back off for at least a second, resume."""
-    TOO_MANY_CONNECTIONS = 4102
-    """Too many connections. Back off for at least a second, resume."""
-    SLOW_CONSUMER = 4108
-    """The client took nothing for too long. Back off for at least a second, resume."""
-    COME_BACK = 4200
-    """Come back now. At once with jitter, resume."""
-    DEAD = 4201
-    """Nothing was heard for ``deadSeconds``; sent by either side. At once with jitter, resume."""
-
-    @property
-    def duty(self) -> Duty:
-        """What the client does."""
-        return duty_of(self)
-
-    @property
-    def meaning(self) -> str:
-        """Why, in words for a close frame (at most 123 bytes) or a log."""
-        return _MEANINGS[self]
-
-
-_MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        CloseCode.DONE: "the side that closed is done",
-        CloseCode.GOING_AWAY: "the other side goes away",
-        CloseCode.NO_CODE: "closed without a code",
-        CloseCode.CUT: "the connection was cut",
-        CloseCode.TOO_BIG: "a frame was too big",
-        CloseCode.SERVER_ERROR: "the listener failed",
-        CloseCode.RESTART: "the listener restarts",
-        CloseCode.OVERLOADED: "the listener has too much to do",
-        CloseCode.BAD_KEY: "the key is not known",
-        CloseCode.MALFORMED: "a frame was malformed",
-        CloseCode.NO_CONNECT: "no connect frame or no key in time",
-        CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream",
-        CloseCode.REPLACED: "the same terminal opened a newer connection",
-        CloseCode.REVOKED: "the key was revoked",
-        CloseCode.TOO_MANY_FRAMES: "too many frames in a short time",
-        CloseCode.TOO_MANY_CONNECTIONS: "too many connections",
-        CloseCode.SLOW_CONSUMER: "the client took nothing for too long",
-        CloseCode.COME_BACK: "come back now",
-        CloseCode.DEAD: "nothing was heard for too long",
-    }
-)
-_DUTIES: Final[Mapping[int, Duty]] = MappingProxyType(
-    {CloseCode.TOO_BIG: Duty.STOP, CloseCode.RESTART: Duty.RESTART}
-)
-_DUTY_OF_RANGE: Final[Mapping[int, Duty]] = MappingProxyType(
-    {40: Duty.STOP, 41: Duty.BACK_OFF_LONGER, 42: Duty.AT_ONCE}
-)
-
-
-def duty_of(code: int) -> Duty:
-    """Tell what a client does after a close code; the range decides for one it does not know."""
-    return _DUTIES.get(code) or _DUTY_OF_RANGE.get(code // 100, Duty.BACK_OFF)
 
 
 class _Model(BaseModel):
@@ -267,6 +153,11 @@ class Hello(_Model):
         default=RECONNECT_JITTER_MS,
         description="After a close by the listener, the first try waits rand(0, this).",
     )
+
+    @field_serializer("ping_seconds", "dead_seconds")
+    def _write_whole(self, seconds: float) -> float:
+        """Write 20, not 20.0: some languages' readers of whole numbers stop at the point."""
+        return int(seconds) if seconds.is_integer() else seconds
 
 
 class ReadyStream(_Model):
@@ -412,132 +303,5 @@ class AckBody(_Model):
     offset: Offset
 
 
-_F = TypeVar("_F", bound=BaseModel)
-
 ClientFrame = Connect | Ack | Pong
 ServerFrame = Hello | Ready | Resync | EventFrame | Ping | ErrorFrame | Reconnect
-
-_CLIENT_FRAMES: Final[Mapping[str, type[ClientFrame]]] = MappingProxyType(
-    {"connect": Connect, "ack": Ack, "pong": Pong}
-)
-_SERVER_FRAMES: Final[Mapping[str, type[ServerFrame]]] = MappingProxyType(
-    {
-        "hello": Hello,
-        "ready": Ready,
-        "resync": Resync,
-        "event": EventFrame,
-        "ping": Ping,
-        "error": ErrorFrame,
-        "reconnect": Reconnect,
-    }
-)
-
-
-def parse_client_frame(text: str | bytes) -> ClientFrame | None:
-    """Read a frame that a client sent; None for a type that is not known.
-
-    Raises:
-        UnreadableError: Not an object, no type, or a field that is not what it should be.
-    """
-    return _parse(text, _CLIENT_FRAMES)
-
-
-def parse_server_frame(text: str | bytes) -> ServerFrame | None:
-    """Read a frame that the listener sent; None for a type that is not known.
-
-    Raises:
-        UnreadableError: Not an object, no type, or a field that is not what it should be.
-    """
-    return _parse(text, _SERVER_FRAMES)
-
-
-def encode(frame: BaseModel) -> bytes:
-    """Write a frame, page or body as the JSON that goes over the wire; what is None is left out.
-
-    A connect frame's key is written as stars: a client that has headers sends it there.
-    """
-    return frame.model_dump_json(by_alias=True, exclude_none=True).encode()
-
-
-def parse_after(text: str) -> After:
-    """Read the query parameter ``after``: ``<epoch>:<offset>``, or a word as in `connect`.
-
-    Raises:
-        UnreadableError: Neither.
-    """
-    match text:
-        case "acked" | "latest" | "earliest":
-            return text
-    epoch, _, offset = text.rpartition(":")
-    # isdecimal alone takes other scripts' digits; the length keeps int() cheap.
-    if not (offset.isascii() and offset.isdecimal() and len(offset) <= len(str(NUMBER_MAX))):
-        raise UnreadableError("after is neither <epoch>:<offset> nor acked, latest or earliest")
-    try:
-        return Position(epoch=epoch, offset=int(offset))
-    except ValidationError as error:
-        raise UnreadableError(f"after: {_first(error)}") from error
-
-
-def after_text(after: After) -> str:
-    """Write a start as the query parameter ``after``."""
-    return f"{after.epoch}:{after.offset}" if isinstance(after, Position) else after
-
-
-def event_frame(stream: str, offset: int, event: bytes) -> bytes:
-    """Build an event frame around the stored JSON of its event, which is not looked at.
-
-    It holds nothing of one connection, so one frame serves every subscriber.
-    """
-    return b'{"type":"event","stream":%b,"offset":%d,"event":%b}' % (
-        orjson.dumps(stream),
-        offset,
-        event,
-    )
-
-
-def ws_text(payload: bytes) -> bytes:
-    """Build a whole websocket text frame as a server sends it: final, unmasked.
-
-    Source: RFC 6455, section 5.2.
-    """
-    length = len(payload)
-    if length <= _LENGTH_7_BITS_MAX:
-        return bytes((_TEXT, length)) + payload
-    if length <= _LENGTH_16_BITS_MAX:
-        return bytes((_TEXT, 126)) + length.to_bytes(2, "big") + payload
-    return bytes((_TEXT, 127)) + length.to_bytes(8, "big") + payload
-
-
-def ws_close(code: int, reason: str) -> bytes:
-    """Build a websocket close frame as a server sends it; the reason has at most 123 bytes.
-
-    Source: RFC 6455, section 5.5.1.
-    """
-    payload = code.to_bytes(2, "big") + reason.encode()
-    return bytes((_CLOSE, len(payload))) + payload
-
-
-def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        # Not chained: the error carries the document, which may hold a key.
-        raise UnreadableError(f"a frame is not JSON: {error.msg}") from None
-    if not isinstance(value, dict):
-        raise UnreadableError("a frame is not an object")
-    kind = value.get("type")
-    if not isinstance(kind, str):
-        raise UnreadableError("a frame has no type")
-    model = models.get(kind)
-    if model is None:
-        return None
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise UnreadableError(f"frame {kind}: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    """Word the first fault of a model: where and what, never the input."""
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

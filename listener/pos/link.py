@@ -12,19 +12,11 @@ import aiohttp
 
 from listener.errors import ListenerError
 from listener.pos.api import Api, ApiError
-from listener.pos.frames import (
-    Ack,
-    CloseCode,
-    Duty,
-    Event,
-    EventsPage,
-    PageEvent,
-    Position,
-    ResyncMembers,
-    encode,
-)
+from listener.pos.codes import CloseCode, Duty
+from listener.pos.frames import Ack, Event, EventsPage, PageEvent, Position, ResyncMembers
 from listener.pos.talk import Talk
 from listener.pos.tracking import BrokenError, Ended, Schedule, Timing, Tracker
+from listener.pos.wire import encode
 
 State = Literal["connecting", "live", "stopped"]
 Transport = Literal["websocket", "long-poll"]

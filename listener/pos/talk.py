@@ -7,8 +7,8 @@ from typing import Final, Protocol
 import aiohttp
 
 from listener.errors import UnreadableError
+from listener.pos.codes import CloseCode
 from listener.pos.frames import (
-    CloseCode,
     Connect,
     ErrorFrame,
     EventFrame,
@@ -21,10 +21,9 @@ from listener.pos.frames import (
     Resync,
     ResyncMembers,
     ServerFrame,
-    encode,
-    parse_server_frame,
 )
 from listener.pos.tracking import BrokenError, Ended, Timing, Tracker, ended_by
+from listener.pos.wire import encode, parse_server_frame
 
 _LOG: Final = logging.getLogger(__name__)
 

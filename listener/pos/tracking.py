@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.frames import (
-    CloseCode,
     Connect,
-    Duty,
     Event,
     PageEvent,
     Ping,
@@ -20,7 +19,6 @@ from listener.pos.frames import (
     ResyncMembers,
     Start,
     StreamStart,
-    duty_of,
 )
 
 VERSIONS_MAX: Final = 100_000
@@ -76,7 +74,7 @@ def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, detail: 
     return Ended(duty=duty, code=code, detail=detail, jitter_ms=jitter_ms, after_ms=after_ms)
 
 
-def ended_by_status(status: int, *, detail: str = "") -> Ended:
+def ended_by_status(status: int) -> Ended:
     """Conclude from an HTTP status of the API what follows."""
     codes = {
         400: CloseCode.MALFORMED,
@@ -84,7 +82,7 @@ def ended_by_status(status: int, *, detail: str = "") -> Ended:
         403: CloseCode.STREAM_NOT_ALLOWED,
     }
     code = codes.get(status, CloseCode.SERVER_ERROR)
-    return Ended(duty=code.duty, code=code, detail=detail or f"HTTP {status}")
+    return Ended(duty=code.duty, code=code, detail=f"HTTP {status}")
 
 
 class Schedule:

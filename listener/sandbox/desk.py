@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from listener.pockyt import signature
-from listener.pockyt.client import Call
+from listener.pockyt.calls import Call
 from listener.pockyt.signature import Token
 from listener.sandbox.book import (
     TIMEOUT_MINUTES,

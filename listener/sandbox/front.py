@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from listener.pockyt.client import Call, PockytCalls, PockytUnavailableError
+from listener.pockyt.answer import PockytUnavailableError
+from listener.pockyt.calls import Call, PockytCalls
 from listener.sandbox.book import Book, RefusalError, RetCode, Sale, Word
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Script

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 import aiohttp
 from aiohttp import web
 
-from listener.pockyt.client import REQUEST_ID_HEADER, Call
+from listener.pockyt.calls import Call
+from listener.pockyt.client import REQUEST_ID_HEADER
 from listener.pockyt.texts import json_fields
 from listener.sandbox.book import Book, Sale
 from listener.sandbox.desk import Desk, Follow

@@ -43,6 +43,7 @@ from listener.web.context import (
     SESSIONS,
     SETTINGS,
 )
+from listener.web.guard import answering, no_route
 from listener.web.metrics import Metrics
 from listener.web.sessions import Sessions, Timing
 
@@ -120,13 +121,7 @@ async def running(
             settings.pockyt.url, session=session, timeout_seconds=settings.pockyt.timeout_seconds
         )
 
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app[SETTINGS] = settings
-        app[LEDGER] = ledger
-        app[KEYS] = ledger
-        app[HUB] = hub
-        app[INGEST] = Ingest(ledger=ledger, merchants=settings.merchants)
-        app[LIFECYCLE] = Lifecycle(
+        lifecycle = Lifecycle(
             ledger=ledger,
             pockyt=pockyt,
             merchants=settings.merchants,
@@ -134,19 +129,36 @@ async def running(
             limits=limits,
             clock=clock,
         )
-        app[LIFECYCLE].on_call(metrics.called)
+        lifecycle.on_call(metrics.called)
+
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app[SETTINGS] = settings
+        app[LEDGER] = ledger
+        app[KEYS] = ledger
+        app[HUB] = hub
+        app[INGEST] = Ingest(ledger=ledger, merchants=settings.merchants)
+        app[LIFECYCLE] = lifecycle
         app[METRICS] = metrics
         app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
-        app.add_routes(routes())
-        app.on_shutdown.append(_drain)
+        await stack.enter_async_context(_answering(app, listening))
+        yield Service(url=_url(listening), app=app)
 
+
+@asynccontextmanager
+async def _answering(app: web.Application, listening: socket.socket) -> AsyncIterator[None]:
+    """Answer on a socket, with what has to run beside it; tills are sent away at the end."""
+    app.add_routes(routes())
+    app.router.add_route("*", "/{unknown:.*}", answering(no_route))
+    async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run()):
             await stack.enter_async_context(_beside(work))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listening, backlog=BACKLOG).start()
-        yield Service(url=_url(listening), app=app)
+        # Before the clean-up: from then on aiohttp hears neither a good-bye nor who comes anew.
+        stack.push_async_callback(_drain, app)
+        yield
 
 
 async def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from listener.pos import frames
 from listener.pos.frames import PROTOCOL
 from listener.web.examples import EPOCH, EVENT, STREAM
+from listener.web.models import JSON
 from listener.web.protocol import DUTIES, ERROR_CODES, RANGES, close_codes, markdown
 from listener.web.schemas import JsonObject, ref, schemas
 
@@ -89,7 +90,7 @@ def routes() -> list[web.RouteDef]:
 
 async def show(_request: web.Request) -> web.Response:
     """Answer the description."""
-    return web.Response(body=_written(), content_type="application/json")
+    return web.Response(body=_written(), content_type=JSON)
 
 
 @cache

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from listener.model import Status, Transaction
+from listener.settings import NUMBER_PATTERN
 from listener.web import models
 from listener.web.problem import ProblemError
 
@@ -63,7 +64,7 @@ Reference = Annotated[
 ]
 StoreNo = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$"),
+    StringConstraints(pattern=NUMBER_PATTERN),
     Field(description="Pockyt's store.", examples=["303660"]),
 ]
 Terminal = Annotated[

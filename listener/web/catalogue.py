@@ -13,6 +13,7 @@ from listener.web import examples
 from listener.web.catalogue_follow import FOLLOW
 from listener.web.catalogue_sales import SALES
 from listener.web.models import (
+    JSON,
     NDJSON,
     EntriesPage,
     LedgerHead,
@@ -21,7 +22,7 @@ from listener.web.models import (
     TransactionDetail,
     TransactionsPage,
 )
-from listener.web.operations import EVERY_ROLE, JSON, Answer, Body, Operation, Tag
+from listener.web.operations import BAD_QUERY, EVERY_ROLE, Answer, Body, Operation, Tag
 from listener.web.parameters import (
     EntriesQuery,
     TransactionQuery,
@@ -43,7 +44,6 @@ _STATES: Final[JsonObject] = {
 }
 _OBJECT: Final[JsonObject] = {"type": "object"}
 _STRING: Final[JsonObject] = {"type": "string"}
-BAD_QUERY: Final = "A parameter is unknown, comes twice, or is not what it must be; which, and why."
 
 
 class Ambiguous(Problem):

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Final
 
-from listener.pos.frames import CloseCode, ws_close
+from listener.pos.codes import CloseCode
+from listener.pos.wire import ws_close
 
 # A socket that holds so much takes no more until its client has read.
 BUFFER_BYTES_MAX: Final = 256 * 1024

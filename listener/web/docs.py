@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from listener.model import Status
+from listener.pos.codes import Duty
 from listener.web import markup
 from listener.web.asyncapi import CLIENT_FRAMES, EXAMPLES, SERVER_FRAMES
 from listener.web.catalogue import OPERATIONS
@@ -176,7 +177,7 @@ def _close_codes() -> str:
 
 
 def _duty(word: str) -> str:
-    return inline(next(says for duty, says in DUTIES.items() if duty == word))
+    return inline(DUTIES[Duty(word)])
 
 
 def _statuses() -> str:

@@ -53,6 +53,21 @@ def answering(handler: Handler) -> Handler:
     return answer
 
 
+async def no_route(request: web.Request) -> web.Response:
+    """Answer what no route takes: 405 where the path takes other methods, else 404."""
+    own = request.match_info.route.resource
+    taken: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource is not own:
+            taken |= (await resource.resolve(request))[1]
+    if taken:
+        allow = ", ".join(sorted(taken))
+        raise ProblemError(
+            405, "method-not-allowed", f"this takes {allow}", headers={"Allow": allow}
+        )
+    raise ProblemError(404, "no-route", "there is nothing here; /docs lists what there is")
+
+
 def bearer(request: web.Request) -> str | None:
     """Return the key's text from the Authorization header, None where there is none."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")

@@ -8,11 +8,11 @@ import orjson
 from aiohttp import web
 
 from listener.keys import Key, Role
-from listener.ledger import Ledger
 from listener.web.context import LEDGER, LIFECYCLE, METRICS, SESSIONS
 from listener.web.guard import answering, guarded
 from listener.web.metrics import CONTENT_TYPE
-from listener.web.problem import ProblemError
+from listener.web.models import JSON
+from listener.web.problem import draining
 
 # A cancellation that no till acknowledged for so long is shown and counted.
 UNACKED_SECONDS: Final = 60.0
@@ -45,16 +45,12 @@ class Readiness:
     async def answer(self, request: web.Request) -> web.Response:
         """Say whether the listener is ready."""
         if request.app[SESSIONS].is_draining:
-            raise ProblemError(503, "draining", "a restart is under way")
+            raise draining()
         if self._check is None or self._check.done():
-            self._check = asyncio.create_task(_check_writable(request.app[LEDGER]))
+            self._check = asyncio.create_task(request.app[LEDGER].check_writable())
         # One who goes away does not take the answer away from the others.
         await asyncio.shield(self._check)
         return _json({"status": "ready"})
-
-
-async def _check_writable(ledger: Ledger) -> None:
-    await ledger.check_writable()
 
 
 async def metrics(request: web.Request, _key: Key) -> web.Response:
@@ -73,4 +69,4 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
 
 
 def _json(body: object) -> web.Response:
-    return web.Response(body=orjson.dumps(body), content_type="application/json")
+    return web.Response(body=orjson.dumps(body), content_type=JSON)

@@ -13,14 +13,13 @@ from aiohttp import web
 from listener.errors import ListenerError
 from listener.keys import Key
 from listener.ledger import Ledger
-from listener.web.problem import PROBLEM, ProblemError, problem
+from listener.web.models import JSON
+from listener.web.problem import PROBLEM, RETRY_SECONDS, ProblemError, problem
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
-RETRY_SECONDS: Final = 1
 
 _KEY: Final = re.compile(r"[!-~]{1,255}")
-_JSON: Final = "application/json"
 
 # Does the request; it is told whether it may have been begun before.
 Work = Callable[[bool], Awaitable[web.Response]]
@@ -53,13 +52,9 @@ class Idempotency:
             ProblemError: The key is unusable (400), stands for another request (422), or its
                 request is under way (409).
         """
-        name = request.headers.get(HEADER)
+        name = _name(request)
         if name is None:
             return await work(False)
-        if not _KEY.fullmatch(name):
-            raise ProblemError(
-                400, "bad-idempotency-key", f"{HEADER} must be 1 to 255 visible ASCII characters"
-            )
         slot = (key.id, name)
         if slot in self._under_way:
             raise ProblemError(
@@ -91,6 +86,16 @@ class Idempotency:
             self._under_way.discard(slot)
 
 
+def _name(request: web.Request) -> str | None:
+    """Return the Idempotency-Key of a request, None where it brings none."""
+    name = request.headers.get(HEADER)
+    if name is not None and not _KEY.fullmatch(name):
+        raise ProblemError(
+            400, "bad-idempotency-key", f"{HEADER} must be 1 to 255 visible ASCII characters"
+        )
+    return name
+
+
 async def _answer(
     work: Work, to_problem: Callable[[ListenerError], ProblemError], *, may_be_repeat: bool
 ) -> web.Response:
@@ -117,6 +122,6 @@ def _replay(status: int, body: str) -> web.Response:
     return web.Response(
         status=status,
         body=body.encode(),
-        content_type=PROBLEM if status >= 400 else _JSON,
+        content_type=PROBLEM if status >= 400 else JSON,
         headers={REPLAYED: "true"},
     )

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from listener import ledger, model
 from listener.model import CancelState, Evidence, Kind, Status, rfc3339
 
+JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
 Amount = Annotated[str, Field(description="Decimal text, as it was sent.", examples=["13.00"])]

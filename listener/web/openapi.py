@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from listener.web.catalogue import OPERATIONS
-from listener.web.models import NDJSON, Entry
+from listener.web.models import JSON, NDJSON, Entry
 from listener.web.operations import Answer, Body, Operation, Tag
 from listener.web.schemas import JsonObject, query_parameters, ref, schemas
 
@@ -58,7 +58,7 @@ def routes() -> list[web.RouteDef]:
 
 async def show(_request: web.Request) -> web.Response:
     """Answer the description."""
-    return web.Response(body=_written(), content_type="application/json")
+    return web.Response(body=_written(), content_type=JSON)
 
 
 @cache

@@ -9,11 +9,10 @@ from typing import Final
 from pydantic import BaseModel
 
 from listener.keys import Role
-from listener.web.models import Problem
+from listener.web.models import JSON, Problem
+from listener.web.problem import PROBLEM
 from listener.web.schemas import JsonObject
 
-JSON: Final = "application/json"
-PROBLEM: Final = "application/problem+json"
 # Any key: the routes that say more than this say it themselves.
 EVERY_ROLE: Final = tuple(Role)
 BAD_QUERY: Final = "A parameter is unknown, comes twice, or is not what it must be."

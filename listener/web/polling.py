@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from listener.errors import UnreadableError
 from listener.keys import Key, Role
 from listener.model import EVERY_STREAM, Event
-from listener.pos.frames import AckBody, Position, ResyncMembers, StreamStart, parse_after
+from listener.pos.frames import AckBody, Position, ResyncMembers, StreamStart
+from listener.pos.wire import parse_after
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import guarded, key_of
+from listener.web.models import JSON
 from listener.web.problem import ProblemError, unauthorized
 from listener.web.starts import begin, lost
 
@@ -137,4 +139,4 @@ def _page(name: str, page: list[Event], *, epoch: str, head: int, after: int) ->
         following,
         listed,
     )
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=body, content_type=JSON)

@@ -98,6 +98,12 @@ def unauthorized(detail: str = "give a key that is known as Authorization: Beare
     return ProblemError(401, "unauthorized", detail, headers=headers)
 
 
+def draining() -> ProblemError:
+    """Word that a restart is under way."""
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return ProblemError(503, "draining", "a restart is under way; come back", headers=headers)
+
+
 def of_error(error: ListenerError) -> ProblemError:
     """Word one of the listener's own errors, by the table of statuses."""
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)

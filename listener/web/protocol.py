@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from listener.pos.codes import CloseCode, Duty
 from listener.pos.frames import (
     CONNECT_SECONDS,
     DEAD_SECONDS,
@@ -11,8 +12,6 @@ from listener.pos.frames import (
     PING_SECONDS,
     RECONNECT_JITTER_MS,
     STREAMS_MAX,
-    CloseCode,
-    Duty,
 )
 from listener.web.sessions import DRAIN_SECONDS, SESSIONS_PER_KEY_MAX, STALLED_SECONDS
 from listener.web.stream import FRAMES_AT_ONCE_MAX, FRAMES_PER_SECOND
@@ -32,6 +31,7 @@ RANGES: Final[Mapping[str, Duty]] = {
 }
 ERROR_CODES: Final[Mapping[str, str]] = {
     "not-connected": "A frame before `connect`. Send `connect`.",
+    "already-connected": "A second `connect`. To follow other streams, connect anew.",
     "wrong-role": "Only a pos key acknowledges; an admin key follows without.",
     "unknown-stream": "An ack of a stream that this connection does not follow.",
     "ack-ahead": "An ack beyond the head of its stream.",

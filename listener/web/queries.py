@@ -8,15 +8,16 @@ from typing import Final
 
 from aiohttp import web
 
-from listener import model
 from listener.keys import Key, Role
 from listener.ledger import Cursor, Line, Scope, Search
-from listener.model import EVERY_STREAM, NO_STORE
+from listener.model import EVERY_STREAM
 from listener.settings import Settings
 from listener.web import terminals
 from listener.web.context import HUB, LEDGER, SETTINGS
 from listener.web.guard import guarded
+from listener.web.lookup import find_transaction
 from listener.web.models import (
+    JSON,
     NDJSON,
     EntriesPage,
     Entry,
@@ -29,13 +30,11 @@ from listener.web.models import (
 from listener.web.parameters import (
     EntriesQuery,
     NoQuery,
-    TransactionQuery,
     TransactionsQuery,
     read_query,
 )
 from listener.web.problem import ProblemError
 
-JSON: Final = "application/json"
 EPOCH_HEADER: Final = "Ledger-Epoch"
 HEAD_HEADER: Final = "Ledger-Head"
 
@@ -84,22 +83,9 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
 
 async def show_transaction(request: web.Request, key: Key) -> web.Response:
     """Answer one transaction with its entries."""
-    query = read_query(request, TransactionQuery)
-    ledger = request.app[LEDGER]
-    number = request.match_info["transactionNo"]
-    found = [
-        transaction
-        for transaction in await ledger.read_transaction(number, merchant_no=query.merchant_no)
-        if _narrow(key.scope, _place_of(transaction))
-    ]
-    if not found:
-        raise ProblemError(404, "no-transaction", "no transaction of this number is known here")
-    if len(found) > 1:
-        merchants = sorted(transaction.merchant_no for transaction in found)
-        advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
-        raise ProblemError(409, "ambiguous-number", advice, members={"merchantNos": merchants})
-    lines = await ledger.read_transaction_entries(found[0])
-    return _answer(TransactionDetail.with_entries(found[0], lines))
+    transaction = await find_transaction(request, key)
+    lines = await request.app[LEDGER].read_transaction_entries(transaction)
+    return _answer(TransactionDetail.with_entries(transaction, lines))
 
 
 async def list_entries(request: web.Request, key: Key) -> web.Response:
@@ -172,11 +158,6 @@ def _scope_of(query: TransactionsQuery, key: Key, settings: Settings) -> Scope:
             raise ProblemError(400, "bad-parameter", advice)
         merchant_no = having[0]
     return Scope(merchant_no=merchant_no, store_no=query.store_no, terminal=query.terminal)
-
-
-def _place_of(transaction: model.Transaction) -> Scope:
-    store_no = transaction.store_no or NO_STORE
-    return Scope(merchant_no=transaction.merchant_no, store_no=store_no)
 
 
 def _narrow(allowed: Scope, wanted: Scope) -> Scope | None:

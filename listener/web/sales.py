@@ -16,7 +16,7 @@ from listener.lifecycle import (
     OutcomeUnknownError,
     ReferenceTakenError,
 )
-from listener.model import CancelState, Status, Transaction
+from listener.model import PAYABLE, CancelState, Status
 from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.settings import Settings
 from listener.web import models
@@ -32,10 +32,10 @@ from listener.web.bodies import (
 from listener.web.context import LEDGER, LIFECYCLE, SETTINGS
 from listener.web.guard import guarded
 from listener.web.idempotency import Idempotency
-from listener.web.parameters import NoQuery, TransactionQuery, read_query
+from listener.web.lookup import find_transaction
+from listener.web.parameters import NoQuery, read_query
 from listener.web.problem import ProblemError, of_error
 
-_JSON: Final = "application/json"
 _ENDED_WELL: Final = frozenset({CancelState.CONFIRMED, CancelState.REFUNDED})
 
 # The one table of which failure of a till's wish is which HTTP status and code.
@@ -89,14 +89,14 @@ class _Sales:
     async def pay(self, request: web.Request, key: Key) -> web.Response:
         """Try a customer's code: 200 with where the sale stands; 202 while nobody knows."""
         body = await read_body(request, PayBody)
-        transaction = await _find(request, key)
+        transaction = await find_transaction(request, key)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].pay(
                 transaction, payment_barcode=body.payment_barcode, vendor=body.vendor
             )
-            is_open = after.status in (Status.UNKNOWN, Status.CREATED, Status.PENDING)
-            return _answer(models.Transaction.of(after), status=202 if is_open else 200)
+            status = 202 if after.status in PAYABLE else 200
+            return _answer(models.Transaction.of(after), status=status)
 
         return await self._once(request, key, work)
 
@@ -107,7 +107,7 @@ class _Sales:
             raise ProblemError(
                 403, "may-not-refund", "refundIfPaid needs a key made with --may-refund"
             )
-        transaction = await _find(request, key)
+        transaction = await find_transaction(request, key)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].cancel(
@@ -132,7 +132,7 @@ class _Sales:
     async def ask(self, request: web.Request, key: Key) -> web.Response:
         """Ask Pockyt now: 200 with where the transaction stands after its answer."""
         await read_body(request, Body)
-        transaction = await _find(request, key)
+        transaction = await find_transaction(request, key)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].ask(transaction)
@@ -143,7 +143,7 @@ class _Sales:
     async def decide(self, request: web.Request, key: Key) -> web.Response:
         """Record what an operator has settled: 200 with where the transaction stands after it."""
         body = await read_body(request, DecideBody)
-        transaction = await _find(request, key)
+        transaction = await find_transaction(request, key)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].decide(
@@ -195,30 +195,6 @@ def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
     )
 
 
-async def _find(request: web.Request, key: Key) -> Transaction:
-    """Return the transaction that a path names, if the key may see it.
-
-    Raises:
-        ProblemError: There is none (404), or two merchants share the number (409).
-    """
-    query = read_query(request, TransactionQuery)
-    number = request.match_info["transactionNo"]
-    found = [
-        transaction
-        for transaction in await request.app[LEDGER].read_transaction(
-            number, merchant_no=query.merchant_no
-        )
-        if key.may_follow(transaction.stream)
-    ]
-    if not found:
-        raise ProblemError(404, "no-transaction", "no transaction of this number is known here")
-    if len(found) > 1:
-        merchants = sorted(transaction.merchant_no for transaction in found)
-        advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
-        raise ProblemError(409, "ambiguous-number", advice, members={"merchantNos": merchants})
-    return found[0]
-
-
 def _problem_of(error: ListenerError) -> ProblemError:
     """Word why a wish could not be done."""
     if type(error) not in _STATUSES:
@@ -239,4 +215,4 @@ def _problem_of(error: ListenerError) -> ProblemError:
 
 
 def _answer(body: models.Model, *, status: int) -> web.Response:
-    return web.Response(status=status, body=body.encode(), content_type=_JSON)
+    return web.Response(status=status, body=body.encode(), content_type=models.JSON)

@@ -12,18 +12,11 @@ from typing import Final
 
 from listener import log
 from listener.errors import ListenerError
-from listener.hub import Subscription
 from listener.keys import Key, KeyStore
-from listener.pos.frames import (
-    CONNECT_SECONDS,
-    DEAD_SECONDS,
-    PING_SECONDS,
-    CloseCode,
-    Ping,
-    Reconnect,
-    encode,
-    ws_text,
-)
+from listener.pos.codes import CloseCode
+from listener.pos.frames import CONNECT_SECONDS, DEAD_SECONDS, PING_SECONDS, Ping, Reconnect
+from listener.pos.wire import encode, ws_text
+from listener.subscription import Subscription
 from listener.web.connection import Connection
 
 SESSIONS_MAX: Final = 20_000

@@ -14,22 +14,20 @@ from aiohttp import WebSocketError, WSMsgType, web
 
 from listener.errors import LedgerUnavailableError, UnreadableError
 from listener.keys import Key, Role, authenticate
+from listener.pos.codes import CloseCode
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
     PROTOCOL,
     Ack,
     ClientFrame,
-    CloseCode,
     Connect,
     ErrorFrame,
     Hello,
     Ready,
     Resync,
     StreamStart,
-    encode,
-    parse_client_frame,
-    ws_text,
 )
+from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.connection import Connection
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import answering, bearer
@@ -166,6 +164,10 @@ class _Till:
             session.heard_at = self._clock()
             if isinstance(frame, Ack):
                 await self._take_ack(session, frame)
+            elif isinstance(frame, Connect):
+                await self._refuse(
+                    frame.id, "already-connected", "to follow other streams, connect anew"
+                )
 
     async def _authenticate(self, text: str) -> Key:
         key = await authenticate(text, self._keys)
@@ -231,15 +233,15 @@ class _Till:
         Raises:
             _CloseError: Malformed, or too many.
         """
-        message = await self._ws.receive()
+        while (message := await self._ws.receive()).type in _CONTROL:
+            # A library sends these by itself: they do not show that the program behind it lives.
+            self._count_frame()
+            if message.type is WSMsgType.PING and not self._connection.is_closing:
+                await self._ws.pong(message.data)
         if message.type in _ENDS:
             await self._take_end(message.type, message.data)
             return _End.END
         self._count_frame()
-        if message.type in _CONTROL:
-            if message.type is WSMsgType.PING and not self._connection.is_closing:
-                await self._ws.pong(message.data)
-            return None
         if message.type is not WSMsgType.TEXT:
             raise _CloseError(CloseCode.MALFORMED)
         try:

@@ -7,16 +7,15 @@ from typing import Final
 from aiohttp import web
 
 from listener.keys import Key, Role
-from listener.ledger import Ack, Scope, Unacked
+from listener.ledger import Ack, Unacked
 from listener.model import rfc3339
 from listener.web.context import LEDGER, SESSIONS
 from listener.web.guard import guarded
 from listener.web.health import UNACKED_MAX, UNACKED_SECONDS
-from listener.web.models import Terminals, TerminalState, Unacknowledged
+from listener.web.models import JSON, Terminals, TerminalState, Unacknowledged
 from listener.web.parameters import NoQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
-_JSON: Final = "application/json"
 
 
 def routes() -> list[web.RouteDef]:
@@ -30,11 +29,11 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
     ledger, sessions = request.app[LEDGER], request.app[SESSIONS]
     now_ms = time.time_ns() // 1_000_000
     # Read before the heads, so that no terminal is ahead of its stream.
-    acks = [ack for ack in await ledger.acks() if _covers(key.scope, ack.stream)]
+    acks = [ack for ack in await ledger.acks() if key.scope.covers(ack.stream)]
     unacked = [
         one
         for one in await ledger.read_unacked(before_ms=now_ms + 1, limit=UNACKED_MAX)
-        if _covers(key.scope, one.stream)
+        if key.scope.covers(one.stream)
     ]
     heads = await ledger.stream_heads(sorted({ack.stream for ack in acks}))
     online, seen = sessions.online(), sessions.seen()
@@ -44,10 +43,10 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
         _followed(ack, head=heads[ack.stream], online=online, seen=seen, unseen=unseen[ack.stream])
         for ack in acks
     ]
-    data += [_silent(name, seen=seen) for name in sorted(silent) if _covers(key.scope, name)]
+    data += [_silent(name, seen=seen) for name in sorted(silent) if key.scope.covers(name)]
     late_ms = now_ms - int(UNACKED_SECONDS * 1_000)
     answer = Terminals(data=data, unacknowledged=[_unseen(one, late_ms) for one in unacked])
-    return web.Response(body=answer.encode(), content_type=_JSON)
+    return web.Response(body=answer.encode(), content_type=JSON)
 
 
 def _followed(
@@ -99,14 +98,6 @@ def _unseen(unacked: Unacked, late_ms: int) -> Unacknowledged:
         recorded_at=rfc3339(unacked.recorded_at_ms),
         late=unacked.recorded_at_ms < late_ms,
     )
-
-
-def _covers(scope: Scope, name: str) -> bool:
-    """Tell whether a stream, or a terminal by its name, lies within a scope."""
-    merchant_no, _, rest = name.partition("/")
-    if scope.merchant_no not in (None, merchant_no):
-        return False
-    return scope.store_no in (None, rest.partition("/")[0])
 
 
 def _parts(name: str) -> tuple[str | None, str | None, str | None]:

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from listener.pos.frames import PROTOCOL
 from listener.web.context import SESSIONS, SETTINGS
-from listener.web.problem import ProblemError
+from listener.web.problem import ProblemError, draining
 
 
 def check_upgrade(request: web.Request) -> None:
@@ -22,9 +22,7 @@ def check_upgrade(request: web.Request) -> None:
     if named is not None and PROTOCOL not in [name.strip() for name in named.split(",")]:
         raise ProblemError(400, "unknown-subprotocol", f"the subprotocol is {PROTOCOL}")
     if request.app[SESSIONS].is_draining:
-        raise ProblemError(
-            503, "draining", "a restart is under way; come back", headers={"Retry-After": "1"}
-        )
+        raise draining()
     if request.headers.get("Upgrade", "").lower() != "websocket":
         raise ProblemError(
             426, "no-upgrade", "this is a websocket", headers={"Upgrade": "websocket"}

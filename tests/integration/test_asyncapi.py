@@ -9,10 +9,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from listener.keys import Role
-from listener.pos.frames import CloseCode, Duty, duty_of, parse_client_frame, parse_server_frame
+from listener.pos.codes import CloseCode, Duty, duty_of
+from listener.pos.wire import parse_client_frame, parse_server_frame
 from listener.web.asyncapi import CLIENT_FRAMES, EXAMPLES, SERVER_FRAMES, document
 from tests.schema import Json, faults, references, resolve
 from tests.service import STREAM, Serving, serving
+from tests.tills import acked
 
 DOCUMENT = document()
 
@@ -181,6 +183,8 @@ async def test_a_till_written_from_it_follows_acknowledges_and_resumes(service: 
         error = await till.hear()
         assert (error["code"], error["id"]) == ("ack-ahead", 9)
         assert error["code"] in member(DOCUMENT, "x-error-codes")
+    # An ack is not answered: it is on disk a moment after it was taken.
+    await acked(service.ledger, terminal=f"{STREAM}/T-42", stream=STREAM, offset=2)
     async with dialled(service, key) as ws:
         till = Till(ws)
         await till.hear()

@@ -13,7 +13,7 @@ import pytest
 
 from listener.keys import Role
 from listener.model import Fact, Kind, Status
-from listener.pos.frames import CloseCode
+from listener.pos.codes import CloseCode
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.web.app import routes
 from listener.web.catalogue import OPERATIONS

@@ -21,7 +21,8 @@ from listener.pos.client import (
     Timing,
     follow,
 )
-from listener.pos.frames import PROTOCOL, CloseCode, Duty, ResyncMembers
+from listener.pos.codes import CloseCode, Duty
+from listener.pos.frames import PROTOCOL, ResyncMembers
 
 STREAM = "200043/303660"
 OTHER = "200043/300014"

@@ -232,6 +232,15 @@ async def test_a_sale_whose_outcome_is_unknown_is_taken_up_by_the_same_request(s
     assert len(shop.sandbox.book) == 1
 
 
+async def test_a_sale_whose_outcome_is_unknown_is_not_taken_for_another(shop: Shop) -> None:
+    shop.plan("sale-5xx", "query-5xx")
+    assert _code(await shop.post(SALES, order(reference="R-lost"))) == LOST
+    shop.plan()
+    told = await shop.post(SALES, order(reference="R-lost", amount="14.00"))
+    assert _code(told) == (409, "reference-taken")
+    assert len(shop.sandbox.book) == 1
+
+
 async def test_a_sale_that_pockyt_never_heard_of_is_started_by_the_same_request(shop: Shop) -> None:
     shop.plan("sale-5xx-unheard")
     body = order()
@@ -373,6 +382,42 @@ async def test_money_goes_back_only_for_a_key_that_may_refund(shop: Shop) -> Non
     cancel = told.body["cancel"]
     assert isinstance(cancel, dict)
     assert cancel["state"] == "refunded"
+
+
+async def test_what_is_believed_paid_is_not_cancelled_although_pockyt_says_open(
+    shop: Shop,
+) -> None:
+    started = await shop.start(reference="R-1")
+    paid = {"transactionNo": started.number, "reference": "R-1", "status": "success"}
+    assert await shop.serving.notify(paid) == (200, "success")
+    told = await shop.post(f"{SALES}/{started.number}/cancel", {})
+    assert (told.status, told.body["status"]) == (202, "paid")
+    assert await _calls(shop, started.number) == ["add", "tran-query"]
+
+
+async def test_what_was_refunded_is_not_refunded_again_although_pockyt_says_paid(
+    shop: Shop,
+) -> None:
+    started = await shop.start(vendor="alipay", reference="R-1")
+    shop.plan("notification-lost")
+    shop.sandbox.pay(started.number)
+    refunded = {"transactionNo": started.number, "reference": "R-1", "status": "refunded"}
+    assert await shop.serving.notify(refunded) == (200, "success")
+    refunding = shop.serving.key(may_refund=True)
+    path = f"{SALES}/{started.number}"
+    told = await shop.post(f"{path}/cancel", {"refundIfPaid": True}, key=refunding)
+    assert (told.status, told.body["status"]) == (200, "refunded")
+    # Whether the money went back is for a person: the cashier's wish is done at most once.
+    told = await shop.post(f"{path}/ask", key=admin(shop))
+    assert (told.status, told.body["status"]) == (200, "conflict")
+    assert "cancel" not in await _calls(shop, started.number)
+
+
+async def _calls(shop: Shop, number: str) -> list[str]:
+    """Return the calls to Pockyt about a transaction, in order."""
+    entries = (await shop.detail(number))["entries"]
+    assert isinstance(entries, list)
+    return [entry["fields"]["call"] for entry in entries if "call" in entry["fields"]]
 
 
 async def test_a_cancel_that_pockyt_does_not_answer_is_chased_until_it_is(shop: Shop) -> None:

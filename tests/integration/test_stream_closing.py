@@ -10,7 +10,7 @@ import pytest
 from websockets.frames import Opcode
 
 from listener.keys import Role
-from listener.pos.frames import CloseCode
+from listener.pos.codes import CloseCode
 from listener.storage import connection as storage_connection
 from listener.web import stream as stream_module
 from listener.web.context import METRICS, SESSIONS
@@ -147,13 +147,17 @@ async def test_a_revocation_by_another_process_acts_within_a_second(tmp_path: Pa
 
 async def test_a_key_revoked_between_its_look_up_and_connect_is_ended(service: Serving) -> None:
     key, text = service.keyed()
-    async with till(service.url, text) as one:
+    async with till(service.url, text) as one, till(service.url, text) as other:
+        await other.join()
         await one.hear("hello")
-        # Looked up by now: what was not is answered by 4001.
-        await one.say(type="dance")
+        # Refused only once the key was looked up.
+        await one.say(type="ack", stream=STREAM, offset=0)
+        await one.hear("error")
         service.revoke(key)
+        # By now the listener has seen to the revocation.
+        assert await other.code() == 4010
         await one.say(type="connect")
-        assert await one.code() in (4001, 4010)
+        assert await one.code() == 4010
 
 
 # Silence and stalls.

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from listener import hub as hub_module
 from listener import tail as tail_module
-from listener.hub import Hub, Subscription
+from listener.hub import Hub
 from listener.model import EVERY_STREAM
 from listener.storage import SqliteLedger
+from listener.subscription import Subscription
 from listener.tail import TAIL_EVENTS_MAX
 from tests.followers import HeldBell, KeptFrames, fact, places
 from tests.told import MERCHANT

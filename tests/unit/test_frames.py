@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from listener.errors import UnreadableError
+from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
     NUMBER_MAX,
@@ -13,9 +14,7 @@ from listener.pos.frames import (
     STREAMS_MAX,
     Ack,
     AckBody,
-    CloseCode,
     Connect,
-    Duty,
     ErrorFrame,
     EventFrame,
     EventsPage,
@@ -27,8 +26,9 @@ from listener.pos.frames import (
     Reconnect,
     Resync,
     StreamStart,
+)
+from listener.pos.wire import (
     after_text,
-    duty_of,
     encode,
     event_frame,
     parse_after,

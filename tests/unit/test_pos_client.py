@@ -7,9 +7,8 @@ import pytest
 from listener.errors import UnreadableError
 from listener.pos.api import base_url
 from listener.pos.client import Follower
+from listener.pos.codes import CloseCode, Duty
 from listener.pos.frames import (
-    CloseCode,
-    Duty,
     Event,
     EventData,
     PageEvent,

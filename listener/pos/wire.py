@@ -1,0 +1,159 @@
+"""Read and write the frames of ``pos.v1`` as they go over the wire: JSON, in websocket frames."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from listener.errors import UnreadableError
+from listener.pos.frames import (
+    NUMBER_MAX,
+    Ack,
+    After,
+    ClientFrame,
+    Connect,
+    ErrorFrame,
+    EventFrame,
+    Hello,
+    Ping,
+    Pong,
+    Position,
+    Ready,
+    Reconnect,
+    Resync,
+    ServerFrame,
+)
+
+_TEXT: Final = 0x81
+_CLOSE: Final = 0x88
+_LENGTH_7_BITS_MAX: Final = 125
+_LENGTH_16_BITS_MAX: Final = 0xFFFF
+
+_F = TypeVar("_F", bound=BaseModel)
+
+_CLIENT_FRAMES: Final[Mapping[str, type[ClientFrame]]] = MappingProxyType(
+    {"connect": Connect, "ack": Ack, "pong": Pong}
+)
+_SERVER_FRAMES: Final[Mapping[str, type[ServerFrame]]] = MappingProxyType(
+    {
+        "hello": Hello,
+        "ready": Ready,
+        "resync": Resync,
+        "event": EventFrame,
+        "ping": Ping,
+        "error": ErrorFrame,
+        "reconnect": Reconnect,
+    }
+)
+
+
+def parse_client_frame(text: str | bytes) -> ClientFrame | None:
+    """Read a frame that a client sent; None for a type that is not known.
+
+    Raises:
+        UnreadableError: Not an object, no type, or a field that is not what it should be.
+    """
+    return _parse(text, _CLIENT_FRAMES)
+
+
+def parse_server_frame(text: str | bytes) -> ServerFrame | None:
+    """Read a frame that the listener sent; None for a type that is not known.
+
+    Raises:
+        UnreadableError: Not an object, no type, or a field that is not what it should be.
+    """
+    return _parse(text, _SERVER_FRAMES)
+
+
+def encode(frame: BaseModel) -> bytes:
+    """Write a frame, page or body as the JSON that goes over the wire; what is None is left out.
+
+    A connect frame's key is written as stars: a client that has headers sends it there.
+    """
+    return frame.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def parse_after(text: str) -> After:
+    """Read the query parameter ``after``: ``<epoch>:<offset>``, or a word as in `connect`.
+
+    Raises:
+        UnreadableError: Neither.
+    """
+    match text:
+        case "acked" | "latest" | "earliest":
+            return text
+    epoch, _, offset = text.rpartition(":")
+    # isdecimal alone takes other scripts' digits; the length keeps int() cheap.
+    if not (offset.isascii() and offset.isdecimal() and len(offset) <= len(str(NUMBER_MAX))):
+        raise UnreadableError("after is neither <epoch>:<offset> nor acked, latest or earliest")
+    try:
+        return Position(epoch=epoch, offset=int(offset))
+    except ValidationError as error:
+        raise UnreadableError(f"after: {_first(error)}") from error
+
+
+def after_text(after: After) -> str:
+    """Write a start as the query parameter ``after``."""
+    return f"{after.epoch}:{after.offset}" if isinstance(after, Position) else after
+
+
+def event_frame(stream: str, offset: int, event: bytes) -> bytes:
+    """Build an event frame around the stored JSON of its event, which is not looked at.
+
+    It holds nothing of one connection, so one frame serves every subscriber.
+    """
+    return b'{"type":"event","stream":%b,"offset":%d,"event":%b}' % (
+        orjson.dumps(stream),
+        offset,
+        event,
+    )
+
+
+def ws_text(payload: bytes) -> bytes:
+    """Build a whole websocket text frame as a server sends it: final, unmasked.
+
+    Source: RFC 6455, section 5.2.
+    """
+    length = len(payload)
+    if length <= _LENGTH_7_BITS_MAX:
+        return bytes((_TEXT, length)) + payload
+    if length <= _LENGTH_16_BITS_MAX:
+        return bytes((_TEXT, 126)) + length.to_bytes(2, "big") + payload
+    return bytes((_TEXT, 127)) + length.to_bytes(8, "big") + payload
+
+
+def ws_close(code: int, reason: str) -> bytes:
+    """Build a websocket close frame as a server sends it; the reason has at most 123 bytes.
+
+    Source: RFC 6455, section 5.5.1.
+    """
+    payload = code.to_bytes(2, "big") + reason.encode()
+    return bytes((_CLOSE, len(payload))) + payload
+
+
+def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        # Not chained: the error carries the document, which may hold a key.
+        raise UnreadableError(f"a frame is not JSON: {error.msg}") from None
+    if not isinstance(value, dict):
+        raise UnreadableError("a frame is not an object")
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        raise UnreadableError("a frame has no type")
+    model = models.get(kind)
+    if model is None:
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UnreadableError(f"frame {kind}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """Word the first fault of a model: where and what, never the input."""
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
