@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -75,17 +76,26 @@ class Connection(aiosqlite.Connection):
             connection = self._conn
         except ValueError:
             raise LedgerUnavailableError("the ledger is closed") from None
-        try:
+        with faults_told():
             # The one way into its thread that takes a function; aiosqlite leaves it untyped.
             result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
-        except _MISTAKES:
-            # The writer finds out whose mistake it was.
-            raise
-        except FAULTS as error:
-            raise LedgerUnavailableError(
-                f"the ledger cannot be used now: {told_by(error)}"
-            ) from error
         return result
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Tell of SQLite's faults as the ledger's.
+
+    Raises:
+        LedgerUnavailableError: SQLite failed; what it said is the cause.
+    """
+    try:
+        yield
+    except _MISTAKES:
+        # The writer finds out whose mistake it was.
+        raise
+    except FAULTS as error:
+        raise LedgerUnavailableError(f"the ledger cannot be used now: {told_by(error)}") from error
 
 
 def schema_text() -> str:

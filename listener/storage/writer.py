@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from listener import log
@@ -16,7 +15,7 @@ from listener.ledger import Bell, Recorded
 from listener.model import Event, Fact
 from listener.schedule import Confirm
 from listener.storage.commit import commit
-from listener.storage.connection import Connection
+from listener.storage.connection import Connection, faults_told
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +72,7 @@ class Writer:
         self._closing = False
         self._uncheckpointed = 0
         self._on_commit = on_commit
+        self._in_loop = asyncio.get_running_loop().call_soon_threadsafe
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     @property
@@ -106,9 +106,7 @@ class Writer:
             if not self._waiting:
                 await self._rest()
                 continue
-            count = min(len(self._waiting), BATCH_MAX)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            await self._serve(batch)
+            await self._connection.run(self._commit_waiting)
             if self._uncheckpointed >= CHECKPOINT_AT_LATEST:
                 await self._checkpoint()
         await self._checkpoint()
@@ -123,19 +121,27 @@ class Writer:
         except TimeoutError:
             await self._checkpoint()
 
-    async def _serve(self, batch: Sequence[_Waiter]) -> None:
-        """Commit a batch and answer everybody in it, whatever happens."""
+    def _commit_waiting(self, db: sqlite3.Connection) -> None:
+        """Commit what waits until a checkpoint is due; in the connection's thread.
+
+        If each batch were handed over by the loop, the disk would wait for the loop's next turn.
+        """
+        while self._waiting and self._uncheckpointed < CHECKPOINT_AT_LATEST:
+            count = min(len(self._waiting), BATCH_MAX)
+            self._serve(db, [self._waiting.popleft() for _ in range(count)])
+
+    def _serve(self, db: sqlite3.Connection, batch: Sequence[_Waiter]) -> None:
+        """Commit a batch, and have the loop answer everybody in it, whatever happens."""
         started = time.perf_counter()
         try:
-            results, events = await self._connection.run(
-                partial(
-                    _commit,
+            with faults_told():
+                results, events = _commit(
+                    db,
                     items=[waiter.item for waiter in batch],
                     epoch=self._epoch,
                     now_ms=self._now_ms,
                     confirm=self._confirm,
                 )
-            )
         except LedgerUnavailableError as error:
             log.event(
                 logger,
@@ -144,18 +150,25 @@ class Writer:
                 cause=str(error),
                 items=len(batch),
             )
-            for waiter in batch:
-                # Each its own: a raised error carries the traceback of who awaits it.
-                waiter.answer(LedgerUnavailableError(str(error)))
-            return
+            # Each its own: a raised error carries the traceback of who awaits it.
+            self._in_loop(_answer, batch, [LedgerUnavailableError(str(error)) for _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
-            await self._isolate(batch, error)
-            return
-        self._uncheckpointed += len(batch)
+            self._isolate(db, batch, error)
+        else:
+            self._uncheckpointed += len(batch)
+            self._in_loop(self._finish, batch, results, events, time.perf_counter() - started)
+
+    def _finish(
+        self,
+        batch: Sequence[_Waiter],
+        results: Sequence[object],
+        events: Sequence[Event],
+        seconds: float,
+    ) -> None:
+        """Ring the bell for a commit, and answer; in the loop."""
         # Events are in the hub before anybody is answered: a reader never sees less than a caller.
-        self._announce(events, seconds=time.perf_counter() - started, items=len(batch))
-        for waiter, result in zip(batch, results, strict=True):
-            waiter.answer(result)
+        self._announce(events, seconds=seconds, items=len(batch))
+        _answer(batch, results)
 
     def _announce(self, events: Sequence[Event], *, seconds: float, items: int) -> None:
         """Ring the bell; what goes wrong there is not of those who wait for the commit."""
@@ -167,17 +180,17 @@ class Writer:
         except Exception:
             logger.exception("bell_failed")
 
-    async def _isolate(self, batch: Sequence[_Waiter], error: Exception) -> None:
+    def _isolate(self, db: sqlite3.Connection, batch: Sequence[_Waiter], error: Exception) -> None:
         """Commit the halves of a failed batch apart, until the bad item fails nobody but itself."""
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self._serve(batch[:middle])
-            await self._serve(batch[middle:])
+            self._serve(db, batch[:middle])
+            self._serve(db, batch[middle:])
             return
         logger.error("item_failed", exc_info=error)
         failure = LedgerUnavailableError("the ledger could not take this")
         failure.__cause__ = error
-        batch[0].answer(failure)
+        self._in_loop(_answer, batch, [failure])
 
     async def _checkpoint(self) -> None:
         """Move the log into the database file; a failure only leaves the log longer."""
@@ -190,6 +203,11 @@ class Writer:
             log.event(logger, "checkpoint_failed", level=logging.WARNING, cause=str(error))
 
 
+def _answer(batch: Sequence[_Waiter], results: Sequence[object]) -> None:
+    for waiter, result in zip(batch, results, strict=True):
+        waiter.answer(result)
+
+
 def _commit(
     db: sqlite3.Connection,
     *,
@@ -198,7 +216,7 @@ def _commit(
     now_ms: Callable[[], int],
     confirm: Confirm,
 ) -> tuple[list[object], list[Event]]:
-    """Commit a batch in one transaction; runs in the connection's thread."""
+    """Commit a batch in one transaction."""
     facts = [item for item in items if isinstance(item, Fact)]
     at_ms = now_ms()
     if db.in_transaction:  # A rollback failed with the disk.
