@@ -30,7 +30,7 @@ TOKENS_MAX: Final = 8
 TOKEN_CHARS_MAX: Final = 256
 URL_CHARS_MAX: Final = 2_048
 HOST_CHARS_MAX: Final = 255
-TIMEOUT_SECONDS_MIN: Final = 1.0
+TIMEOUT_SECONDS_MIN: Final = 0.1
 TIMEOUT_SECONDS_MAX: Final = 60.0
 SHOWN_CHARS_MAX: Final = 80
 
@@ -165,7 +165,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(table)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_input=False)
+    # A misspelt name first: it is why what it was meant for is missing.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     raise SettingsError(_explain(first, sources, path))
 
 

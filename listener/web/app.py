@@ -46,6 +46,7 @@ from listener.web.context import (
 from listener.web.guard import answering, no_route
 from listener.web.metrics import Metrics
 from listener.web.sessions import Sessions, Timing
+from listener.web.unread import unquoted
 
 # What a request may still take once the listener stops.
 STOP_SECONDS: Final = 5.0
@@ -152,6 +153,7 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
     async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run()):
             await stack.enter_async_context(_beside(work))
+        stack.enter_context(unquoted())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

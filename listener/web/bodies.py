@@ -23,6 +23,7 @@ from listener.model import Status, Transaction
 from listener.settings import NUMBER_PATTERN
 from listener.web import models
 from listener.web.problem import ProblemError
+from listener.web.raw import read_raw
 
 ERRORS_MAX: Final = 10
 
@@ -31,6 +32,7 @@ _EXPLAINED: Final = {
     "missing": "is missing",
     "string_type": "must be text",
     "bool_type": "must be true or false",
+    "literal_error": "is none of the words that are taken here",
     "model_type": "must be a JSON object",
 }
 
@@ -69,8 +71,9 @@ StoreNo = Annotated[
 ]
 Terminal = Annotated[
     str,
-    StringConstraints(pattern=r"^[!-~]{1,64}$"),
-    Field(description="The till: 1 to 64 visible ASCII characters.", examples=["T-42"]),
+    # As wide as the name that a key may have.
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,64}$"),
+    Field(description="The till: 1 to 64 characters that can be shown.", examples=["T-42"]),
 ]
 Vendor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
 Barcode = Annotated[
@@ -168,12 +171,9 @@ async def read_body(request: web.Request, model: type[_B]) -> _B:
     """Read the JSON body of a request; none at all is an empty object.
 
     Raises:
-        ProblemError: It is not JSON (400), too large (413), or a member is wrong (422).
+        ProblemError: As ``read_raw`` has it; not JSON (400), or a member is wrong (422).
     """
-    try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise ProblemError(413, "too-large", "the body is too large") from None
+    raw = await read_raw(request)
     try:
         return model.model_validate_json(raw or b"{}")
     except ValidationError as error:

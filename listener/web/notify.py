@@ -1,6 +1,5 @@
 """Answer Pockyt's notifications: ``success`` once the entry is on disk, and never before."""
 
-import asyncio
 import time
 from typing import Final
 
@@ -10,10 +9,10 @@ from listener.errors import ListenerError
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.context import INGEST, METRICS
 from listener.web.problem import ProblemError, of_error, problem
+from listener.web.raw import read_raw, too_large
 
 # Source: Pockyt, "Webhook Notification Format": anything else is sent again, 8 times in 2 hours.
 ACKNOWLEDGEMENT: Final = b"success"
-BODY_SECONDS: Final = 10.0
 
 # All but JSON is read as a form: the header that Pockyt sends is unpublished.
 _TYPES: Final = frozenset(
@@ -61,25 +60,10 @@ async def _read(request: web.Request) -> tuple[str, bytes]:
     if request.method != "POST":
         raise ProblemError(405, "not-post", "a notification is a POST", headers={"Allow": "POST"})
     if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise _too_large()
+        raise too_large()
     content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type not in _TYPES:
         raise ProblemError(
             415, "unsupported-type", "send a form (application/x-www-form-urlencoded) or JSON"
         )
-    try:
-        # A time-out costs more than the reading; a body that is here already needs none.
-        if request.content.is_eof():
-            return content_type, await request.read()
-        async with asyncio.timeout(BODY_SECONDS):
-            return content_type, await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large() from None
-    except (ConnectionError, web.RequestPayloadError):
-        raise ProblemError(400, "cut-off", "the body was cut off") from None
-    except TimeoutError:
-        raise ProblemError(408, "too-slow", "the body did not arrive in time") from None
-
-
-def _too_large() -> ProblemError:
-    return ProblemError(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
+    return content_type, await read_raw(request)

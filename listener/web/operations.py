@@ -89,6 +89,8 @@ class Operation:
     def all_answers(self) -> dict[int, Answer]:
         """Return every answer, the problems included, by status."""
         problems = dict(self.problems)
+        if 413 in problems:
+            problems.setdefault(408, "The body did not arrive in time.")
         if self.roles:
             problems[401] = "No key, or one that is not known or was revoked."
         if self.roles and set(self.roles) != set(EVERY_ROLE):

@@ -15,6 +15,7 @@ from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import guarded, key_of
 from listener.web.models import JSON
 from listener.web.problem import ProblemError, unauthorized
+from listener.web.raw import read_raw
 from listener.web.starts import begin, lost
 
 WAIT_SECONDS_MAX: Final = 60
@@ -60,7 +61,7 @@ async def events(request: web.Request, key: Key) -> web.Response:
 async def acks(request: web.Request, key: Key) -> web.Response:
     """Keep how far a terminal has come; durable once this answers 204."""
     try:
-        body = AckBody.model_validate_json(await request.read())
+        body = AckBody.model_validate_json(await read_raw(request))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"

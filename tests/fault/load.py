@@ -83,6 +83,8 @@ class Shop:
     # How much longer the references are than they need be.
     padding: int = 0
     outcome: Outcome = field(default_factory=Outcome)
+    # What further tills were told, as in the outcome.
+    tills: list[list[str]] = field(default_factory=list)
     _again: deque[str] = field(default_factory=deque)
 
     @asynccontextmanager
@@ -148,13 +150,13 @@ class Shop:
             return Answer(answer.status, text, answer.headers.get("Retry-After"))
 
     async def settle(self) -> None:
-        """Have all that is open acknowledged by one last service, and the till told; stop it."""
+        """Have all that is open acknowledged by one last service, and the tills told; stop it."""
         async with self.life() as life:
             while self._again:
                 assert await self.send_one() == SUCCESS
             wanted = verify(url_of(self.ledger)).events
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while len(self.outcome.told) < wanted:
+                while any(len(told) < wanted for told in (self.outcome.told, *self.tills)):
                     await asyncio.sleep(0.005)
             assert await life.end(signal.SIGTERM) == 0
 
@@ -170,12 +172,13 @@ class Shop:
         return verified
 
     def check_all(self) -> Verified:
-        """Check the same, and that all that was sent is there and was told once, in order."""
+        """Check the same, and that all that was sent is there and was told each till in order."""
         verified = self.check()
         assert len(self.outcome.acknowledged) == self.outcome.sent == verified.entries
-        seqs = [int(told.rpartition("-")[2]) for told in self.outcome.told]
-        # Every entry of these is of a new transaction, so each has its event.
-        assert seqs == list(range(1, verified.entries + 1)), "an event is double or out of order"
+        for till in (self.outcome.told, *self.tills):
+            seqs = [int(told.rpartition("-")[2]) for told in till]
+            # Every entry of these is of a new transaction, so each has its event.
+            assert seqs == [*range(1, verified.entries + 1)], "an event is double or out of order"
         return verified
 
 
@@ -215,19 +218,33 @@ async def shop(
     """Have a shop whose ledger is made, and a till that follows it from its beginning."""
     async with counter(nursery, directory, twists=twists) as one:
         key = make_key(one.ledger)
-        async with Follower(
-            one.url, key=key, streams=[STREAM], position=MemoryPositions(), timing=QUICK
-        ) as follower:
-            following = asyncio.create_task(_follow(follower, one.outcome))
-            try:
-                # The till is there before the first message, so that it must see every one.
-                async with one.life(), asyncio.timeout(DEADLINE_SECONDS):
-                    while follower.status.state != "live":
-                        await asyncio.sleep(0.005)
-                yield one
-            finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+        async with till(one.url, key=key) as (follower, told):
+            one.outcome.told = told
+            # It is there before the first message, so that it must see every one.
+            async with one.life(), asyncio.timeout(DEADLINE_SECONDS):
+                while follower.status.state != "live":
+                    await asyncio.sleep(0.005)
+            yield one
+
+
+@asynccontextmanager
+async def till(url: str, *, key: str) -> AsyncIterator[tuple[Follower, list[str]]]:
+    """Have a till that follows all the while, and the ids of the events that it handled."""
+    told: list[str] = []
+
+    async def follow() -> None:
+        async for event in follower:
+            told.append(event.id)  # noqa: PERF401 - it never ends, and is looked at meanwhile
+
+    async with Follower(
+        url, key=key, streams=[STREAM], position=MemoryPositions(), timing=QUICK
+    ) as follower:
+        following = asyncio.create_task(follow())
+        try:
+            yield follower, told
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 def make_key(ledger: Path, *, terminal: str | None = "T-1") -> str:
@@ -243,8 +260,3 @@ def make_key(ledger: Path, *, terminal: str | None = "T-1") -> str:
     with closing(connect(ledger, create=True)) as db:
         keys.add(db, made)
     return text
-
-
-async def _follow(follower: Follower, outcome: Outcome) -> None:
-    async for event in follower:
-        outcome.told.append(event.id)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from typing import Final
 
 import click
 
-from tests.fault import cuts, kills, points, storm
+from tests.fault import clients, cuts, kills, points, storm
 from tests.fault.lives import ROOT, Nursery, nursery
 from tests.fault.load import Outcome
 
@@ -29,6 +30,7 @@ POINTS_A_LEDGER: Final = 60
 SENT_A_RECORDING: Final = 40
 POINTS_A_RECORDING: Final = 120
 STORMS: Final = 3
+CLIENTS: Final = 4
 # As the protocol's jitter spreads them.
 SPREAD_SECONDS: Final = 5.0
 
@@ -43,6 +45,7 @@ class Plan:
     rounds: int
     cuts: int
     tills: int
+    seconds: float
     seed: int
 
 
@@ -121,11 +124,28 @@ async def come_back(fork: Nursery, plan: Plan) -> Counts:
     return counts
 
 
+async def kill_under_clients(fork: Nursery, plan: Plan) -> Counts:
+    """Have the Python and the JavaScript client follow, directly and over a bad line."""
+    node = shutil.which("node")
+    if node is None:
+        raise click.ClickException("the JavaScript client needs Node.js 20 or later")
+    counts: Counts = {}
+    with _folder() as made, _named(plan.seed):
+        outcome, fates = await clients.run(
+            fork, Path(made), node=node, seconds=plan.seconds, seed=plan.seed
+        )
+    _add(counts, outcome)
+    # The shop's own till was counted already.
+    counts |= {"clients": CLIENTS, "told": CLIENTS * counts["told"]}
+    return counts | {f"connections {fate}": count for fate, count in sorted(fates.items())}
+
+
 PARTS: Final[dict[str, Callable[[Nursery, Plan], Awaitable[Counts]]]] = {
     "kills": kill,
     "steps": kill_everywhere,
     "cuts": cut,
     "storms": come_back,
+    "clients": kill_under_clients,
 }
 
 
@@ -134,6 +154,7 @@ PARTS: Final[dict[str, Callable[[Nursery, Plan], Awaitable[Counts]]]] = {
 @click.option("--rounds", default=1, show_default=True, help="How often at every step.")
 @click.option("--cuts", default=3_000, show_default=True, help="How many power cuts at least.")
 @click.option("--tills", default=5_000, show_default=True, help="How many come back at once.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long clients follow.")
 @click.option("--seed", default=1, show_default=True, help="Of the first.")
 @click.option("--only", type=click.Choice(list(PARTS)), multiple=True, help="These parts.")
 @click.option(
@@ -148,12 +169,13 @@ def main(
     rounds: int,
     cuts: int,
     tills: int,
+    seconds: float,
     seed: int,
     only: tuple[str, ...],
     results: Path,
 ) -> None:
     """Run every part, and keep what it counted."""
-    plan = Plan(kills=kills, rounds=rounds, cuts=cuts, tills=tills, seed=seed)
+    plan = Plan(kills=kills, rounds=rounds, cuts=cuts, tills=tills, seconds=seconds, seed=seed)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for name in [name for name in PARTS if name in only or not only]:

@@ -1,26 +1,11 @@
 """The JavaScript POS client, tested by Node's own test runner."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 CLIENT = Path(__file__).parents[2] / "clients" / "js"
-NODE = shutil.which("node")
 RUN_SECONDS = 100
-
-
-@pytest.fixture
-def node() -> str:
-    """Find Node; without it a developer goes on, but CI does not."""
-    if NODE is not None:
-        return NODE
-    if os.environ.get("CI") == "true":
-        pytest.fail("CI tests the JavaScript client too: install Node 20 or later")
-    pytest.skip("Node is not installed")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from listener.model import Kind
 from listener.pockyt import signature
 from listener.pockyt.notification import BODY_BYTES_MAX, FIELDS_MAX
 from listener.storage import connection
-from listener.web import notify as notify_module
+from listener.web import raw
 from tests.service import (
     FIELDS,
     FORM,
@@ -193,6 +193,7 @@ async def test_json_numbers_keep_the_text_that_was_signed(serving_: Serving) -> 
         (JSON, b'{"a":NaN}'),
         (JSON, b'{"a":"\\ud800"}'),
         (JSON, b'{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}"),
+        (JSON, b'{"success":1,"success":1}'),
     ],
 )
 async def test_an_unreadable_body_is_400(serving_: Serving, content_type: str, body: bytes) -> None:
@@ -351,7 +352,7 @@ async def test_a_ledger_that_cannot_commit_is_503_and_takes_the_message_when_it_
 async def test_a_body_that_never_ends_is_given_up(
     serving_: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify_module, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(raw, "BODY_SECONDS", 0.05)
     host, port = serving_.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), family=socket.AF_INET)
     head = (

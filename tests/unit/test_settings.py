@@ -130,6 +130,8 @@ def test_origins_may_stand_between_commas(loaded: Load) -> None:
         (MERCHANT + "token = 'x'\n", {}, ('"merchants.200043.token"', ".tokens")),
         (MERCHANT, {"LISTENER_PROT": "1"}, ('"LISTENER_PROT"', '"LISTENER_PORT"?')),
         ("zzzz = 1\n" + MERCHANT, {}, ('"zzzz"', "known are host, port, database")),
+        (MERCHANT.replace("merchants", "merchant"), {}, ('"merchant"', '"merchants"?')),
+        (MERCHANT.replace("tokens", "token"), {}, ('"merchants.200043.token"', ".tokens")),
         (
             "",
             {"LISTENER_MERCHANTS": '{"7": {"tokens": ["t"], "shops": []}}'},
@@ -185,7 +187,7 @@ def test_no_merchant_is_refused_with_the_way_to_add_one(loaded: Load, text: str)
         ('origins = "https://h"', '"origins"'),
         ('confirm = "sometimes"', '"confirm"'),
         ("pockyt = 1", '"pockyt"'),
-        ("pockyt = {timeout_seconds = 0.99}", '"pockyt.timeout_seconds"'),
+        ("pockyt = {timeout_seconds = 0.09}", '"pockyt.timeout_seconds"'),
         ("pockyt = {timeout_seconds = 60.01}", '"pockyt.timeout_seconds"'),
         ("pockyt = {timeout_seconds = nan}", '"pockyt.timeout_seconds"'),
         ("pockyt = {timeout_seconds = true}", '"pockyt.timeout_seconds"'),
@@ -236,8 +238,8 @@ def test_a_port_at_the_edge_is_taken(loaded: Load, line: str, expected: int) -> 
     assert loaded(f"{line}\n{MERCHANT}").port == expected
 
 
-@pytest.mark.parametrize("seconds", [1, 60])
-def test_a_timeout_at_the_edge_is_taken(loaded: Load, seconds: int) -> None:
+@pytest.mark.parametrize("seconds", [0.1, 1, 60])
+def test_a_timeout_at_the_edge_is_taken(loaded: Load, seconds: float) -> None:
     settings = loaded(f"pockyt = {{timeout_seconds = {seconds}}}\n{MERCHANT}")
     assert settings.pockyt.timeout_seconds == seconds
 
