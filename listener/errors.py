@@ -40,7 +40,3 @@ class OverloadedError(LedgerUnavailableError):
 
 class ReferenceUsedError(ListenerError):
     """A sale has the reference of an earlier one of its merchant; nothing was recorded."""
-
-
-class PositionError(ListenerError):
-    """A position cannot be resumed: it is of another ledger, or beyond the head."""

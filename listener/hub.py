@@ -125,8 +125,6 @@ class Hub:
         """
         stream = self._stream(name)
         if stream.head <= after and wait_seconds > 0:
-            if self._waiting >= WAITERS_MAX:
-                raise OverloadedError("too many wait for events; ask again in a moment")
             await self._wait(stream, wait_seconds)
         if stream.head <= after:
             self.let_go(stream)
@@ -136,7 +134,11 @@ class Hub:
         return await self._ledger.read_events(name, after=after, limit=limit)
 
     async def wait(self, name: str, *, wait_seconds: float) -> None:
-        """Wait until something happens in a stream, or the time is over."""
+        """Wait until something happens in a stream, or the time is over.
+
+        Raises:
+            OverloadedError: Too many wait.
+        """
         stream = self._stream(name)
         await self._wait(stream, wait_seconds)
         self.let_go(stream)
@@ -242,6 +244,8 @@ class Hub:
     async def _wait(self, stream: Stream, wait_seconds: float) -> None:
         if self._is_closed:
             return
+        if self._waiting >= WAITERS_MAX:
+            raise OverloadedError("too many wait for events; ask again in a moment")
         waiter = asyncio.get_running_loop().create_future()
         stream.waiters.add(waiter)
         self._waiting += 1

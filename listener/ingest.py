@@ -3,12 +3,18 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import orjson
 
 from listener import log
-from listener.errors import ListenerError, SignatureError, UnreadableError
+from listener.errors import (
+    LedgerUnavailableError,
+    ListenerError,
+    SignatureError,
+    UnreadableError,
+)
 from listener.ledger import Ledger, Recorded
 from listener.model import Alarm, Fact, Kind, fields_text
 from listener.pockyt import signature
@@ -68,7 +74,9 @@ class Ingest:
         fact = _fact(merchant_no, known_store, fields)
         recorded = await self._ledger.record(fact)
         if recorded.is_new and store_no and known_store is None:
-            await self._raise_unknown_store(fact, store_no)
+            # The notification is on disk: it is acknowledged even if this is not.
+            with suppress(LedgerUnavailableError):
+                await self._raise_unknown_store(fact, store_no)
         return recorded
 
     def _store(self, merchant_no: str, store_no: str | None) -> str | None:

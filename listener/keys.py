@@ -14,11 +14,12 @@ from listener.model import EVERY_STREAM, NO_STORE, stream_of
 from listener.settings import NUMBER_PATTERN
 
 KEY_CHARS_MAX: Final = 128
+TERMINAL_CHARS_MAX: Final = 64
 
 _PREFIX: Final = "lk"
 # A slash would let two scopes share a subscriber's name.
 _NUMBER: Final = re.compile(NUMBER_PATTERN)
-_TERMINAL: Final = re.compile("[^/]{1,64}")
+_TERMINAL: Final = re.compile(f"[^/]{{1,{TERMINAL_CHARS_MAX}}}")
 
 
 class Role(StrEnum):
@@ -110,8 +111,10 @@ def mint(
         raise ValueError("only a pos key can refund")
     if any(number and not _NUMBER.fullmatch(number) for number in (merchant_no, store_no)):
         raise ValueError("a merchant or store is at most 64 letters, digits, - and _")
-    if terminal and not (_TERMINAL.fullmatch(terminal) and terminal.isprintable()):
-        raise ValueError("a terminal is at most 64 printable characters without /")
+    if terminal is not None and not _is_name(terminal):
+        raise ValueError(
+            f"a terminal is 1 to {TERMINAL_CHARS_MAX} printable characters without /, not all blank"
+        )
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = Key(
         id=key_id,
@@ -119,7 +122,7 @@ def mint(
         role=role,
         merchant_no=merchant_no or None,
         store_no=store_no or None,
-        terminal=terminal or None,
+        terminal=terminal,
         may_refund=may_refund,
         created_at_ms=now_ms,
     )
@@ -139,6 +142,11 @@ async def authenticate(text: str, store: KeyStore) -> Key | None:
     if key is None or key.revoked_at_ms is not None:
         return None
     return key if hmac.compare_digest(key.hash, _hash(secret)) else None
+
+
+def _is_name(terminal: str) -> bool:
+    """Tell whether a terminal's name reads back from a list, a log or an acknowledgement."""
+    return bool(_TERMINAL.fullmatch(terminal) and terminal.isprintable() and terminal.strip())
 
 
 def _hash(secret: str) -> str:

@@ -109,8 +109,8 @@ class Doubts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSale:
-    """A sale whose transaction number Pockyt has not told."""
+class RecordedSale:
+    """A recorded sale; ``transaction_no`` is None until Pockyt has told it."""
 
     seq: int
     fact: Fact
@@ -205,10 +205,10 @@ class Ledger(Protocol):
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
         """Return the transactions about which Pockyt is to be asked, or silence raised, by now."""
 
-    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[OpenSale]:
+    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
         """Return the sales without a transaction number that are to be looked for by now."""
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> OpenSale | None:
+    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
         """Return the sale recorded under a reference."""
 
     async def next_due_ms(self) -> int | None:

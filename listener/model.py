@@ -218,14 +218,6 @@ class Event:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """A place in a stream, good only in the ledger of its epoch."""
-
-    epoch: str
-    offset: int
-
-
 def stream_of(merchant_no: str, store_no: str | None) -> str:
     """Name the stream of a store, or of what has none."""
     return f"{merchant_no}/{store_no or NO_STORE}"

@@ -72,7 +72,7 @@ def _check_database(text: str) -> str:
     for scheme in ("sqlite:///", "postgresql://"):
         if text.startswith(scheme) and len(text) > len(scheme):
             return text
-    raise _wrong("must be sqlite:///PATH or postgresql://user@host/name")
+    raise _wrong("must be sqlite:///PATH")
 
 
 def _check_token(token: SecretStr) -> SecretStr:
@@ -132,10 +132,13 @@ class Settings(_Table):
     Attributes:
         port: 0 lets the system choose.
         database: ``sqlite:///PATH``, relative to the current directory unless PATH begins with
-            a slash, or ``postgresql://…``. Not in the repr: it may hold a password.
+            a slash. ``postgresql://…`` is read too, and refused when it is opened: there is no
+            such back-end yet. Not in the repr: it may hold a password.
         public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl can be made.
         origins: Browser origins allowed beside our own host, in lower case.
-        confirm: When tran-query is asked before a status is believed.
+        confirm: When tran-query is asked about what notifications say: where something is held,
+            unknown or in conflict ("suspicious"), about every final status as well ("always"),
+            or never ("off"). Tills are told first, with evidence ``signature``.
         merchants: By merchantNo; at least one.
     """
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
-from listener.model import Entry, Evidence, Kind, Status, read_amount, same_amount
+from listener.model import MONEY, Entry, Evidence, Kind, Status, read_amount, same_amount
 
 WORDS: Final[Mapping[str, Status]] = MappingProxyType(
     {
@@ -41,8 +41,6 @@ _EVIDENCE: Final = MappingProxyType(
     }
 )
 _TAKEN_BACK: Final = frozenset({Status.PAID, Status.CANCELLED})
-# A payment in conflict counts here: what was paid and then is closed has been given back.
-_MONEY: Final = frozenset({Status.PAID, Status.CONFLICT, Status.REFUNDED})
 _REFUND_DONE: Final = frozenset({Status.PAID, Status.REFUNDED})
 _REFUND_OFF: Final = frozenset({Status.FAILED, Status.CANCELLED})
 
@@ -91,14 +89,14 @@ def read_query(
     """Read what tran-query says: a success whose refunds cover its amount is refunded.
 
     ``refunds`` are pairs of amount and status word; one without a word is done. While one is
-    under way nothing is final: the answer reads as pending.
+    under way nothing is final, and the answer says nothing: least of all that nobody has paid.
     """
     said = read_word(word)
     if said is not Status.PAID:
         return said
     known = [(read_amount(refunded), read_word(state or "success")) for refunded, state in refunds]
     if any(state not in _REFUND_DONE | _REFUND_OFF for _, state in known):
-        return Status.PENDING
+        return None
     back = sum((part for part, state in known if part and state in _REFUND_DONE), Decimal(0))
     paid = read_amount(amount)
     return Status.REFUNDED if paid is not None and 0 < paid <= back else Status.PAID
@@ -169,7 +167,8 @@ def _meaning(entry: Entry, sale: Entry | None, counted: Sequence[_Counted]) -> S
         return fact.says if fact.kind is Kind.ANSWER else None
     if fact.says is Status.CANCELLED:
         believed = join(one.status for one in _joined(_upto(counted, fact.as_of))[1])
-        return Status.REFUNDED if believed in _MONEY else Status.CANCELLED
+        # A payment in conflict counts here: what was paid and then is closed has been given back.
+        return Status.REFUNDED if believed in MONEY else Status.CANCELLED
     if fact.says is Status.PAID and not _lists_refunds(entry):
         refunded = _refund_counted(_upto(counted, fact.as_of))
         return Status.CONFLICT if refunded else Status.PAID

@@ -73,11 +73,17 @@ def advance(
     event_type = _event_type(before, after, entry)
     if event_type is None and before:
         after = replace(after, state_version=before.state_version)
+    is_cancel = after.is_being_cancelled or (before is not None and before.is_being_cancelled)
     return Step(
         transaction=after,
         event_type=event_type,
-        reason=_reason(event_type, entry, belief, is_cancel=_is_open(before) or _is_open(after)),
+        reason=_reason(event_type, entry, belief, is_cancel=is_cancel),
     )
+
+
+def refunds_if_paid(request: Entry) -> bool:
+    """Tell whether a recorded cancel is to give money back."""
+    return request.fact.field("refundIfPaid") == "true"
 
 
 def event_body(step: Step, entry: Entry, *, epoch: str) -> bytes:
@@ -144,12 +150,6 @@ def _event_type(before: Transaction | None, after: Transaction, entry: Entry) ->
     return f"transaction.{after.status}"
 
 
-def _is_open(transaction: Transaction | None) -> bool:
-    """Tell whether somebody waits for a cancel."""
-    cancel = transaction.cancel if transaction else None
-    return cancel is not None and cancel.resolved_at_ms is None
-
-
 def _reason(event_type: str | None, entry: Entry, belief: Belief, *, is_cancel: bool) -> str:
     """Say why an event was made; ``is_cancel``: somebody waits, or just waited, for a cancel."""
     if event_type == "transaction.held" and belief.held:
@@ -190,14 +190,10 @@ def _cancel_state(request: Entry, entries: Sequence[Entry], belief: Belief) -> C
         return CancelState.REFUNDED
     if belief.status is Status.CANCELLED or (belief.status is Status.FAILED and asked_since):
         return CancelState.CONFIRMED
-    if belief.status is Status.PAID and asked_since and (decided or not _refunds(request)):
+    if belief.status is Status.PAID and asked_since and (decided or not refunds_if_paid(request)):
         return CancelState.REFUSED
     raised = any(is_raised(e) and e.seq > request.seq for e in entries)
     return CancelState.UNRESOLVED if raised else CancelState.REQUESTED
-
-
-def _refunds(request: Entry) -> bool:
-    return request.fact.field("refundIfPaid") == "true"
 
 
 def _known(entries: Sequence[Entry], sale: Entry | None) -> list[Fact]:

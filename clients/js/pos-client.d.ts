@@ -116,7 +116,7 @@ export interface Timing {
 export interface FollowOptions {
   /** Of a POS; never put into a URL. */
   key: string;
-  /** Those to follow; without: all of the key's scope. */
+  /** Those to follow; without: all of the key's scope. Long-poll wants the names where it is several. */
   streams?: string | readonly string[] | null;
   /** Where to keep how far this POS has come; without: only at the listener. */
   position?: PositionStore;

@@ -51,12 +51,14 @@ const TO_DO = {
   4004: 'the key may not follow this stream; name one of its scope',
   4009: "another program uses this terminal's key; stop it, or make a key",
   4010: 'the key was revoked; ask for a new one',
+  'stream-missing': 'without WebSocket a key of several stores has to name `streams`',
 };
 
 /** The listener said not to come back unchanged; `code` says why, the message what to do. */
 export class StoppedError extends Error {
   constructor(code, detail) {
-    super(`the listener refused (${code}): ${TO_DO[code] ?? (detail || "ask the listener's operator")}`);
+    const toDo = TO_DO[detail] ?? TO_DO[code];
+    super(`the listener refused (${code}): ${toDo ?? (detail || "ask the listener's operator")}`);
     this.name = 'StoppedError';
     this.code = code;
   }
@@ -120,9 +122,19 @@ export function dutyOf(code) {
   return { 40: 'stop', 41: 'backOffLonger', 42: 'atOnce' }[Math.floor(code / 100)] ?? 'backOff';
 }
 
-function endedByStatus(status) {
-  const code = { 400: MALFORMED, 401: BAD_KEY, 403: STREAM_NOT_ALLOWED }[status] ?? SERVER_ERROR;
-  return { duty: dutyOf(code), code, detail: `HTTP ${status}` };
+function endedByStatus(status, text) {
+  const code = { 400: MALFORMED, 401: BAD_KEY, 403: STREAM_NOT_ALLOWED, 422: MALFORMED }[status] ?? SERVER_ERROR;
+  return { duty: dutyOf(code), code, detail: problemOf(text) ?? `HTTP ${status}` };
+}
+
+/** The code of a problem; undefined where a body is none, such as a proxy's page. */
+function problemOf(text) {
+  try {
+    const { code } = JSON.parse(text);
+    return typeof code === 'string' ? code : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** When to come back: full jitter, growing while nothing is achieved, for ever. */
@@ -376,7 +388,7 @@ class Api {
       const options = { method, body, headers, signal: timeout.signal, cache: 'no-store', redirect: 'error' };
       const answer = await this.#fetch(this.#base + path, options);
       const text = await answer.text();
-      if (!answer.ok && answer.status !== also) throw new ApiError(endedByStatus(answer.status));
+      if (!answer.ok && answer.status !== also) throw new ApiError(endedByStatus(answer.status, text));
       return text ? JSON.parse(text) : undefined;
     } catch (error) {
       if (error instanceof ApiError) throw error;
@@ -577,6 +589,7 @@ export class Follower {
   async #run() {
     while (!this.#isClosed) {
       await this.#queue.drained();
+      if (this.#isClosed) return;
       const isBlocked = !this.#WebSocket || this.#blocked >= this.#timing.blockedTries;
       const ended = await (isBlocked ? this.#poll() : this.#converse());
       if (isBlocked) {
@@ -639,8 +652,9 @@ export class Follower {
     if (item.error !== undefined) throw this.#fail(item.error);
     if (item.resync !== undefined) {
       this.#versions.forget(item.resync.stream);
-      this.#onResync?.(item.resync);
+      // Before the program is told: where that fails, the snapshot must not be lost.
       this.#snapshot = { ...item, events: [], isRead: false, schedule: new Schedule(this.#timing) };
+      this.#onResync?.(item.resync);
       return undefined;
     }
     if (this.#versions.isNew(item.event.data, item.stream)) {

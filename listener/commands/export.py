@@ -82,7 +82,7 @@ def export(
         listener export --config listener.toml | jq -r 'select(.held).transactionNo'
     """
     from listener.ledger import Scope
-    from listener.storage.reader import open_reader
+    from listener.storage.pages import open_reader
 
     scope = Scope(merchant_no=merchant, store_no=store)
     write: Callable[[Line], bytes] = _csv if form == "csv" else _ndjson

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from listener.keys import Key, Role
     from listener.settings import Settings
 
-TERMINAL_CHARS_MAX: Final = 64
-
 _COLUMNS: Final = (
     "id",
     "role",
@@ -84,7 +82,6 @@ def create(
 
     settings = read_settings(config)
     _check_scope(settings, merchant, store)
-    _check_terminal(terminal)
     try:
         key, text = make_key(
             settings,
@@ -203,18 +200,6 @@ def _check_scope(settings: "Settings", merchant: str | None, store: str | None) 
         there = f"there is {', '.join(known.stores)}" if known.stores else "it has no stores"
         raise click.BadParameter(
             f"{shown(store)} is not a store of merchant {merchant}; {there}", param_hint="--store"
-        )
-
-
-def _check_terminal(terminal: str | None) -> None:
-    """Refuse a name that would not read back from a list, a log or an acknowledgement."""
-    if terminal is None:
-        return
-    if not terminal.isprintable() or "/" in terminal or not terminal.strip():
-        raise click.BadParameter("it must be printable, without a slash", param_hint="--terminal")
-    if len(terminal) > TERMINAL_CHARS_MAX:
-        raise click.BadParameter(
-            f"it must have at most {TERMINAL_CHARS_MAX} characters", param_hint="--terminal"
         )
 
 

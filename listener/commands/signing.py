@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
 ANSWER_SECONDS: Final = 10.0
-ACKNOWLEDGEMENT: Final = "success"
 
 _TRANSACTION_NO_DIGITS: Final = 18
 
@@ -117,6 +116,7 @@ def trigger(
         listener trigger --url http://127.0.0.1:8080/notify/200043 verifySign=0
     """
     from listener.pockyt import signature
+    from listener.pockyt.notification import ACKNOWLEDGEMENT
     from listener.sandbox.desk import is_url
 
     if not is_url(url):
@@ -126,7 +126,7 @@ def trigger(
         raise click.UsageError("there is nothing to send", click.get_current_context())
     signed = {signature.FIELD: signature.sign(sent, token)}
     http_status, answer = asyncio.run(_bring(url, signed | sent))
-    is_taken = http_status == 200 and answer == ACKNOWLEDGEMENT
+    is_taken = http_status == 200 and answer.encode() == ACKNOWLEDGEMENT
     if as_json:
         told = {name: value for name, value in sent.items() if name != signature.FIELD}
         say_json({"httpStatus": http_status, "answer": answer, "taken": is_taken, "sent": told})

@@ -7,7 +7,7 @@ from typing import Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.ledger import Ledger, OpenSale
+from listener.ledger import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.clock import Clock
@@ -90,15 +90,18 @@ class Chaser:
         silent = [t for t in due if t.ask and (t.ask.raise_at_ms or now_ms + 1) <= now_ms]
         # Together, so that they share a commit.
         await asyncio.gather(*(self._guard(t, self._raise(t)) for t in silent))
-        doubts: list[Transaction | OpenSale] = [*sales]
-        doubts += [t for t in due if t.ask and (t.ask.due_at_ms or now_ms + 1) <= now_ms]
+        # Somebody may wait at a till for a cancel: it goes before sales without a number.
+        doubts: list[Transaction | RecordedSale] = [
+            t for t in due if t.ask and (t.ask.due_at_ms or now_ms + 1) <= now_ms
+        ]
+        doubts += sales
         is_behind = len(due) >= DUE_MAX or len(sales) >= DUE_MAX
         for doubt in doubts:
             if _key(doubt) in self._chasing:
                 continue
             if not self._may_ask(now_ms):
                 return True
-            self._start(doubt)
+            self._start(doubt, is_probe=self._caller.breaker.is_open)
         return is_behind
 
     def _may_ask(self, now_ms: int) -> bool:
@@ -108,22 +111,23 @@ class Chaser:
         breaker = self._caller.breaker
         return breaker.would_admit(now_ms) and self._bucket.take(now_ms) and breaker.admit(now_ms)
 
-    def _start(self, doubt: Transaction | OpenSale) -> None:
-        task = asyncio.create_task(self._chase(doubt), name="chase")
+    def _start(self, doubt: Transaction | RecordedSale, *, is_probe: bool) -> None:
+        task = asyncio.create_task(self._chase(doubt, is_probe=is_probe), name="chase")
         self._chasing[_key(doubt)] = task
 
-    async def _chase(self, doubt: Transaction | OpenSale) -> None:
+    async def _chase(self, doubt: Transaction | RecordedSale, *, is_probe: bool) -> None:
         ask = self._ask(doubt) if isinstance(doubt, Transaction) else self._look_for(doubt)
         try:
             await self._guard(doubt, ask)
         finally:
-            # Of no use where the question was sent: what came of it is noted already.
-            self._caller.breaker.leave()
+            if is_probe:
+                # Of no use where the question was sent: what came of it is noted already.
+                self._caller.breaker.leave()
             self._chasing.pop(_key(doubt), None)
             self.nudge()
 
     async def _guard(
-        self, about: Transaction | OpenSale, work: Coroutine[None, None, None]
+        self, about: Transaction | RecordedSale, work: Coroutine[None, None, None]
     ) -> None:
         """Do one thing; what goes wrong with it is logged, and harms no other."""
         try:
@@ -141,7 +145,7 @@ class Chaser:
             if due_at_ms is not None and due_at_ms <= self._clock.now_ms():
                 await self._steps.settle(current)
 
-    async def _look_for(self, sale: OpenSale) -> None:
+    async def _look_for(self, sale: RecordedSale) -> None:
         reference = sale.fact.reference or ""
         async with self._steps.turns.of(*_key(sale)):
             current = await self._ledger.read_sale(
@@ -200,7 +204,7 @@ class Chaser:
         self._bell.clear()
 
 
-def _key(doubt: Transaction | OpenSale) -> tuple[str, ...]:
+def _key(doubt: Transaction | RecordedSale) -> tuple[str, ...]:
     """Name what is chased, as its turn is named."""
     if isinstance(doubt, Transaction):
         return (doubt.merchant_no, doubt.transaction_no)

@@ -6,7 +6,6 @@ from typing import Final
 
 from listener.model import (
     Alarm,
-    Entry,
     Fact,
     Kind,
     Status,
@@ -90,11 +89,6 @@ def cancel_fact(
     )
 
 
-def refunds_if_paid(request: Entry) -> bool:
-    """Tell whether a recorded cancel is to give money back."""
-    return request.fact.field("refundIfPaid") == "true"
-
-
 def unresolved_fact(transaction: Transaction) -> Fact:
     """Word the alarm that there is no answer about a transaction."""
     return Fact(
@@ -112,7 +106,7 @@ def decision_fact(transaction: Transaction, *, status: Status, name: str, reason
         merchant_no=transaction.merchant_no,
         transaction_no=transaction.transaction_no,
         says=status,
-        fields=fields_text({"name": _clean(name), "reason": _clean(reason)}),
+        fields=fields_text({"status": status, "name": _clean(name), "reason": _clean(reason)}),
     )
 
 

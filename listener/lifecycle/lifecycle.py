@@ -241,7 +241,10 @@ class Lifecycle:
 
     async def _settle(self, transaction: Transaction) -> None:
         async with self._turn(transaction):
-            await self._steps.settle(await self._steps.read(transaction))
+            current = await self._steps.read(transaction)
+            # Whoever had the turn before may have settled it.
+            if current.is_being_cancelled:
+                await self._steps.settle(current)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name="settle")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from listener.ledger import Ledger, OpenSale
+from listener.ledger import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.errors import OutcomeUnknownError, ReferenceTakenError
@@ -68,7 +68,7 @@ class Starter:
         return await self._find(order, sale_seq)
 
     async def _find(self, order: Order, sale_seq: int) -> Started:
-        sale = OpenSale(
+        sale = RecordedSale(
             seq=sale_seq, fact=facts.sale_fact(order), recorded_at_ms=0, transaction_no=None
         )
         transaction, _ = await self._steps.look_for(sale)
@@ -77,7 +77,7 @@ class Starter:
             raise OutcomeUnknownError
         return Started(transaction=transaction)
 
-    async def _take_up(self, order: Order, sale: OpenSale, *, is_repeat: bool) -> Started:
+    async def _take_up(self, order: Order, sale: RecordedSale, *, is_repeat: bool) -> Started:
         """Go on with a sale that was recorded before."""
         if facts.order_of(sale.fact) != order:
             raise ReferenceTakenError(sale.transaction_no)

@@ -6,12 +6,13 @@ Whoever takes one holds the transaction's turn.
 from dataclasses import dataclass
 from typing import Final
 
-from listener.ledger import Ledger, OpenSale
+from listener.ledger import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.facts import Outcome
 from listener.lifecycle.turns import Turns
 from listener.model import MONEY, Kind, Status, Transaction
+from listener.transaction import refunds_if_paid
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
 
@@ -70,7 +71,7 @@ class Steps:
         recorded = await self._ledger.record(fact)
         return await self.ask(recorded.transaction or current)
 
-    async def look_for(self, sale: OpenSale) -> tuple[Transaction | None, Outcome]:
+    async def look_for(self, sale: RecordedSale) -> tuple[Transaction | None, Outcome]:
         """Look for a sale by its reference; where it is found, its number is bound to it."""
         as_of = (await self._ledger.head()).seq
         order = facts.order_of(sale.fact)
@@ -88,6 +89,6 @@ class Steps:
         requests = [line.entry for line in lines if line.entry.fact.kind is Kind.CANCEL_REQUEST]
         if says in _OPEN:
             # Whoever cancels what somebody has paid gives money back.
-            return facts.refunds_if_paid(requests[-1]) or transaction.status not in MONEY
+            return refunds_if_paid(requests[-1]) or transaction.status not in MONEY
         # In a conflict a refund was counted already; giving money back twice is for nobody to try.
-        return facts.refunds_if_paid(requests[-1]) and transaction.status is Status.PAID
+        return refunds_if_paid(requests[-1]) and transaction.status is Status.PAID

@@ -16,6 +16,8 @@ from listener.errors import UnreadableError
 from listener.pockyt import signature
 from listener.pockyt.texts import json_fields
 
+# Anything else is sent again, 8 times in 2 hours.
+ACKNOWLEDGEMENT: Final = b"success"
 BODY_BYTES_MAX: Final = 64 * 1024
 FIELDS_MAX: Final = 64
 

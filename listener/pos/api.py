@@ -156,8 +156,17 @@ class Api:
             detail = f"no answer: {type(error).__name__}"
             raise ApiError(Ended(duty=Duty.BACK_OFF, detail=detail)) from error
         if answer.status not in {_OK, _NO_CONTENT, also}:
-            raise ApiError(ended_by_status(answer.status))
+            raise ApiError(ended_by_status(answer.status, problem=_problem_of(text)))
         return text
+
+
+def _problem_of(body: bytes) -> str:
+    """Return the code of a problem; '' where a body is none, such as a proxy's page."""
+    try:
+        code = orjson.loads(body)["code"]
+    except (ValueError, TypeError, LookupError):
+        return ""
+    return code if isinstance(code, str) else ""
 
 
 def _snapshot_event(row: dict[str, object], *, epoch: str) -> Event:

@@ -77,7 +77,8 @@ class Follower:
     Args:
         url: The listener's, in http or ws, with or without the path of its stream.
         key: Of a POS; it goes into a header only.
-        streams: Those to follow; None for all of the key's scope.
+        streams: Those to follow; None for all of the key's scope. Where WebSocket is blocked, a key
+            of several stores has to name them.
         position: Where to keep how far this POS has come; None: only at the listener.
         start: Where a stream begins that has no position yet: "acked", "latest" or "earliest".
         timing: How long to wait for what.
@@ -202,6 +203,10 @@ class Follower:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Whoever waits for an event hears that none will come.
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(StopAsyncIteration())
         if self._session is not None:
             await self._session.close()
 
@@ -237,9 +242,10 @@ class Follower:
             self._failed = item
         elif isinstance(item, Resynced):
             self._versions.forget(item.resync.stream)
+            # Before the program is told: where that fails, the snapshot must not be lost.
+            self._snapshot = _Snapshot(item=item, schedule=Schedule(self._timing))
             if self._on_resync is not None:
                 self._on_resync(item.resync)
-            self._snapshot = _Snapshot(item=item, schedule=Schedule(self._timing))
         elif self._versions.is_new(item.event, stream=item.stream):
             self._pending = item
             return item.event

@@ -18,7 +18,7 @@ class Duty(StrEnum):
     RESTART = "restart"
     """Come back after ``afterMs`` of the reconnect frame, else as BACK_OFF, and resume."""
     AT_ONCE = "at_once"
-    """Come back now, after a jitter of at most half a second, and resume."""
+    """Come back after rand(0, 0.5 s), then with growing waits, and resume."""
 
 
 class CloseCode(IntEnum):

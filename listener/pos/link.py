@@ -23,7 +23,8 @@ Transport = Literal["websocket", "long-poll"]
 
 _LOG: Final = logging.getLogger(__name__)
 _UNAVAILABLE: Final = 503
-_TO_DO: Final[Mapping[int, str]] = MappingProxyType(
+# By close code, or by the code of a problem, which says more.
+_TO_DO: Final[Mapping[int | str, str]] = MappingProxyType(
     {
         CloseCode.TOO_BIG: "a frame was too big; name fewer streams",
         CloseCode.BAD_KEY: "the key is not known; set one that `listener keys create` made",
@@ -32,6 +33,7 @@ _TO_DO: Final[Mapping[int, str]] = MappingProxyType(
         CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream; name one of its scope",
         CloseCode.REPLACED: "another program uses this terminal's key; stop it, or make a key",
         CloseCode.REVOKED: "the key was revoked; ask for a new one",
+        "stream-missing": "without WebSocket a key of several stores has to name `streams`",
     }
 )
 
@@ -254,5 +256,6 @@ class Link:
 
 def stopped(ended: Ended) -> StoppedError:
     """Word what a person must do before the client may come back."""
-    detail = _TO_DO.get(ended.code) or ended.detail or "ask the listener's operator"
+    to_do = _TO_DO.get(ended.problem) or _TO_DO.get(ended.code)
+    detail = to_do or ended.detail or "ask the listener's operator"
     return StoppedError(code=ended.code, detail=f"the listener refused ({ended.code}): {detail}")

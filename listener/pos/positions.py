@@ -77,3 +77,10 @@ class FilePositions:
             # Without it, a power cut can leave the new name on an empty file.
             os.fsync(file.fileno())
         fresh.replace(self._path)
+        # Windows opens no directory; elsewhere a power cut could bring the old file back.
+        if os.name == "posix":
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)

@@ -59,6 +59,7 @@ class Ended:
 
     ``jitter_ms`` is that of the listener's ``hello``; None where no listener was reached.
     ``after_ms`` is when it asked to be called again. ``detail`` is in words, for a person.
+    ``problem`` is the code of the problem that HTTP answered; '' where there was none.
     """
 
     duty: Duty
@@ -66,6 +67,7 @@ class Ended:
     detail: str = ""
     jitter_ms: int | None = None
     after_ms: int | None = None
+    problem: str = ""
 
 
 def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, detail: str = "") -> Ended:
@@ -74,15 +76,16 @@ def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, detail: 
     return Ended(duty=duty, code=code, detail=detail, jitter_ms=jitter_ms, after_ms=after_ms)
 
 
-def ended_by_status(status: int) -> Ended:
+def ended_by_status(status: int, *, problem: str = "") -> Ended:
     """Conclude from an HTTP status of the API what follows."""
     codes = {
         400: CloseCode.MALFORMED,
         401: CloseCode.BAD_KEY,
         403: CloseCode.STREAM_NOT_ALLOWED,
+        422: CloseCode.MALFORMED,
     }
     code = codes.get(status, CloseCode.SERVER_ERROR)
-    return Ended(duty=code.duty, code=code, detail=f"HTTP {status}")
+    return Ended(duty=code.duty, code=code, detail=f"HTTP {status}", problem=problem)
 
 
 class Schedule:

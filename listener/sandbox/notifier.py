@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from listener.pockyt.notification import ACKNOWLEDGEMENT
 from listener.pockyt.signature import Token
 from listener.sandbox.book import Sale, Word
 from listener.sandbox.faults import Fault, Place
@@ -22,7 +23,6 @@ from listener.sandbox.message import (
 from listener.sandbox.stage import Stage
 from listener.sandbox.steps import Step
 
-ACKNOWLEDGEMENT: Final = b"success"
 # Pauses before the eight attempts; Pockyt publishes only their number and that they take 2 h.
 PAUSES_SECONDS: Final = (0, 15, 45, 240, 600, 900, 1_800, 3_600)
 LATE_SECONDS: Final = 600.0

@@ -10,7 +10,7 @@ from listener.ledger import (
     Doubts,
     Head,
     Line,
-    OpenSale,
+    RecordedSale,
     Remembered,
     Scope,
     Search,
@@ -232,20 +232,20 @@ def due(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Transaction]
     return [transaction_of(row) for row in db.execute(_DUE, (now_ms, limit))]
 
 
-def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[OpenSale]:
+def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[RecordedSale]:
     """Read the sales that are to be looked for by now."""
     return [_sale_of(row) for row in db.execute(_DUE_SALES, (now_ms, limit))]
 
 
-def sale(db: sqlite3.Connection, *, merchant_no: str, reference: str) -> OpenSale | None:
+def sale(db: sqlite3.Connection, *, merchant_no: str, reference: str) -> RecordedSale | None:
     """Read the sale of a reference."""
     row = db.execute(_SALE, (merchant_no, reference)).fetchone()
     return _sale_of(row) if row else None
 
 
-def _sale_of(row: Row) -> OpenSale:
+def _sale_of(row: Row) -> RecordedSale:
     entry = entry_of(row)
-    return OpenSale(
+    return RecordedSale(
         seq=entry.seq,
         fact=entry.fact,
         recorded_at_ms=entry.recorded_at_ms,

@@ -18,8 +18,8 @@ from listener.ledger import (
     Doubts,
     Head,
     Line,
-    OpenSale,
     Recorded,
+    RecordedSale,
     Remembered,
     Scope,
     Search,
@@ -228,10 +228,10 @@ class SqliteLedger:
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
         return await self._read(partial(reading.due, now_ms=now_ms, limit=limit))
 
-    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[OpenSale]:
+    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
         return await self._read(partial(reading.due_sales, now_ms=now_ms, limit=limit))
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> OpenSale | None:
+    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
         return await self._read(partial(reading.sale, merchant_no=merchant_no, reference=reference))
 
     async def next_due_ms(self) -> int | None:

@@ -85,6 +85,7 @@ class Writer:
 
         Raises:
             OverloadedError: More wait than the writer can serve in good time.
+            LedgerUnavailableError: The ledger is closing.
         """
         if self._closing:
             raise LedgerUnavailableError("the ledger is closing; send it again")
@@ -102,14 +103,22 @@ class Writer:
         await asyncio.shield(self._task)
 
     async def _run(self) -> None:
-        while self._waiting or not self._closing:
-            if not self._waiting:
-                await self._rest()
-                continue
-            await self._connection.run(self._commit_waiting)
-            if self._uncheckpointed >= CHECKPOINT_AT_LATEST:
-                await self._checkpoint()
-        await self._checkpoint()
+        try:
+            while self._waiting or not self._closing:
+                if not self._waiting:
+                    await self._rest()
+                    continue
+                await self._connection.run(self._commit_waiting)
+                if self._uncheckpointed >= CHECKPOINT_AT_LATEST:
+                    await self._checkpoint()
+            await self._checkpoint()
+        except Exception:
+            logger.exception("writer_failed")
+        finally:
+            # However it ended, nobody waits for it in vain.
+            self._closing = True
+            for waiter in self._waiting:
+                waiter.answer(LedgerUnavailableError("the ledger's writer has ended"))
 
     async def _rest(self) -> None:
         """Wait for work; checkpoint if none comes for a moment and there is enough to."""

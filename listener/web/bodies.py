@@ -71,9 +71,12 @@ StoreNo = Annotated[
 ]
 Terminal = Annotated[
     str,
-    # As wide as the name that a key may have.
-    StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,64}$"),
-    Field(description="The till: 1 to 64 characters that can be shown.", examples=["T-42"]),
+    # No slash, as in a key's name, which is held to what is printable besides.
+    StringConstraints(pattern=r"^[^/\x00-\x1f\x7f-\x9f]{1,64}$"),
+    Field(
+        description="The till: 1 to 64 characters that can be shown, none of them `/`.",
+        examples=["T-42"],
+    ),
 ]
 Vendor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
 Barcode = Annotated[
@@ -164,7 +167,7 @@ class StartedSale(models.Transaction):
         return cls.model_validate({**members, "qrcode_url": qrcode_url, "deep_link": deep_link})
 
 
-_B = TypeVar("_B", bound=Body)
+_B = TypeVar("_B", bound=BaseModel)
 
 
 async def read_body(request: web.Request, model: type[_B]) -> _B:

@@ -2,45 +2,16 @@
 
 from typing import Final
 
-from pydantic import Field
-
 from listener.keys import Role
-from listener.pos.frames import AckBody, EventsPage, ResyncMembers, Stream
-from listener.web import examples, polling
+from listener.pos.frames import AckBody, EventsPage, ResyncMembers
+from listener.web import examples
 from listener.web.models import Problem
 from listener.web.operations import BAD_QUERY, Answer, Body, Operation, Tag
-from listener.web.parameters import Query
+from listener.web.parameters import EventsQuery
 
 
 class Gone(Problem, ResyncMembers):
     """A position that cannot be resumed: forget it, read the snapshot, go on from `head`."""
-
-
-class EventsQuery(Query):
-    """Which events are wanted."""
-
-    stream: Stream | None = Field(
-        default=None, description="May be left out where the key's scope is one stream."
-    )
-    after: str = Field(
-        default="acked",
-        pattern=r"^(acked|latest|earliest|[^:]{1,64}:[0-9]{1,16})$",
-        description="`<epoch>:<offset>`, or `acked` (this terminal's last acknowledged offset;"
-        " `latest` where there is none), `latest`, or `earliest`.",
-        examples=["9f3c5d2a7e10b846:1041"],
-    )
-    wait: int = Field(
-        default=0,
-        ge=0,
-        le=polling.WAIT_SECONDS_MAX,
-        description="Where there is none, wait so many seconds for the first.",
-    )
-    limit: int = Field(
-        default=polling.PAGE_EVENTS,
-        ge=1,
-        le=polling.PAGE_EVENTS_MAX,
-        description="At most so many.",
-    )
 
 
 FOLLOW: Final = (
@@ -84,7 +55,8 @@ FOLLOW: Final = (
             )
         },
         problems={
-            400: BAD_QUERY,
+            400: f"{BAD_QUERY} Or no stream is named and the key's scope is several:"
+            " `stream-missing`, with their names as `streams`.",
             403: "The key may not follow this stream.",
             410: "The position cannot be resumed: it is of another ledger, or beyond the head.",
         },
@@ -107,10 +79,11 @@ FOLLOW: Final = (
         ),
         answers={204: Answer(says="Kept.")},
         problems={
-            400: "The body is not what it must be, or the offset is beyond the head.",
+            400: "The body is not JSON, or the offset is beyond the head.",
             403: "The key may not follow this stream.",
             410: "The epoch is that of another ledger.",
             413: "The body is too large.",
+            422: "A member is missing or wrong (`errors` says which).",
         },
         problem_models={410: Gone},
         curl='curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\\n'

@@ -6,13 +6,10 @@ from typing import Final
 from aiohttp import web
 
 from listener.errors import ListenerError
-from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
 from listener.web.context import INGEST, METRICS
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.raw import read_raw, too_large
-
-# Source: Pockyt, "Webhook Notification Format": anything else is sent again, 8 times in 2 hours.
-ACKNOWLEDGEMENT: Final = b"success"
 
 # All but JSON is read as a form: the header that Pockyt sends is unpublished.
 _TYPES: Final = frozenset(

@@ -13,18 +13,25 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from listener.errors import UnreadableError
 from listener.model import Status
+from listener.pos.frames import After, Stream
+from listener.pos.wire import parse_after
 from listener.web.problem import ProblemError
 
 PAGE_MAX: Final = 500
 TRANSACTIONS_PAGE: Final = 50
 ENTRIES_PAGE: Final = 100
+EVENTS_PAGE: Final = 100
 WAIT_SECONDS_MAX: Final = 30
+EVENTS_WAIT_SECONDS_MAX: Final = 60
 TEXT_CHARS_MAX: Final = 128
 NUMBER_CHARS_MAX: Final = 64
 CURSOR_CHARS_MAX: Final = 64
@@ -67,6 +74,22 @@ def _time_ms(text: object) -> int:
     return (at - _EPOCH) // _MILLISECOND
 
 
+def _stream(name: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(name)
+    except ValidationError:
+        pass
+    raise _wrong("must be <merchantNo>/<storeNo>, or * with an admin key")
+
+
+def _after(text: object) -> object:
+    try:
+        return parse_after(text) if isinstance(text, str) else text
+    except UnreadableError:
+        pass
+    raise _wrong("must be <epoch>:<offset>, acked, latest or earliest")
+
+
 Instant = Annotated[
     int,
     BeforeValidator(_time_ms),
@@ -77,7 +100,19 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)
 # The check of the digits comes last here, and so first in effect.
 Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
 Wait = Annotated[int, Field(ge=0, le=WAIT_SECONDS_MAX), BeforeValidator(_whole)]
+EventsWait = Annotated[int, Field(ge=0, le=EVENTS_WAIT_SECONDS_MAX), BeforeValidator(_whole)]
 AfterSeq = Annotated[int, Field(ge=0, le=SEQ_MAX), BeforeValidator(_whole)]
+AfterEvent = Annotated[
+    After,
+    BeforeValidator(_after),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(acked|latest|earliest|[^:]{1,64}:[0-9]{1,16})$",
+            "examples": ["9f3c5d2a7e10b846:1041"],
+        }
+    ),
+]
 
 
 class Query(BaseModel):
@@ -128,6 +163,23 @@ class EntriesQuery(Query):
     wait: Wait = Field(
         default=0, description="Where there is none, wait so many seconds for the first."
     )
+
+
+class EventsQuery(Query):
+    """Which events are wanted."""
+
+    stream: Annotated[Stream, WrapValidator(_stream)] | None = Field(
+        default=None, description="May be left out where the key's scope is one stream."
+    )
+    after: AfterEvent = Field(
+        default="acked",
+        description="`<epoch>:<offset>`, or `acked` (this terminal's last acknowledged offset;"
+        " `latest` where there is none), `latest`, or `earliest`.",
+    )
+    wait: EventsWait = Field(
+        default=0, description="Where there is none, wait so many seconds for the first."
+    )
+    limit: Limit = Field(default=EVENTS_PAGE, description="At most so many.")
 
 
 class NoQuery(Query):

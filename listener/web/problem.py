@@ -11,7 +11,7 @@ from listener.errors import (
     LedgerUnavailableError,
     ListenerError,
     OverloadedError,
-    PositionError,
+    ReferenceUsedError,
     SignatureError,
     UnreadableError,
 )
@@ -19,12 +19,12 @@ from listener.errors import (
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
 
-# The one table of which error is which HTTP status and code.
+# The one table of which of the listener's own errors is which HTTP status and code.
 STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
     {
         UnreadableError: (400, "unreadable"),
         SignatureError: (401, "bad-signature"),
-        PositionError: (410, "position-lost"),
+        ReferenceUsedError: (409, "reference-taken"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),
     }

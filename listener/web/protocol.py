@@ -21,7 +21,7 @@ DUTIES: Final[Mapping[Duty, str]] = {
     Duty.BACK_OFF: "Come back after the jitter, then with growing waits; resume.",
     Duty.BACK_OFF_LONGER: "Come back with growing waits, never before 1 s; resume.",
     Duty.RESTART: "Come back `afterMs` after the close, else after the jitter; resume.",
-    Duty.AT_ONCE: "Come back at once, with a jitter of at most 0.5 s; resume.",
+    Duty.AT_ONCE: "Come back after rand(0, 0.5 s), then with growing waits; resume.",
 }
 RANGES: Final[Mapping[str, Duty]] = {
     "40xx": Duty.STOP,
@@ -83,7 +83,8 @@ CHAPTERS: Final = (
 
         `connect` without `streams`, or with an empty list, follows all streams of the
         key's scope. At most {STREAMS_MAX} streams are named, each once. A second
-        `connect` on one connection is ignored: to change streams, connect again.
+        `connect` on one connection is answered by `error` `already-connected`: to change
+        streams, connect again.
 
         A `connect` names where each stream begins: a position, `acked` (the default: this
         terminal's last acknowledged offset, `latest` where there is none), `latest` or
@@ -184,7 +185,8 @@ CHAPTERS: Final = (
         """
         `GET /v1/pos/events` and `POST /v1/pos/acks` read and keep the same, with the same
         guarantees; a position that cannot be resumed is answered 410, with the members of
-        `resync`. Both are in `/openapi.json`.
+        `resync`. One request reads one stream: without its name, a key of several is answered
+        400 `stream-missing`, with their names as `streams`. Both are in `/openapi.json`.
         """,
     ),
 )

@@ -114,19 +114,24 @@ async def _read_entries(
     ledger, hub = request.app[LEDGER], request.app[HUB]
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + query.wait
+    after = query.after
     while True:
         left = min(ends_at - loop.time(), _LOOK_SECONDS)
         # Taken before reading, so that what is committed during the read is not missed.
         bell = asyncio.ensure_future(hub.wait(EVERY_STREAM, wait_seconds=left))
         try:
             head = (await ledger.head()).seq
-            lines = await ledger.read_entries(after=query.after, limit=query.limit, scope=scope)
+            lines = await ledger.read_entries(after=after, limit=query.limit, scope=scope)
             if lines or left <= 0 or hub.is_closed:
                 # Entries may have come since the head was read.
                 return max(head, lines[-1].entry.seq if lines else 0), lines
+            # All up to there was looked through.
+            after = max(after, head)
             await bell
         finally:
             bell.cancel()
+            # One that was refused, and that nobody awaited, has said so to nobody.
+            await asyncio.gather(bell, return_exceptions=True)
 
 
 def _wants_lines(request: web.Request) -> bool:

@@ -38,7 +38,8 @@ from listener.web.problem import ProblemError, of_error
 
 _ENDED_WELL: Final = frozenset({CancelState.CONFIRMED, CancelState.REFUNDED})
 
-# The one table of which failure of a till's wish is which HTTP status and code.
+# The one table of which failure of a till's wish is which HTTP status and code; the listener's
+# own errors are in ``web.problem``.
 _STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
     {
         BeingCancelledError: (409, "being-cancelled"),

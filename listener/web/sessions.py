@@ -165,6 +165,8 @@ class Sessions:
                 await self._end_revoked()
             except ListenerError as error:
                 log.event(_LOG, "keys_unread", level=logging.ERROR, reason=str(error))
+            except Exception:  # noqa: BLE001 - nothing may end the looking after
+                _LOG.exception("keys_unread")
 
     async def drain(self) -> None:
         """Tell every till to come back later, spread over the drain time, and close all."""

@@ -38,6 +38,8 @@ from listener.web.upgrade import check_upgrade
 # A till may send so many frames at once, and so many a second for long.
 FRAMES_AT_ONCE_MAX: Final = 2_000
 FRAMES_PER_SECOND: Final = 500
+# How long an ack that could not be stored waits for its next try.
+ACK_RETRY_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
 _CONTROL: Final = frozenset({WSMsgType.PING, WSMsgType.PONG})
@@ -108,6 +110,7 @@ class _Till:
         self._frames_at = self._clock()
         self._acks: dict[str, int] = {}
         self._acking: asyncio.Task[None] | None = None
+        self._is_over = False
 
     async def talk(self, request: web.Request) -> None:
         """Speak the protocol until the connection has ended, and close it with the right code."""
@@ -131,6 +134,7 @@ class _Till:
 
     async def end(self) -> None:
         """Let go of what the connection held; acks that were taken are still stored."""
+        self._is_over = True
         self._connection.end()
         self._sessions.remove(self._connection)
         if self._acking is not None:
@@ -285,8 +289,12 @@ class _Till:
             try:
                 await self._ledger.ack(terminal=terminal, stream=name, offset=offset)
             except LedgerUnavailableError:
-                # The client acknowledges again when it comes back: acks are cumulative.
-                self._close(CloseCode.SERVER_ERROR)
+                if self._is_over or self._connection.is_closing:
+                    # The client acknowledges again when it comes back: acks are cumulative.
+                    return
+                # To send the till away would only bring it back, with the same ack.
+                self._acks[name] = max(offset, self._acks.get(name, 0))
+                await asyncio.sleep(ACK_RETRY_SECONDS)
 
     async def _refuse(self, frame_id: int | None, code: str, message: str) -> None:
         await self._send(ErrorFrame(id=frame_id, code=code, message=message))

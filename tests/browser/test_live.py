@@ -171,7 +171,7 @@ def test_an_operator_settles_what_pockyt_cannot(browser: Browser, stage: Stage) 
         story = head.page.locator("#story")
         expect(story.locator(".top .status")).to_have_text("Cancelled")
         expect(story.locator(".timeline")).to_contain_text(
-            "R. Osei decided: The portal shows no payment"
+            "R. Osei decided that it is cancelled: The portal shows no payment"
         )
         head.page.keyboard.press("Escape")
         expect(card).to_have_count(0)

@@ -1,12 +1,15 @@
 """The chaser within its limits, on the fake clock, with the real ledger and the sandbox's desk."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
 import pytest
 
-from listener.lifecycle import Lifecycle
+from listener.ledger import RecordedSale
+from listener.lifecycle import Lifecycle, OutcomeUnknownError
+from listener.lifecycle.chaser import Chaser
 from listener.model import EVERY_STREAM, CancelState, Status, Transaction
 from listener.pockyt.answer import PockytRefusedError
 from listener.sandbox.faults import Planned
@@ -210,6 +213,39 @@ async def test_pressing_cancel_again_does_not_put_the_alarm_off(world: World) ->
     assert found is not None
     assert found.cancel is not None
     assert found.cancel.state is CancelState.UNRESOLVED
+
+
+async def test_a_cancel_that_is_pressed_twice_at_once_is_sent_once(world: World) -> None:
+    sold = await _sell(world, "R-1")
+    before = world.pockyt.tries
+
+    async def press_twice(life: Lifecycle) -> Transaction:
+        _, other = await asyncio.gather(life.cancel(sold), life.cancel(sold))
+        return other
+
+    after = await world.act(press_twice)
+    assert after is not None
+    assert after.cancel is not None
+    assert after.cancel.state is CancelState.CONFIRMED
+    # A question, /cancel, and what came of it.
+    assert world.pockyt.tries == before + 3
+
+
+async def test_a_cancel_goes_before_sales_without_a_number(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sold = await _sell(world, "R-1")
+    world.script.replace([Planned.parse("sale-5xx"), Planned.parse("query-5xx")])
+    await _cancel(world, sold)
+    for number in (2, 3):
+        with pytest.raises(OutcomeUnknownError):
+            await _sell(world, f"R-{number}")
+    asked: list[Transaction | RecordedSale] = []
+    monkeypatch.setattr(Chaser, "_may_ask", lambda _self, _now_ms: True)
+    monkeypatch.setattr(Chaser, "_start", lambda _self, doubt, **_: asked.append(doubt))
+    # Nothing is really asked, so that in the end all is due.
+    await _until(world, 60)
+    assert [type(doubt) for doubt in asked[-3:]] == [Transaction, RecordedSale, RecordedSale]
 
 
 async def test_asking_about_what_pockyt_does_not_know_says_so_and_is_recorded(

@@ -145,10 +145,13 @@ def test_a_person_reads_a_table(capsys: pytest.CaptureFixture[str], config: Path
             ["--role", "pos", "--merchant", "200043", "--terminal", "T-1"],
             "a terminal needs the role pos and its store",
         ),
-        (["--role", "pos", "--terminal", "a/b"], "printable, without a slash"),
-        (["--role", "pos", "--terminal", " "], "printable, without a slash"),
-        (["--role", "pos", "--terminal", "a\nb"], "printable, without a slash"),
-        (["--role", "pos", "--terminal", "x" * 65], "at most 64 characters"),
+        *(
+            (
+                ["--role", "pos", "--merchant", "200043", "--store", "303660", "--terminal", name],
+                "a terminal is 1 to 64 printable characters without /",
+            )
+            for name in ("", " ", "a/b", "a\nb", "x" * 65)
+        ),
     ],
 )
 def test_a_key_that_could_do_nothing_is_refused(

@@ -12,7 +12,7 @@ import pytest
 from listener.ledger import Cursor, Scope, Search
 from listener.model import NO_STORE, Fact, Status
 from listener.status import read_word
-from listener.storage.reader import PAGE_ENTRIES, open_reader
+from listener.storage.pages import PAGE_ENTRIES, open_reader
 from listener.storage.sqlite import SqliteLedger
 from tests import told
 from tests.stored import STREAM, Clock, bound, numbered, sold, url_of

@@ -287,6 +287,21 @@ async def test_nothing_is_taken_after_the_end(path: Path) -> None:
     await ledger.close()
 
 
+async def test_a_writer_that_has_died_leaves_nobody_waiting(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(_self: Writer, _db: sqlite3.Connection) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Writer, "_commit_waiting", die)
+    with pytest.raises(LedgerUnavailableError, match="has ended"):
+        await ledger.record(numbered(1))
+    # Its service is not ready any more, and can be stopped.
+    with pytest.raises(LedgerUnavailableError, match="closing"):
+        await ledger.check_writable()
+    assert "writer_failed" in caplog.text
+
+
 async def test_a_stop_that_is_given_up_on_still_ends(path: Path) -> None:
     ledger = await SqliteLedger.open(path)
     hold = Hold(path)

@@ -13,8 +13,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from listener.errors import LedgerUnavailableError
 from listener.keys import Role
-from listener.model import Kind
+from listener.ledger import Recorded
+from listener.model import Fact, Kind
 from listener.pockyt import signature
 from listener.pockyt.notification import BODY_BYTES_MAX, FIELDS_MAX
 from listener.storage import connection
@@ -318,6 +320,22 @@ async def test_a_store_that_is_not_configured_goes_to_no_store_and_raises_an_ala
     assert alarm["kind"] == Kind.ALARM
     assert alarm["fields"] == {"alarm": "unknown_store", "storeNo": "nowhere"}
     assert (await serving_.ledger.stream_heads([f"{MERCHANT_NO}/-"])) == {f"{MERCHANT_NO}/-": 1}
+
+
+async def test_an_alarm_that_cannot_be_recorded_does_not_refuse_its_notification(
+    serving_: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = serving_.ledger.record
+
+    async def careless(fact: Fact) -> Recorded:
+        if fact.kind is Kind.ALARM:
+            raise LedgerUnavailableError
+        return await record(fact)
+
+    monkeypatch.setattr(serving_.ledger, "record", careless)
+    told = await serving_.notify(path=f"/notify/{MERCHANT_NO}/nowhere")
+    assert told == (200, "success")
+    assert [entry["kind"] for entry in await entries(serving_)] == [Kind.NOTIFICATION]
 
 
 async def test_without_a_store_in_the_url_one_of_several_is_not_guessed(serving_: Serving) -> None:

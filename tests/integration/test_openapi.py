@@ -208,7 +208,8 @@ ASKS = [
     Ask(path=EVENTS, status=403, role=LEDGER),
     Ask(path=EVENTS, status=403, role=POS, url=f"{EVENTS}?stream=1/2"),
     Ask(path=EVENTS, status=410, role=POS, url=f"{EVENTS}?after=another:1"),
-    Ask(path=ACKS, status=400, role=POS, method="POST", headers=AS_JSON, body=b"{}"),
+    Ask(path=ACKS, status=400, role=POS, method="POST", headers=AS_JSON, body=b"{"),
+    Ask(path=ACKS, status=422, role=POS, method="POST", headers=AS_JSON, body=b"{}"),
     Ask(path=ACKS, status=401, method="POST", headers=AS_JSON, body=b"{}"),
     Ask(path=ACKS, status=403, role=ADMIN, method="POST", headers=AS_JSON, body=b"{}"),
     Ask(

@@ -16,7 +16,7 @@ from listener.keys import Role
 from listener.pos.frames import NUMBER_MAX
 from listener.storage import connection as storage_connection
 from listener.web.context import HUB, SESSIONS
-from listener.web.polling import PAGE_EVENTS, PAGE_EVENTS_MAX, WAIT_SECONDS_MAX
+from listener.web.parameters import EVENTS_PAGE, EVENTS_WAIT_SECONDS_MAX, PAGE_MAX
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
 from tests.tills import DEADLINE_SECONDS, till
 
@@ -139,7 +139,8 @@ async def test_the_first_page_stores_its_start_so_that_nothing_is_lost(service: 
 async def test_a_wait_ends_as_soon_as_something_happens(service: Serving) -> None:
     key, loop = service.key(), asyncio.get_running_loop()
     began = loop.time()
-    waiting = asyncio.create_task(poll(service, key, f"?after=latest&wait={WAIT_SECONDS_MAX}"))
+    query = f"?after=latest&wait={EVENTS_WAIT_SECONDS_MAX}"
+    waiting = asyncio.create_task(poll(service, key, query))
     await waits(service)
     await sell(service, 1)
     page = await waiting
@@ -251,14 +252,15 @@ async def test_a_lost_position_is_410_with_the_members_of_resync(
         ("?wait=1.5", 400, "bad-parameter"),
         ("?wait=", 400, "bad-parameter"),
         ("?wait=%D9%A1", 400, "bad-parameter"),
-        (f"?wait={WAIT_SECONDS_MAX + 1}", 400, "bad-parameter"),
+        (f"?wait={EVENTS_WAIT_SECONDS_MAX + 1}", 400, "bad-parameter"),
         ("?wait=99999999999", 400, "bad-parameter"),
         ("?limit=0", 400, "bad-parameter"),
-        (f"?limit={PAGE_EVENTS_MAX + 1}", 400, "bad-parameter"),
+        (f"?limit={PAGE_MAX + 1}", 400, "bad-parameter"),
         ("?limit=1&limit=2", 400, "bad-parameter"),
+        (f"?stream={STREAM}&stream={STREAM}", 400, "bad-parameter"),
         (f"?stream={OTHER_STREAM}", 403, "stream-not-allowed"),
         ("?stream=*", 403, "stream-not-allowed"),
-        ("?stream=", 403, "stream-not-allowed"),
+        ("?stream=", 400, "bad-parameter"),
     ],
 )
 async def test_a_question_that_cannot_be_is_refused(
@@ -273,15 +275,16 @@ async def test_a_question_that_cannot_be_is_refused(
 async def test_what_is_no_stream_is_refused_to_an_admin_too(service: Serving, name: str) -> None:
     admin = service.key(Role.ADMIN, merchant_no=None, store_no=None)
     problem = await refused(service, admin, f"?stream={quote(name)}")
-    assert (problem["status"], problem["code"]) == (400, "bad-stream")
+    assert (problem["status"], problem["code"]) == (400, "bad-parameter")
+    assert problem["detail"] == "stream must be <merchantNo>/<storeNo>, or * with an admin key"
 
 
 async def test_limits_are_taken_at_their_edges(service: Serving) -> None:
     key = service.key()
     await asyncio.gather(*(service.notify({"transactionNo": str(n)}) for n in range(501)))
-    assert len(offsets(await poll(service, key, "?after=earliest&limit=500"))) == PAGE_EVENTS_MAX
+    assert len(offsets(await poll(service, key, "?after=earliest&limit=500"))) == PAGE_MAX
     assert len(offsets(await poll(service, key, "?after=earliest&limit=1"))) == 1
-    assert len(offsets(await poll(service, key, "?after=earliest"))) == PAGE_EVENTS
+    assert len(offsets(await poll(service, key, "?after=earliest"))) == EVENTS_PAGE
     assert offsets(await poll(service, key, "?after=earliest&wait=60&limit=2")) == [1, 2]
 
 
@@ -307,6 +310,7 @@ async def test_a_key_of_several_streams_has_to_name_one(service: Serving) -> Non
     key = service.key(store_no=None)
     problem = await refused(service, key, "")
     assert (problem["status"], problem["code"]) == (400, "stream-missing")
+    assert problem["streams"] == [STREAM, OTHER_STREAM, f"{MERCHANT_NO}/-"]
     assert OTHER_STREAM in problem["detail"]
     assert (await poll(service, key, f"?stream={OTHER_STREAM}"))["events"] == []
 
@@ -326,24 +330,30 @@ async def test_an_ack_is_cumulative_and_outlives_a_restart(tmp_path: Path) -> No
         assert offsets(await poll(service, key)) == [3]
 
 
+@pytest.mark.parametrize("body", [b"no json", b"\xff"])
+async def test_an_ack_that_is_no_json_is_refused(service: Serving, body: bytes) -> None:
+    status, problem = await ack(service, service.key(), body)
+    assert (status, problem["code"]) == (400, "bad-body")
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "members"),
     [
-        b"",
-        b"no json",
-        b"[]",
-        b"\xff",
-        {"stream": STREAM, "offset": 1},
-        {"stream": STREAM, "epoch": "x", "offset": -1},
-        {"stream": STREAM, "epoch": "x", "offset": "1"},
-        {"stream": STREAM, "epoch": "", "offset": 1},
-        {"stream": "no stream", "epoch": "x", "offset": 1},
+        (b"", ["stream", "epoch", "offset"]),
+        (b"[]", [""]),
+        ({"stream": STREAM, "offset": 1}, ["epoch"]),
+        ({"stream": STREAM, "epoch": "x", "offset": -1}, ["offset"]),
+        ({"stream": STREAM, "epoch": "x", "offset": "1"}, ["offset"]),
+        ({"stream": STREAM, "epoch": "", "offset": 1}, ["epoch"]),
+        ({"stream": "no stream", "epoch": "x", "offset": 1}, ["stream"]),
     ],
 )
-async def test_an_ack_that_cannot_be_read_is_refused(service: Serving, body: object) -> None:
+async def test_an_ack_whose_members_are_wrong_is_refused_and_they_are_named(
+    service: Serving, body: object, members: list[str]
+) -> None:
     status, problem = await ack(service, service.key(), body)
-    assert (status, problem["code"]) == (400, "bad-request")
-    assert problem["detail"]
+    assert (status, problem["code"]) == (422, "bad-member")
+    assert [error["member"] for error in problem["errors"]] == members
 
 
 async def test_an_ack_that_cannot_be_is_refused_and_nothing_is_kept(service: Serving) -> None:

@@ -323,6 +323,24 @@ async def test_closing_sends_the_ack_that_waits_but_not_for_the_event_in_hand(
     assert server.calls[0].acks() == [1, 2]
 
 
+async def test_closing_from_elsewhere_ends_the_wait_for_an_event(server: Scripted) -> None:
+    async def script(call: Call) -> None:
+        await call.begin()
+        await call.event(1)
+        await call.until_closed()
+
+    server.scripts = [script]
+    async with follower(server) as client, asyncio.timeout(WAIT_SECONDS):
+        await take(client, 1)
+        waiting = asyncio.create_task(take(client, 1))
+        await server_saw(server, "ack")
+        await client.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+        with pytest.raises(StopAsyncIteration):
+            await anext(client)
+
+
 async def test_nothing_is_acked_while_the_handler_runs(server: Scripted) -> None:
     async def script(call: Call) -> None:
         await call.begin()
@@ -929,6 +947,26 @@ async def test_long_poll_stops_where_it_is_refused(
         assert (await stop(client)).code == code
 
 
+async def test_a_key_of_several_stores_without_websocket_is_told_to_name_streams(
+    blocked: Scripted,
+) -> None:
+    problem = {"status": 400, "code": "stream-missing", "streams": [STREAM, OTHER]}
+    blocked.pages = [web.json_response(problem, status=400)]
+    async with follower(blocked, streams=None) as client:
+        stopped = await stop(client)
+    assert stopped.code == CloseCode.MALFORMED
+    assert "several stores has to name `streams`" in str(stopped)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"5", b"[]", b"{}", b'{"code":5}', b"\xff"])
+async def test_a_refusal_without_a_problem_is_told_by_its_status(
+    blocked: Scripted, body: bytes
+) -> None:
+    blocked.pages = [web.Response(status=400, body=body)]
+    async with follower(blocked) as client:
+        assert "the request was malformed" in str(await stop(client))
+
+
 async def test_long_poll_goes_on_after_faults_and_broken_pages(blocked: Scripted) -> None:
     blocked.pages = [
         web.Response(status=500),
@@ -953,9 +991,10 @@ async def test_an_ack_that_failed_is_sent_again(blocked: Scripted) -> None:
     assert [ack["offset"] for ack in blocked.acks] == [1, 1]
 
 
-async def test_a_refused_ack_is_not_sent_for_ever(blocked: Scripted) -> None:
+@pytest.mark.parametrize("status", [400, 403, 422])
+async def test_a_refused_ack_is_not_sent_for_ever(blocked: Scripted, status: int) -> None:
     blocked.pages = [page(1, 2)]
-    blocked.answers["ack"] = [web.Response(status=403) for _ in range(20)]
+    blocked.answers["ack"] = [web.Response(status=status) for _ in range(20)]
     async with follower(blocked) as client:
         await take(client, 2)
         await blocked.until(lambda: len(blocked.acks) == 1)

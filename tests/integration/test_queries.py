@@ -9,9 +9,12 @@ import aiohttp
 import orjson
 import pytest
 
+from listener import hub as hub_module
 from listener.keys import Role
+from listener.ledger import Line, Scope
 from listener.lifecycle import Clock
 from listener.model import Fact, Kind, Status, fields_text
+from listener.web.context import HUB
 from listener.web.queries import EPOCH_HEADER, HEAD_HEADER
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
 
@@ -460,6 +463,46 @@ async def test_who_waits_is_told_of_an_entry_that_tells_tills_nothing(service: S
         await service.ledger.record(Fact(kind=Kind.NOTIFICATION, merchant_no=MERCHANT_NO))
         status, answer = await waiting
     assert (status, listed(answer, "kind")) == (200, ["notification"])
+
+
+async def test_who_waits_looks_through_each_entry_once(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ledger_key(service, MERCHANT_NO, OTHER_STORE_NO)
+    read, asked = service.ledger.read_entries, list[int]()
+
+    async def listening(*, after: int, limit: int, scope: Scope) -> list[Line]:
+        asked.append(after)
+        return await read(after=after, limit=limit, scope=scope)
+
+    monkeypatch.setattr(service.ledger, "read_entries", listening)
+    await service.ledger.record(fact("1"))
+    waiting = asyncio.create_task(service.get("/v1/entries?wait=30", key))
+    async with asyncio.timeout(5):
+        while not asked:
+            await asyncio.sleep(0.01)
+        await service.ledger.record(fact("2"))
+        while len(asked) < 2:
+            await asyncio.sleep(0.01)
+        await service.ledger.record(fact("3", store_no=OTHER_STORE_NO))
+        _, answer = await waiting
+    assert listed(answer, "seq") == [3]
+    assert asked[:2] == [0, 1]
+
+
+async def test_so_many_wait_for_entries_and_no_more(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WAITERS_MAX", 1)
+    key = ledger_key(service)
+    waiting = asyncio.create_task(service.get("/v1/entries?wait=30", key))
+    async with asyncio.timeout(5):
+        while not service.service.app[HUB].waiting:
+            await asyncio.sleep(0.01)
+        assert (await service.get("/v1/entries?wait=30", key))[0] == 503
+        # Who does not have to wait is served.
+        await service.ledger.record(fact("1"))
+        assert (await waiting)[0] == 200
 
 
 async def test_a_wait_that_ends_in_vain_is_an_empty_page(service: Serving) -> None:

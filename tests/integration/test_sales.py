@@ -79,6 +79,8 @@ async def test_a_vendor_needs_a_public_url(tmp_path: Path) -> None:
         ({"refrence": "misspelt"}, (422, "bad-member")),
         ({"storeNo": "999"}, (403, "wrong-store")),
         ({"terminal": "T-43"}, (403, "wrong-terminal")),
+        ({"terminal": "T/42"}, (422, "bad-member")),
+        ({"terminal": "x" * 65}, (422, "bad-member")),
         ({"vendor": "no_such_wallet"}, (422, "pockyt-refused")),
     ],
 )
@@ -474,7 +476,7 @@ async def test_an_operator_decides_with_a_name_and_a_reason(shop: Shop) -> None:
     entries = (await shop.detail(started.number))["entries"]
     assert isinstance(entries, list)
     assert entries[-1]["kind"] == "decision"
-    assert entries[-1]["fields"] == {"name": "Kim Lee", "reason": "The bank shows it."}
+    assert entries[-1]["fields"] == body
     for wrong in ({"status": "pending"}, {"name": " "}, {"reason": ""}):
         refused = await shop.post(path, body | wrong, key=boss)
         assert _code(refused) == (422, "bad-member")

@@ -51,6 +51,22 @@ async def test_keys_that_cannot_be_read_for_a_while_end_nothing(
         assert await one.code() == 4010
 
 
+async def test_whatever_the_keys_raise_the_looking_after_goes_on(
+    service: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> int:
+        raise sqlite3.ProgrammingError
+
+    key, text = service.keyed()
+    async with till(service.url, text) as one:
+        await one.join()
+        with monkeypatch.context() as patched:
+            patched.setattr(service.ledger, "keys_version", fail)
+            await until(lambda: "keys_unread" in caplog.text)
+        service.revoke(key)
+        assert await one.code() == 4010
+
+
 async def test_a_till_that_cannot_be_looked_after_is_sent_back_and_the_others_are_pinged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

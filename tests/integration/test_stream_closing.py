@@ -16,7 +16,7 @@ from listener.web import stream as stream_module
 from listener.web.context import METRICS, SESSIONS
 from listener.web.sessions import Timing
 from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import BareTill, gone, till
+from tests.tills import BareTill, acked, gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 QUICK = Timing(
@@ -290,10 +290,11 @@ async def test_a_ledger_that_cannot_be_read_closes_with_1011(service: Serving) -
         await one.join()
 
 
-async def test_an_ack_that_cannot_be_kept_closes_with_1011(
+async def test_an_ack_that_cannot_be_kept_now_is_kept_later_and_the_till_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(stream_module, "ACK_RETRY_SECONDS", 0.05)
     async with serving(tmp_path / "ledger.db", timing=PATIENT) as service:
         await service.notify()
         async with till(service.url, service.key(terminal="T-42")) as one:
@@ -302,9 +303,30 @@ async def test_an_ack_that_cannot_be_kept_closes_with_1011(
             with closing(sqlite3.connect(service.path)) as db:
                 db.execute("BEGIN IMMEDIATE")
                 await one.ack(STREAM, 1)
-                assert await one.code() == 1011
-        # It was not kept, and the till says it again.
+                # Longer than the ledger waits for the lock.
+                await asyncio.sleep(0.3)
+                assert await service.ledger.acked(terminal=f"{STREAM}/T-42", stream=STREAM) == 0
+            await acked(service.ledger, terminal=f"{STREAM}/T-42", stream=STREAM, offset=1)
+            await one.nothing_more()
+
+
+async def test_an_ack_that_was_not_kept_ends_with_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)
+    async with serving(tmp_path / "ledger.db", timing=PATIENT) as service:
+        await service.notify()
+        with closing(sqlite3.connect(service.path)) as db:
+            async with till(service.url, service.key(terminal="T-42")) as one:
+                await one.join({"stream": STREAM, "after": "earliest"})
+                await one.offsets(1)
+                db.execute("BEGIN IMMEDIATE")
+                await one.ack(STREAM, 1)
+            await gone(service.service.app)
+            while any("_store_acks" in repr(task) for task in asyncio.all_tasks()):
+                await asyncio.sleep(0.01)
         async with till(service.url, service.key(terminal="T-42")) as one:
+            # The till says it again, for it is told again.
             assert (await one.join())["streams"][0]["after"] == 0
             assert await one.offsets(1) == [1]
 

@@ -72,7 +72,7 @@ def test_no_two_keys_are_the_same() -> None:
 
 
 def test_what_is_empty_is_not_a_scope() -> None:
-    key, _ = mint(role=Role.ADMIN, now_ms=1, merchant_no="", store_no="", terminal="")
+    key, _ = mint(role=Role.ADMIN, now_ms=1, merchant_no="", store_no="")
     assert (key.merchant_no, key.store_no, key.terminal) == (None, None, None)
 
 
@@ -92,6 +92,8 @@ def test_what_is_empty_is_not_a_scope() -> None:
         (Role.POS, "200043", "303660", "T/42", False, "a terminal"),
         (Role.POS, "200043", "303660", "T" * 65, False, "a terminal"),
         (Role.POS, "200043", "303660", "T\n42", False, "a terminal"),
+        (Role.POS, "200043", "303660", "", False, "a terminal"),
+        (Role.POS, "200043", "303660", "  ", False, "a terminal"),
     ],
 )
 def test_a_scope_that_does_not_fit_is_refused(

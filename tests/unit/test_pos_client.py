@@ -1,5 +1,7 @@
 """What a POS client decides, without a listener."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -108,13 +110,14 @@ def test_progress_makes_the_next_wait_short_again_and_jitter_is_full() -> None:
         (401, CloseCode.BAD_KEY),
         (403, CloseCode.STREAM_NOT_ALLOWED),
         (404, CloseCode.SERVER_ERROR),
+        (422, CloseCode.MALFORMED),
         (503, CloseCode.SERVER_ERROR),
     ],
 )
 def test_an_http_status_means_what_the_close_code_for_it_means(status: int, code: int) -> None:
     ended = ended_by_status(status)
     assert ended.code == code
-    assert (ended.duty is Duty.STOP) is (status <= 403)
+    assert (ended.duty is Duty.STOP) is (status in {400, 401, 403, 422})
 
 
 def test_only_a_higher_state_version_is_new() -> None:
@@ -236,6 +239,20 @@ async def test_positions_in_a_file_are_replaced_as_a_whole(tmp_path: Path) -> No
     path.write_text('{"1/2": {"epoch": "e"}}')
     with pytest.raises(UnreadableError, match=r"positions\.json"):
         await FilePositions(path).load()
+
+
+async def test_a_saved_position_is_on_disk_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[list[str]] = []
+
+    def sync(handle: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        synced.append(["folder" if is_folder else "file", *names_in(tmp_path)])
+
+    monkeypatch.setattr(os, "fsync", sync)
+    await FilePositions(tmp_path / "positions.json").save(STREAM, Position(epoch="e", offset=1))
+    assert synced == [["file", ".positions.json.new"], ["folder", "positions.json"]]
 
 
 async def test_positions_in_memory_are_kept_apart_from_what_was_given() -> None:

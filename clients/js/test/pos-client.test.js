@@ -393,6 +393,19 @@ test('a slow program does not make it hold everything', web, async () => {
   assert.equal(server.upgrades, 2);
 });
 
+test('closing while it holds all that it may opens no further connection', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    for (let offset = 1; offset <= 1500; offset += 1) call.event(offset);
+  });
+  const follower = client(server);
+  await take(follower, 1);
+  await server.calls[0].closed;
+  follower.close();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.equal(server.upgrades, 1);
+});
+
 for (const [name, options] of [
   ['blocked', web], ['missing', any],
 ]) {
@@ -431,6 +444,14 @@ for (const [status, code] of [[400, 4002], [401, 4001], [403, 4004]]) {
   });
 }
 
+test('a key of several stores without WebSocket is told to name streams', any, async () => {
+  const server = await serve();
+  server.pages = [{ status: 400, body: { code: 'stream-missing', streams: [STREAM, '200043/-'] } }];
+  const error = await stopped(client(server, { WebSocket: null, streams: undefined }));
+  assert.equal(error.code, 4002);
+  assert.match(error.message, /several stores has to name `streams`/);
+});
+
 test('long-poll goes on after faults and broken pages', any, async () => {
   const server = await serve();
   server.pages = [
@@ -439,15 +460,17 @@ test('long-poll goes on after faults and broken pages', any, async () => {
   assert.deepEqual(await take(client(server, { WebSocket: null }), 2), ['t1', 't2']);
 });
 
-test('a refused ack is not sent for ever', any, async () => {
-  const server = await serve();
-  server.pages = [page(1, 2)];
-  server.ackAnswers = [403, 403, 403];
-  await take(client(server, { WebSocket: null }), 2);
-  await until(() => server.acks.length === 1);
-  await new Promise((resolve) => setTimeout(resolve, 60));
-  assert.ok(server.acks.length <= 2);
-});
+for (const status of [400, 403, 422]) {
+  test(`an ack that is refused with ${status} is not sent for ever`, any, async () => {
+    const server = await serve();
+    server.pages = [page(1, 2)];
+    server.ackAnswers = new Array(20).fill(status);
+    await take(client(server, { WebSocket: null }), 2);
+    await until(() => server.acks.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.ok(server.acks.length <= 2);
+  });
+}
 
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {

@@ -215,7 +215,7 @@ function sentenceOf({ kind, providerStatus, fields }) {
     case 'alarm':
       return fields.alarm === 'unresolved' ? 'Raised: no answer within 60 seconds' : `Raised: ${fields.alarm}`;
     case 'decision':
-      return `${fields.name} decided: ${fields.reason}`;
+      return `${fields.name} decided that it is ${fields.status}: ${fields.reason}`;
     default:
       return kind;
   }
