@@ -195,11 +195,3 @@ def test_every_limit_that_can_be_met_is_told() -> None:
         names = re.findall(r"^([A-Z][A-Z_]*_MAX)\b.*= ", source, re.MULTILINE)
         there |= {f"{module.name.removeprefix('listener.')}.{name}" for name in names}
     assert there - told == INNER.keys()
-
-
-def test_every_page_that_is_linked_exists() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    linked = re.findall(r"\]\(([\w/.-]+\.md)", DOC)
-    assert linked
-    # Written by a run of the benchmarks.
-    assert [page for page in linked if not (docs / page).exists()] in ([], ["benchmarks.md"])
