@@ -15,7 +15,7 @@ mpl.rcParams["svg.hashsalt"] = "bench"
 
 def throughput(section: Section, titles: dict[str, str], path: Path) -> None:
     """Draw notifications a second by connections."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
     _lines(axes, section, titles, "rate")
     axes.set(xlabel="connections", ylabel="durable notifications/s", yscale="log")
@@ -25,7 +25,7 @@ def throughput(section: Section, titles: dict[str, str], path: Path) -> None:
 
 def fanout(section: Section, titles: dict[str, str], path: Path) -> None:
     """Draw deliveries a second by tills."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
     _lines(axes, section, titles, "rate")
     axes.set(xlabel="tills", ylabel="deliveries/s")
@@ -36,7 +36,7 @@ def fanout(section: Section, titles: dict[str, str], path: Path) -> None:
 
 def latency(section: Section, titles: dict[str, str], path: Path) -> None:
     """Draw acknowledgement and notify-to-till, p50 and p99, by rate."""
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, what, title in ((left, "ack", "acknowledgement"), (right, "till", "notify to till")):
         for number, (server, points) in enumerate(section.items()):
@@ -55,7 +55,7 @@ def latency(section: Section, titles: dict[str, str], path: Path) -> None:
 
 def size(section: Section, _titles: dict[str, str], path: Path) -> None:
     """Draw each cost by entries, as a multiple of what it is on the smallest ledger."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
     points = section["listener"]
     counts = sorted(points, key=int)
@@ -98,6 +98,8 @@ def _lines(axes: Axes, section: Section, titles: dict[str, str], metric: str) ->
 
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    # Below, where it covers no line.
+    figure.legend(*axes.get_legend_handles_labels(), fontsize="small", loc="outside lower center",
+                  ncols=2)  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
