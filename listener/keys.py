@@ -105,8 +105,8 @@ def mint(
         raise ValueError("a pos key needs a merchant")
     if store_no and not merchant_no:
         raise ValueError("a store needs its merchant")
-    if terminal and not (role is Role.POS and store_no):
-        raise ValueError("a terminal needs the role pos and its store")
+    if terminal and role is not Role.POS:
+        raise ValueError("a terminal needs the role pos")
     if may_refund and role is not Role.POS:
         raise ValueError("only a pos key can refund")
     if any(number and not _NUMBER.fullmatch(number) for number in (merchant_no, store_no)):

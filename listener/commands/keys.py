@@ -54,7 +54,11 @@ def keys() -> None:
 @keys.command()
 @config_option
 @click.option("--role", type=click.Choice(["pos", "ledger", "admin"]), required=True)
-@click.option("--merchant", metavar="M", help="Its merchantNo; without it, every merchant.")
+@click.option(
+    "--merchant",
+    metavar="M",
+    help="Its merchantNo; without it the only one for a till, else every merchant.",
+)
 @click.option("--store", metavar="S", help="Its storeNo; without it, every store of the merchant.")
 @click.option("--terminal", metavar="T", help="The till's name, under which its position is kept.")
 @click.option("--may-refund", is_flag=True, help="May cancel what is paid, which refunds it.")
@@ -81,6 +85,12 @@ def create(
     from listener.keys import Role
 
     settings = read_settings(config)
+    if (
+        merchant is None
+        and (role == Role.POS or store is not None)
+        and len(settings.merchants) == 1
+    ):
+        (merchant,) = settings.merchants
     _check_scope(settings, merchant, store)
     try:
         key, text = make_key(

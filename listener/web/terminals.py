@@ -8,7 +8,7 @@ from aiohttp import web
 
 from listener.keys import Key, Role
 from listener.ledger import Ack, Unacked
-from listener.model import rfc3339
+from listener.model import NO_STORE, rfc3339
 from listener.web.context import LEDGER, SESSIONS
 from listener.web.guard import guarded
 from listener.web.health import UNACKED_MAX, UNACKED_SECONDS
@@ -105,4 +105,4 @@ def _parts(name: str) -> tuple[str | None, str | None, str | None]:
     if name.startswith(_KEY_PREFIX):
         return None, None, None
     merchant_no, store_no, terminal = name.split("/", 2)
-    return merchant_no, store_no, terminal
+    return merchant_no, None if store_no == NO_STORE else store_no, terminal

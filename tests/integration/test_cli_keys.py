@@ -129,22 +129,50 @@ def test_a_person_reads_a_table(capsys: pytest.CaptureFixture[str], config: Path
 
 
 @pytest.mark.parametrize(
+    ("options", "scope"),
+    [
+        (["--role", "pos"], ("200043", None, None)),
+        (["--role", "pos", "--terminal", "T-1"], ("200043", None, "T-1")),
+        (["--role", "ledger", "--store", "303660"], ("200043", "303660", None)),
+        (["--role", "ledger"], (None, None, None)),
+        (["--role", "admin"], (None, None, None)),
+    ],
+)
+def test_the_only_merchant_need_not_be_named_where_one_is_needed(
+    capsys: pytest.CaptureFixture[str],
+    config: Path,
+    options: list[str],
+    scope: tuple[str | None, ...],
+) -> None:
+    made = create(capsys, config, *options)
+    assert (made["merchantNo"], made["storeNo"], made["terminal"]) == scope
+
+
+def test_of_several_merchants_none_is_guessed(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    config.write_text(f'{config.read_text()}\n[merchants.200044]\ntokens = ["other"]\n')
+    for options, complaint in (
+        (["--role", "pos"], "a pos key needs a merchant"),
+        (["--role", "admin", "--store", "303660"], "a store needs its merchant"),
+    ):
+        done = here(capsys, "keys", "create", "--config", config, *options)
+        assert done.status == 2
+        assert complaint in done.complaint
+
+
+@pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ([], "Missing option '--role'"),
         (["--role", "cashier"], "'cashier' is not one of 'pos', 'ledger', 'admin'"),
-        (["--role", "pos"], "a pos key needs a merchant"),
-        (["--role", "admin", "--store", "303660"], "a store needs its merchant"),
         (["--role", "admin", "--may-refund"], "only a pos key can refund"),
         (["--role", "pos", "--merchant", "1"], "1 is not configured; there is 200043"),
         (
             ["--role", "pos", "--merchant", "200043", "--store", "9"],
             "9 is not a store of merchant 200043; there is 303660, 300014",
         ),
-        (
-            ["--role", "pos", "--merchant", "200043", "--terminal", "T-1"],
-            "a terminal needs the role pos and its store",
-        ),
+        (["--role", "ledger", "--terminal", "T-1"], "a terminal needs the role pos"),
         *(
             (
                 ["--role", "pos", "--merchant", "200043", "--store", "303660", "--terminal", name],

@@ -664,6 +664,30 @@ async def test_who_is_connected_is_online_until_it_goes(service: Serving) -> Non
     assert listed(answer, "terminal") == ["T-42"]
 
 
+async def test_a_terminal_of_a_whole_merchant_follows_every_store_under_its_name(
+    service: Serving,
+) -> None:
+    till = {"Authorization": f"Bearer {service.key(store_no=None, terminal='Desk')}"}
+    url = f"{service.url}/v1/pos/stream"
+    async with service.client.ws_connect(url, headers=till) as ws, asyncio.timeout(5):
+        await ws.send_json({"type": "connect"})
+        while (await ws.receive_json())["type"] != "ready":
+            pass
+        await service.ledger.record(fact("1", store_no=OTHER_STORE_NO))
+        while (event := await ws.receive_json())["type"] != "event":
+            pass
+        stream = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
+        assert (event["stream"], event["offset"]) == (stream, 1)
+        await ws.send_json({"type": "ack", "stream": stream, "offset": 1})
+        name = f"{MERCHANT_NO}/-/Desk"
+        while await service.ledger.acked(terminal=name, stream=stream) != 1:
+            await asyncio.sleep(0.01)
+    _, answer = await service.get("/v1/terminals", ledger_key(service, MERCHANT_NO))
+    assert set(listed(answer, "name")) == {name}
+    assert set(listed(answer, "storeNo")) == {None}
+    assert set(listed(answer, "terminal")) == {"Desk"}
+
+
 async def test_answers_may_not_be_read_by_their_address_alone(service: Serving) -> None:
     await service.ledger.record(fact("1"))
     async with service.client.get(f"{service.url}/v1/transactions?key={service.key()}") as answer:
