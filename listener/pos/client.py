@@ -8,21 +8,20 @@ back to long-poll where WebSocket is blocked. It imports nothing of the server.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 from pydantic import SecretStr
 
-from listener.pos.api import SNAPSHOT, Api, ApiError, base_url
-from listener.pos.codes import Duty
+from listener.pos.api import SNAPSHOT, Api, base_url
 from listener.pos.frames import EVERY_STREAM, Event, Position, ResyncMembers, Start
-from listener.pos.link import Link, Resynced, State, StoppedError, Taken, Transport, stopped
+from listener.pos.link import Link, Resynced, State, StoppedError, Taken, Transport
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
+from listener.pos.snapshot import Snapshot
 from listener.pos.tracking import Schedule, Timing, Tracker, Versions
 
 __all__ = [
@@ -54,17 +53,6 @@ class FollowStatus:
     state: State
     transport: Transport | None
     age_seconds: float | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Snapshot:
-    """A snapshot that is being handed out."""
-
-    item: Resynced
-    schedule: Schedule
-    events: deque[Event] = field(default_factory=deque)
-    cursor: str | None = None
-    is_read: bool = False
 
 
 class Follower:
@@ -115,7 +103,7 @@ class Follower:
         self._queue: asyncio.Queue[Taken | Resynced | Exception] = asyncio.Queue(AHEAD_MAX)
         self._versions = Versions()
         self._pending: Taken | None = None
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._failed: Exception | None = None
         self._unacked: set[str] = set()
         self._to_ack = asyncio.Event()
@@ -178,8 +166,8 @@ class Follower:
             await self._handled(self._pending.stream, self._pending.position)
             self._pending = None
         while True:
-            if self._snapshot is not None:
-                event = await self._next_of(self._snapshot)
+            if self._snapshot is not None and self._api is not None:
+                event = await self._next_of(self._snapshot, self._api)
                 if event is not None:
                     return event
                 item = self._snapshot.item
@@ -243,7 +231,7 @@ class Follower:
         elif isinstance(item, Resynced):
             self._versions.forget(item.resync.stream)
             # Before the program is told: where that fails, the snapshot must not be lost.
-            self._snapshot = _Snapshot(item=item, schedule=Schedule(self._timing))
+            self._snapshot = Snapshot(item, schedule=Schedule(self._timing))
             if self._on_resync is not None:
                 self._on_resync(item.resync)
         elif self._versions.is_new(item.event, stream=item.stream):
@@ -253,31 +241,12 @@ class Follower:
             await self._handled(item.stream, item.position)
         return None
 
-    async def _next_of(self, snapshot: _Snapshot) -> Event | None:
-        """Return the next transaction of a snapshot; None once all are handed out."""
-        while True:
-            while snapshot.events:
-                event = snapshot.events.popleft()
-                if self._versions.is_new(event, stream=snapshot.item.resync.stream):
-                    return event
-            if snapshot.is_read:
-                return None
-            await self._read_page(snapshot)
-
-    async def _read_page(self, snapshot: _Snapshot) -> None:
-        if self._api is None:
-            return
-        try:
-            page = await self._api.snapshot(snapshot.item.resync, cursor=snapshot.cursor)
-        except ApiError as error:
-            if error.ended.duty is Duty.STOP:
-                raise stopped(error.ended) from error
-            await asyncio.sleep(snapshot.schedule.next(error.ended))
-            return
-        snapshot.schedule.progress()
-        snapshot.events.extend(page.events)
-        snapshot.cursor = page.cursor
-        snapshot.is_read = page.cursor is None
+    async def _next_of(self, snapshot: Snapshot, api: Api) -> Event | None:
+        """Return the next transaction of a snapshot that says something new; None at its end."""
+        while (event := await snapshot.next(api)) is not None:
+            if self._versions.is_new(event, stream=snapshot.item.resync.stream):
+                return event
+        return None
 
     async def _handled(self, stream: str, position: Position) -> None:
         """Save a position, then have it acknowledged: the store is never behind the listener."""
