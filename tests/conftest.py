@@ -1,11 +1,11 @@
 """What every test needs, or tests of several kinds; fixtures for one kind live beside it."""
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
+
+from tests import needs
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +19,5 @@ def _leave_logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def node() -> str:
-    """Find Node; without it a developer goes on, but CI does not."""
-    found = shutil.which("node")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI tests the JavaScript client too: install Node 20 or later")
-        pytest.skip("Node is not installed")
-    return found
+    """Find Node, for the JavaScript client."""
+    return needs.program("node", package="nodejs")

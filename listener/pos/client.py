@@ -10,7 +10,6 @@ back to long-poll where WebSocket is blocked. It imports nothing of the server.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,7 +18,7 @@ from pydantic import SecretStr
 
 from listener.pos.api import SNAPSHOT, Api, base_url
 from listener.pos.frames import EVERY_STREAM, Event, Position, ResyncMembers, Start
-from listener.pos.link import Link, Resynced, State, StoppedError, Taken, Transport
+from listener.pos.link import FollowStatus, Link, Resynced, State, StoppedError, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
 from listener.pos.snapshot import Snapshot
 from listener.pos.tracking import Schedule, Timing, Tracker, Versions
@@ -40,19 +39,6 @@ __all__ = [
 
 # Frames read ahead of the program; beyond, the listener's ledger is the queue.
 AHEAD_MAX: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FollowStatus:
-    """Whether what is shown is live: "live" or not; and the age of the listener's last word.
-
-    ``age_seconds`` is None before the first word. While "live" it stays below the time after
-    which a silent listener is given up (35 s).
-    """
-
-    state: State
-    transport: Transport | None
-    age_seconds: float | None
 
 
 class Follower:

@@ -38,6 +38,19 @@ _TO_DO: Final[Mapping[int | str, str]] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowStatus:
+    """Whether what is shown is live: "live" or not; and the age of the listener's last word.
+
+    ``age_seconds`` is None before the first word. While "live" it stays below the time after
+    which a silent listener is given up (35 s).
+    """
+
+    state: State
+    transport: Transport | None
+    age_seconds: float | None
+
+
 class StoppedError(ListenerError):
     """The listener said not to come back unchanged; ``code`` says why, the text what to do."""
 

@@ -76,20 +76,13 @@ def _tills_that_were_ready(ledger: Path) -> int:
 
 async def _kill_at_work(one: Shop, seconds: float) -> None:
     async with one.life() as life:
-        sending = [asyncio.create_task(_send(one)) for _ in range(SENDERS)]
+        sending = [
+            asyncio.create_task(one.send(pause_seconds=PAUSE_SECONDS)) for _ in range(SENDERS)
+        ]
         await asyncio.wait({life.ended}, timeout=seconds)
         assert await life.end() == -9
         one.outcome.kills += 1
     await asyncio.gather(*sending)
-
-
-async def _send(one: Shop) -> None:
-    before = -1
-    # It ends with the service: then one call sends nothing.
-    while before != len(one.outcome.acknowledged):
-        before = len(one.outcome.acknowledged)
-        await one.send(count=1)
-        await asyncio.sleep(PAUSE_SECONDS)
 
 
 @asynccontextmanager

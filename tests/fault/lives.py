@@ -4,8 +4,6 @@ the other.
 
 import asyncio
 import json
-import os
-import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -14,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
+from tests import needs
 
 DEADLINE_SECONDS: Final = 20.0
 ROOT: Final = Path(__file__).parents[2]
@@ -107,13 +105,8 @@ async def nursery() -> AsyncIterator[Nursery]:
 
 
 def find_strace() -> str:
-    """Return the program that looks at system calls, and makes them fail; skip without it."""
-    found = shutil.which("strace")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace is missing; on Debian: apt-get install strace")
-        pytest.skip("strace is not installed; on Debian: apt-get install strace")
-    return found
+    """Return the program that looks at system calls, and makes them fail."""
+    return needs.program("strace")
 
 
 @asynccontextmanager

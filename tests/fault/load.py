@@ -111,7 +111,7 @@ class Shop:
                     await asyncio.sleep(0.003)
         return False
 
-    async def send(self, *, count: int | None = None) -> None:
+    async def send(self, *, count: int | None = None, pause_seconds: float = 0.0) -> None:
         """Send one notification after the other, until nobody answers, or so many were sent."""
         while count is None or count > 0:
             count = None if count is None else count - 1
@@ -119,6 +119,8 @@ class Shop:
                 await self.send_one()
             except (aiohttp.ClientError, OSError):
                 return
+            if pause_seconds:
+                await asyncio.sleep(pause_seconds)
 
     async def send_one(self) -> Answer:
         """Send a notification that is to be sent again, or a new one."""

@@ -1,14 +1,13 @@
 """Every guide, followed literally: each block in order, with the real programs."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from listener.sandbox.servers import SAMPLE_TOKEN
+from tests import needs
 from tests.guides import GUIDES, Block, Reader, check_json, matches, read_guide, reader
 from tests.shop import free_port
 
@@ -29,13 +28,9 @@ def _filled_in() -> Mapping[str, str]:
 
 
 def _need_programs(path: Path) -> None:
-    """Skip a guide for which a developer lacks a program; CI must not."""
-    for program in ("curl", "node"):
-        is_needed = any(f"$ {program} " in block.text for block in read_guide(path))
-        if is_needed and shutil.which(program) is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"CI follows every guide: install {program}")
-            pytest.skip(f"{program} is not installed")
+    for name, package in (("curl", "curl"), ("node", "nodejs")):
+        if any(f"$ {name} " in block.text for block in read_guide(path)):
+            needs.program(name, package=package)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -68,10 +67,6 @@ async def attack(url: str, key: str, *, folder: Path) -> tuple[int, str]:
 async def test_no_request_brings_a_5xx_or_an_answer_that_is_not_told(
     tmp_path: Path, role: Role
 ) -> None:
-    if find_spec("schemathesis") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("schemathesis is missing: it belongs to the extra dev")
-        pytest.skip("schemathesis is not installed")
     sandbox_settings = SandboxSettings(merchants={MERCHANT_NO: TOKEN_TEXT})
     async with (
         Sandbox.start(sandbox_settings) as sandbox,
