@@ -44,7 +44,7 @@ simulate: $(STAMP) ## many random histories against the whole core, by seed
 	$(BIN)/python -m tests.property.simulate
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
-	$(BIN)/python -m tests.fault_table
+	$(BIN)/python -m tests.fault.table
 
 faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); counts to docs/bench
 	$(BIN)/pytest -q tests/fault

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from bench import work
 
 if TYPE_CHECKING:
-    from listener.model import Fact
+    from listener.ledger.model import Fact
 
 BATCH: Final = 4_000
 MADE_PER_SECOND: Final = 20
@@ -30,8 +30,8 @@ def fill(database: Path, *, count: int, advance: Callable[[int], None] = lambda 
     ``advance`` is told how many were added. Repeats of the same call add only what is missing.
     """
     # Imported here: the peers are measured without the listener, too.
-    from listener.storage.commit import commit
-    from listener.storage.connection import connect
+    from listener.storage.sqlite.commit import commit
+    from listener.storage.sqlite.connection import connect
 
     epoch = asyncio.run(_make(database))
     db = connect(database, create=False)
@@ -52,8 +52,8 @@ def fill(database: Path, *, count: int, advance: Callable[[int], None] = lambda 
 
 def _fact(fields: dict[str, str]) -> "Fact":
     """Make what ingest makes of a notification; the fingerprint has its length, not its recipe."""
-    from listener.model import Fact, Kind
-    from listener.status import read_word
+    from listener.ledger.model import Fact, Kind
+    from listener.ledger.status import read_word
 
     text = json.dumps(fields, separators=(",", ":"))
     return Fact(
@@ -74,7 +74,7 @@ def _fact(fields: dict[str, str]) -> "Fact":
 
 async def _make(database: Path) -> str:
     """Make the ledger, or open it once; return its epoch."""
-    from listener.storage.sqlite import SqliteLedger
+    from listener.storage.sqlite.ledger import SqliteLedger
 
     async with await SqliteLedger.open(database) as ledger:
         return ledger.epoch

@@ -15,13 +15,13 @@ from listener.errors import (
     SignatureError,
     UnreadableError,
 )
-from listener.ledger import Ledger, Recorded
-from listener.model import Alarm, Fact, Kind, fields_text
+from listener.ledger.model import Alarm, Fact, Kind, fields_text
+from listener.ledger.promise import Ledger, Recorded
+from listener.ledger.status import read_word
 from listener.pockyt import signature
 from listener.pockyt.notification import fingerprint, read_fields, read_notification
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
-from listener.status import read_word
 
 _LOG: Final = logging.getLogger(__name__)
 _LOG_PAUSE_SECONDS: Final = 1.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from listener.ledger import Scope
-from listener.model import EVERY_STREAM, NO_STORE, stream_of
+from listener.ledger.model import EVERY_STREAM, NO_STORE, stream_of
+from listener.ledger.promise import Scope
 from listener.settings import NUMBER_PATTERN
 
 KEY_CHARS_MAX: Final = 128

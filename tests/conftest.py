@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import needs
+from tests.support import needs
 
 
 @pytest.fixture(autouse=True)

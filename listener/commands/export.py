@@ -14,7 +14,7 @@ import click
 from listener.commands.terminal import config_option, note, progress, read_settings
 
 if TYPE_CHECKING:
-    from listener.ledger import Line
+    from listener.ledger.promise import Line
 
 _COLUMNS: Final = (
     *("seq", "kind", "merchantNo", "storeNo", "transactionNo", "reference", "providerStatus"),
@@ -81,8 +81,8 @@ def export(
             --until 2026-12-01 --merchant 200043 > november.csv
         listener export --config listener.toml | jq -r 'select(.held).transactionNo'
     """
-    from listener.ledger import Scope
-    from listener.storage.pages import open_reader
+    from listener.ledger.promise import Scope
+    from listener.storage.sqlite.pages import open_reader
 
     scope = Scope(merchant_no=merchant, store_no=store)
     write: Callable[[Line], bytes] = _csv if form == "csv" else _ndjson
@@ -102,13 +102,13 @@ def export(
 
 
 def _ndjson(line: "Line") -> bytes:
-    from listener.web.models import Entry
+    from listener.web.shapes.models import Entry
 
     return Entry.of(line).encode() + b"\n"
 
 
 def _csv(line: "Line") -> bytes:
-    from listener.web.models import Entry
+    from listener.web.shapes.models import Entry
 
     told = Entry.of(line).model_dump(mode="json", by_alias=True)
     deliveries = told.pop("deliveries")

@@ -121,7 +121,7 @@ def list_(config: Path | None, as_json: bool) -> None:
         listener keys list --config listener.toml
         listener keys list --config listener.toml --json | jq -r '.[] | select(.role == "pos").id'
     """
-    from listener.storage import keys as stored
+    from listener.storage.sqlite import keys as stored
 
     with _ledger(read_settings(config), create=False) as db:
         found = stored.list_all(db)
@@ -145,8 +145,8 @@ def revoke(config: Path | None, as_json: bool, key_id: str) -> None:
     Example:
         listener keys revoke --config listener.toml 1f0c55aa90b3
     """
-    from listener.storage import keys as stored
-    from listener.storage.connection import now_ms
+    from listener.storage.sqlite import keys as stored
+    from listener.storage.sqlite.connection import now_ms
 
     with _ledger(read_settings(config), create=False) as db:
         was_revoked = stored.revoke(db, key_id, now_ms=now_ms())
@@ -180,8 +180,8 @@ def make_key(
         LedgerError, LedgerUnavailableError: The ledger cannot be used.
     """
     from listener.keys import mint
-    from listener.storage import keys as stored
-    from listener.storage.connection import now_ms
+    from listener.storage.sqlite import keys as stored
+    from listener.storage.sqlite.connection import now_ms
 
     key, text = mint(
         role=role,
@@ -224,8 +224,8 @@ def _ledger(settings: "Settings", *, create: bool) -> "Iterator[sqlite3.Connecti
     import sqlite3
 
     from listener.errors import LedgerUnavailableError
-    from listener.storage import sqlite_path
-    from listener.storage.connection import connect
+    from listener.storage.sqlite.connection import connect
+    from listener.storage.sqlite.location import sqlite_path
 
     db = connect(sqlite_path(settings.database), create=create)
     try:
@@ -247,7 +247,7 @@ def _told(key: "Key") -> dict[str, object]:
 
 
 def _times(key: "Key") -> dict[str, object]:
-    from listener.model import rfc3339
+    from listener.ledger.model import rfc3339
 
     revoked_at_ms = key.revoked_at_ms
     return {

@@ -216,7 +216,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
 
 
 def _now() -> str:
-    from listener.model import rfc3339
+    from listener.ledger.model import rfc3339
 
     return rfc3339(time.time_ns() // 1_000_000)
 

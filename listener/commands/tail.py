@@ -134,7 +134,7 @@ async def _watch(follower: "Follower") -> None:
 
 def _json(event: "Event") -> dict[str, object]:
     """Word an event as the listener does: every member, times to the millisecond."""
-    from listener.model import rfc3339
+    from listener.ledger.model import rfc3339
 
     time = rfc3339(round(event.time.timestamp() * 1000))
     return event.model_dump(mode="json", by_alias=True) | {"time": time}

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from listener import log
-from listener.ledger import Ledger
+from listener.ledger.model import Transaction
+from listener.ledger.promise import Ledger
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.errors import NotifyUrlMissingError
 from listener.lifecycle.facts import Order, Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
-from listener.model import Transaction
 from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
 from listener.pockyt.calls import Credentials, Pockyt
 from listener.pockyt.signature import Token

@@ -7,13 +7,13 @@ from typing import Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.ledger import Ledger, RecordedSale
+from listener.ledger.model import Transaction
+from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Bucket, Limits
 from listener.lifecycle.steps import Steps
-from listener.model import Transaction
 
 # How many due transactions are read at a time.
 DUE_MAX: Final = 256

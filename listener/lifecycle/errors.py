@@ -1,7 +1,7 @@
 """Name why a till's wish cannot be done; Pockyt's own refusals are ``PockytRefusedError``."""
 
 from listener.errors import ListenerError
-from listener.model import Transaction
+from listener.ledger.model import Transaction
 
 
 class ReferenceTakenError(ListenerError):

@@ -4,17 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from listener.model import (
-    Alarm,
-    Fact,
-    Kind,
-    Status,
-    Transaction,
-    fields_text,
-    read_amount,
-)
+from listener.ledger.model import Alarm, Fact, Kind, Status, Transaction, fields_text, read_amount
+from listener.ledger.status import read_query, read_word
 from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
-from listener.status import read_query, read_word
 
 FIELDS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 2_048

@@ -6,7 +6,8 @@ from collections.abc import Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from listener.ledger import Ledger
+from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
+from listener.ledger.promise import Ledger
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
@@ -16,7 +17,6 @@ from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps
-from listener.model import MONEY, PAYABLE, Status, Transaction
 from listener.pockyt.answer import Answer, PockytError
 from listener.pockyt.calls import Pockyt
 from listener.settings import Merchant

@@ -6,13 +6,13 @@ Whoever takes one holds the transaction's turn.
 from dataclasses import dataclass
 from typing import Final
 
-from listener.ledger import Ledger, RecordedSale
+from listener.ledger.model import MONEY, Kind, Status, Transaction
+from listener.ledger.promise import Ledger, RecordedSale
+from listener.ledger.transaction import refunds_if_paid
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.facts import Outcome
 from listener.lifecycle.turns import Turns
-from listener.model import MONEY, Kind, Status, Transaction
-from listener.transaction import refunds_if_paid
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
 

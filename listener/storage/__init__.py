@@ -1,17 +1,12 @@
-"""Back-ends of the ledger, by the setting ``database``."""
+"""Back-ends of the ledger, opened by the setting ``database``."""
 
-from pathlib import Path
-from typing import Final
+from listener.ledger.schedule import Confirm
+from listener.storage.sqlite.connection import now_ms
+from listener.storage.sqlite.ledger import Clock, SqliteLedger
+from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.writer import OnCommit
 
-from listener.errors import LedgerError
-from listener.schedule import Confirm
-from listener.storage.connection import now_ms
-from listener.storage.sqlite import Clock, SqliteLedger
-from listener.storage.writer import OnCommit
-
-__all__ = ["SqliteLedger", "open_ledger", "sqlite_path"]
-
-_SQLITE: Final = "sqlite:///"
+__all__ = ["SqliteLedger", "open_ledger"]
 
 
 async def open_ledger(
@@ -34,17 +29,3 @@ async def open_ledger(
     """
     path = sqlite_path(url)
     return await SqliteLedger.open(path, confirm=confirm, clock=clock, on_commit=on_commit)
-
-
-def sqlite_path(url: str) -> Path:
-    """Return the file of ``sqlite:///PATH``: relative, unless PATH begins with a slash.
-
-    Raises:
-        LedgerError: It is another kind of database; the text holds nothing of the URL.
-    """
-    path = url.removeprefix(_SQLITE)
-    if path == url or not path:
-        raise LedgerError(
-            "this version keeps its ledger in SQLite only: set database to sqlite:///PATH"
-        )
-    return Path(path)

@@ -14,25 +14,16 @@ import aiohttp
 from aiohttp import web
 
 from listener import log
-from listener.hub import Hub
+from listener.hub.hub import Hub
 from listener.ingest import Ingest
 from listener.lifecycle import Clock, Lifecycle, Limits
 from listener.pockyt.client import PockytClient
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
 from listener.storage import open_ledger
-from listener.web import (
-    asyncapi,
-    dashboard,
-    docs,
-    health,
-    notify,
-    openapi,
-    polling,
-    queries,
-    sales,
-    stream,
-)
+from listener.web import notify
+from listener.web import pages as dashboard
+from listener.web.api import health, queries, sales
 from listener.web.context import (
     HUB,
     INGEST,
@@ -45,7 +36,11 @@ from listener.web.context import (
 )
 from listener.web.guard import answering, no_route
 from listener.web.metrics import Metrics
-from listener.web.sessions import Sessions, Timing
+from listener.web.reference import asyncapi, openapi
+from listener.web.reference import page as docs
+from listener.web.till import polling
+from listener.web.till import socket as stream
+from listener.web.till.sessions import Sessions, Timing
 from listener.web.unread import unquoted
 
 # What a request may still take once the listener stops.

@@ -2,14 +2,14 @@
 
 from aiohttp import web
 
-from listener.hub import Hub
+from listener.hub.hub import Hub
 from listener.ingest import Ingest
 from listener.keys import KeyStore
-from listener.ledger import Ledger
+from listener.ledger.promise import Ledger
 from listener.lifecycle import Lifecycle
 from listener.settings import Settings
 from listener.web.metrics import Metrics
-from listener.web.sessions import Sessions
+from listener.web.till.sessions import Sessions
 
 SETTINGS = web.AppKey("settings", Settings)
 LEDGER: web.AppKey[Ledger] = web.AppKey("ledger")

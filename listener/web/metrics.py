@@ -6,8 +6,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from listener.ledger import Doubts
-from listener.model import Why
+from listener.ledger.model import Why
+from listener.ledger.promise import Doubts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 

@@ -9,7 +9,7 @@ from listener.errors import ListenerError
 from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
 from listener.web.context import INGEST, METRICS
 from listener.web.problem import ProblemError, of_error, problem
-from listener.web.raw import read_raw, too_large
+from listener.web.shapes.raw import read_raw, too_large
 
 # All but JSON is read as a form: the header that Pockyt sends is unpublished.
 _TYPES: Final = frozenset(

@@ -14,7 +14,7 @@ from listener.commands.keys import make_key
 from listener.keys import Role
 from listener.pockyt.signature import FIELD, Token, sign
 from listener.settings import Settings, load
-from tests.commands import Started, started, write_settings
+from tests.support.commands import Started, started, write_settings
 
 MERCHANT_NO = "200043"
 STORE_NO = "303660"

@@ -5,7 +5,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from listener.keys import Role
 from tests.browser.stage import Stage
 from tests.browser.visit import Visit, visit
-from tests.commands import run
+from tests.support.commands import run
 
 
 def row(page: Page, text: str) -> Locator:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from tests import needs
+from tests.support import needs
 
 CHROMIUM = next(
     (

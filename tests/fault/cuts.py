@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from listener.storage import open_ledger
-from listener.storage.verify import verify
+from listener.storage.sqlite.verify import verify
 from tests.fault import disk, tape
 from tests.fault.disk import LUCK, Disk
 from tests.fault.lives import Nursery, traced
 from tests.fault.load import Shop, counter, shop
 from tests.fault.tape import Step, Sync, Told
-from tests.stored import STREAM, bare, numbered, url_of
+from tests.support.stored import STREAM, bare, numbered, url_of
 
 SENDERS: Final = 4
 # What a cut has left is looked at in memory, where there is one: nobody cuts the power of that.

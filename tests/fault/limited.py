@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerUnavailableError
-from listener.storage.sqlite import SqliteLedger
-from tests.stored import numbered
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.stored import numbered
 
 ROOM_BYTES: Final = 200_000
 

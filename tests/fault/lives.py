@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests import needs
+from tests.support import needs
 
 DEADLINE_SECONDS: Final = 20.0
 ROOT: Final = Path(__file__).parents[2]

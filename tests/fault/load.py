@@ -18,12 +18,12 @@ import aiohttp
 
 from listener.keys import Role, mint
 from listener.pos.client import Follower, MemoryPositions, Timing
-from listener.storage import keys
-from listener.storage.connection import connect, connect_read_only, now_ms
-from listener.storage.verify import Verified, verify
+from listener.storage.sqlite import keys
+from listener.storage.sqlite.connection import connect, connect_read_only, now_ms
+from listener.storage.sqlite.verify import Verified, verify
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
-from tests.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
-from tests.stored import url_of
+from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
+from tests.support.stored import url_of
 
 ANSWER_SECONDS: Final = 15.0
 # A till that is back within a tenth of a second, also where it is asked for 5 s of jitter.

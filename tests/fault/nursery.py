@@ -21,10 +21,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from listener.cli import main as listener
-from listener.ledger import Recorded
-from listener.model import Fact
-from listener.schedule import Confirm
-from listener.storage import commit, connection, sqlite, writer
+from listener.ledger.model import Fact
+from listener.ledger.promise import Recorded
+from listener.ledger.schedule import Confirm
+from listener.storage.sqlite import commit, connection, writer
+from listener.storage.sqlite import ledger as sqlite
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_PTRACER: Final = 0x59616D61

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from listener.storage.sqlite import SqliteLedger
-from tests.stored import numbered
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.stored import numbered
 
 CALLERS: Final = 16
 

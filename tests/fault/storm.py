@@ -12,11 +12,11 @@ from time import perf_counter
 from typing import Final
 from urllib.parse import urlsplit
 
-from listener.storage.connection import connect_read_only
+from listener.storage.sqlite.connection import connect_read_only
 from tests.fault.lives import Life, Nursery
 from tests.fault.load import SUCCESS, Shop, counter, make_key
-from tests.service import STREAM
-from tests.tills import PATH
+from tests.support.service import STREAM
+from tests.support.tills import PATH
 
 SENDERS: Final = 2
 EVENTS: Final = 60

@@ -10,10 +10,10 @@ import pytest
 from listener.keys import Role
 from listener.lifecycle import Clock, Steady
 from listener.sandbox.tasks import Clock as PassingClock
-from listener.storage.verify import verify
-from tests.service import STREAM, Serving, serving
-from tests.stored import url_of
-from tests.tills import DEADLINE_SECONDS, till
+from listener.storage.sqlite.verify import verify
+from tests.support.service import STREAM, Serving, serving
+from tests.support.stored import url_of
+from tests.support.tills import DEADLINE_SECONDS, till
 
 HOUR_SECONDS = 3_600.0
 STEPS_SECONDS = (0.0, HOUR_SECONDS, -HOUR_SECONDS, 5.0, -5.0, -24 * HOUR_SECONDS, 48 * HOUR_SECONDS)

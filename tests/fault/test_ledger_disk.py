@@ -14,11 +14,11 @@ from typing import Final
 import pytest
 
 from listener.errors import DamagedError, LedgerError, LedgerUnavailableError
-from listener.storage import connection
-from listener.storage.connection import connect
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import verify
-from tests.stored import STREAM, bare, numbered, url_of
+from listener.storage.sqlite import connection
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import verify
+from tests.support.stored import STREAM, bare, numbered, url_of
 
 ROOT: Final = Path(__file__).parents[2]
 RUN_SECONDS: Final = 60
@@ -89,7 +89,7 @@ OPEN_AS_ANYBODY: Final = f"""
 import asyncio, os, sys
 from pathlib import Path
 from listener.errors import LedgerError
-from listener.storage.sqlite import SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 
 async def serve():
     async with await SqliteLedger.open(Path(sys.argv[1])):

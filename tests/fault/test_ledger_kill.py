@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from listener.model import Event
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import verify
-from tests.stored import STREAM, bare, numbered, url_of
+from listener.ledger.model import Event
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import verify
+from tests.support.stored import STREAM, bare, numbered, url_of
 
 ROOT: Final = Path(__file__).parents[2]
 KILLS: Final = 8

@@ -8,11 +8,11 @@ from time import perf_counter
 
 import pytest
 
-from listener.web.sessions import DRAIN_SECONDS
+from listener.web.till.sessions import DRAIN_SECONDS
 from tests.fault.lives import Nursery
 from tests.fault.load import SUCCESS, Shop, make_key, shop
-from tests.service import STREAM
-from tests.tills import BareTill, Till, till
+from tests.support.service import STREAM
+from tests.support.tills import BareTill, Till, till
 
 TILLS = 30
 SENDERS = 6

@@ -10,12 +10,12 @@ from time import perf_counter
 import pytest
 from websockets.frames import Frame, Opcode
 
-from listener.hub import Hub
+from listener.hub.hub import Hub
 from listener.web import app as app_module
 from listener.web.context import HUB, METRICS, SESSIONS
-from listener.web.sessions import Timing
-from tests.service import STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS, BareTill, Till, till
+from listener.web.till.sessions import Timing
+from tests.support.service import STREAM, Serving, serving
+from tests.support.tills import DEADLINE_SECONDS, BareTill, Till, till
 
 TILLS = 50
 STORM = 200

@@ -11,10 +11,10 @@ from websockets.exceptions import ConnectionClosed
 from listener.keys import Role
 from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.wire import parse_client_frame, parse_server_frame
-from listener.web.asyncapi import CLIENT_FRAMES, EXAMPLES, SERVER_FRAMES, document
-from tests.schema import Json, faults, references, resolve
-from tests.service import STREAM, Serving, serving
-from tests.tills import acked
+from listener.web.reference.asyncapi import CLIENT_FRAMES, EXAMPLES, SERVER_FRAMES, document
+from tests.support.schema import Json, faults, references, resolve
+from tests.support.service import STREAM, Serving, serving
+from tests.support.tills import acked
 
 DOCUMENT = document()
 

@@ -8,12 +8,12 @@ from typing import Final
 import pytest
 
 from listener.errors import LedgerError
-from listener.ledger import Scope
-from listener.storage.backup import backup
-from listener.storage.connection import connect
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import verify
-from tests.stored import STREAM, bare, numbered, url_of
+from listener.ledger.promise import Scope
+from listener.storage.sqlite.backup import backup
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import verify
+from tests.support.stored import STREAM, bare, numbered, url_of
 
 ALL: Final = Scope()
 

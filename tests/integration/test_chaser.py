@@ -7,10 +7,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from listener.ledger import RecordedSale
+from listener.ledger.model import EVERY_STREAM, CancelState, Status, Transaction
+from listener.ledger.promise import RecordedSale
 from listener.lifecycle import Lifecycle, OutcomeUnknownError
 from listener.lifecycle.chaser import Chaser
-from listener.model import EVERY_STREAM, CancelState, Status, Transaction
 from listener.pockyt.answer import PockytRefusedError
 from listener.sandbox.faults import Planned
 from tests.property.scenario import find

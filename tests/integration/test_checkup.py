@@ -9,11 +9,11 @@ from typing import NamedTuple
 import pytest
 
 from listener.errors import LedgerError
-from listener.storage import checkup
-from listener.storage.backup import backup
-from listener.storage.checkup import Finding, Severity, check_up
-from listener.storage.sqlite import SqliteLedger
-from tests.stored import bare, numbered, url_of
+from listener.storage.sqlite import checkup
+from listener.storage.sqlite.backup import backup
+from listener.storage.sqlite.checkup import Finding, Severity, check_up
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.stored import bare, numbered, url_of
 
 
 class Usage(NamedTuple):

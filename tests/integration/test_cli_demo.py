@@ -22,7 +22,7 @@ from listener.sandbox.faults import Planned
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_TOKEN, Sandbox, SandboxSettings
 from listener.settings import Settings
 from listener.web.app import running
-from tests.commands import here, run, started
+from tests.support.commands import here, run, started
 
 SECONDS_MAX = 10
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from listener.cli import program
-from tests.commands import DEADLINE_SECONDS, here, run, started, write_settings
+from tests.support.commands import DEADLINE_SECONDS, here, run, started, write_settings
 
 READ_SETTINGS = (["serve"], ["keys", "list"], ["check"], ["verify"], ["export"], ["backup", "x"])
 

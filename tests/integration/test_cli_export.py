@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from listener.commands.export import csv_row
-from listener.ledger import Line, Scope
-from listener.model import Fact, Kind, Status, fields_text, rfc3339
-from listener.storage.sqlite import SqliteLedger
-from listener.web.models import Entry
-from tests.commands import (
+from listener.ledger.model import Fact, Kind, Status, fields_text, rfc3339
+from listener.ledger.promise import Line, Scope
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.web.shapes.models import Entry
+from tests.support.commands import (
     DEADLINE_SECONDS,
     before_a_person,
     here,

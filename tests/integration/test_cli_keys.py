@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from listener.keys import Role, authenticate
-from listener.storage.connection import connect
-from listener.storage.sqlite import SqliteLedger
-from tests.commands import before_a_person, here, run, write_settings
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.commands import before_a_person, here, run, write_settings
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_ledger_that_somebody_holds_is_one_line(
     capsys: pytest.CaptureFixture[str], config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(capsys, config, "--role", "admin")
-    monkeypatch.setattr("listener.storage.connection.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("listener.storage.sqlite.connection.BUSY_SECONDS", 0.05)
     holder = sqlite3.connect(config.with_name("ledger.db"), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     try:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from listener.commands import check
-from listener.ledger import Head
-from listener.model import Fact, Kind, Status
-from listener.storage.sqlite import SqliteLedger
-from tests.commands import before_a_person, here, run, started, write_settings
+from listener.ledger.model import Fact, Kind, Status
+from listener.ledger.promise import Head
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.commands import before_a_person, here, run, started, write_settings
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from listener.pockyt.client import Credentials, PockytClient, PockytRefusedError
 from listener.pockyt.signature import Token
 from listener.sandbox.servers import SAMPLE_TOKEN
-from tests.commands import DEADLINE_SECONDS, Started, here, started
+from tests.support.commands import DEADLINE_SECONDS, Started, here, started
 
 SAMPLE = Credentials(merchant_no="200043", store_no="303660", token=Token(SAMPLE_TOKEN))
 

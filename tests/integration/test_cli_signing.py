@@ -13,7 +13,7 @@ import pytest
 from listener.commands import signing
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
-from tests.commands import before_a_person, here, run
+from tests.support.commands import before_a_person, here, run
 
 TOKEN = "5cbfb079f15b150122261c8537086d77a"
 # Those signed without their empty values are for `verify`: `sign` signs what it is given.

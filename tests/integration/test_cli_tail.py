@@ -13,7 +13,7 @@ import pytest
 
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
-from tests.commands import Started, before_a_person, here, run, started, write_settings
+from tests.support.commands import Started, before_a_person, here, run, started, write_settings
 
 TOKEN = "5cbfb079f15b150122261c8537086d77a"
 STREAM = "200043/303660"

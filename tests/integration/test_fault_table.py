@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from tests.fault_table import PAGE, Row, main, page, play_all
+from tests.fault.table import PAGE, Row, main, page, play_all
 
 SECONDS = re.compile(r" \d+ s(?=[,| ])")
 
@@ -13,7 +13,7 @@ SECONDS = re.compile(r" \d+ s(?=[,| ])")
 async def test_the_page_is_what_a_run_produces_and_every_row_is_true_or_raised() -> None:
     rows = await play_all()
     assert _stable(page(rows)) == _stable(PAGE.read_text()), (
-        "run `python -m tests.fault_table`, and look at what changed in docs/faults.md"
+        "run `python -m tests.fault.table`, and look at what changed in docs/faults.md"
     )
     for row in rows:
         assert _is_true(row) or row.was_raised, row

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from listener.pos.client import Follower
-from tests.service import STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS
+from tests.support.service import STREAM, Serving, serving
+from tests.support.tills import DEADLINE_SECONDS
 
 CLIENT = Path(__file__).parents[2] / "clients" / "js" / "pos-client.js"
 SCRIPT = """

@@ -10,11 +10,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from listener.keys import Role
-from listener.storage import connection as storage_connection
-from listener.web import health
+from listener.storage.sqlite import connection as storage_connection
+from listener.web.api import health
 from listener.web.context import LEDGER, SESSIONS
-from tests.service import STREAM, TOKEN_TEXT, Serving, serving
-from tests.tills import acked, till
+from tests.support.service import STREAM, TOKEN_TEXT, Serving, serving
+from tests.support.tills import acked, till
 
 
 @pytest.fixture(name="service")

@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from listener import hub as hub_module
-from listener.hub import Hub
-from listener.model import EVERY_STREAM
+from listener.hub import hub as hub_module
+from listener.hub.hub import Hub
+from listener.hub.tail import PAGE_EVENTS_MAX
+from listener.ledger.model import EVERY_STREAM
 from listener.storage import SqliteLedger
-from listener.tail import PAGE_EVENTS_MAX
-from tests.followers import STREAM, HeldBell, KeptFrames, fact, follow, places, reads, record, until
-from tests.told import MERCHANT
+from tests.support.followers import (
+    STREAM,
+    HeldBell,
+    KeptFrames,
+    fact,
+    follow,
+    places,
+    reads,
+    record,
+    until,
+)
+from tests.support.told import MERCHANT
 
 OTHER_STREAM = f"{MERCHANT}/300014"
 

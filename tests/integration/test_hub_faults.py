@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from listener import hub as hub_module
 from listener.errors import LedgerUnavailableError, OverloadedError
-from listener.hub import Hub
-from listener.model import EVERY_STREAM, Event
+from listener.hub import hub as hub_module
+from listener.hub.hub import Hub
+from listener.ledger.model import EVERY_STREAM, Event
 from listener.storage import SqliteLedger
-from tests.followers import (
+from tests.support.followers import (
     DEADLINE_SECONDS,
     STREAM,
     HeldBell,
@@ -20,7 +20,7 @@ from tests.followers import (
     record,
     until,
 )
-from tests.told import MERCHANT
+from tests.support.told import MERCHANT
 
 OTHER_STREAM = f"{MERCHANT}/300014"
 

@@ -12,16 +12,16 @@ from typing import Final
 import orjson
 import pytest
 
-from listener.chain import GENESIS, columns
 from listener.errors import LedgerUnavailableError, ReferenceUsedError
-from listener.ledger import Recorded, Scope
-from listener.model import EVERY_STREAM, Event, Fact, Status, fields_text
-from listener.storage.connection import connect
-from listener.storage.rows import ENTRY_COLUMNS
-from listener.storage.sqlite import ANSWER_DAYS, SqliteLedger
-from listener.storage.verify import verify
-from tests import told
-from tests.stored import STREAM, Clock, bare, bound, numbered, sold, url_of, without_number
+from listener.ledger.chain import GENESIS, columns
+from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
+from listener.ledger.promise import Recorded, Scope
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
+from listener.storage.sqlite.rows import ENTRY_COLUMNS
+from listener.storage.sqlite.verify import verify
+from tests.support import told
+from tests.support.stored import STREAM, Clock, bare, bound, numbered, sold, url_of, without_number
 
 ALL: Final = Scope()
 DAY_MS: Final = 86_400_000

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from listener.errors import LedgerError
-from listener.storage import connection, open_ledger, sqlite_path
-from listener.storage.connection import (
+from listener.storage import open_ledger
+from listener.storage.sqlite import connection
+from listener.storage.sqlite.connection import (
     APPLICATION_ID,
     SCHEMA_VERSION,
     connect,
     connect_read_only,
     schema_text,
 )
-from listener.storage.lock import ServiceLock, is_served
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import verify
-from tests.stored import STREAM, Clock, bare, numbered, url_of
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.lock import ServiceLock, is_served
+from listener.storage.sqlite.verify import verify
+from tests.support.stored import STREAM, Clock, bare, numbered, url_of
 
 
 @pytest.fixture(name="path")

@@ -9,13 +9,13 @@ from typing import Final
 
 import pytest
 
-from listener.ledger import Cursor, Scope, Search
-from listener.model import NO_STORE, Fact, Status
-from listener.status import read_word
-from listener.storage.pages import PAGE_ENTRIES, open_reader
-from listener.storage.sqlite import SqliteLedger
-from tests import told
-from tests.stored import STREAM, Clock, bound, numbered, sold, url_of
+from listener.ledger.model import NO_STORE, Fact, Status
+from listener.ledger.promise import Cursor, Scope, Search
+from listener.ledger.status import read_word
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.pages import PAGE_ENTRIES, open_reader
+from tests.support import told
+from tests.support.stored import STREAM, Clock, bound, numbered, sold, url_of
 
 ALL: Final = Scope()
 EVERYTHING: Final = Search(scope=ALL)

@@ -11,13 +11,13 @@ from typing import Final
 import pytest
 
 from listener.errors import LedgerUnavailableError, OverloadedError
-from listener.ledger import Recorded, Scope
-from listener.model import Event
-from listener.storage.connection import connect
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import verify
-from listener.storage.writer import BATCH_MAX, CHECKPOINT_AFTER, WAITING_MAX, Writer
-from tests.stored import STREAM, bare, numbered, url_of
+from listener.ledger.model import Event
+from listener.ledger.promise import Recorded, Scope
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import verify
+from listener.storage.sqlite.writer import BATCH_MAX, CHECKPOINT_AFTER, WAITING_MAX, Writer
+from tests.support.stored import STREAM, bare, numbered, url_of
 
 DEADLINE_SECONDS: Final = 20.0
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from listener.ledger.model import CancelState, Kind, Status, Transaction
 from listener.lifecycle import Clock, Lifecycle
-from listener.model import CancelState, Kind, Status, Transaction
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.sandbox.tasks import Clock as SandboxClock
 from listener.web.context import LIFECYCLE
-from tests.service import MERCHANT_NO
-from tests.shop import Shop, Told, admin, beside, open_shop, order
+from tests.support.service import MERCHANT_NO
+from tests.support.shop import Shop, Told, admin, beside, open_shop, order
 
 SALES = "/v1/transactions"
 SCALE = 30.0

@@ -15,13 +15,13 @@ from websockets.typing import Subprotocol
 
 from listener.errors import LedgerUnavailableError
 from listener.keys import Role
-from listener.ledger import Recorded
-from listener.model import Fact, Kind
+from listener.ledger.model import Fact, Kind
+from listener.ledger.promise import Recorded
 from listener.pockyt import signature
 from listener.pockyt.notification import BODY_BYTES_MAX, FIELDS_MAX
-from listener.storage import connection
-from listener.web import raw
-from tests.service import (
+from listener.storage.sqlite import connection
+from listener.web.shapes import raw
+from tests.support.service import (
     FIELDS,
     FORM,
     MERCHANT_NO,

@@ -12,18 +12,18 @@ import orjson
 import pytest
 
 from listener.keys import Role
-from listener.model import Fact, Kind, Status
+from listener.ledger.model import Fact, Kind, Status
 from listener.pos.codes import CloseCode
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.web.app import routes
-from listener.web.catalogue import OPERATIONS
-from listener.web.docs import STATUSES, page
-from listener.web.openapi import document
-from listener.web.operations import Operation
-from listener.web.parameters import Query
-from listener.web.schemas import query_parameters
-from tests.schema import Json, faults, references, resolve
-from tests.service import (
+from listener.web.reference.catalogue import OPERATIONS
+from listener.web.reference.openapi import document
+from listener.web.reference.operations import Operation
+from listener.web.reference.page import STATUSES, page
+from listener.web.reference.schemas import query_parameters
+from listener.web.shapes.parameters import Query
+from tests.support.schema import Json, faults, references, resolve
+from tests.support.service import (
     FIELDS,
     FORM,
     MERCHANT_NO,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Serving, serving
+from tests.support.service import Serving, serving
 
 PAGES = ("/", "/till")
 

@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 import pytest
 
-from listener import hub as hub_module
+from listener.hub import hub as hub_module
 from listener.keys import Role
 from listener.pos.frames import NUMBER_MAX
-from listener.storage import connection as storage_connection
+from listener.storage.sqlite import connection as storage_connection
 from listener.web.context import HUB, SESSIONS
-from listener.web.parameters import EVENTS_PAGE, EVENTS_WAIT_SECONDS_MAX, PAGE_MAX
-from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS, till
+from listener.web.shapes.parameters import EVENTS_PAGE, EVENTS_WAIT_SECONDS_MAX, PAGE_MAX
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.support.tills import DEADLINE_SECONDS, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 TILL = f"{STREAM}/T-42"

@@ -9,14 +9,14 @@ import aiohttp
 import orjson
 import pytest
 
-from listener import hub as hub_module
+from listener.hub import hub as hub_module
 from listener.keys import Role
-from listener.ledger import Line, Scope
+from listener.ledger.model import Fact, Kind, Status, fields_text
+from listener.ledger.promise import Line, Scope
 from listener.lifecycle import Clock
-from listener.model import Fact, Kind, Status, fields_text
+from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
 from listener.web.context import HUB
-from listener.web.queries import EPOCH_HEADER, HEAD_HEADER
-from tests.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
 
 OTHER_MERCHANT_NO = "200044"
 TOKENS = ["5cbfb079f15b150122261c8537086d77a"]

@@ -11,8 +11,8 @@ import pytest
 from listener.keys import Role
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE
 from listener.sandbox.servers import Sandbox, SandboxSettings
-from tests.service import OTHER_STORE_NO, STORE_NO
-from tests.shop import Shop, Told, admin, beside, open_shop, order
+from tests.support.service import OTHER_STORE_NO, STORE_NO
+from tests.support.shop import Shop, Told, admin, beside, open_shop, order
 
 SALES = "/v1/transactions"
 LOST = (502, "outcome-unknown")

@@ -9,7 +9,7 @@ import pytest
 
 from listener.keys import Role
 from listener.sandbox.servers import Sandbox, SandboxSettings
-from tests.service import FIELDS, MERCHANT_NO, STORE_NO, TOKEN_TEXT, serving
+from tests.support.service import FIELDS, MERCHANT_NO, STORE_NO, TOKEN_TEXT, serving
 
 RUN_SECONDS = 120
 # What is valid by its schema may still be refused: a position or a cursor of another ledger, a

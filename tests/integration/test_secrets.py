@@ -10,7 +10,7 @@ import pytest
 
 from listener.keys import Role
 from listener.pockyt import signature
-from tests.service import FIELDS, FORM, MERCHANT_NO, TOKEN, TOKEN_TEXT, serving, signed
+from tests.support.service import FIELDS, FORM, MERCHANT_NO, TOKEN, TOKEN_TEXT, serving, signed
 
 NOTIFY = f"/notify/{MERCHANT_NO}"
 OTHER = signature.Token("another merchant's token")

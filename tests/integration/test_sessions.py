@@ -10,13 +10,13 @@ import pytest
 from aiohttp import web
 from websockets.frames import Opcode
 
-from listener.web import sessions as sessions_module
-from listener.web.connection import BUFFER_BYTES_MAX, Connection
 from listener.web.context import HUB, SESSIONS
 from listener.web.guard import answering
-from listener.web.sessions import Session, Timing
-from tests.service import STREAM, Serving, serving
-from tests.tills import DEADLINE_SECONDS, BareTill, till
+from listener.web.till import sessions as sessions_module
+from listener.web.till.connection import BUFFER_BYTES_MAX, Connection
+from listener.web.till.sessions import Session, Timing
+from tests.support.service import STREAM, Serving, serving
+from tests.support.tills import DEADLINE_SECONDS, BareTill, till
 
 PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3)
 PINGING = Timing(tick_seconds=0.02, close_seconds=0.3, ping_seconds=0.05)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from listener.keys import Key, Role, authenticate, mint
-from listener.storage import keys
-from listener.storage.connection import connect
-from listener.storage.sqlite import SqliteLedger
-from tests import told
+from listener.storage.sqlite import keys
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support import told
 
 
 @pytest.fixture(name="path")

@@ -12,9 +12,9 @@ from websockets.exceptions import InvalidStatus
 
 from listener.keys import Role
 from listener.web.context import HUB, METRICS, SESSIONS
-from listener.web.sessions import Timing
-from tests.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
-from tests.tills import PATH, BareTill, acked, gone, till
+from listener.web.till.sessions import Timing
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
+from tests.support.tills import PATH, BareTill, acked, gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 NO_STREAM = f"{MERCHANT_NO}/-"

@@ -11,12 +11,12 @@ from websockets.frames import Opcode
 
 from listener.keys import Role
 from listener.pos.codes import CloseCode
-from listener.storage import connection as storage_connection
-from listener.web import stream as stream_module
+from listener.storage.sqlite import connection as storage_connection
 from listener.web.context import METRICS, SESSIONS
-from listener.web.sessions import Timing
-from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import BareTill, acked, gone, till
+from listener.web.till import socket as stream_module
+from listener.web.till.sessions import Timing
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.support.tills import BareTill, acked, gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 QUICK = Timing(

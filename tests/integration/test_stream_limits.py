@@ -11,12 +11,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from listener.pos.frames import FRAME_BYTES_MAX, STREAMS_MAX
-from listener.web import sessions as sessions_module
-from listener.web import stream as stream_module
 from listener.web.context import METRICS
-from listener.web.sessions import Timing
-from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import gone, till
+from listener.web.till import sessions as sessions_module
+from listener.web.till import socket as stream_module
+from listener.web.till.sessions import Timing
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.support.tills import gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 # Patient, so that only what is meant to end a connection does.

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from listener.keys import Role
-from listener.storage.connection import connect
-from tests.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.tills import Frame, acked, till
+from listener.storage.sqlite.connection import connect
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.support.tills import Frame, acked, till
 
 NO_STREAM = f"{MERCHANT_NO}/-"
 TILL = f"{STREAM}/T-42"

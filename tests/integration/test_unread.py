@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 
 from listener.keys import Role
-from listener.web import raw
+from listener.web.shapes import raw
 from listener.web.unread import PAUSE_SECONDS, Unread
-from tests.service import Serving, serving
-from tests.tills import DEADLINE_SECONDS
+from tests.support.service import Serving, serving
+from tests.support.tills import DEADLINE_SECONDS
 
 KEY = "lk_0123456789ab_do-not-tell"
 ONE = "/v1/transactions/297553638301777927"

@@ -10,13 +10,13 @@ from typing import Final
 import pytest
 
 from listener.errors import DamagedError, LedgerError
-from listener.model import Fact
-from listener.schedule import Confirm
-from listener.storage.backup import backup
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import TOLD_EVERY, verify
-from tests import told
-from tests.stored import Clock, bare, behind, bound, numbered, sold, url_of, without_number
+from listener.ledger.model import Fact
+from listener.ledger.schedule import Confirm
+from listener.storage.sqlite.backup import backup
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import TOLD_EVERY, verify
+from tests.support import told
+from tests.support.stored import Clock, bare, behind, bound, numbered, sold, url_of, without_number
 
 
 async def told_to(

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 120
 SHIPPED = (
     "listener/py.typed",
-    "listener/storage/schema.sql",
+    "listener/storage/sqlite/schema.sql",
     "listener/web/static/pos-client.js",
 )
 
@@ -45,7 +45,7 @@ def test_the_wheel_carries_what_is_not_python(wheel: Path, name: str) -> None:
 
 def _source(name: str) -> Path:
     elsewhere = {
-        "listener/storage/schema.sql": "schema.sql",
+        "listener/storage/sqlite/schema.sql": "schema.sql",
         "listener/web/static/pos-client.js": "clients/js/pos-client.js",
     }
     return ROOT / elsewhere.get(name, name)
@@ -65,7 +65,7 @@ import sys
 sys.path.insert(0, {str(target)!r})
 import listener
 assert listener.__file__.startswith({str(target)!r}), listener.__file__
-from listener.storage.connection import schema_text
+from listener.storage.sqlite.connection import schema_text
 assert "CREATE TABLE" in schema_text()
 print("found")
 """

@@ -10,15 +10,15 @@ from typing import Final
 import orjson
 
 from listener.errors import ListenerError
-from listener.ledger import Line, Scope
+from listener.ledger.model import EVERY_STREAM, Alarm, Entry, Kind, Status, Transaction
+from listener.ledger.promise import Line, Scope
+from listener.ledger.schedule import RAISE_SECONDS
+from listener.ledger.transaction import advance
 from listener.lifecycle import Lifecycle
-from listener.model import EVERY_STREAM, Alarm, Entry, Kind, Status, Transaction
 from listener.pockyt.client import Call
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE, Sale, Word
 from listener.sandbox.faults import Fault, Planned
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO
-from listener.schedule import RAISE_SECONDS
-from listener.transaction import advance
 from tests.property.world import BEGAN_MS, Plan, World
 
 HOUR_SECONDS: Final = 3_600

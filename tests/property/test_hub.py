@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from listener import hub as hub_module
-from listener import tail as tail_module
-from listener.hub import Hub
-from listener.model import EVERY_STREAM
+from listener.hub import hub as hub_module
+from listener.hub import tail as tail_module
+from listener.hub.hub import Hub
+from listener.hub.subscription import Subscription
+from listener.hub.tail import TAIL_EVENTS_MAX
+from listener.ledger.model import EVERY_STREAM
 from listener.storage import SqliteLedger
-from listener.subscription import Subscription
-from listener.tail import TAIL_EVENTS_MAX
-from tests.followers import HeldBell, KeptFrames, fact, places
-from tests.told import MERCHANT
+from tests.support.followers import HeldBell, KeptFrames, fact, places
+from tests.support.told import MERCHANT
 
 STORES = ("303660", "300014")
 NAMES = (f"{MERCHANT}/{STORES[0]}", f"{MERCHANT}/{STORES[1]}", EVERY_STREAM)

@@ -10,12 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from listener.ledger import Recorded
-from listener.model import EVERY_STREAM, Event, Fact
-from listener.storage.sqlite import SqliteLedger
-from listener.storage.verify import verify
-from tests import told
-from tests.stored import numbered, url_of
+from listener.ledger.model import EVERY_STREAM, Event, Fact
+from listener.ledger.promise import Recorded
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import verify
+from tests.support import told
+from tests.support.stored import numbered, url_of
 
 T = TypeVar("T")
 

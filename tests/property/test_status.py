@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.model import Fact, Kind, Status, Transaction
-from listener.status import believe
-from listener.storage.sqlite import SqliteLedger
-from listener.transaction import advance
-from tests.told import MERCHANT, NUMBER, apart, bound, entries, notification, sale
+from listener.ledger.model import Fact, Kind, Status, Transaction
+from listener.ledger.status import believe
+from listener.ledger.transaction import advance
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.told import MERCHANT, NUMBER, apart, bound, entries, notification, sale
 
 # One word for each status, so that the word that is shown depends on the set alone, too.
 MESSAGES: Final = (

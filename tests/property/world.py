@@ -20,8 +20,9 @@ from pydantic import SecretStr
 
 from listener.errors import ListenerError
 from listener.ingest import Ingest
+from listener.ledger.model import Transaction
+from listener.ledger.schedule import Confirm
 from listener.lifecycle import Clock, Lifecycle, Order
-from listener.model import Transaction
 from listener.pockyt.answer import PockytUnavailableError
 from listener.pockyt.client import TIMEOUT_SECONDS, Call
 from listener.pockyt.signature import Token
@@ -39,9 +40,8 @@ from listener.sandbox.notifier import LATE_SECONDS, PAUSES_SECONDS, REPEATS
 from listener.sandbox.pockyt import WALLET_PAUSES_SECONDS
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPLE_TOKEN
 from listener.sandbox.wallet import SLOW_SECONDS
-from listener.schedule import Confirm
 from listener.settings import Merchant
-from listener.storage.sqlite import SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 
 STORE_NO: Final = "303660"
 BEGAN_MS: Final = 1_792_000_000_000

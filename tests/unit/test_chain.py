@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from listener.chain import GENESIS, columns, link
-from listener.model import Entry, Fact, Kind, Status
-from listener.storage.rows import ENTRY_COLUMNS
+from listener.ledger.chain import GENESIS, columns, link
+from listener.ledger.model import Entry, Fact, Kind, Status
+from listener.storage.sqlite.rows import ENTRY_COLUMNS
 
 FACT: Final = Fact(
     kind=Kind.QUERY,

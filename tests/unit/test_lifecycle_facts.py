@@ -2,9 +2,9 @@
 
 import pytest
 
+from listener.ledger.model import Evidence, Kind, Status, Transaction
 from listener.lifecycle import facts
 from listener.lifecycle.facts import Order
-from listener.model import Evidence, Kind, Status, Transaction
 from listener.pockyt.answer import (
     Answer,
     PockytError,

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from listener.model import (
+from listener.ledger.model import (
     AMOUNT_DIGITS_MAX,
     Ask,
     Fact,
@@ -17,8 +17,8 @@ from listener.model import (
     same_amount,
     stream_of,
 )
-from listener.transaction import advance
-from tests.told import entries, notification
+from listener.ledger.transaction import advance
+from tests.support.told import entries, notification
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from listener import ledger, model
-from listener.model import CancelState, Deliveries, Entry, Evidence, Fact, Kind, Status
-from listener.web import models
-from listener.web.parameters import CURSOR_CHARS_MAX, EntriesQuery, TransactionsQuery
+from listener.ledger import model
+from listener.ledger import promise as ledger
+from listener.ledger.model import CancelState, Deliveries, Entry, Evidence, Fact, Kind, Status
+from listener.web.shapes import models
+from listener.web.shapes.parameters import CURSOR_CHARS_MAX, EntriesQuery, TransactionsQuery
 
 TRANSACTION = model.Transaction(
     merchant_no="200043",

@@ -23,7 +23,7 @@ SOURCES: Final = sorted(Path(listener.__file__).parent.rglob("*.py"))
 
 # Limits that neither an operator nor a till's developer meets, and why.
 INNER: Final = {
-    "hub.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
+    "hub.hub.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
     "keys.KEY_CHARS_MAX": "no key is as long",
     "lifecycle.chaser.DUE_MAX": "what is due beyond it is done in the next turn",
     "lifecycle.chaser.IDLE_SECONDS_MAX": "how long the chaser rests where nothing is due",
@@ -31,7 +31,7 @@ INNER: Final = {
     "lifecycle.facts.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",
     "log.FIELDS_MAX": "no event has as many",
     "log.NAME_CHARS_MAX": "no event has a name as long",
-    "model.AMOUNT_DIGITS_MAX": "an amount is held long before",
+    "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
     "pos.frames.NUMBER_MAX": "no ledger gets there",
@@ -41,15 +41,15 @@ INNER: Final = {
     "settings.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
     "settings.TOKEN_CHARS_MAX": "the settings say it themselves",
     "settings.URL_CHARS_MAX": "the settings say it themselves",
-    "storage.bulk.ROWS_MAX": "rows of one statement",
-    "storage.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
-    "tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
-    "web.bodies.ERRORS_MAX": "the first mistakes are enough",
+    "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
+    "storage.sqlite.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
+    "hub.tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
+    "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",
-    "web.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
-    "web.parameters.NUMBER_CHARS_MAX": "as in the settings",
-    "web.parameters.SEQ_MAX": "no ledger gets there",
-    "web.sessions.SEEN_MAX": "how many that went away are remembered",
+    "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
+    "web.shapes.parameters.NUMBER_CHARS_MAX": "as in the settings",
+    "web.shapes.parameters.SEQ_MAX": "no ledger gets there",
+    "web.till.sessions.SEEN_MAX": "how many that went away are remembered",
 }
 # Programs of their own, with limits of their own.
 ASIDE: Final = ("listener.sandbox", "listener.commands", "listener.pos.")

@@ -4,11 +4,29 @@ from dataclasses import replace
 
 import pytest
 
-from listener.chain import GENESIS, link
-from listener.model import CancelState, Entry, Fact, Kind, Status, Transaction, Why, fields_text
-from listener.schedule import ASK_CANCELLED_SECONDS, RAISE_SECONDS
-from listener.transaction import Step, advance
-from tests.told import alarm, answer, bound, cancel_request, decision, notification, query, sale
+from listener.ledger.chain import GENESIS, link
+from listener.ledger.model import (
+    CancelState,
+    Entry,
+    Fact,
+    Kind,
+    Status,
+    Transaction,
+    Why,
+    fields_text,
+)
+from listener.ledger.schedule import ASK_CANCELLED_SECONDS, RAISE_SECONDS
+from listener.ledger.transaction import Step, advance
+from tests.support.told import (
+    alarm,
+    answer,
+    bound,
+    cancel_request,
+    decision,
+    notification,
+    query,
+    sale,
+)
 
 SECOND = 1_000
 

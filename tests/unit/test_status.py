@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from listener.model import Evidence, Fact, Kind, Status
-from listener.status import Belief, believe, join, read_query, read_word, why_held
-from tests.told import (
+from listener.ledger.model import Evidence, Fact, Kind, Status
+from listener.ledger.status import Belief, believe, join, read_query, read_word, why_held
+from tests.support.told import (
     alarm,
     answer,
     apart,

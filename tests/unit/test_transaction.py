@@ -8,8 +8,8 @@ from typing import Final, Self
 import orjson
 import pytest
 
-from listener.chain import GENESIS, link
-from listener.model import (
+from listener.ledger.chain import GENESIS, link
+from listener.ledger.model import (
     Alarm,
     Ask,
     Cancel,
@@ -23,8 +23,7 @@ from listener.model import (
     Why,
     fields_text,
 )
-from listener.pos.frames import Event
-from listener.schedule import (
+from listener.ledger.schedule import (
     ASK_JITTER,
     ASK_SECONDS_MAX,
     RAISE_SECONDS,
@@ -32,8 +31,9 @@ from listener.schedule import (
     Confirm,
     next_due_ms,
 )
-from listener.transaction import Step, advance, event_body
-from tests.told import (
+from listener.ledger.transaction import Step, advance, event_body
+from listener.pos.frames import Event
+from tests.support.told import (
     CURRENCY,
     MERCHANT,
     NUMBER,

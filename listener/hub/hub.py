@@ -1,0 +1,278 @@
+"""Bring the events of the ledger to those who follow its streams.
+
+The ledger is the queue; what is published here only rings a bell. Each subscription then goes on by
+itself, from the memory tail or the ledger: see :class:`listener.hub.subscription.Subscription`.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from listener import log
+from listener.errors import OverloadedError
+from listener.hub.subscription import Sink, Stream, Subscription
+from listener.hub.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail
+from listener.ledger.model import EVERY_STREAM, Event
+from listener.ledger.promise import Bell
+
+READS_AT_ONCE_MAX: Final = 4
+# How often a full socket is looked at again, and how long a failed read waits.
+RETRY_SECONDS: Final = 0.05
+LOG_PAUSE_SECONDS: Final = 1.0
+# How many may wait for a page at a time.
+WAITERS_MAX: Final = 10_000
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What is asked of the ledger here."""
+
+    def listen(self, bell: Bell) -> None: ...
+    async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]: ...
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]: ...
+
+
+class Hub:
+    """Who follows what, and the newest events in memory."""
+
+    def __init__(
+        self,
+        ledger: Source,
+        *,
+        tail_events_max: int = TAIL_EVENTS_MAX,
+        tail_bytes_max: int = TAIL_BYTES_MAX,
+    ) -> None:
+        self._ledger = ledger
+        self._tail_events_max = tail_events_max
+        self._tail = Tail(events_max=tail_events_max, bytes_max=tail_bytes_max)
+        self._streams: dict[str, Stream] = {}
+        self._to_retry: set[Subscription] = set()
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._reads: dict[Subscription, None] = {}
+        self._readers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed_at = -math.inf
+        self._waiting = 0
+        self._is_closed = False
+        self.on_publish: Callable[[int], None] = lambda _events: None
+        self.on_read: Callable[[], None] = lambda: None
+        ledger.listen(self._publish)
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether nothing is published any more: whoever waits goes."""
+        return self._is_closed
+
+    @property
+    def streams(self) -> int:
+        """How many streams are kept in mind."""
+        return len(self._streams)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for something to happen."""
+        return self._waiting
+
+    @property
+    def followers(self) -> int:
+        """How many subscriptions there are."""
+        return sum(len(stream.subscriptions) for stream in self._streams.values())
+
+    async def start(self) -> None:
+        """Fill the tail with the newest events, so that tills that come back are served from it."""
+        newest = (await self._ledger.stream_heads([EVERY_STREAM]))[EVERY_STREAM]
+        after = max(0, newest - self._tail_events_max)
+        while events := await self._ledger.read_events(
+            EVERY_STREAM, after=after, limit=PAGE_EVENTS_MAX
+        ):
+            for event in events:
+                self._remember(event.stream, event)
+            after = events[-1].number
+
+    async def heads(self, streams: Sequence[str]) -> dict[str, int]:
+        """Return the newest offset of each stream."""
+        if EVERY_STREAM in streams:
+            # Known before the ledger is read: what is published meanwhile is not missed.
+            self._stream(EVERY_STREAM)
+        heads = await self._ledger.stream_heads(list(streams))
+        for name, head in heads.items():
+            # Any name can be asked for; only streams that have events are kept in mind.
+            stream = self._stream(name) if head else self._streams.get(name)
+            if stream is not None:
+                stream.head = heads[name] = max(stream.head, head)
+        return heads
+
+    def subscribe(self, name: str, *, after: int, sink: Sink) -> Subscription:
+        """Follow a stream past an offset, which ``heads`` has shown not to be beyond its head."""
+        stream = self._stream(name)
+        subscription = Subscription(self, stream, after=after, sink=sink)
+        stream.subscriptions[subscription] = None
+        return subscription
+
+    async def page(
+        self, name: str, *, after: int, limit: int, wait_seconds: float = 0.0
+    ) -> list[Event]:
+        """Return the events of a stream past an offset; where there is none, wait for one.
+
+        The stream's head must have been asked for with ``heads`` before.
+
+        Raises:
+            OverloadedError: Too many wait.
+            LedgerUnavailableError: The ledger cannot be read now.
+        """
+        stream = self._stream(name)
+        if stream.head <= after and wait_seconds > 0:
+            await self._wait(stream, wait_seconds)
+        if stream.head <= after:
+            self.let_go(stream)
+            return []
+        if stream.tail.holds(after):
+            return stream.tail.events_after(after, limit=limit)
+        return await self._ledger.read_events(name, after=after, limit=limit)
+
+    async def wait(self, name: str, *, wait_seconds: float) -> None:
+        """Wait until something happens in a stream, or the time is over.
+
+        Raises:
+            OverloadedError: Too many wait.
+        """
+        stream = self._stream(name)
+        await self._wait(stream, wait_seconds)
+        self.let_go(stream)
+
+    async def close(self) -> None:
+        """Let go of every follower; whoever waits is woken."""
+        self._is_closed = True
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+        for stream in self._streams.values():
+            stream.subscriptions.clear()
+            _wake(stream)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def let_go(self, stream: Stream) -> None:
+        """Forget a stream that has no event, once nobody follows it: it may not even exist."""
+        is_used = stream.head or stream.subscriptions or stream.waiters
+        # One that was forgotten before may have come back under its name, with followers.
+        is_known = self._streams.get(stream.name) is stream
+        if is_known and not is_used and stream.name != EVERY_STREAM:
+            del self._streams[stream.name]
+
+    def retry(self, subscription: Subscription) -> None:
+        """Look at a subscription again in a moment: its socket is full, or a read failed."""
+        self._to_retry.add(subscription)
+        if self._retry_timer is None and not self._is_closed:
+            loop = asyncio.get_running_loop()
+            self._retry_timer = loop.call_later(RETRY_SECONDS, self._retry)
+
+    def read(self, subscription: Subscription) -> None:
+        """Have the next page of a subscription read; a few reads are under way at a time."""
+        self._reads[subscription] = None
+        if self._readers < READS_AT_ONCE_MAX and not self._is_closed:
+            self._readers += 1
+            task = asyncio.create_task(self._read())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        waiting, self._to_retry = self._to_retry, set()
+        for subscription in waiting:
+            if subscription.is_followed:
+                _advance(subscription)
+
+    async def _read(self) -> None:
+        try:
+            while self._reads:
+                subscription = next(iter(self._reads))
+                del self._reads[subscription]
+                events = await self._read_page(subscription)
+                try:
+                    subscription.take(events)
+                except Exception:  # noqa: BLE001 - as in _advance
+                    _fail(subscription)
+        finally:
+            # Not by a callback, which comes later: until then a new read would find no reader.
+            self._readers -= 1
+
+    async def _read_page(self, subscription: Subscription) -> list[Event]:
+        """Read what follows; nothing where that fails, so that it is tried again."""
+        self.on_read()
+        try:
+            return await self._ledger.read_events(
+                subscription.stream, after=subscription.offset, limit=PAGE_EVENTS_MAX
+            )
+        except Exception as error:  # noqa: BLE001 - one that fails must not stop the other reads
+            now = asyncio.get_running_loop().time()
+            if now - self._failed_at >= LOG_PAUSE_SECONDS:
+                self._failed_at = now
+                log.event(_LOG, "read_failed", level=logging.ERROR, reason=str(error))
+        return []
+
+    def _publish(self, events: Sequence[Event]) -> None:
+        """Take the events of a commit, and hand them on; rung by the ledger."""
+        touched: dict[str, Stream] = {}
+        every = self._streams.get(EVERY_STREAM)
+        for event in events:
+            stream = self._remember(event.stream, event)
+            touched[stream.name] = stream
+            if every is not None:
+                touched[EVERY_STREAM] = self._remember(EVERY_STREAM, event)
+        for stream in touched.values():
+            for subscription in list(stream.subscriptions):
+                _advance(subscription)
+            _wake(stream)
+        self.on_publish(len(events))
+
+    def _remember(self, name: str, event: Event) -> Stream:
+        stream = self._stream(name)
+        self._tail.add(stream.tail, event)
+        stream.head = max(stream.head, stream.tail.head)
+        return stream
+
+    def _stream(self, name: str) -> Stream:
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = Stream(name)
+        return stream
+
+    async def _wait(self, stream: Stream, wait_seconds: float) -> None:
+        if self._is_closed:
+            return
+        if self._waiting >= WAITERS_MAX:
+            raise OverloadedError("too many wait for events; ask again in a moment")
+        waiter = asyncio.get_running_loop().create_future()
+        stream.waiters.add(waiter)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await waiter
+        except TimeoutError:
+            return
+        finally:
+            stream.waiters.discard(waiter)
+            self._waiting -= 1
+
+
+def _advance(subscription: Subscription) -> None:
+    """Advance a subscription; one whose socket is broken is no concern of the others."""
+    try:
+        subscription.advance()
+    except Exception:  # noqa: BLE001 - the bell is rung by the ledger's writer, which must live on
+        _fail(subscription)
+
+
+def _fail(subscription: Subscription) -> None:
+    _LOG.exception("subscription_failed", extra={"fields": {"stream": subscription.stream}})
+    subscription.fail()
+
+
+def _wake(stream: Stream) -> None:
+    for waiter in stream.waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,120 @@
+"""Follow one stream: from the memory tail if that reaches back far enough, else from the ledger.
+
+Catching up and staying live are the same step, taken again whenever the bell rings, the socket has
+room, or a page of the ledger has come.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from listener.hub.tail import StreamTail, frame_of, offset_in
+from listener.ledger.model import Event
+
+
+class Sink(Protocol):
+    """Where the frames of a subscription go; the socket of a till."""
+
+    def offer(self, frames: bytes) -> bool:
+        """Take whole frames; False, and nothing taken, where there is no room."""
+
+    def has_room(self) -> bool:
+        """Tell whether there is room now."""
+
+    def fail(self) -> None:
+        """Tell the till to come back: nothing more can be brought to it here."""
+
+
+class Pacer(Protocol):
+    """Who has a subscription go on later; the hub."""
+
+    def read(self, subscription: "Subscription") -> None:
+        """Have the next page of a subscription read."""
+
+    def retry(self, subscription: "Subscription") -> None:
+        """Look at a subscription again in a moment."""
+
+    def let_go(self, stream: "Stream") -> None:
+        """Forget a stream, if nobody needs it."""
+
+
+class Stream:
+    """What is known of a stream: its newest offset, its newest events, who follows it."""
+
+    __slots__ = ("head", "name", "subscriptions", "tail", "waiters")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # May be ahead of the tail's: the ledger was asked, and the bell is still to come.
+        self.head = 0
+        self.tail = StreamTail(name)
+        self.subscriptions: dict[Subscription, None] = {}
+        self.waiters: set[asyncio.Future[None]] = set()
+
+
+class Subscription:
+    """One follower of one stream. ``offset`` is the last one that was handed to its sink."""
+
+    __slots__ = ("_hub", "_is_reading", "_sink", "_stream", "offset")
+
+    def __init__(self, hub: Pacer, stream: Stream, *, after: int, sink: Sink) -> None:
+        self._hub = hub
+        self._stream = stream
+        self._sink = sink
+        self._is_reading = False
+        self.offset = after
+
+    @property
+    def stream(self) -> str:
+        """The name of its stream."""
+        return self._stream.name
+
+    @property
+    def head(self) -> int:
+        """The newest offset of its stream."""
+        return self._stream.head
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether it has not ended."""
+        return self in self._stream.subscriptions
+
+    def end(self) -> None:
+        """Stop following."""
+        self._stream.subscriptions.pop(self, None)
+        self._hub.let_go(self._stream)
+
+    def fail(self) -> None:
+        """Stop following after a fault, and have the till come back: it must not wait for ever."""
+        self.end()
+        with suppress(Exception):
+            self._sink.fail()
+
+    def advance(self) -> None:
+        """Hand on what lies past the offset, as far as there is room and it is at hand."""
+        stream = self._stream
+        while self.offset < stream.head and not self._is_reading:
+            found = stream.tail.frames_after(self.offset)
+            if found is None and self._sink.has_room():
+                self._is_reading = True
+                self._hub.read(self)
+                return
+            if found is None or not self._sink.offer(found[1]):
+                self._hub.retry(self)
+                return
+            self.offset = found[2]
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Take a page of the ledger that was read for it; an empty one is a fault of the read."""
+        self._is_reading = False
+        if not self.is_followed:
+            return
+        name = self._stream.name
+        # Another of the till's streams may have filled its socket meanwhile.
+        if events and self._sink.offer(b"".join([frame_of(name, event) for event in events])):
+            # While it was read for, nothing else was handed on: this follows on what it has.
+            self.offset = offset_in(name, events[-1])
+            self.advance()
+        else:
+            self._hub.retry(self)

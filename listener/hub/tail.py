@@ -1,0 +1,101 @@
+"""Keep the newest events in memory, within a bound, and frame them once for all who follow."""
+
+from collections import deque
+from typing import Final
+
+from listener.ledger.model import EVERY_STREAM, Event
+from listener.pos.wire import event_frame, ws_text
+
+# Over all streams, in events and in bytes; whatever is older is read from the ledger.
+TAIL_EVENTS_MAX: Final = 8_192
+TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
+# A write joins at most so many frames, and a page of the ledger holds as many.
+PAGE_EVENTS_MAX: Final = 256
+
+# Frames joined once for all who have come to an offset: it, they, and the offset of the last one.
+Joined = tuple[int, bytes, int]
+
+
+class StreamTail:
+    """The newest events of one stream: those of the offsets ``after`` + 1 … ``head``."""
+
+    __slots__ = ("events", "head", "joined", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.head = 0
+        self.events: deque[Event] = deque()
+        self.joined: Joined | None = None
+
+    @property
+    def after(self) -> int:
+        """The offset that the tail begins after."""
+        return self.head - len(self.events)
+
+    def holds(self, offset: int) -> bool:
+        """Tell whether what follows on an offset is here."""
+        return self.after <= offset < self.head
+
+    def frames_after(self, offset: int) -> Joined | None:
+        """Return the frames past an offset in one piece; None where they are not here."""
+        joined = self.joined
+        if joined is not None and joined[0] == offset:
+            return joined
+        if not self.holds(offset):
+            return None
+        chosen = self.events_after(offset, limit=PAGE_EVENTS_MAX)
+        frames = b"".join([frame_of(self.name, event) for event in chosen])
+        self.joined = joined = (offset, frames, offset + len(chosen))
+        return joined
+
+    def events_after(self, offset: int, *, limit: int) -> list[Event]:
+        """Return the events past an offset."""
+        begin = offset - self.after
+        return [self.events[n] for n in range(begin, min(begin + limit, len(self.events)))]
+
+
+class Tail:
+    """The tails of all streams together: the oldest event of all makes room for the newest."""
+
+    def __init__(self, *, events_max: int, bytes_max: int) -> None:
+        self._events_max = events_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        # Whose event is the oldest, the next one, …: one place for each event that is kept.
+        self._order: deque[StreamTail] = deque()
+
+    def add(self, tail: StreamTail, event: Event) -> None:
+        """Put an event at the end of a stream's tail; one that is there already is left out."""
+        offset = offset_in(tail.name, event)
+        if offset <= tail.head:
+            return
+        if offset != tail.head + 1:
+            self._forget(tail)
+        tail.events.append(event)
+        tail.head = offset
+        tail.joined = None
+        self._order.append(tail)
+        self._bytes += len(event.body)
+        while self._bytes > self._bytes_max or len(self._order) > self._events_max:
+            self._drop(self._order.popleft())
+
+    def _drop(self, tail: StreamTail) -> None:
+        self._bytes -= len(tail.events.popleft().body)
+        tail.joined = None
+
+    def _forget(self, tail: StreamTail) -> None:
+        """Drop a tail on which the next event does not follow: a bell was lost."""
+        if tail.events:
+            self._order = deque(one for one in self._order if one is not tail)
+        while tail.events:
+            self._drop(tail)
+
+
+def offset_in(name: str, event: Event) -> int:
+    """Return an event's place in a stream: the stream of all has numbers of its own."""
+    return event.number if name == EVERY_STREAM else event.offset
+
+
+def frame_of(name: str, event: Event) -> bytes:
+    """Frame an event for the followers of a stream."""
+    return ws_text(event_frame(name, offset_in(name, event), event.body))

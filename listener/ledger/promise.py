@@ -1,0 +1,228 @@
+"""What every back-end of the ledger promises."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
+
+Bell = Callable[[Sequence[Event]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What became of a fact: its entry's seq, or that of the one recorded before for the same.
+
+    ``transaction`` is where the transaction stands after it; None for a repeat, and for a fact
+    without a transaction number. ``event_type`` is None where tills were told nothing.
+    """
+
+    seq: int
+    is_new: bool
+    transaction: Transaction | None = None
+    event_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """An entry as it is read back, with what is not part of it but belongs to it."""
+
+    entry: Entry
+    held: str | None
+    deliveries: Deliveries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The end of the ledger: its newest entry, and what it holds."""
+
+    epoch: str
+    seq: int
+    hash: str
+    events: int
+    transactions: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which merchant's, store's and terminal's lines may be seen; None for all."""
+
+    merchant_no: str | None = None
+    store_no: str | None = None
+    terminal: str | None = None
+
+    def covers(self, name: str) -> bool:
+        """Tell whether a stream, or a terminal by its full name, is of this merchant and store."""
+        merchant_no, _, rest = name.partition("/")
+        if self.merchant_no not in (None, merchant_no):
+            return False
+        return self.store_no in (None, rest.partition("/")[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until."""
+
+    scope: Scope
+    status: Status | None = None
+    reference: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """The last transaction of a page, newest first."""
+
+    created_at_ms: int
+    first_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """Up to which offset a terminal has handled a stream, and when it last said so."""
+
+    terminal: str
+    stream: str
+    offset: int
+    acked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unacked:
+    """A cancellation that no terminal of its stream has acknowledged."""
+
+    stream: str
+    offset: int
+    transaction_no: str
+    recorded_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
+
+    why: Why
+    is_raised: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedSale:
+    """A recorded sale; ``transaction_no`` is None until Pockyt has told it."""
+
+    seq: int
+    fact: Fact
+    recorded_at_ms: int
+    transaction_no: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """The answer that was given under an Idempotency-Key; its status is None while under way."""
+
+    request: str
+    status: int | None
+    body: str | None
+
+
+class Ledger(Protocol):
+    """An ordered, durable record of facts, and what they add up to.
+
+    Every method raises LedgerUnavailableError where the ledger cannot be read or written now;
+    for one that writes, nothing was then recorded, and calling it again is safe.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """The random name of this ledger; positions and event ids begin with it."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a commit."""
+
+    async def check_writable(self) -> None:
+        """Commit and sync something that changes nothing; raise where that cannot be done."""
+
+    def listen(self, bell: Bell) -> None:
+        """Have the bell rung, in the event loop, with the events of each commit, in order."""
+
+    async def record(self, fact: Fact) -> Recorded:
+        """Append a fact; durable once this returns.
+
+        A caller that is cancelled meanwhile does not undo its entry.
+
+        Returns:
+            The new entry, or, with ``is_new`` False, the one recorded before for the same
+            fingerprint, whose deliveries now count one more.
+
+        Raises:
+            OverloadedError: Too much is waiting; try again in a moment.
+            ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
+        """
+
+    async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+        """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
+
+    async def acked(self, *, terminal: str, stream: str) -> int | None:
+        """Return how far a terminal has come, None where it never said."""
+
+    async def acks(self) -> list[Ack]:
+        """Return how far every terminal has come."""
+
+    async def head(self) -> Head:
+        """Return the end of the ledger."""
+
+    async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
+        """Return the newest offset of each stream, 0 where nothing happened yet."""
+
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
+        """Return the events of a stream past an offset, in order; their offset is the stream's."""
+
+    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
+        """Return entries past a seq, in order."""
+
+    async def read_transactions(
+        self, search: Search, *, before: Cursor | None, limit: int
+    ) -> list[Transaction]:
+        """Return transactions, newest first, past a cursor."""
+
+    async def read_transaction(
+        self, transaction_no: str, *, merchant_no: str | None
+    ) -> list[Transaction]:
+        """Return the transactions of a number: two merchants may share it."""
+
+    async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
+        """Return the entries of a transaction, its sale's included, in order."""
+
+    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
+        """Return the cancellations recorded before a time that no terminal acknowledged."""
+
+    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
+        """Return what is in doubt now and asked about, counted by reason."""
+
+    async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
+        """Return the transactions about which Pockyt is to be asked, or silence raised, by now."""
+
+    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
+        """Return the sales without a transaction number that are to be looked for by now."""
+
+    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
+        """Return the sale recorded under a reference."""
+
+    async def next_due_ms(self) -> int | None:
+        """Return when something is due next (Unix ms); None where nothing is."""
+
+    async def remember(
+        self, *, key_id: str, idempotency_key: str, request: str
+    ) -> Remembered | None:
+        """Claim an Idempotency-Key; return what is kept under it where it was claimed before."""
+
+    async def remember_answer(
+        self, *, key_id: str, idempotency_key: str, status: int, body: str
+    ) -> None:
+        """Keep the answer to the request that claimed an Idempotency-Key."""
+
+    async def close(self) -> None:
+        """Commit what waits and let go of the ledger."""

@@ -1,0 +1,161 @@
+"""Schedule the questions to Pockyt: why it is asked about a transaction, and when; pure."""
+
+import re
+from dataclasses import replace
+from typing import Final, Literal
+
+from listener.ledger.model import (
+    PAYABLE,
+    Alarm,
+    Ask,
+    Cancel,
+    CancelState,
+    Entry,
+    Evidence,
+    Kind,
+    Status,
+    Transaction,
+    Why,
+)
+from listener.ledger.status import FINAL, Belief
+
+Confirm = Literal["off", "suspicious", "always"]
+
+# Moments after the first doubt at which Pockyt is asked; then hourly, until the last.
+ASK_SECONDS: Final = (3, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800)
+ASK_EVERY_SECONDS: Final = 3_600
+ASK_SECONDS_MAX: Final = 48 * 3_600
+ASK_JITTER: Final = 0.1
+# Moments after a cancel was confirmed at which Pockyt is asked again: money that was under way may
+# have landed, and the notification of it may be lost. Two hours is as long as Pockyt notifies.
+ASK_CANCELLED_SECONDS: Final = (60, 600, 7_200)
+RAISE_SECONDS: Final = 60
+SALE_MINUTES: Final = 120
+
+_MINUTES: Final = re.compile("[0-9]{1,5}")
+
+
+def why_ask(
+    belief: Belief, cancel: Cancel | None, sale: Entry | None, confirm: Confirm
+) -> Why | None:
+    """Tell why Pockyt is to be asked about a transaction; None where nothing is in doubt."""
+    if cancel and cancel.resolved_at_ms is None:
+        return Why.CANCEL
+    if confirm != "off":
+        if belief.status is Status.CONFLICT:
+            return Why.CONFLICT
+        if belief.held:
+            return Why.HELD
+        if belief.status is Status.UNKNOWN or belief.unread:
+            return Why.UNKNOWN
+    decided = belief.source is not None and belief.source.fact.kind is Kind.DECISION
+    if cancel and not decided and _may_turn(belief):
+        return Why.CANCELLED
+    if confirm == "always" and belief.status in FINAL and not decided:
+        return None if belief.evidence is Evidence.QUERY else Why.CONFIRM
+    return Why.SALE if sale and belief.status in PAYABLE else None
+
+
+def _may_turn(belief: Belief) -> bool:
+    """Tell whether a cancel may have ended in another way than it seems.
+
+    A payment that landed just before /cancel was refunded by it, and one that was under way in
+    the wallet may land after it.
+    """
+    if belief.status is Status.REFUNDED:
+        return belief.evidence is not Evidence.QUERY
+    return belief.status is Status.CANCELLED
+
+
+def next_ask(
+    before: Transaction | None,
+    entry: Entry,
+    why: Why | None,
+    sale: Entry | None,
+    cancel: Cancel | None,
+) -> Ask | None:
+    """Schedule the next question to Pockyt, on the ladder of the present doubt."""
+    if why is None:
+        return None
+    now_ms = entry.recorded_at_ms
+    asked = before.ask if before else None
+    kind = entry.fact.kind
+    # After 48 hours nobody asks any more, until there is something new to ask about.
+    is_news = kind is Kind.NOTIFICATION and asked is not None and asked.due_at_ms is None
+    begins = kind is Kind.CANCEL_REQUEST or (why is Why.SALE and _is_pay(entry))
+    if asked is None or asked.why is not why or is_news or begins:
+        first = _first_ask(why, entry, sale, cancel)
+        return _keep_alarm(first, asked) if kind is Kind.CANCEL_REQUEST else first
+    raised = is_raised(entry)
+    is_answer = kind is Kind.QUERY
+    # A sale that is still young may be asked about, and then again only at its time-out.
+    asked_ms = max(now_ms, asked.since_ms) if why is Why.SALE else now_ms
+    due_ms = _next_ask_ms(why, asked.since_ms, asked_ms, entry) if is_answer else asked.due_at_ms
+    return Ask(
+        why=why,
+        since_ms=asked.since_ms,
+        due_at_ms=due_ms,
+        raise_at_ms=None if raised else asked.raise_at_ms,
+        attempt=asked.attempt + is_answer,
+    )
+
+
+def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None) -> Ask:
+    now_ms = since_ms = entry.recorded_at_ms
+    due_ms: int | None = since_ms + ASK_SECONDS[0] * 1_000
+    raise_ms: int | None = None
+    if why is Why.SALE and sale is not None and not _is_pay(entry):
+        timeout = sale.fact.field("timeout") or ""
+        minutes = int(timeout) if _MINUTES.fullmatch(timeout) else SALE_MINUTES
+        since_ms = due_ms = sale.recorded_at_ms + minutes * 60_000
+    elif why is Why.CANCEL and cancel is not None and cancel.requested_at_ms < now_ms:
+        # A cancel that seemed to be settled goes on where it was: a till has waited since then.
+        since_ms = cancel.requested_at_ms
+        due_ms = next_due_ms(since_ms, now_ms, entry.seq)
+    elif entry.fact.kind is Kind.QUERY:
+        due_ms = _next_ask_ms(why, since_ms, now_ms, entry)
+    is_raised = cancel is not None and cancel.state is CancelState.UNRESOLVED
+    if not why.is_calm and not (why is Why.CANCEL and is_raised):
+        raise_ms = since_ms + RAISE_SECONDS * 1_000
+    return Ask(why=why, since_ms=since_ms, due_at_ms=due_ms, raise_at_ms=raise_ms)
+
+
+def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
+    """Keep when an alarm is due: a cashier who presses again does not put it off."""
+    if asked is None or asked.why is not first.why:
+        return first
+    times = [at for at in (asked.raise_at_ms, first.raise_at_ms) if at is not None]
+    return replace(first, raise_at_ms=min(times, default=None))
+
+
+def _is_pay(entry: Entry) -> bool:
+    """Tell whether a customer's code was just tried: a till waits for what comes of it."""
+    fact = entry.fact
+    is_pay = fact.kind is Kind.ANSWER and fact.field("call") == "prepay"
+    return is_pay and fact.field("error") != "refused"
+
+
+def _next_ask_ms(why: Why, since_ms: int, now_ms: int, entry: Entry) -> int | None:
+    """Return when to ask again after Pockyt was asked; None where that was enough."""
+    if why is not Why.CANCELLED or entry.fact.says not in FINAL:
+        return next_due_ms(since_ms, now_ms, entry.seq)
+    waited = (now_ms - since_ms) / 1_000
+    moment = next((s for s in ASK_CANCELLED_SECONDS if s > waited + 0.5), None)
+    return None if moment is None else since_ms + moment * 1_000
+
+
+def next_due_ms(since_ms: int, now_ms: int, seq: int) -> int | None:
+    """Return when to ask again (Unix ms), jittered by the seq; None when it has been 48 hours."""
+    waited = max(0, now_ms - since_ms) / 1_000
+    if waited >= ASK_SECONDS_MAX:
+        return None
+    # A jittered question comes early too; its own moment is not asked for again.
+    past = waited * (1 + ASK_JITTER) + 0.5
+    moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
+    spread = (seq * 2_654_435_761 % 2**32) / 2**32 * 2 - 1
+    return now_ms + int((moment - waited) * 1_000 * (1 + ASK_JITTER * spread))
+
+
+def is_raised(entry: Entry) -> bool:
+    """Tell whether an entry raises the silence about its transaction."""
+    return entry.fact.kind is Kind.ALARM and entry.fact.field("alarm") == Alarm.UNRESOLVED

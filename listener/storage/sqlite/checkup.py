@@ -1,0 +1,158 @@
+"""Look a ledger over, before and after a deploy."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from listener.errors import LedgerError
+from listener.ledger.model import rfc3339
+from listener.storage.sqlite import reading
+from listener.storage.sqlite.connection import (
+    FAULTS,
+    SCHEMA_VERSION,
+    connect_read_only,
+    find_damage,
+    told_by,
+)
+from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.lock import is_served
+
+FREE_BYTES_LOW: Final = 1024**3
+FREE_BYTES_MIN: Final = 100 * 1024**2
+LOG_BYTES_HIGH: Final = 256 * 1024**2
+# From here on, two connections that write and checkpoint at once cannot corrupt the log.
+SQLITE_SOUND: Final = (3, 51, 3)
+
+_FACTS: Final = "SELECT created_at, is_copy FROM ledger"
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    FINE = "fine"
+    NOTE = "note"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that an operator may want to know; ``advice`` is what to do, where there is."""
+
+    name: str
+    value: str | int
+    severity: Severity = Severity.FINE
+    advice: str | None = None
+
+
+def check_up(url: str) -> list[Finding]:
+    """Look over the ledger of a URL; a service may be using it, and is not hindered.
+
+    Raises:
+        LedgerError: The URL is of no kind of database that this version can use.
+    """
+    path = sqlite_path(url)
+    return [*_surroundings(path), *_ledger(path)]
+
+
+def _surroundings(path: Path) -> Iterator[Finding]:
+    yield Finding(name="ledger", value=str(path))
+    yield _sqlite()
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        yield _problem("folder", str(folder), "make this folder, for the ledger to be in")
+        return
+    if not os.access(folder, os.W_OK):
+        yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
+    yield _free(shutil.disk_usage(folder).free)
+    served = is_served(path)
+    yield Finding(name="served", value="yes" if served else "no")
+
+
+def _sqlite() -> Finding:
+    version = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info >= SQLITE_SOUND:
+        return Finding(name="sqlite", value=version)
+    return Finding(
+        name="sqlite",
+        value=version,
+        severity=Severity.NOTE,
+        advice="before 3.51.3 only one program may checkpoint; here that is the service alone,"
+        " so open the file with no other program while it is served",
+    )
+
+
+def _free(free: int) -> Finding:
+    if free < FREE_BYTES_MIN:
+        return _problem("disk_free_bytes", free, "make room now: a full disk stops the ledger")
+    if free < FREE_BYTES_LOW:
+        advice = "make room soon: a full disk stops the ledger"
+        return Finding(name="disk_free_bytes", value=free, severity=Severity.NOTE, advice=advice)
+    return Finding(name="disk_free_bytes", value=free)
+
+
+def _ledger(path: Path) -> Iterator[Finding]:
+    if not path.exists():
+        advice = "`listener serve` makes it"
+        yield Finding(name="exists", value="no", severity=Severity.NOTE, advice=advice)
+        return
+    yield Finding(name="bytes", value=path.stat().st_size)
+    yield _log(path)
+    try:
+        db = connect_read_only(path)
+    except LedgerError as error:
+        yield _problem("readable", "no", str(error))
+        return
+    try:
+        yield from _content(db)
+    except (*FAULTS, TypeError) as error:
+        yield _problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
+    finally:
+        db.close()
+
+
+def _log(path: Path) -> Finding:
+    log = path.with_name(f"{path.name}-wal")
+    size = log.stat().st_size if log.exists() else 0
+    if size < LOG_BYTES_HIGH:
+        return Finding(name="log_bytes", value=size)
+    return Finding(
+        name="log_bytes",
+        value=size,
+        severity=Severity.NOTE,
+        advice="something has been reading for long; end it, and the log can be cut",
+    )
+
+
+def _content(db: sqlite3.Connection) -> Iterator[Finding]:
+    yield Finding(name="schema", value=SCHEMA_VERSION)
+    (mode,) = db.execute("PRAGMA journal_mode").fetchone()
+    if mode == "wal":
+        yield Finding(name="journal", value=mode)
+    else:
+        advice = "a copy has no log yet; the first `listener serve` on it sees to that"
+        yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
+    created_at, is_copy = db.execute(_FACTS).fetchone()
+    yield Finding(name="created", value=rfc3339(created_at))
+    head = reading.head(db)
+    if is_copy:
+        advice = "this is a backup: the first `listener serve` on it makes a new epoch"
+        yield Finding(name="epoch", value=head.epoch, severity=Severity.NOTE, advice=advice)
+    else:
+        yield Finding(name="epoch", value=head.epoch)
+    yield Finding(name="entries", value=head.seq)
+    yield Finding(name="events", value=head.events)
+    yield Finding(name="transactions", value=head.transactions)
+    fault = find_damage(db, quick=True)
+    if fault is None:
+        yield Finding(name="pages", value="ok")
+    else:
+        yield _problem("pages", fault, "stop the listener, keep the file, restore a backup")
+
+
+def _problem(name: str, value: str | int, advice: str) -> Finding:
+    return Finding(name=name, value=value, severity=Severity.PROBLEM, advice=advice)

@@ -1,0 +1,257 @@
+"""Open SQLite the way a ledger needs it, one connection at a time."""
+
+import asyncio
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import aiosqlite
+
+from listener.errors import LedgerError, LedgerUnavailableError
+from listener.ledger.chain import GENESIS
+
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 1
+# "pokt": tells our file from any other SQLite database.
+APPLICATION_ID: Final = 0x706F6B74
+BUSY_SECONDS: Final = 5.0
+CACHE_KIB: Final = 64 * 1024
+TOLD_CHARS_MAX: Final = 200
+# As aiosqlite wants to know; a whole page is fetched in one hop here.
+ROWS_AT_ONCE: Final = 64
+# Every statement for every number of rows that it is bound with.
+STATEMENTS_KEPT: Final = 256
+# From each version to the next; version 1 is schema.sql.
+MIGRATIONS: Final[dict[int, str]] = {}
+
+# All that SQLite raises; the second where its words quote bytes of a damaged file.
+FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+# What one item of a batch can do wrong; all else that SQLite says is of the file or the disk.
+_MISTAKES: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
+_MAKE: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1, ?, ?, ?)"
+
+
+def now_ms() -> int:
+    """Read the clock as Unix ms."""
+    return time.time_ns() // 1_000_000
+
+
+class Connection(aiosqlite.Connection):
+    """An aiosqlite connection that runs a whole function in its thread, in one hop."""
+
+    @classmethod
+    async def open(cls, connector: Callable[[], sqlite3.Connection]) -> Self:
+        """Connect.
+
+        Raises:
+            LedgerError: As the connector raises it.
+        """
+        # Not in its own thread: aiosqlite does not wait for that to end when connecting fails.
+        db = await asyncio.to_thread(connector)
+        connection = cls(lambda: db, ROWS_AT_ONCE)
+        await connection
+        return connection
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` on the raw connection, in this connection's own thread.
+
+        A caller that is cancelled does not stop the work; what is run next waits for its end.
+
+        Raises:
+            LedgerUnavailableError: SQLite failed; what it said is the cause.
+        """
+        try:
+            connection = self._conn
+        except ValueError:
+            raise LedgerUnavailableError("the ledger is closed") from None
+        with faults_told():
+            # The one way into its thread that takes a function; aiosqlite leaves it untyped.
+            result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
+        return result
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Tell of SQLite's faults as the ledger's.
+
+    Raises:
+        LedgerUnavailableError: SQLite failed; what it said is the cause.
+    """
+    try:
+        yield
+    except _MISTAKES:
+        # The writer finds out whose mistake it was.
+        raise
+    except FAULTS as error:
+        raise LedgerUnavailableError(f"the ledger cannot be used now: {told_by(error)}") from error
+
+
+def schema_text() -> str:
+    """Read schema.sql: beside the package in the wheel, at the top level in a checkout."""
+    packaged = resources.files("listener.storage.sqlite").joinpath("schema.sql")
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[3] / "schema.sql").read_text(encoding="utf-8")
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Set up a connection; every one of a ledger's needs this."""
+    db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    db.execute("PRAGMA synchronous = FULL")
+    # Before SQLite 3.51.3 a second connection that checkpoints can corrupt the WAL: only the
+    # service's writer does, by hand.
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA foreign_keys = ON")
+    # Without this INSERT OR REPLACE deletes an entry past its trigger.
+    db.execute("PRAGMA recursive_triggers = ON")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+
+def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> sqlite3.Connection:
+    """Open a ledger's file to write it, made if need be; an older version's is migrated.
+
+    When the last connection of all processes closes, SQLite moves the log into the file. It holds
+    the file alone for that, so that doing it is harmless whoever is the last.
+
+    Raises:
+        LedgerError: The file cannot be opened, or is not a ledger that this version can use.
+    """
+    if not create and not path.exists():
+        raise LedgerError(_missing(path))
+    try:
+        if create:
+            make_private(path)
+        db = sqlite3.connect(
+            path,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_KEPT,
+        )
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
+    try:
+        prepare(db)
+        is_current = _is_current(db, path)
+        # A copy that another tool made may have lost this.
+        db.execute("PRAGMA journal_mode = WAL")
+        if not is_current:
+            _migrate(db, path, clock=clock)
+    except FAULTS as error:
+        db.close()
+        raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open a ledger's file beside whoever serves it: nothing is written, migrated, checkpointed.
+
+    Raises:
+        LedgerError: There is none, it cannot be opened, or is not one that this version can read.
+    """
+    if not path.exists():
+        raise LedgerError(_missing(path))
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
+    try:
+        db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        is_current = _is_current(db, path)
+    except FAULTS as error:
+        db.close()
+        raise LedgerError(f"the ledger {path} cannot be read: {told_by(error)}") from error
+    except BaseException:
+        db.close()
+        raise
+    if not is_current:
+        db.close()
+        raise LedgerError(f"{path} is of an earlier version; `listener serve` brings it up to date")
+    return db
+
+
+def told_by(error: Exception | str) -> str:
+    """Say in a line what SQLite or the system said, without a damaged file's bytes in it."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    text = str(error).partition(" with text ")[0]
+    return text[:TOLD_CHARS_MAX].encode("unicode_escape").decode()
+
+
+def find_damage(db: sqlite3.Connection, *, quick: bool) -> str | None:
+    """Have SQLite check its pages, and its indexes unless ``quick``; return the first fault."""
+    check = "quick_check" if quick else "integrity_check"
+    (said,) = db.execute(f"PRAGMA {check}(1)").fetchone()
+    # A fault of a page comes with a heading on a line of its own.
+    return None if said == "ok" else told_by(said.rpartition("\n")[2])
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that only its owner can read, if there is none; SQLite keeps its mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _missing(path: Path) -> str:
+    return f"there is no ledger at {path}; `listener serve` makes it"
+
+
+def _is_current(db: sqlite3.Connection, path: Path) -> bool:
+    """Tell whether a file is a ledger of this version; False for an older one, and a new file."""
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise LedgerError(f"{path} is another program's database; name a new file")
+    if found > SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path} was written by a later version (schema {found}, this one knows"
+            f" {SCHEMA_VERSION}); run that version"
+        )
+    return bool(tables) and found == SCHEMA_VERSION
+
+
+def _migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) -> None:
+    """Bring the file to this version's schema, all steps in one transaction."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it while this one waited for its turn.
+        if not _is_current(db, path):
+            (found,) = db.execute("PRAGMA user_version").fetchone()
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            steps = [MIGRATIONS[n] for n in range(found, SCHEMA_VERSION)] if tables else []
+            for statement in _statements("\n".join(steps or [schema_text()])):
+                db.execute(statement)
+            if not tables:
+                db.execute(_MAKE, (secrets.token_hex(8), clock(), GENESIS))
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Cut a script into statements; executescript would end the transaction that they are in."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,279 @@
+"""The ledger on SQLite: one writer, a few readers, all in one file."""
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from listener.errors import LedgerError
+from listener.keys import Key
+from listener.ledger.model import Event, Fact, Transaction
+from listener.ledger.promise import (
+    Ack,
+    Bell,
+    Cursor,
+    Doubts,
+    Head,
+    Line,
+    Recorded,
+    RecordedSale,
+    Remembered,
+    Scope,
+    Search,
+    Unacked,
+)
+from listener.ledger.schedule import Confirm
+from listener.storage.sqlite import keys, reading
+from listener.storage.sqlite.connection import Connection, connect, now_ms
+from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.writer import OnCommit, Writer
+
+T = TypeVar("T")
+# Reads the time as Unix ms.
+Clock = Callable[[], int]
+
+READERS: Final = 2
+ANSWER_DAYS: Final = 7
+
+_PUT_ACK: Final = (
+    'INSERT INTO acks (terminal, stream, "offset", acked_at) VALUES (?, ?, ?, ?)'
+    ' ON CONFLICT (terminal, stream) DO UPDATE SET "offset" = max("offset", excluded."offset"),'
+    ' acked_at = excluded.acked_at WHERE excluded."offset" >= "offset"'
+)
+_CLAIM: Final = (
+    "INSERT INTO answers (key_id, idempotency_key, request, recorded_at) VALUES (?, ?, ?, ?)"
+)
+_FORGET: Final = "DELETE FROM answers WHERE recorded_at < ?"
+_TOUCH: Final = "UPDATE ledger SET id = id"
+_BE_A_NEW_ONE: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
+_KEEP: Final = "UPDATE answers SET status = ?, body = ? WHERE key_id = ? AND idempotency_key = ?"
+
+
+class SqliteLedger:
+    """``listener.ledger.Ledger`` and ``listener.keys.KeyStore`` on one SQLite file."""
+
+    def __init__(
+        self,
+        *,
+        lock: ServiceLock,
+        writer: Connection,
+        readers: Sequence[Connection],
+        epoch: str,
+        confirm: Confirm,
+        clock: Clock,
+        on_commit: OnCommit | None,
+    ) -> None:
+        self._lock = lock
+        self._epoch = epoch
+        self._bells: list[Bell] = []
+        self._write_connection = writer
+        self._readers = list(readers)
+        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+        for reader in readers:
+            self._free.put_nowait(reader)
+        self._writer = Writer(
+            writer,
+            epoch=epoch,
+            confirm=confirm,
+            now_ms=clock,
+            bell=self._ring,
+            on_commit=on_commit,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        confirm: Confirm = "suspicious",
+        clock: Clock = now_ms,
+        on_commit: OnCommit | None = None,
+    ) -> Self:
+        """Open a ledger to serve it; make it where there is none.
+
+        Raises:
+            LedgerError: It cannot be opened, or another listener is serving it.
+        """
+        lock = ServiceLock(path)
+        opened: list[Connection] = []
+        try:
+            writer = partial(connect, path, create=True, clock=clock)
+            for connector in (writer, *[partial(_connect_reader, path)] * READERS):
+                connection = await Connection.open(connector)
+                opened.append(connection)
+            epoch = await opened[0].run(_begin)
+        except BaseException:
+            for connection in opened:
+                await connection.close()
+            lock.release()
+            raise
+        return cls(
+            lock=lock,
+            writer=opened[0],
+            readers=opened[1:],
+            epoch=epoch,
+            confirm=confirm,
+            clock=clock,
+            on_commit=on_commit,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def check_writable(self) -> None:
+        await self._writer.submit(lambda db, _at_ms: db.execute(_TOUCH).rowcount)
+
+    def listen(self, bell: Bell) -> None:
+        self._bells.append(bell)
+
+    def _ring(self, events: Sequence[Event]) -> None:
+        for bell in self._bells:
+            bell(events)
+
+    async def record(self, fact: Fact) -> Recorded:
+        recorded: Recorded = await self._writer.submit(fact)
+        return recorded
+
+    async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+        await self._writer.submit(
+            lambda db, at_ms: db.execute(_PUT_ACK, (terminal, stream, offset, at_ms)).rowcount
+        )
+
+    async def remember(
+        self, *, key_id: str, idempotency_key: str, request: str
+    ) -> Remembered | None:
+        def claim(db: sqlite3.Connection, at_ms: int) -> Remembered | None:
+            db.execute(_FORGET, (at_ms - ANSWER_DAYS * 86_400_000,))
+            found = reading.remembered(db, key_id=key_id, idempotency_key=idempotency_key)
+            if found is None:
+                db.execute(_CLAIM, (key_id, idempotency_key, request, at_ms))
+            return found
+
+        kept: Remembered | None = await self._writer.submit(claim)
+        return kept
+
+    async def remember_answer(
+        self, *, key_id: str, idempotency_key: str, status: int, body: str
+    ) -> None:
+        values = (status, body, key_id, idempotency_key)
+        await self._writer.submit(lambda db, _at_ms: db.execute(_KEEP, values).rowcount)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read on whichever reader is free."""
+        reader = await self._free.get()
+        try:
+            return await reader.run(work)
+        finally:
+            self._free.put_nowait(reader)
+
+    async def head(self) -> Head:
+        return await self._read(reading.head)
+
+    async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
+        return await self._read(partial(reading.stream_heads, streams=streams))
+
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
+        return await self._read(partial(reading.events, stream=stream, after=after, limit=limit))
+
+    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
+        return await self._read(partial(reading.lines, after=after, limit=limit, scope=scope))
+
+    async def read_transactions(
+        self, search: Search, *, before: Cursor | None, limit: int
+    ) -> list[Transaction]:
+        return await self._read(
+            partial(reading.transactions, search=search, before=before, limit=limit)
+        )
+
+    async def read_transaction(
+        self, transaction_no: str, *, merchant_no: str | None
+    ) -> list[Transaction]:
+        return await self._read(
+            partial(
+                reading.transactions_of_number,
+                transaction_no=transaction_no,
+                merchant_no=merchant_no,
+            )
+        )
+
+    async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
+        return await self._read(partial(reading.lines_of, transaction=transaction))
+
+    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
+        return await self._read(partial(reading.unacked, before_ms=before_ms, limit=limit))
+
+    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
+        return await self._read(partial(reading.doubts, now_ms=now_ms))
+
+    async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
+        return await self._read(partial(reading.due, now_ms=now_ms, limit=limit))
+
+    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
+        return await self._read(partial(reading.due_sales, now_ms=now_ms, limit=limit))
+
+    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
+        return await self._read(partial(reading.sale, merchant_no=merchant_no, reference=reference))
+
+    async def next_due_ms(self) -> int | None:
+        return await self._read(reading.next_due_ms)
+
+    async def acks(self) -> list[Ack]:
+        return await self._read(reading.acks)
+
+    async def acked(self, *, terminal: str, stream: str) -> int | None:
+        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
+
+    async def find_key(self, key_id: str) -> Key | None:
+        return await self._read(partial(keys.find, key_id=key_id))
+
+    async def keys_version(self) -> int:
+        return await self._read(keys.version)
+
+    async def revoked_keys(self) -> frozenset[str]:
+        return await self._read(keys.revoked)
+
+    async def close(self) -> None:
+        # A caller that is cancelled here leaves all open for the writer, which ends by itself.
+        await self._writer.close()
+        # The writer's last, so that it is the one to move the log into the file.
+        for connection in (*self._readers, self._write_connection):
+            await connection.close()
+        self._lock.release()
+
+
+def _connect_reader(path: Path) -> sqlite3.Connection:
+    db = connect(path, create=False)
+    db.execute("PRAGMA query_only = ON")
+    return db
+
+
+def _begin(db: sqlite3.Connection) -> str:
+    """Return the ledger's epoch; a copy that is served for the first time gets its own."""
+    row = db.execute("SELECT epoch, is_copy FROM ledger").fetchone()
+    if row is None:
+        raise LedgerError("the ledger's file has lost its head; restore a backup")
+    epoch: str = row[0]
+    if row[1]:
+        epoch = secrets.token_hex(8)
+        db.execute(_BE_A_NEW_ONE, (epoch,))
+    return epoch

@@ -1,0 +1,207 @@
+"""Verify a ledger: that nothing in it was changed, lost or added since it was recorded.
+
+Who can write the file can write a whole new chain, too: keep a hash that `GET /v1/ledger` told
+elsewhere, and compare.
+"""
+
+import sqlite3
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from listener.errors import DamagedError
+from listener.ledger.chain import GENESIS, link
+from listener.ledger.model import Entry
+from listener.ledger.promise import Head
+from listener.storage.sqlite import reading
+from listener.storage.sqlite.bulk import Row
+from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
+from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.replay import replay
+from listener.storage.sqlite.rows import ENTRY_COLUMNS, entry_of
+
+# Told how much is done, and of how much.
+Progress = Callable[[int, int], None]
+
+TOLD_EVERY: Final = 1_000
+
+_ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} FROM entries ORDER BY seq"
+_EVENTS: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
+_STREAMS: Final = "SELECT stream, head FROM streams"
+_REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
+# The seqs of what does not add up, by what it is; each finds none in a sound ledger.
+_STRAYS: Final = {
+    "its event belongs to no transaction": (
+        "SELECT min(e.seq) FROM events e LEFT JOIN entries n ON n.seq = e.seq"
+        " WHERE coalesce(n.transaction_no, '') = ''"
+    ),
+    "it is counted as a repeat, and cannot be one": (
+        "SELECT min(r.seq) FROM repeats r LEFT JOIN entries n ON n.seq = r.seq"
+        " WHERE n.fingerprint IS NULL OR r.count < 1"
+    ),
+    "it is a sale that is not among the sales": (
+        "SELECT min(n.seq) FROM entries n LEFT JOIN sales s ON s.seq = n.seq"
+        " AND s.merchant_no = n.merchant_no AND s.reference = n.reference"
+        " WHERE n.kind = 'sale' AND s.seq IS NULL"
+    ),
+    "it is among the sales, and is not one": (
+        "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.seq"
+        " WHERE coalesce(n.kind, '') <> 'sale'"
+    ),
+    "the sale has a transaction number that no entry brought": (
+        "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
+        "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
+        " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
+    ),
+    "it brought a number that its sale does not have": (
+        "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
+        " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a sound ledger holds, and where it ends."""
+
+    head: Head
+    entries: int
+    events: int
+    transactions: int
+
+
+def verify(url: str, *, progress: Progress | None = None) -> Verified:
+    """Check the ledger of a URL as it stands now, even while it is being served.
+
+    Checked are the hash chain, all numbers, the events, the states of transactions, the sums; not
+    the acknowledgements and keys, which are in no chain. While it runs, the log cannot shrink.
+
+    Raises:
+        DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.
+        LedgerError: There is no ledger, or none that this version can read.
+    """
+    db = connect_read_only(sqlite_path(url))
+    try:
+        db.execute("BEGIN")
+        return _Check(db, progress or (lambda _done, _total: None)).run()
+    except FAULTS as error:
+        raise DamagedError(f"the ledger's file is damaged: {told_by(error)}") from error
+    finally:
+        db.close()
+
+
+class _Check:
+    """One pass over a ledger, within one read transaction."""
+
+    def __init__(self, db: sqlite3.Connection, progress: Progress) -> None:
+        self._db = db
+        self._progress = progress
+        self._done = 0
+        try:
+            self._head = reading.head(db)
+        except TypeError:
+            raise DamagedError("the ledger's head is missing") from None
+        self._total = 2 * self._head.seq + self._head.events
+
+    def run(self) -> Verified:
+        self._check_chain()
+        self._check_pages()
+        seqs = self._check_events()
+        transactions = self._check_transactions(seqs)
+        self._check_sums(transactions)
+        self._progress(self._total, self._total)
+        return Verified(
+            head=self._head,
+            entries=self._head.seq,
+            events=len(seqs),
+            transactions=transactions,
+        )
+
+    def _step(self, count: int = 1) -> None:
+        before = self._done
+        self._done += count
+        if before // TOLD_EVERY < self._done // TOLD_EVERY:
+            self._progress(min(self._done, self._total), self._total)
+
+    def _check_chain(self) -> None:
+        """Number and hash every entry again."""
+        seq, previous = 0, GENESIS
+        try:
+            for row in self._db.execute(_ENTRIES):
+                seq += 1
+                previous = _check_entry(row, seq=seq, previous=previous)
+                self._step()
+        except FAULTS as error:
+            text = f"entry {seq + 1} cannot be read: {told_by(error)}"
+            raise DamagedError(text, seq=seq + 1) from error
+        if seq != self._head.seq:
+            first = min(seq, self._head.seq) + 1
+            text = f"the head is at entry {self._head.seq}, and the last entry is {seq}"
+            raise DamagedError(text, seq=first)
+        if previous != self._head.hash:
+            raise DamagedError(f"the head does not have the hash of entry {seq}", seq=seq)
+
+    def _check_pages(self) -> None:
+        """Have SQLite compare its pages and indexes."""
+        fault = find_damage(self._db, quick=False)
+        if fault:
+            raise DamagedError(f"the ledger's file is damaged: {fault}")
+
+    def _check_events(self) -> "array[int]":
+        """Check the numbers of events and streams; return the entries that made the events."""
+        seqs: array[int] = array("q")
+        heads: dict[str, int] = {}
+        for number, stream, offset, seq in self._db.execute(_EVENTS):
+            if number != len(seqs) + 1:
+                raise DamagedError(f"at entry {seq}: an event before it is missing", seq=seq)
+            if seqs and seq <= seqs[-1]:
+                raise DamagedError(f"at entry {seq}: its event is out of order", seq=seq)
+            if offset != heads.get(stream, 0) + 1:
+                raise DamagedError(f"at entry {seq}: {stream} has a hole before it", seq=seq)
+            seqs.append(seq)
+            heads[stream] = offset
+            self._step()
+        if heads != dict(self._db.execute(_STREAMS)) or len(seqs) != self._head.events:
+            raise DamagedError("the heads of the streams are not those of their events")
+        return seqs
+
+    def _check_transactions(self, event_seqs: "array[int]") -> int:
+        """Add up every transaction again; return how many there are."""
+        first: DamagedError | None = None
+        transactions = 0
+        for outcome in replay(self._db, event_seqs=event_seqs):
+            transactions += 1
+            self._step(outcome.entries)
+            damage = outcome.damage
+            if damage and (first is None or (damage.seq or 0) < (first.seq or 0)):
+                first = damage
+        if first:
+            raise first
+        return transactions
+
+    def _check_sums(self, transactions: int) -> None:
+        """Check what is counted, and what must not be there."""
+        for text, statement in _STRAYS.items():
+            (seq,) = self._db.execute(statement).fetchone()
+            if seq is not None:
+                raise DamagedError(f"at entry {seq}: {text}", seq=seq)
+        (repeats,) = self._db.execute(_REPEATS).fetchone()
+        if repeats != self._head.repeats:
+            raise DamagedError("the number of repeats is not the sum of them")
+        if transactions != self._head.transactions:
+            raise DamagedError("the number of transactions is not how many there are")
+
+
+def _check_entry(row: Row, *, seq: int, previous: str) -> str:
+    """Check an entry's place and hash; return the hash."""
+    if row[0] != seq:
+        raise DamagedError(f"entry {seq} is missing", seq=seq)
+    try:
+        entry: Entry = entry_of(row)
+        again = link(entry.fact, seq=seq, recorded_at_ms=entry.recorded_at_ms, previous=previous)
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
+    if again.hash != entry.hash:
+        raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)
+    return entry.hash

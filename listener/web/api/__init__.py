@@ -1,0 +1,1 @@
+"""The JSON API: sales, queries, terminals, health."""

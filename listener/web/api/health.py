@@ -1,0 +1,72 @@
+"""Tell an operator and a load balancer how the listener is."""
+
+import asyncio
+import time
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from listener.keys import Key, Role
+from listener.web.context import LEDGER, LIFECYCLE, METRICS, SESSIONS
+from listener.web.guard import answering, guarded
+from listener.web.metrics import CONTENT_TYPE
+from listener.web.problem import draining
+from listener.web.shapes.models import JSON
+
+# A cancellation that no till acknowledged for so long is shown and counted.
+UNACKED_SECONDS: Final = 60.0
+UNACKED_MAX: Final = 1_000
+
+
+def routes() -> list[web.RouteDef]:
+    """List the routes of health."""
+    return [
+        web.get("/healthz", healthz),
+        web.get("/readyz", answering(Readiness().answer)),
+        web.get("/metrics", guarded(metrics, Role.ADMIN)),
+    ]
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """Say that the process answers."""
+    return _json({"status": "alive"})
+
+
+class Readiness:
+    """Whether notifications can be taken now: the ledger commits, and no restart is near.
+
+    Anybody may ask, so that all who ask at the same time share one commit.
+    """
+
+    def __init__(self) -> None:
+        self._check: asyncio.Task[None] | None = None
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Say whether the listener is ready."""
+        if request.app[SESSIONS].is_draining:
+            raise draining()
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(request.app[LEDGER].check_writable())
+        # One who goes away does not take the answer away from the others.
+        await asyncio.shield(self._check)
+        return _json({"status": "ready"})
+
+
+async def metrics(request: web.Request, _key: Key) -> web.Response:
+    """Write the metrics for Prometheus, and for the dashboard's plot."""
+    app = request.app
+    ledger, found = app[LEDGER], app[METRICS]
+    found.sessions.set(app[SESSIONS].count)
+    found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
+    found.seq.set((await ledger.head()).seq)
+    found.waiting.set(ledger.waiting)
+    now_ms = time.time_ns() // 1_000_000
+    found.doubt(await ledger.read_doubts(now_ms=now_ms))
+    before_ms = now_ms - int(UNACKED_SECONDS * 1_000)
+    found.unacked.set(len(await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)))
+    return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type=JSON)

@@ -1,0 +1,29 @@
+"""Find the transaction that a path names, if the key may see it."""
+
+from aiohttp import web
+
+from listener.keys import Key
+from listener.ledger.model import Transaction
+from listener.web.context import LEDGER
+from listener.web.problem import ProblemError
+from listener.web.shapes.parameters import TransactionQuery, read_query
+
+
+async def find_transaction(request: web.Request, key: Key) -> Transaction:
+    """Return the transaction of the path's number.
+
+    Raises:
+        ProblemError: There is none (404), or several merchants share the number (409).
+    """
+    query = read_query(request, TransactionQuery)
+    of_number = await request.app[LEDGER].read_transaction(
+        request.match_info["transactionNo"], merchant_no=query.merchant_no
+    )
+    found = [transaction for transaction in of_number if key.scope.covers(transaction.stream)]
+    if not found:
+        raise ProblemError(404, "no-transaction", "no transaction of this number is known here")
+    if len(found) > 1:
+        merchants = sorted(transaction.merchant_no for transaction in found)
+        advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
+        raise ProblemError(409, "ambiguous-number", advice, members={"merchantNos": merchants})
+    return found[0]

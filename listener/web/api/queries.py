@@ -1,0 +1,211 @@
+"""Answer what is asked of the ledger: transactions, entries, the head, the terminals."""
+
+import asyncio
+import base64
+import hashlib
+import struct
+from typing import Final
+
+from aiohttp import web
+
+from listener.keys import Key, Role
+from listener.ledger.model import EVERY_STREAM
+from listener.ledger.promise import Cursor, Line, Scope, Search
+from listener.settings import Settings
+from listener.web.api import terminals
+from listener.web.api.lookup import find_transaction
+from listener.web.context import HUB, LEDGER, SETTINGS
+from listener.web.guard import guarded
+from listener.web.problem import ProblemError
+from listener.web.shapes.models import (
+    JSON,
+    NDJSON,
+    EntriesPage,
+    Entry,
+    LedgerHead,
+    Model,
+    Transaction,
+    TransactionDetail,
+    TransactionsPage,
+)
+from listener.web.shapes.parameters import EntriesQuery, NoQuery, TransactionsQuery, read_query
+
+EPOCH_HEADER: Final = "Ledger-Epoch"
+HEAD_HEADER: Final = "Ledger-Head"
+
+# An entry that tells tills nothing rings no bell, so that whoever waits looks this often.
+_LOOK_SECONDS: Final = 1.0
+_PLACE: Final = struct.Struct(">QQ")
+_SEAL_BYTES: Final = 8
+
+
+def routes() -> list[web.RouteDef]:
+    """List the routes of the ledger query."""
+    return [
+        web.get("/v1/transactions", guarded(list_transactions, *Role)),
+        web.get("/v1/transactions/{transactionNo}", guarded(show_transaction, *Role)),
+        web.get("/v1/entries", guarded(list_entries, Role.LEDGER, Role.ADMIN)),
+        web.get("/v1/ledger", guarded(show_head, Role.LEDGER, Role.ADMIN)),
+        *terminals.routes(),
+    ]
+
+
+async def list_transactions(request: web.Request, key: Key) -> web.Response:
+    """Answer a page of transactions, newest first."""
+    query = read_query(request, TransactionsQuery)
+    ledger = request.app[LEDGER]
+    scope = _narrow(key.scope, _scope_of(query, key, request.app[SETTINGS]))
+    before = _open_cursor(query, epoch=ledger.epoch) if query.cursor else None
+    if scope is None:
+        return _answer(TransactionsPage(data=[], next_cursor=None))
+    search = Search(
+        scope=scope,
+        status=query.status,
+        reference=query.reference,
+        since_ms=query.since,
+        until_ms=query.until,
+    )
+    # One more than is wanted tells whether there is a next page.
+    found = await ledger.read_transactions(search, before=before, limit=query.limit + 1)
+    page = found[: query.limit]
+    cursor = None
+    if len(found) > query.limit:
+        last = Cursor(created_at_ms=page[-1].created_at_ms, first_seq=page[-1].first_seq)
+        cursor = _cursor_text(last, query, epoch=ledger.epoch)
+    data = [Transaction.of(transaction) for transaction in page]
+    return _answer(TransactionsPage(data=data, next_cursor=cursor))
+
+
+async def show_transaction(request: web.Request, key: Key) -> web.Response:
+    """Answer one transaction with its entries."""
+    transaction = await find_transaction(request, key)
+    lines = await request.app[LEDGER].read_transaction_entries(transaction)
+    return _answer(TransactionDetail.with_entries(transaction, lines))
+
+
+async def list_entries(request: web.Request, key: Key) -> web.Response:
+    """Answer entries in seq order, as one document or one a line; wait for the first if asked."""
+    query = read_query(request, EntriesQuery)
+    ledger = request.app[LEDGER]
+    head, lines = await _read_entries(request, query, key.scope)
+    entries = [Entry.of(line) for line in lines]
+    if not _wants_lines(request):
+        return _answer(EntriesPage(epoch=ledger.epoch, head=head, data=entries))
+    body = b"".join(entry.encode() + b"\n" for entry in entries)
+    headers = {EPOCH_HEADER: ledger.epoch, HEAD_HEADER: str(head)}
+    return web.Response(body=body, content_type=NDJSON, headers=headers)
+
+
+async def show_head(request: web.Request, _key: Key) -> web.Response:
+    """Answer the end of the ledger."""
+    read_query(request, NoQuery)
+    return _answer(LedgerHead.of(await request.app[LEDGER].head()))
+
+
+async def _read_entries(
+    request: web.Request, query: EntriesQuery, scope: Scope
+) -> tuple[int, list[Line]]:
+    """Read a page of entries and the ledger's newest seq; where there is none, wait for one."""
+    ledger, hub = request.app[LEDGER], request.app[HUB]
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + query.wait
+    after = query.after
+    while True:
+        left = min(ends_at - loop.time(), _LOOK_SECONDS)
+        # Taken before reading, so that what is committed during the read is not missed.
+        bell = asyncio.ensure_future(hub.wait(EVERY_STREAM, wait_seconds=left))
+        try:
+            head = (await ledger.head()).seq
+            lines = await ledger.read_entries(after=after, limit=query.limit, scope=scope)
+            if lines or left <= 0 or hub.is_closed:
+                # Entries may have come since the head was read.
+                return max(head, lines[-1].entry.seq if lines else 0), lines
+            # All up to there was looked through.
+            after = max(after, head)
+            await bell
+        finally:
+            bell.cancel()
+            # One that was refused, and that nobody awaited, has said so to nobody.
+            await asyncio.gather(bell, return_exceptions=True)
+
+
+def _wants_lines(request: web.Request) -> bool:
+    """Tell whether one entry a line is asked for, and no less than one document."""
+    wanted: dict[str, float] = {}
+    for part in request.headers.get("Accept", "").split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            wanted[name] = float(weight)
+        except ValueError:
+            continue
+    return wanted.get(NDJSON, 0.0) > 0 and wanted[NDJSON] >= wanted.get(JSON, 0.0)
+
+
+def _scope_of(query: TransactionsQuery, key: Key, settings: Settings) -> Scope:
+    """Name the merchant, the store and the terminal that a query asks for.
+
+    Raises:
+        ProblemError: A store is named, and it does not follow which merchant's.
+    """
+    merchant_no = query.merchant_no or key.merchant_no
+    if query.store_no and not merchant_no:
+        merchants = settings.merchants
+        having = [number for number, one in merchants.items() if query.store_no in one.stores]
+        having = having or list(merchants)
+        if len(having) > 1:
+            advice = f"storeNo needs merchantNo beside it here: {' or '.join(sorted(having))}"
+            raise ProblemError(400, "bad-parameter", advice)
+        merchant_no = having[0]
+    return Scope(merchant_no=merchant_no, store_no=query.store_no, terminal=query.terminal)
+
+
+def _narrow(allowed: Scope, wanted: Scope) -> Scope | None:
+    """Return what is both allowed and wanted; None where that is nothing."""
+    for one, other in (
+        (allowed.merchant_no, wanted.merchant_no),
+        (allowed.store_no, wanted.store_no),
+    ):
+        if one and other and one != other:
+            return None
+    return Scope(
+        merchant_no=allowed.merchant_no or wanted.merchant_no,
+        store_no=allowed.store_no or wanted.store_no,
+        terminal=wanted.terminal,
+    )
+
+
+def _seal(place: bytes, query: TransactionsQuery, *, epoch: str) -> bytes:
+    """Bind a place to its ledger and filters, so that it is of use nowhere else."""
+    filters = query.model_dump_json(exclude={"cursor", "limit"}).encode()
+    return hashlib.blake2b(place + filters, digest_size=_SEAL_BYTES, key=epoch.encode()).digest()
+
+
+def _cursor_text(cursor: Cursor, query: TransactionsQuery, *, epoch: str) -> str:
+    place = _PLACE.pack(cursor.created_at_ms, cursor.first_seq)
+    return base64.urlsafe_b64encode(place + _seal(place, query, epoch=epoch)).decode()
+
+
+def _open_cursor(query: TransactionsQuery, *, epoch: str) -> Cursor:
+    """Read the cursor of a query.
+
+    Raises:
+        ProblemError: It was changed, or is of other filters or of another ledger.
+    """
+    text = query.cursor or ""
+    try:
+        packed = base64.urlsafe_b64decode(text)
+    except ValueError:
+        packed = b""
+    place, seal = packed[: _PLACE.size], packed[_PLACE.size :]
+    # One place is written in one way only.
+    is_ours = base64.urlsafe_b64encode(packed).decode() == text and len(place) == _PLACE.size
+    if not is_ours or seal != _seal(place, query, epoch=epoch):
+        advice = "cursor is not one that this query gave: begin again without it"
+        raise ProblemError(400, "bad-cursor", advice)
+    created_at_ms, first_seq = _PLACE.unpack(place)
+    return Cursor(created_at_ms=created_at_ms, first_seq=first_seq)
+
+
+def _answer(body: Model) -> web.Response:
+    return web.Response(body=body.encode(), content_type=JSON)

@@ -1,0 +1,1 @@
+"""How the API is described: OpenAPI, AsyncAPI and the page at /docs."""

@@ -1,0 +1,263 @@
+"""Tell of every route of the HTTP API what it takes and answers, in the order of a newcomer.
+
+The one list from which OpenAPI and the page of docs are made; a test holds it against the router.
+"""
+
+from typing import Final
+
+from pydantic import Field
+
+from listener.keys import Role
+from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
+from listener.web.reference import examples
+from listener.web.reference.catalogue_follow import FOLLOW
+from listener.web.reference.catalogue_sales import SALES
+from listener.web.reference.operations import BAD_QUERY, EVERY_ROLE, Answer, Body, Operation, Tag
+from listener.web.reference.schemas import JsonObject
+from listener.web.shapes.models import (
+    JSON,
+    NDJSON,
+    EntriesPage,
+    LedgerHead,
+    Problem,
+    Terminals,
+    TransactionDetail,
+    TransactionsPage,
+)
+from listener.web.shapes.parameters import EntriesQuery, TransactionQuery, TransactionsQuery
+
+HTML: Final = "text/html"
+TEXT: Final = "text/plain"
+METRICS: Final = "application/openmetrics-text"
+FORM: Final = "application/x-www-form-urlencoded"
+
+_READERS: Final = (Role.LEDGER, Role.ADMIN)
+_STATES: Final[JsonObject] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"type": "string"}},
+}
+_OBJECT: Final[JsonObject] = {"type": "object"}
+_STRING: Final[JsonObject] = {"type": "string"}
+
+
+class Ambiguous(Problem):
+    """A number that several merchants share."""
+
+    merchant_nos: list[str] = Field(description="Say which with `merchantNo`.")
+
+
+_LEDGER: Final = (
+    Operation(
+        id="listTransactions",
+        method="GET",
+        path="/v1/transactions",
+        tag=Tag.LEDGER,
+        summary="List transactions, newest first",
+        says="A pos key sees those of its store, and any other key those of its scope. What lies"
+        " outside of it is as if it were not there.",
+        roles=EVERY_ROLE,
+        query=TransactionsQuery,
+        answers={
+            200: Answer(says="A page.", model=TransactionsPage, example=examples.TRANSACTIONS_PAGE)
+        },
+        problems={400: BAD_QUERY},
+        curl='curl -H "Authorization: Bearer $KEY" \\\n'
+        '  "$LISTENER/v1/transactions?storeNo=303660&status=cancelled&limit=20"',
+    ),
+    Operation(
+        id="showTransaction",
+        method="GET",
+        path="/v1/transactions/{transactionNo}",
+        tag=Tag.LEDGER,
+        summary="Show one transaction and its entries",
+        says="The whole story: who said what, when, on which evidence, how often delivered.",
+        roles=EVERY_ROLE,
+        query=TransactionQuery,
+        answers={
+            200: Answer(
+                says="The transaction.",
+                model=TransactionDetail,
+                example=examples.TRANSACTION_DETAIL,
+            )
+        },
+        problems={
+            400: BAD_QUERY,
+            404: "No such transaction in the key's scope.",
+            409: "Several merchants share the number: add `merchantNo`.",
+        },
+        problem_models={409: Ambiguous},
+        curl='curl -H "Authorization: Bearer $KEY" \\\n'
+        '  "$LISTENER/v1/transactions/297553638301777927"',
+    ),
+    Operation(
+        id="listEntries",
+        method="GET",
+        path="/v1/entries",
+        tag=Tag.LEDGER,
+        summary="Read the log itself",
+        says="Entries in seq order, as one document, or one a line for"
+        f" `Accept: {NDJSON}`. To follow it, ask again `after` the last seq, with `wait`.",
+        roles=_READERS,
+        query=EntriesQuery,
+        headers={"Accept": f"`{JSON}` or `{NDJSON}`."},
+        answers={
+            200: Answer(
+                says="Entries.",
+                model=EntriesPage,
+                example=examples.ENTRIES_PAGE,
+                media_types=(JSON, NDJSON),
+                headers={
+                    EPOCH_HEADER: f"The ledger's epoch, with `{NDJSON}`.",
+                    HEAD_HEADER: f"The newest entry's seq, with `{NDJSON}`.",
+                },
+            )
+        },
+        problems={400: BAD_QUERY},
+        curl='curl -H "Authorization: Bearer $KEY" \\\n  "$LISTENER/v1/entries?after=0&limit=100"',
+    ),
+    Operation(
+        id="showLedger",
+        method="GET",
+        path="/v1/ledger",
+        tag=Tag.LEDGER,
+        summary="Show the end of the ledger",
+        says="The hash covers every entry up to the seq. Keep both elsewhere, and nobody can"
+        " change what came before unseen.",
+        roles=_READERS,
+        answers={200: Answer(says="The head.", model=LedgerHead, example=examples.LEDGER_HEAD)},
+        problems={400: BAD_QUERY},
+        curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/ledger"',
+    ),
+    Operation(
+        id="listTerminals",
+        method="GET",
+        path="/v1/terminals",
+        tag=Tag.LEDGER,
+        summary="List the tills",
+        says="Who is online, when it was last heard, how far it has come, and the cancellations"
+        " that no till of their stream has acknowledged.",
+        roles=_READERS,
+        answers={200: Answer(says="The terminals.", model=Terminals, example=examples.TERMINALS)},
+        problems={400: BAD_QUERY},
+        curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/terminals"',
+    ),
+)
+
+
+def _notify(path: str, operation_id: str, says: str) -> Operation:
+    return Operation(
+        id=operation_id,
+        method="POST",
+        path=path,
+        tag=Tag.NOTIFY,
+        summary="Take a notification of Pockyt's",
+        says=f"The notify URL to register with Pockyt. {says} The key is the signature: what"
+        " verifies is never refused, and a repeat is answered as the first was.",
+        body=Body(
+            media_types=(FORM, JSON, TEXT),
+            schema={
+                "type": "object",
+                "properties": {
+                    "verifySign": {"type": "string", "description": "MD5 in hex, over the rest."}
+                },
+                "additionalProperties": True,
+            },
+            is_required=False,
+        ),
+        answers={
+            200: Answer(
+                says="`success`, only once the entry is committed and synced to disk.",
+                media_types=(TEXT,),
+                schema={"type": "string", "const": "success"},
+                example="success",
+            )
+        },
+        problems={
+            400: "The body is not what its type says, names a field twice, or has too many.",
+            401: "The signature is missing or wrong.",
+            404: "The merchant is not configured.",
+            405: "Not a POST.",
+            408: "The body did not arrive in time.",
+            413: f"The body is over {BODY_BYTES_MAX // 1024} KiB.",
+            415: "Neither a form, JSON, text/plain nor without a type.",
+        },
+        curl="listener trigger --url $LISTENER/notify/200043/303660 --token $TOKEN \\\n"
+        "  --status closed transactionNo=297553638301777927 reference=test20200101307",
+    )
+
+
+_NOTIFY: Final = (
+    _notify("/notify/{merchantNo}/{storeNo}", "notifyStore", "With the store it is for."),
+    _notify("/notify/{merchantNo}", "notifyMerchant", "For a merchant with one store, or none."),
+)
+
+_OPERATE: Final = (
+    Operation(
+        id="isAlive",
+        method="GET",
+        path="/healthz",
+        tag=Tag.OPERATE,
+        summary="Tell whether the process answers",
+        says="Says nothing of the ledger.",
+        answers={200: Answer(says="Alive.", schema=_STATES, example={"status": "alive"})},
+        uses_ledger=False,
+        curl='curl "$LISTENER/healthz"',
+    ),
+    Operation(
+        id="isReady",
+        method="GET",
+        path="/readyz",
+        tag=Tag.OPERATE,
+        summary="Tell whether notifications can be taken",
+        says="The ledger commits, and no restart is under way.",
+        answers={200: Answer(says="Ready.", schema=_STATES, example={"status": "ready"})},
+        problems={503: "A restart is under way."},
+        curl='curl "$LISTENER/readyz"',
+    ),
+    Operation(
+        id="readMetrics",
+        method="GET",
+        path="/metrics",
+        tag=Tag.OPERATE,
+        summary="Read the metrics",
+        says="For Prometheus, in the OpenMetrics format.",
+        roles=(Role.ADMIN,),
+        answers={200: Answer(says="The metrics.", media_types=(METRICS,), schema=_STRING)},
+        curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/metrics"',
+    ),
+)
+
+
+def _page(path: str, operation_id: str, summary: str, says: str, media_type: str) -> Operation:
+    schema = _OBJECT if media_type == JSON else _STRING
+    return Operation(
+        id=operation_id,
+        method="GET",
+        path=path,
+        tag=Tag.DESCRIBE,
+        summary=summary,
+        says=says,
+        answers={200: Answer(says=summary + ".", media_types=(media_type,), schema=schema)},
+        uses_ledger=False,
+        curl=f'curl "$LISTENER{path}"',
+    )
+
+
+_DESCRIBE: Final = (
+    _page("/", "showDashboard", "The dashboard", "A page; it asks for a key.", HTML),
+    _page("/till", "showTill", "The reference till", "A page; it asks for a key.", HTML),
+    _page("/docs", "showDocs", "The API on one page", "For people.", HTML),
+    _page("/openapi.json", "showOpenApi", "This API as OpenAPI 3.1", "For programs.", JSON),
+    _page("/asyncapi.json", "showAsyncApi", "`pos.v1` as AsyncAPI 3.0", "For programs.", JSON),
+)
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *SALES,
+    *FOLLOW,
+    *_LEDGER,
+    *_NOTIFY,
+    *_OPERATE,
+    *_DESCRIBE,
+)

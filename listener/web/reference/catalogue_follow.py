@@ -1,0 +1,93 @@
+"""Tell of the routes by which a till follows statuses."""
+
+from typing import Final
+
+from listener.keys import Role
+from listener.pos.frames import AckBody, EventsPage, ResyncMembers
+from listener.web.reference import examples
+from listener.web.reference.operations import BAD_QUERY, Answer, Body, Operation, Tag
+from listener.web.shapes.models import Problem
+from listener.web.shapes.parameters import EventsQuery
+
+
+class Gone(Problem, ResyncMembers):
+    """A position that cannot be resumed: forget it, read the snapshot, go on from `head`."""
+
+
+FOLLOW: Final = (
+    Operation(
+        id="followStream",
+        method="GET",
+        path="/v1/pos/stream",
+        tag=Tag.FOLLOW,
+        summary="Follow statuses over a websocket",
+        says="Speaks the protocol `pos.v1`; AsyncAPI at `/asyncapi.json` describes it. A key may"
+        " come in the header or in the first frame, and every refusal but those below accepts"
+        " the upgrade and closes with a code.",
+        answers={101: Answer(says="Switching to the websocket protocol `pos.v1`.")},
+        problems={
+            400: "The upgrade names subprotocols, and `pos.v1` is not among them; or it is not"
+            " a websocket's.",
+            403: "An `Origin` that is neither our own host nor among the setting `origins`.",
+            426: "Not an upgrade to a websocket.",
+            503: "A restart is under way.",
+        },
+        headers={"Origin": "What a browser sends.", "Sec-WebSocket-Protocol": "`pos.v1`, or none."},
+        uses_ledger=False,
+        curl="listener tail --url ws://127.0.0.1:8080 --key $KEY",
+    ),
+    Operation(
+        id="readEvents",
+        method="GET",
+        path="/v1/pos/events",
+        tag=Tag.FOLLOW,
+        summary="Follow statuses without a websocket",
+        says="The same read of the same ledger by long-poll: ask again with `after` = the `epoch`"
+        " and the `next` of the answer. A terminal's first request on a stream stores its start"
+        " as its acknowledgement.",
+        roles=(Role.POS, Role.ADMIN),
+        query=EventsQuery,
+        answers={
+            200: Answer(
+                says="Events past the position, in order.",
+                model=EventsPage,
+                example=examples.EVENTS_PAGE,
+            )
+        },
+        problems={
+            400: f"{BAD_QUERY} Or no stream is named and the key's scope is several:"
+            " `stream-missing`, with their names as `streams`.",
+            403: "The key may not follow this stream.",
+            410: "The position cannot be resumed: it is of another ledger, or beyond the head.",
+        },
+        problem_models={410: Gone},
+        curl='curl -H "Authorization: Bearer $KEY" \\\n'
+        '  "$LISTENER/v1/pos/events?stream=200043/303660&after=acked&wait=25"',
+    ),
+    Operation(
+        id="acknowledge",
+        method="POST",
+        path="/v1/pos/acks",
+        tag=Tag.FOLLOW,
+        summary="Acknowledge events without a websocket",
+        says="Every event of the stream up to the offset is handled. Cumulative and durable: a"
+        " lower offset than the one kept changes nothing.",
+        roles=(Role.POS,),
+        body=Body(
+            model=AckBody,
+            example={"stream": "200043/303660", "epoch": "9f3c5d2a7e10b846", "offset": 1042},
+        ),
+        answers={204: Answer(says="Kept.")},
+        problems={
+            400: "The body is not JSON, or the offset is beyond the head.",
+            403: "The key may not follow this stream.",
+            410: "The epoch is that of another ledger.",
+            413: "The body is too large.",
+            422: "A member is missing or wrong (`errors` says which).",
+        },
+        problem_models={410: Gone},
+        curl='curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\\n'
+        '  -d \'{"stream":"200043/303660","epoch":"9f3c5d2a7e10b846","offset":1042}\' \\\n'
+        '  "$LISTENER/v1/pos/acks"',
+    ),
+)

@@ -1,0 +1,202 @@
+"""Tell of the routes by which a till sells and cancels, and an operator settles."""
+
+from typing import Final
+
+import orjson
+
+from listener.keys import Role
+from listener.web.api.idempotency import HEADER, REPLAYED
+from listener.web.reference import examples
+from listener.web.reference.operations import Answer, Body, Operation, Tag
+from listener.web.reference.schemas import JsonObject
+from listener.web.shapes.bodies import CancelBody, DecideBody, PayBody, SaleBody, StartedSale
+from listener.web.shapes.models import Transaction
+from listener.web.shapes.parameters import TransactionQuery
+
+_IDEMPOTENT: Final = {
+    HEADER: "1 to 255 visible ASCII characters. The same request under the same key is done once;"
+    " a repeat, after a restart too, is answered as the first was.",
+}
+_REPLAYED: Final = {REPLAYED: "`true` where this is the answer to a repeat."}
+_CANNOT_BE_READ: Final = (
+    "The body is not a JSON object, a parameter is not known, or the Idempotency-Key is unusable."
+)
+_MEMBER: Final = "A member is unknown, missing or wrong (`errors` says which)"
+_REUSED: Final = "the Idempotency-Key stands for another request"
+_NOT_THERE: Final = "No such transaction in the key's scope."
+_SHARED: Final = "Several merchants share the number (add `merchantNo`)"
+_UNDER_WAY: Final = "the request of this Idempotency-Key is under way (`Retry-After`)"
+_TOO_LARGE: Final = "The body is too large."
+_POCKYT: Final = "Pockyt failed, or cannot be reached; it is safe to repeat the request."
+_ONE: Final = "/v1/transactions/{transactionNo}"
+
+
+def _curl(path: str, body: JsonObject, *more: str) -> str:
+    """Write a POST as a command line."""
+    headers = "".join(f' -H "{header}"' for header in ("Authorization: Bearer $KEY", *more))
+    return (
+        f"curl{headers} \\\n"
+        f"  -H \"Content-Type: application/json\" -d '{orjson.dumps(body).decode()}' \\\n"
+        f'  "$LISTENER{path}"'
+    )
+
+
+_SALE: Final[JsonObject] = {
+    "reference": "test20200101307",
+    "amount": "13.00",
+    "currency": "USD",
+    "settleCurrency": "USD",
+    "storeNo": "303660",
+    "terminal": "T-42",
+}
+_PAYMENT: Final[JsonObject] = {"paymentBarcode": "284957205723"}
+_REFUND: Final[JsonObject] = {"refundIfPaid": False}
+_DECISION: Final[JsonObject] = {
+    "status": "cancelled",
+    "name": "Kim Lee",
+    "reason": "The customer's bank statement shows no payment.",
+}
+_PATH: Final = f"/v1/transactions/{examples.TRANSACTION_NO}"
+
+SALES: Final = (
+    Operation(
+        id="startSale",
+        method="POST",
+        path="/v1/transactions",
+        tag=Tag.SALES,
+        summary="Start a sale",
+        says="Recorded before Pockyt is called, and bound to its transaction number after it. With"
+        " `vendor` the answer holds the code for the customer; without it the till scans the"
+        " customer's code and sends it to `pay`.",
+        roles=(Role.POS,),
+        headers=_IDEMPOTENT,
+        body=Body(model=SaleBody, example=_SALE),
+        answers={
+            201: Answer(
+                says="Started.",
+                model=StartedSale,
+                headers=_REPLAYED,
+                example=examples.STARTED_SALE,
+            )
+        },
+        problems={
+            400: _CANNOT_BE_READ,
+            403: "The key is another store's or another terminal's.",
+            409: f"The reference was used before; or {_UNDER_WAY}.",
+            413: _TOO_LARGE,
+            422: f"{_MEMBER}; Pockyt refused the sale; {_REUSED}; or no public URL is set.",
+            502: f"{_POCKYT} A sale whose outcome is unknown is looked for by its reference.",
+        },
+        curl=_curl("/v1/transactions", _SALE, "Idempotency-Key: 4d7c9b2e"),
+    ),
+    Operation(
+        id="pay",
+        method="POST",
+        path=f"{_ONE}/pay",
+        tag=Tag.SALES,
+        summary="Try a customer's code",
+        says="The code that the till has scanned is given to Pockyt.",
+        roles=(Role.POS,),
+        query=TransactionQuery,
+        headers=_IDEMPOTENT,
+        body=Body(model=PayBody, example=_PAYMENT),
+        answers={
+            200: Answer(says="Where it stands.", model=Transaction, headers=_REPLAYED),
+            202: Answer(
+                says="Not final yet: the customer confirms, or Pockyt is being asked.",
+                model=Transaction,
+                headers=_REPLAYED,
+            ),
+        },
+        problems={
+            400: _CANNOT_BE_READ,
+            404: _NOT_THERE,
+            409: f"It is not open any more, or being cancelled; {_SHARED}; or {_UNDER_WAY}.",
+            413: _TOO_LARGE,
+            422: f"{_MEMBER}; Pockyt refused the code; or {_REUSED}.",
+            502: _POCKYT,
+        },
+        curl=_curl(f"{_PATH}/pay", _PAYMENT),
+    ),
+    Operation(
+        id="cancel",
+        method="POST",
+        path=f"{_ONE}/cancel",
+        tag=Tag.SALES,
+        summary="Cancel a sale",
+        says="The wish is recorded first. Then Pockyt is asked whether it is paid, since its own"
+        " /cancel would refund that; only a sale that is not paid is cancelled, or one that may"
+        " be refunded. Each step is pushed to the tills.",
+        roles=(Role.POS,),
+        query=TransactionQuery,
+        headers=_IDEMPOTENT,
+        body=Body(model=CancelBody, is_required=False, example=_REFUND),
+        answers={
+            200: Answer(
+                says="Settled: cancelled, or refunded.",
+                model=Transaction,
+                headers=_REPLAYED,
+                example=examples.TRANSACTION,
+            ),
+            202: Answer(
+                says="Still open: Pockyt is asked until it has an answer, and the tills are told.",
+                model=Transaction,
+                headers=_REPLAYED,
+            ),
+        },
+        problems={
+            400: _CANNOT_BE_READ,
+            403: "`refundIfPaid` needs a key made with `--may-refund`.",
+            404: _NOT_THERE,
+            409: f"It is paid (`already-paid`), so it was not cancelled; {_SHARED}; or"
+            f" {_UNDER_WAY}.",
+            413: _TOO_LARGE,
+            422: f"{_MEMBER}; or {_REUSED}.",
+            502: _POCKYT,
+        },
+        curl=_curl(f"{_PATH}/cancel", _REFUND),
+    ),
+    Operation(
+        id="ask",
+        method="POST",
+        path=f"{_ONE}/ask",
+        tag=Tag.SALES,
+        summary="Ask Pockyt now",
+        says="What tran-query says is recorded, and settles the status.",
+        roles=(Role.ADMIN,),
+        query=TransactionQuery,
+        headers=_IDEMPOTENT,
+        answers={200: Answer(says="Where it stands now.", model=Transaction, headers=_REPLAYED)},
+        problems={
+            400: _CANNOT_BE_READ,
+            404: _NOT_THERE,
+            409: f"{_SHARED}; or {_UNDER_WAY}.",
+            413: _TOO_LARGE,
+            422: f"{_MEMBER}; or {_REUSED}.",
+            502: _POCKYT,
+        },
+        curl=f'curl -X POST -H "Authorization: Bearer $KEY" "$LISTENER{_PATH}/ask"',
+    ),
+    Operation(
+        id="decide",
+        method="POST",
+        path=f"{_ONE}/decide",
+        tag=Tag.SALES,
+        summary="Decide what Pockyt cannot settle",
+        says="An entry of the kind `decision`, with a name and a reason. It overrules what was"
+        " said before it; what is said later joins it.",
+        roles=(Role.ADMIN,),
+        query=TransactionQuery,
+        headers=_IDEMPOTENT,
+        body=Body(model=DecideBody, example=_DECISION),
+        answers={200: Answer(says="Where it stands now.", model=Transaction, headers=_REPLAYED)},
+        problems={
+            400: _CANNOT_BE_READ,
+            404: _NOT_THERE,
+            409: f"{_SHARED}; or {_UNDER_WAY}.",
+            413: _TOO_LARGE,
+            422: f"{_MEMBER}; or {_REUSED}.",
+        },
+        curl=_curl(f"{_PATH}/decide", _DECISION),
+    ),
+)

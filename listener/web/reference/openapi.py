@@ -1,0 +1,183 @@
+"""Describe the HTTP API as OpenAPI 3.1, made from the catalogue and its models."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Final
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+
+from listener.web.reference.catalogue import OPERATIONS
+from listener.web.reference.operations import Answer, Body, Operation, Tag
+from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
+from listener.web.shapes.models import JSON, NDJSON, Entry
+
+TAGS: Final[Mapping[Tag, str]] = {
+    Tag.SALES: "Start a sale and cancel it from a till, without the merchant's token on it.",
+    Tag.FOLLOW: "What a till is told: each status once, in order, resumed after any gap.",
+    Tag.LEDGER: "What was said, by whom, when, and what it adds up to.",
+    Tag.NOTIFY: "The notify URL. Nothing is acknowledged before it is on disk.",
+    Tag.OPERATE: "For whoever keeps the service running.",
+    Tag.DESCRIBE: "The pages, and this description.",
+}
+_INTRODUCTION: Final = (
+    "Receives the signed notifications of Pockyt, keeps them in a ledger that is only ever added"
+    " to, and tells the tills.\n\nA key (`listener keys create`) is sent as `Authorization:"
+    " Bearer <key>`. Amounts are decimal strings, transaction numbers are strings, times are RFC"
+    " 3339 in UTC. Errors are problem details (RFC 9457), with a `code` for programs. Expect new"
+    " members; the present ones stay."
+)
+_PATH_SCHEMAS: Final[Mapping[str, JsonObject]] = {
+    "transactionNo": {
+        "type": "string",
+        "minLength": 1,
+        "description": "Pockyt's number of the transaction.",
+        "examples": ["297553638301777927"],
+    },
+    "merchantNo": {
+        "type": "string",
+        "minLength": 1,
+        "description": "A configured merchant.",
+        "examples": ["200043"],
+    },
+    "storeNo": {
+        "type": "string",
+        "minLength": 1,
+        "description": "The store it is for.",
+        "examples": ["303660"],
+    },
+}
+
+
+def routes() -> list[web.RouteDef]:
+    """List the route of the description."""
+    return [web.get("/openapi.json", show)]
+
+
+async def show(_request: web.Request) -> web.Response:
+    """Answer the description."""
+    return web.Response(body=_written(), content_type=JSON)
+
+
+@cache
+def _written() -> bytes:
+    return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
+
+
+def document() -> JsonObject:
+    """Return the description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pockyt listener",
+            "version": version("pockyt-listener"),
+            "description": _INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "This listener."}],
+        "tags": [{"name": tag, "description": says} for tag, says in TAGS.items()],
+        "paths": _paths(OPERATIONS),
+        "components": {
+            "schemas": schemas(
+                read=_models(o.body for o in OPERATIONS),
+                written=[
+                    *_models(answer for o in OPERATIONS for answer in o.all_answers().values()),
+                    Entry,
+                ],
+            ),
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A key of `listener keys create`; it has a role and a scope.",
+                }
+            },
+        },
+    }
+
+
+def _models(parts: Iterable[Answer | Body | None]) -> list[type[BaseModel]]:
+    found = {part.model: None for part in parts if part is not None and part.model is not None}
+    return list(found)
+
+
+def _paths(operations: Iterable[Operation]) -> JsonObject:
+    paths: dict[str, JsonObject] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return dict(paths)
+
+
+def _operation(operation: Operation) -> JsonObject:
+    roles = f"\n\nRole: {', '.join(operation.roles)}." if operation.roles else ""
+    told: JsonObject = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.says + roles,
+        "parameters": _parameters(operation),
+        "responses": {
+            str(status): _answer(answer) for status, answer in operation.all_answers().items()
+        },
+        "security": [{"key": []}] if operation.roles else [],
+        "x-codeSamples": [{"lang": "Shell", "source": operation.curl}],
+    }
+    if operation.body is not None:
+        told["requestBody"] = _body(operation.body)
+    return told
+
+
+def _parameters(operation: Operation) -> list[JsonObject]:
+    parameters: list[JsonObject] = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS[name]}
+        for name in operation.path_names
+    ]
+    if operation.query is not None:
+        parameters += query_parameters(operation.query)
+    parameters += [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": says,
+            "schema": {"type": "string"},
+        }
+        for name, says in operation.headers.items()
+        # OpenAPI says nothing of these as parameters: the media types and the key tell them.
+        if name not in ("Accept", "Authorization", "Content-Type")
+    ]
+    return parameters
+
+
+def _body(body: Body) -> JsonObject:
+    return {"required": body.is_required, "content": _content(body)}
+
+
+def _answer(answer: Answer) -> JsonObject:
+    told: JsonObject = {"description": answer.says}
+    if answer.headers:
+        told["headers"] = {
+            name: {"description": says, "schema": {"type": "string"}}
+            for name, says in answer.headers.items()
+        }
+    if not answer.is_empty:
+        told["content"] = _content(answer)
+    return told
+
+
+def _content(part: Answer | Body) -> JsonObject:
+    content: JsonObject = {}
+    for media_type in part.media_types:
+        if media_type == NDJSON:
+            # One JSON text a line cannot be told in a schema; each line is an entry.
+            content[media_type] = {
+                "schema": {"type": "string", "description": f"Lines of {ref(Entry)['$ref']}."}
+            }
+            continue
+        schema = ref(part.model) if part.model is not None else part.schema
+        content[media_type] = {"schema": schema}
+        if part.example is not None:
+            content[media_type] = {"schema": schema, "example": part.example}
+    return content

@@ -1,0 +1,312 @@
+"""The nouns of the JSON API: what programs read of the ledger, and how it is written.
+
+OpenAPI is made from these models, and the export writes with them. Every member is always there;
+what is not known is null.
+"""
+
+from typing import Annotated, Final, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from listener.ledger import model
+from listener.ledger import promise as ledger
+from listener.ledger.model import CancelState, Evidence, Kind, Status, rfc3339
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+
+Amount = Annotated[str, Field(description="Decimal text, as it was sent.", examples=["13.00"])]
+Currency = Annotated[str, Field(description="ISO 4217.", examples=["USD"])]
+Hash = Annotated[str, Field(description="SHA-256 in hex; covers the hash of the entry before.")]
+MerchantNo = Annotated[str, Field(description="Pockyt's merchant.", examples=["200043"])]
+StoreNo = Annotated[str, Field(description="Pockyt's store.", examples=["303660"])]
+Reference = Annotated[
+    str, Field(description="The shop's own number of the sale.", examples=["test20200101307"])
+]
+Seq = Annotated[
+    int, Field(ge=0, description="The place in the ledger: 1, 2, 3 … without a hole.", examples=[7])
+]
+Stream = Annotated[
+    str, Field(description="`<merchantNo>/<storeNo>`, or `*`.", examples=["200043/303660"])
+]
+Terminal = Annotated[str, Field(description="The till.", examples=["T-42"])]
+Time = Annotated[
+    str,
+    Field(
+        description="RFC 3339, UTC, to the millisecond.",
+        examples=["2026-11-23T10:11:12.345Z"],
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+TransactionNo = Annotated[
+    str, Field(description="Pockyt's number; opaque text.", examples=["297553638301777927"])
+]
+Word = Annotated[str, Field(description="Pockyt's own word, untouched.", examples=["closed"])]
+
+
+class Model(BaseModel):
+    """What every part of the API shares: camelCase on the wire, frozen, nulls written."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    def encode(self) -> bytes:
+        """Write it as JSON."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class Cancel(Model):
+    """The newest cancel that was asked for, and how it ended."""
+
+    state: CancelState
+    requested_at: Time
+    resolved_at: Time | None
+    evidence: Evidence | None = Field(description="What the end rests on; null while it is open.")
+
+    @classmethod
+    def of(cls, cancel: model.Cancel) -> Self:
+        """Word a cancel."""
+        return cls(
+            state=cancel.state,
+            requested_at=rfc3339(cancel.requested_at_ms),
+            resolved_at=_time(cancel.resolved_at_ms),
+            evidence=cancel.evidence,
+        )
+
+
+class Transaction(Model):
+    """Where a transaction stands: what all of its entries add up to.
+
+    Its identity is `merchantNo` and `transactionNo` together.
+    """
+
+    transaction_no: TransactionNo
+    reference: Reference | None
+    merchant_no: MerchantNo
+    store_no: StoreNo | None
+    terminal: Terminal | None
+    amount: Amount | None
+    currency: Currency | None
+    settle_currency: Currency | None
+    status: Status
+    provider_status: Word | None
+    state_version: int = Field(ge=0, description="Grows by one with each event of it.")
+    held: bool = Field(
+        description="Whether a notification waits that is signed but not believed alone."
+    )
+    created_at: Time
+    updated_at: Time
+    cancel: Cancel | None
+
+    @classmethod
+    def of(cls, transaction: model.Transaction) -> Self:
+        """Word a transaction."""
+        return cls.model_validate(_members(transaction))
+
+
+class Deliveries(Model):
+    """How often a notification was brought; 1 for what is not a notification."""
+
+    count: int = Field(ge=1)
+    first: Time
+    last: Time
+
+
+class Entry(Model):
+    """One line of the ledger, never changed. Its deliveries are counted beside it."""
+
+    seq: Seq
+    kind: Kind
+    merchant_no: MerchantNo
+    store_no: StoreNo | None
+    transaction_no: TransactionNo | None = Field(description="Null where the message has none.")
+    reference: Reference | None
+    provider_status: Word | None
+    amount: Amount | None
+    currency: Currency | None
+    held: bool = Field(description="Signed, but not believed alone: it counts for nothing.")
+    held_reason: str | None = Field(
+        description="Why it is held: a word.", examples=["amount_differs"]
+    )
+    as_of: Seq | None = Field(description="The ledger's seq when a query or a cancel was sent.")
+    recorded_at: Time
+    deliveries: Deliveries
+    fields: dict[str, str] = Field(description="All that arrived, verifySign left out.")
+    hash: Hash
+
+    @classmethod
+    def of(cls, line: ledger.Line) -> Self:
+        """Word an entry as it is read back."""
+        entry, fact = line.entry, line.entry.fact
+        return cls(
+            seq=entry.seq,
+            kind=fact.kind,
+            merchant_no=fact.merchant_no,
+            store_no=fact.store_no,
+            transaction_no=fact.transaction_no or None,
+            reference=fact.reference,
+            provider_status=fact.provider_status,
+            amount=fact.amount,
+            currency=fact.currency,
+            held=line.held is not None,
+            held_reason=line.held,
+            as_of=fact.as_of,
+            recorded_at=rfc3339(entry.recorded_at_ms),
+            deliveries=Deliveries(
+                count=line.deliveries.count,
+                first=rfc3339(line.deliveries.first_at_ms),
+                last=rfc3339(line.deliveries.last_at_ms),
+            ),
+            fields=orjson.loads(fact.fields),
+            hash=entry.hash,
+        )
+
+
+class TransactionDetail(Transaction):
+    """A transaction and the entries that it is the sum of, its sale's included, in order."""
+
+    entries: list[Entry]
+
+    @classmethod
+    def with_entries(cls, transaction: model.Transaction, lines: list[ledger.Line]) -> Self:
+        """Word a transaction and its entries."""
+        entries = [Entry.of(line) for line in lines]
+        return cls.model_validate({**_members(transaction), "entries": entries})
+
+
+class TransactionsPage(Model):
+    """Transactions, newest first."""
+
+    data: list[Transaction]
+    next_cursor: str | None = Field(
+        description="Brings the next page, with the same filters; null where this was the last."
+    )
+
+
+class EntriesPage(Model):
+    """Entries in seq order, past the seq that was asked for."""
+
+    epoch: str = Field(description="Names the ledger; a restored backup gets a new one.")
+    head: Seq = Field(
+        description="The newest entry's seq. A page with fewer entries than its limit holds all"
+        " up to here that the key may see: go on after the head."
+    )
+    data: list[Entry]
+
+
+class Counts(Model):
+    """What the ledger holds."""
+
+    entries: int = Field(ge=0)
+    transactions: int = Field(ge=0)
+    events: int = Field(ge=0, description="What tills were told.")
+    deliveries: int = Field(ge=0, description="The sum of all entries' `deliveries.count`.")
+    repeats: int = Field(ge=0, description="Deliveries beyond the first.")
+
+
+class LedgerHead(Model):
+    """The end of the ledger. Whoever keeps `seq` and `hash` can prove later what came before."""
+
+    epoch: str = Field(description="Names the ledger; a restored backup gets a new one.")
+    seq: Seq
+    hash: Hash
+    counts: Counts
+
+    @classmethod
+    def of(cls, head: ledger.Head) -> Self:
+        """Word the end of the ledger."""
+        counts = Counts(
+            entries=head.seq,
+            transactions=head.transactions,
+            events=head.events,
+            deliveries=head.seq + head.repeats,
+            repeats=head.repeats,
+        )
+        return cls(epoch=head.epoch, seq=head.seq, hash=head.hash, counts=counts)
+
+
+class TerminalState(Model):
+    """A terminal and a stream that it follows; one line for each such pair."""
+
+    name: str = Field(
+        description="`<merchantNo>/<storeNo>/<terminal>`, or `key:<id>` for a key without one.",
+        examples=["200043/303660/T-42"],
+    )
+    merchant_no: MerchantNo | None
+    store_no: StoreNo | None
+    terminal: Terminal | None
+    stream: Stream | None = Field(description="Null where it is connected and never acknowledged.")
+    online: bool
+    last_seen_at: Time | None = Field(
+        description="When it was last heard: on its connection, or by an acknowledgement."
+    )
+    acked_offset: int | None = Field(ge=0, description="All up to here is handled.")
+    acked_at: Time | None
+    head: int | None = Field(ge=0, description="The newest offset of the stream.")
+    lag: int | None = Field(ge=0, description="How many events it has not acknowledged.")
+    unacknowledged_cancellations: int = Field(
+        ge=0, description="Cancellations of the stream that no terminal has acknowledged."
+    )
+
+
+class Unacknowledged(Model):
+    """A cancellation that no terminal of its stream has acknowledged."""
+
+    stream: Stream
+    offset: int = Field(ge=1)
+    transaction_no: TransactionNo
+    recorded_at: Time
+    late: bool = Field(description="Whether that has been so for longer than a till needs: 60 s.")
+
+
+class Terminals(Model):
+    """Who follows which stream, and the cancellations that nobody acknowledged."""
+
+    data: list[TerminalState]
+    unacknowledged: list[Unacknowledged]
+
+
+class Problem(Model):
+    """What went wrong, as RFC 9457 has it; further members say more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Bad request"])
+    status: int = Field(ge=400, le=599, examples=[400])
+    code: str = Field(description="A word for programs.", examples=["bad-parameter"])
+    detail: str = Field(
+        description="A sentence for people: what to do.",
+        examples=["limit must be a whole number from 1 to 500"],
+    )
+
+
+def _members(transaction: model.Transaction) -> dict[str, object]:
+    """Return the members that a transaction has, alone or with its entries."""
+    return {
+        "transaction_no": transaction.transaction_no,
+        "reference": transaction.reference,
+        "merchant_no": transaction.merchant_no,
+        "store_no": transaction.store_no,
+        "terminal": transaction.terminal,
+        "amount": transaction.amount,
+        "currency": transaction.currency,
+        "settle_currency": transaction.settle_currency,
+        "status": transaction.status,
+        "provider_status": transaction.provider_status,
+        "state_version": transaction.state_version,
+        "held": transaction.held,
+        "created_at": rfc3339(transaction.created_at_ms),
+        "updated_at": rfc3339(transaction.updated_at_ms),
+        "cancel": Cancel.of(transaction.cancel) if transaction.cancel else None,
+    }
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)

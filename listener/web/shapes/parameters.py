@@ -1,0 +1,234 @@
+"""Read the query of a URL by a model, from which OpenAPI takes its parameters too."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, TypeVar
+
+from aiohttp import web
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from listener.errors import UnreadableError
+from listener.ledger.model import Status
+from listener.pos.frames import After, Stream
+from listener.pos.wire import parse_after
+from listener.web.problem import ProblemError
+
+PAGE_MAX: Final = 500
+TRANSACTIONS_PAGE: Final = 50
+ENTRIES_PAGE: Final = 100
+EVENTS_PAGE: Final = 100
+WAIT_SECONDS_MAX: Final = 30
+EVENTS_WAIT_SECONDS_MAX: Final = 60
+TEXT_CHARS_MAX: Final = 128
+NUMBER_CHARS_MAX: Final = 64
+CURSOR_CHARS_MAX: Final = 64
+# The largest whole number that JavaScript keeps exactly.
+SEQ_MAX: Final = 2**53 - 1
+
+_WHOLE: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
+_RFC3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    # Braces are pydantic's placeholders; every text here is our own and has none.
+    return PydanticCustomError("parameter", text)
+
+
+def _whole(text: object) -> object:
+    """Refuse what int() takes beside digits: signs, spaces, underscores, other scripts."""
+    if isinstance(text, str) and not _WHOLE.fullmatch(text):
+        raise _wrong("must be a whole number in digits")
+    return text
+
+
+def _time_ms(text: object) -> int:
+    """Read RFC 3339 as Unix ms; a part of a millisecond is cut off."""
+    advice = "must be a time such as 2026-11-23T10:11:12Z (a + in a URL is written %2B)"
+    if not isinstance(text, str) or not _RFC3339.fullmatch(text):
+        raise _wrong(advice)
+    try:
+        at = datetime.fromisoformat(text.upper())
+    except ValueError:
+        at = None
+    if at is None:
+        raise _wrong(advice)
+    return (at - _EPOCH) // _MILLISECOND
+
+
+def _stream(name: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(name)
+    except ValidationError:
+        pass
+    raise _wrong("must be <merchantNo>/<storeNo>, or * with an admin key")
+
+
+def _after(text: object) -> object:
+    try:
+        return parse_after(text) if isinstance(text, str) else text
+    except UnreadableError:
+        pass
+    raise _wrong("must be <epoch>:<offset>, acked, latest or earliest")
+
+
+Instant = Annotated[
+    int,
+    BeforeValidator(_time_ms),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-23T10:11:12Z"]}),
+]
+Number = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]+$", max_length=NUMBER_CHARS_MAX)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)]
+# The check of the digits comes last here, and so first in effect.
+Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
+Wait = Annotated[int, Field(ge=0, le=WAIT_SECONDS_MAX), BeforeValidator(_whole)]
+EventsWait = Annotated[int, Field(ge=0, le=EVENTS_WAIT_SECONDS_MAX), BeforeValidator(_whole)]
+AfterSeq = Annotated[int, Field(ge=0, le=SEQ_MAX), BeforeValidator(_whole)]
+AfterEvent = Annotated[
+    After,
+    BeforeValidator(_after),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(acked|latest|earliest|[^:]{1,64}:[0-9]{1,16})$",
+            "examples": ["9f3c5d2a7e10b846:1041"],
+        }
+    ),
+]
+
+
+class Query(BaseModel):
+    """What every query shares: camelCase names, and none that is not known."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+
+class TransactionsQuery(Query):
+    """Which transactions are wanted."""
+
+    merchant_no: Number | None = Field(default=None, description="Of this merchant.")
+    store_no: Number | None = Field(
+        default=None,
+        description="Of this store; `-` for those of which no store is known. Where several"
+        " merchants are configured, `merchantNo` belongs to it.",
+    )
+    terminal: Text | None = Field(default=None, description="Of this till.")
+    status: Status | None = Field(default=None, description="That stand so.")
+    reference: Text | None = Field(default=None, description="With this reference, exactly.")
+    since: Instant | None = Field(default=None, description="Made at this time or later.")
+    until: Instant | None = Field(default=None, description="Made before this time.")
+    limit: Limit = Field(default=TRANSACTIONS_PAGE, description="At most so many.")
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_CHARS_MAX)] | None = (
+        Field(
+            default=None,
+            description="The `nextCursor` of the page before. It belongs to its filters, and stays"
+            " where it is however many transactions are new.",
+        )
+    )
+
+
+class TransactionQuery(Query):
+    """Which merchant's transaction is wanted."""
+
+    merchant_no: Number | None = Field(
+        default=None, description="Needed where two merchants share the number."
+    )
+
+
+class EntriesQuery(Query):
+    """Which entries are wanted."""
+
+    after: AfterSeq = Field(default=0, description="Entries past this seq.")
+    limit: Limit = Field(default=ENTRIES_PAGE, description="At most so many.")
+    wait: Wait = Field(
+        default=0, description="Where there is none, wait so many seconds for the first."
+    )
+
+
+class EventsQuery(Query):
+    """Which events are wanted."""
+
+    stream: Annotated[Stream, WrapValidator(_stream)] | None = Field(
+        default=None, description="May be left out where the key's scope is one stream."
+    )
+    after: AfterEvent = Field(
+        default="acked",
+        description="`<epoch>:<offset>`, or `acked` (this terminal's last acknowledged offset;"
+        " `latest` where there is none), `latest`, or `earliest`.",
+    )
+    wait: EventsWait = Field(
+        default=0, description="Where there is none, wait so many seconds for the first."
+    )
+    limit: Limit = Field(default=EVENTS_PAGE, description="At most so many.")
+
+
+class NoQuery(Query):
+    """A route that takes no parameters."""
+
+
+_Q = TypeVar("_Q", bound=Query)
+
+_WORDS: Final[Mapping[str, str]] = {
+    "less_than_equal": "must be at most {le}",
+    "greater_than_equal": "must be at least {ge}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must be of the characters 0-9 A-Z a-z _ -",
+    "enum": "must be one of {expected}",
+}
+
+
+def read_query(request: web.Request, model: type[_Q]) -> _Q:
+    """Read the query of a request.
+
+    Raises:
+        ProblemError: A name is unknown or comes twice, or a value is not what it should be.
+    """
+    # Its keys come once each; what was sent twice shows in the items alone.
+    names = [name for name, _ in request.query.items()]
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        offer = f"known here are {', '.join(known)}" if known else "there are none here"
+        shown = ", ".join(_quoted(name) for name in unknown)
+        raise ProblemError(400, "unknown-parameter", f"unknown query parameter {shown}; {offer}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ProblemError(400, "bad-parameter", f"{twice} must be given once")
+    try:
+        return model.model_validate(dict(request.query))
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+    raise ProblemError(400, "bad-parameter", "; ".join(_explain(fault) for fault in faults))
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """Say what a parameter must be, never what it was."""
+    words = _WORDS.get(fault["type"])
+    told = words.format_map(fault.get("ctx", {})) if words else fault["msg"]
+    return f"{fault['loc'][0]} {told}"
+
+
+def _quoted(name: str) -> str:
+    """Return a name for a message: on one line, and not for ever."""
+    return f'"{name[:40].encode("unicode_escape").decode()}"'

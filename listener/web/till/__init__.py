@@ -1,0 +1,1 @@
+"""The tills: they follow their streams by websocket or long-poll."""

@@ -1,0 +1,104 @@
+"""The stream without a websocket: the same ledger read by long-poll, and acks by POST."""
+
+import orjson
+from aiohttp import web
+
+from listener.keys import Key, Role
+from listener.ledger.model import EVERY_STREAM, Event
+from listener.pos.frames import AckBody, Position, ResyncMembers, StreamStart
+from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
+from listener.web.guard import guarded, key_of
+from listener.web.problem import ProblemError, unauthorized
+from listener.web.shapes.bodies import read_body
+from listener.web.shapes.models import JSON
+from listener.web.shapes.parameters import EventsQuery, read_query
+from listener.web.till.starts import begin, lost
+
+
+def routes() -> list[web.RouteDef]:
+    """List the routes of the long-poll."""
+    return [
+        web.get("/v1/pos/events", guarded(events, Role.POS, Role.ADMIN)),
+        web.post("/v1/pos/acks", guarded(acks, Role.POS)),
+    ]
+
+
+async def events(request: web.Request, key: Key) -> web.Response:
+    """Answer the events of a stream past a position; where there is none, wait for one."""
+    query = read_query(request, EventsQuery)
+    name = query.stream or _only_stream(request, key)
+    _check_stream(name, key)
+    ledger, hub = request.app[LEDGER], request.app[HUB]
+    start = StreamStart(stream=name, after=query.after)
+    (begun,) = await begin([start], key=key, ledger=ledger, hub=hub)
+    if begun.resync is not None:
+        raise _gone(begun.resync)
+    wait_seconds = 0 if request.app[SESSIONS].is_draining else query.wait
+    page = await hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
+    # A revocation acts within a second, however long this has waited.
+    if wait_seconds and await key_of(request, request.app[KEYS]) is None:
+        raise unauthorized()
+    head = (await hub.heads([name]))[name]
+    return _page(name, page, epoch=begun.epoch, head=head, after=begun.after)
+
+
+async def acks(request: web.Request, key: Key) -> web.Response:
+    """Keep how far a terminal has come; durable once this answers 204."""
+    body = await read_body(request, AckBody)
+    _check_stream(body.stream, key)
+    ledger = request.app[LEDGER]
+    head = (await request.app[HUB].heads([body.stream]))[body.stream]
+    position = Position(epoch=body.epoch, offset=body.offset)
+    resync = lost(StreamStart(stream=body.stream, after=position), epoch=ledger.epoch, head=head)
+    if resync is not None and body.epoch != ledger.epoch:
+        raise _gone(resync)
+    if body.offset > head:
+        raise ProblemError(400, "ack-ahead", "that offset is beyond the head of the stream")
+    await ledger.ack(terminal=key.subscriber, stream=body.stream, offset=body.offset)
+    return web.Response(status=204)
+
+
+def _only_stream(request: web.Request, key: Key) -> str:
+    """Return the one stream of the key's scope; where there are several, one has to be named."""
+    merchant = request.app[SETTINGS].merchants.get(key.merchant_no or "")
+    names = key.streams(merchant.stores if merchant else ())
+    if len(names) > 1:
+        raise ProblemError(
+            400,
+            "stream-missing",
+            f"name a stream, one of {', '.join(names[:20])}",
+            members={"streams": names},
+        )
+    return names[0]
+
+
+def _check_stream(name: str, key: Key) -> None:
+    if not key.may_follow(name):
+        raise ProblemError(403, "stream-not-allowed", "the key may not follow this stream")
+
+
+def _gone(resync: ResyncMembers) -> ProblemError:
+    return ProblemError(
+        410,
+        "position-lost",
+        "read the snapshot, then go on from head",
+        members=resync.model_dump(by_alias=True),
+    )
+
+
+def _page(name: str, page: list[Event], *, epoch: str, head: int, after: int) -> web.Response:
+    """Write a page around the stored bytes of its events."""
+    places = [(e.number if name == EVERY_STREAM else e.offset, e.body) for e in page]
+    stream = orjson.dumps(name)
+    listed = b",".join(
+        b'{"stream":%b,"offset":%d,"event":%b}' % (stream, offset, body) for offset, body in places
+    )
+    following = places[-1][0] if places else after
+    body = b'{"stream":%b,"epoch":%b,"head":%d,"next":%d,"events":[%b]}' % (
+        stream,
+        orjson.dumps(epoch),
+        head,
+        following,
+        listed,
+    )
+    return web.Response(body=body, content_type=JSON)

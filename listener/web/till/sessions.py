@@ -1,0 +1,224 @@
+"""Keep the POS connections: heartbeat, silence, stalls, revoked keys, the end of all."""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from listener import log
+from listener.errors import ListenerError
+from listener.hub.subscription import Subscription
+from listener.keys import Key, KeyStore
+from listener.pos.codes import CloseCode
+from listener.pos.frames import CONNECT_SECONDS, DEAD_SECONDS, PING_SECONDS, Ping, Reconnect
+from listener.pos.wire import encode, ws_text
+from listener.web.till.connection import Connection
+
+SESSIONS_MAX: Final = 20_000
+SESSIONS_PER_KEY_MAX: Final = 1_000
+STALLED_SECONDS: Final = 10.0
+TICK_SECONDS: Final = 0.5
+CLOSE_SECONDS: Final = 2.0
+# Tills are told to come back spread over this time.
+DRAIN_SECONDS: Final = 5.0
+SEEN_MAX: Final = 10_000
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long what may take on a POS connection, in seconds; a test takes shorter ones."""
+
+    connect_seconds: float = CONNECT_SECONDS
+    ping_seconds: float = PING_SECONDS
+    dead_seconds: float = DEAD_SECONDS
+    stalled_seconds: float = STALLED_SECONDS
+    tick_seconds: float = TICK_SECONDS
+    close_seconds: float = CLOSE_SECONDS
+    drain_seconds: float = DRAIN_SECONDS
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Session:
+    """A connection that is past its ``connect``; times are those of the event loop."""
+
+    connection: Connection
+    key: Key
+    heard_at: float
+    ping_at: float
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+
+    def ping(self, t_ms: int) -> None:
+        """Send a ping with the heads of what is followed."""
+        heads = {name: followed.head for name, followed in self.subscriptions.items()}
+        self.connection.write(ws_text(encode(Ping(t=t_ms, heads=heads))))
+
+
+class Sessions:
+    """All POS connections of one listener, and the one task that looks after them."""
+
+    def __init__(
+        self,
+        *,
+        keys: KeyStore,
+        timing: Timing | None = None,
+        on_close: Callable[[int], None] = lambda _code: None,
+    ) -> None:
+        self.timing = timing or Timing()
+        self.is_draining = False
+        self.on_close = on_close
+        self._keys = keys
+        # A connection has no session until its ``connect``.
+        self._connections: dict[Connection, Session | None] = {}
+        self._left = asyncio.Event()
+        self._of_key: Counter[str] = Counter()
+        self._of_terminal: dict[str, Session] = {}
+        self._seen: dict[str, float] = {}
+        self._keys_version: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        return list(self._connections)
+
+    def online(self) -> dict[str, int]:
+        """Return how many connections each subscriber (``Key.subscriber``) has."""
+        return dict(Counter(session.key.subscriber for session in self._all()))
+
+    def seen(self) -> dict[str, float]:
+        """Return when each subscriber was last heard here, as Unix seconds."""
+        now, wall = asyncio.get_running_loop().time(), time.time()
+        heard = {session.key.subscriber: session.heard_at for session in self._all()}
+        return {name: wall - (now - at) for name, at in (self._seen | heard).items()}
+
+    def is_full(self, key: Key) -> bool:
+        """Tell whether a key has as many connections as it may."""
+        return self._of_key[key.id] >= SESSIONS_PER_KEY_MAX
+
+    def arrive(self, connection: Connection) -> None:
+        """Take in a connection that has yet to say whose it is."""
+        self._connections[connection] = None
+        if self.is_draining:
+            self._send_away(connection)
+        elif self.count > SESSIONS_MAX:
+            self.close(connection, CloseCode.TOO_MANY_CONNECTIONS)
+
+    def add(self, session: Session) -> None:
+        """Take in a session; an older one of the same terminal is replaced."""
+        self._connections[session.connection] = session
+        self._of_key[session.key.id] += 1
+        # Its key may have been revoked since it was looked up.
+        self._keys_version = None
+        if session.key.terminal:
+            older = self._of_terminal.get(session.key.subscriber)
+            self._of_terminal[session.key.subscriber] = session
+            if older is not None:
+                self.close(older.connection, CloseCode.REPLACED)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        session = self._connections.pop(connection, None)
+        self._left.set()
+        if session is None:
+            return
+        self._of_key[session.key.id] -= 1
+        if not self._of_key[session.key.id]:
+            del self._of_key[session.key.id]
+        name = session.key.subscriber
+        if self._of_terminal.get(name) is session:
+            del self._of_terminal[name]
+        _stop_following(session)
+        self._seen.pop(name, None)
+        self._seen[name] = session.heard_at
+        if len(self._seen) > SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+
+    def close(self, connection: Connection, code: CloseCode) -> None:
+        """Start to close a connection; its handler then ends by itself."""
+        if connection.is_closing:
+            return
+        session = self._connections.get(connection)
+        if session is not None:
+            _stop_following(session)
+        key_id = session.key.id if session else None
+        log.event(_LOG, "pos_closed", session=connection.id, keyId=key_id, code=int(code))
+        self.on_close(code)
+        connection.close(code)
+
+    async def run(self) -> None:
+        """Look after all sessions, for ever."""
+        while True:
+            await asyncio.sleep(self.timing.tick_seconds)
+            self._tick()
+            try:
+                await self._end_revoked()
+            except ListenerError as error:
+                log.event(_LOG, "keys_unread", level=logging.ERROR, reason=str(error))
+            except Exception:  # noqa: BLE001 - nothing may end the looking after
+                _LOG.exception("keys_unread")
+
+    async def drain(self) -> None:
+        """Tell every till to come back later, spread over the drain time, and close all."""
+        self.is_draining = True
+        for connection in list(self._connections):
+            self._send_away(connection)
+        # Each is cut off in time; what is more is a handler that waits for the ledger.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self.timing.close_seconds):
+                while self._connections:
+                    self._left.clear()
+                    await self._left.wait()
+
+    def _all(self) -> list[Session]:
+        return [session for session in self._connections.values() if session is not None]
+
+    def _send_away(self, connection: Connection) -> None:
+        after_ms = int(random.random() * self.timing.drain_seconds * 1000)  # noqa: S311 - jitter
+        connection.write(ws_text(encode(Reconnect(after_ms=after_ms))))
+        self.close(connection, CloseCode.RESTART)
+
+    def _tick(self) -> None:
+        now, t_ms = asyncio.get_running_loop().time(), time.time_ns() // 1_000_000
+        for session in self._all():
+            try:
+                self._look_after(session, now, t_ms)
+            except Exception:  # noqa: BLE001 - one broken socket must not silence the others
+                _LOG.exception("session_failed")
+                self.close(session.connection, CloseCode.SERVER_ERROR)
+
+    def _look_after(self, session: Session, now: float, t_ms: int) -> None:
+        timing, connection = self.timing, session.connection
+        if connection.is_stalled(now, limit_seconds=timing.stalled_seconds):
+            self.close(connection, CloseCode.SLOW_CONSUMER)
+        elif now - session.heard_at > timing.dead_seconds:
+            self.close(connection, CloseCode.DEAD)
+        elif now >= session.ping_at:
+            session.ping_at = now + timing.ping_seconds
+            session.ping(t_ms)
+
+    async def _end_revoked(self) -> None:
+        """Close the sessions whose key was revoked, once a key has changed or a session come."""
+        version = await self._keys.keys_version()
+        if version == self._keys_version:
+            return
+        revoked = await self._keys.revoked_keys()
+        for session in self._all():
+            if session.key.id in revoked:
+                self.close(session.connection, CloseCode.REVOKED)
+        self._keys_version = version
+
+
+def _stop_following(session: Session) -> None:
+    for subscription in session.subscriptions.values():
+        subscription.end()

@@ -1,0 +1,307 @@
+"""Speak ``pos.v1`` with a till over a websocket: upgrade, connect, ready, then acks and pongs.
+
+The events themselves are written by the hub, straight to the till's socket.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
+
+from aiohttp import WebSocketError, WSMsgType, web
+
+from listener.errors import LedgerUnavailableError, UnreadableError
+from listener.keys import Key, Role, authenticate
+from listener.pos.codes import CloseCode
+from listener.pos.frames import (
+    FRAME_BYTES_MAX,
+    PROTOCOL,
+    Ack,
+    ClientFrame,
+    Connect,
+    ErrorFrame,
+    Hello,
+    Ready,
+    Resync,
+    StreamStart,
+)
+from listener.pos.wire import encode, parse_client_frame, ws_text
+from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
+from listener.web.guard import answering, bearer
+from listener.web.till.connection import Connection
+from listener.web.till.sessions import Session
+from listener.web.till.starts import Start, begin
+from listener.web.till.upgrade import check_upgrade
+
+# A till may send so many frames at once, and so many a second for long.
+FRAMES_AT_ONCE_MAX: Final = 2_000
+FRAMES_PER_SECOND: Final = 500
+# How long an ack that could not be stored waits for its next try.
+ACK_RETRY_SECONDS: Final = 1.0
+
+_LOG: Final = logging.getLogger(__name__)
+_CONTROL: Final = frozenset({WSMsgType.PING, WSMsgType.PONG})
+_ENDS: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+
+
+class _End(Enum):
+    """What is received once the connection has ended."""
+
+    END = "end"
+
+
+class _CloseError(Exception):
+    """The connection is to be closed with a code."""
+
+    def __init__(self, code: CloseCode) -> None:
+        super().__init__(code.meaning)
+        self.code = code
+
+
+def routes() -> list[web.RouteDef]:
+    """List the route of the stream."""
+    return [web.get("/v1/pos/stream", answering(stream))]
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    """Upgrade to a websocket and speak until one side ends it."""
+    check_upgrade(request)
+    close_seconds = request.app[SESSIONS].timing.close_seconds
+    ws = web.WebSocketResponse(
+        protocols=(PROTOCOL,),
+        autoclose=False,
+        autoping=False,
+        compress=False,
+        # aiohttp refuses what has this many bytes.
+        max_msg_size=FRAME_BYTES_MAX + 1,
+        timeout=close_seconds,
+    )
+    await ws.prepare(request)
+    if request.transport is None:
+        return ws
+    connection = Connection(
+        request.transport, connection_id=secrets.token_hex(6), close_seconds=close_seconds
+    )
+    till = _Till(ws, connection, request.app)
+    try:
+        await till.talk(request)
+    finally:
+        await till.end()
+    return ws
+
+
+class _Till:
+    """One connection, from ``hello`` to its end."""
+
+    def __init__(
+        self, ws: web.WebSocketResponse, connection: Connection, app: web.Application
+    ) -> None:
+        self._ws = ws
+        self._connection = connection
+        self._sessions = app[SESSIONS]
+        self._ledger = app[LEDGER]
+        self._keys = app[KEYS]
+        self._hub = app[HUB]
+        self._merchants = app[SETTINGS].merchants
+        self._clock = asyncio.get_running_loop().time
+        self._frames_left = float(FRAMES_AT_ONCE_MAX)
+        self._frames_at = self._clock()
+        self._acks: dict[str, int] = {}
+        self._acking: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    async def talk(self, request: web.Request) -> None:
+        """Speak the protocol until the connection has ended, and close it with the right code."""
+        try:
+            await self._converse(request)
+            return
+        except _CloseError as error:
+            self._close(error.code)
+        except ConnectionError:
+            # The client went away while something was sent to it.
+            return
+        except LedgerUnavailableError:
+            self._close(CloseCode.SERVER_ERROR)
+        except Exception:  # noqa: BLE001 - whatever failed, the till must not be left waiting
+            _LOG.exception("till_failed", extra={"fields": {"session": self._connection.id}})
+            self._close(CloseCode.SERVER_ERROR)
+        # Read on until the client has closed too: else what it still sends would cut the line
+        # before it has read the code. A timer cuts off who does not close.
+        while (await self._ws.receive()).type not in _ENDS:
+            pass
+
+    async def end(self) -> None:
+        """Let go of what the connection held; acks that were taken are still stored."""
+        self._is_over = True
+        self._connection.end()
+        self._sessions.remove(self._connection)
+        if self._acking is not None:
+            await self._acking
+
+    async def _converse(self, request: web.Request) -> None:
+        timing = self._sessions.timing
+        await self._send(
+            Hello(
+                session=self._connection.id,
+                ping_seconds=timing.ping_seconds,
+                dead_seconds=timing.dead_seconds,
+            )
+        )
+        self._sessions.arrive(self._connection)
+        text = bearer(request)
+        key = await self._authenticate(text) if text else None
+        try:
+            async with asyncio.timeout(timing.connect_seconds):
+                connect = await self._await_connect()
+        except TimeoutError:
+            raise _CloseError(CloseCode.NO_CONNECT) from None
+        if connect is None:
+            return
+        if key is None:
+            if connect.key is None:
+                raise _CloseError(CloseCode.NO_CONNECT)
+            key = await self._authenticate(connect.key.get_secret_value())
+        session = await self._enter(key, connect)
+        while (frame := await self._receive()) is not _End.END:
+            session.heard_at = self._clock()
+            if isinstance(frame, Ack):
+                await self._take_ack(session, frame)
+            elif isinstance(frame, Connect):
+                await self._refuse(
+                    frame.id, "already-connected", "to follow other streams, connect anew"
+                )
+
+    async def _authenticate(self, text: str) -> Key:
+        key = await authenticate(text, self._keys)
+        if key is None:
+            raise _CloseError(CloseCode.BAD_KEY)
+        return key
+
+    async def _await_connect(self) -> Connect | None:
+        """Return the connect frame; None where the client went away before."""
+        while (frame := await self._receive()) is not _End.END:
+            if isinstance(frame, Connect):
+                return frame
+            if frame is not None:
+                await self._refuse(None, "not-connected", "send connect first")
+        return None
+
+    async def _enter(self, key: Key, connect: Connect) -> Session:
+        """Say ``ready``, and begin to follow."""
+        self._check_open()
+        if key.role is Role.LEDGER:
+            raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
+        merchant = self._merchants.get(key.merchant_no or "")
+        names = key.streams(merchant.stores if merchant else ())
+        wanted = connect.streams or [StreamStart(stream=name) for name in names]
+        if not all(key.may_follow(start.stream) for start in wanted):
+            raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
+        if self._sessions.is_full(key):
+            raise _CloseError(CloseCode.TOO_MANY_CONNECTIONS)
+        now = self._clock()
+        session = Session(
+            connection=self._connection,
+            key=key,
+            heard_at=now,
+            ping_at=now + self._sessions.timing.ping_seconds,
+        )
+        # In the registry from here on: a newer connection of the terminal ends this one.
+        self._sessions.add(session)
+        starts = await begin(wanted, key=key, ledger=self._ledger, hub=self._hub)
+        await self._send(Ready(id=connect.id, streams=[start.ready() for start in starts]))
+        await self._follow(session, starts)
+        return session
+
+    async def _follow(self, session: Session, starts: Sequence[Start]) -> None:
+        for start in starts:
+            if start.resync is not None:
+                await self._send(Resync(**start.resync.model_dump()))
+            self._check_open()
+            followed = self._hub.subscribe(start.stream, after=start.after, sink=self._connection)
+            session.subscriptions[start.stream] = followed
+            followed.advance()
+
+    def _check_open(self) -> None:
+        """Go no further with a connection that was closed here while something was awaited."""
+        if self._connection.code is not None:
+            raise _CloseError(self._connection.code)
+
+    def _close(self, code: CloseCode) -> None:
+        self._sessions.close(self._connection, code)
+
+    async def _receive(self) -> ClientFrame | _End | None:
+        """Return the next frame, None for one that says nothing to us, END at the end.
+
+        Raises:
+            _CloseError: Malformed, or too many.
+        """
+        while (message := await self._ws.receive()).type in _CONTROL:
+            # A library sends these by itself: they do not show that the program behind it lives.
+            self._count_frame()
+            if message.type is WSMsgType.PING and not self._connection.is_closing:
+                await self._ws.pong(message.data)
+        if message.type in _ENDS:
+            await self._take_end(message.type, message.data)
+            return _End.END
+        self._count_frame()
+        if message.type is not WSMsgType.TEXT:
+            raise _CloseError(CloseCode.MALFORMED)
+        try:
+            return parse_client_frame(message.data)
+        except UnreadableError:
+            raise _CloseError(CloseCode.MALFORMED) from None
+
+    async def _take_end(self, kind: WSMsgType, data: object) -> None:
+        """Answer the client's good-bye; what aiohttp itself refused, it has closed."""
+        if isinstance(data, WebSocketError):
+            self._sessions.on_close(data.code)
+        elif kind is WSMsgType.CLOSE and not self._connection.is_closing:
+            code = data if isinstance(data, int) and data else CloseCode.DONE
+            await self._ws.close(code=code, drain=False)
+
+    def _count_frame(self) -> None:
+        now = self._clock()
+        earned = (now - self._frames_at) * FRAMES_PER_SECOND
+        self._frames_left = min(FRAMES_AT_ONCE_MAX, self._frames_left + earned) - 1
+        self._frames_at = now
+        if self._frames_left < 0:
+            raise _CloseError(CloseCode.TOO_MANY_FRAMES)
+
+    async def _take_ack(self, session: Session, ack: Ack) -> None:
+        followed = session.subscriptions.get(ack.stream)
+        if session.key.role is not Role.POS:
+            await self._refuse(ack.id, "wrong-role", "only a pos key acknowledges")
+        elif followed is None:
+            await self._refuse(ack.id, "unknown-stream", "this connection does not follow it")
+        elif ack.offset > followed.head:
+            await self._refuse(ack.id, "ack-ahead", "that offset is beyond the head")
+        else:
+            # Acks that come while one is being stored are stored together.
+            self._acks[ack.stream] = max(ack.offset, self._acks.get(ack.stream, 0))
+            if self._acking is None or self._acking.done():
+                self._acking = asyncio.create_task(self._store_acks(session.key.subscriber))
+
+    async def _store_acks(self, terminal: str) -> None:
+        while self._acks:
+            name, offset = self._acks.popitem()
+            try:
+                await self._ledger.ack(terminal=terminal, stream=name, offset=offset)
+            except LedgerUnavailableError:
+                if self._is_over or self._connection.is_closing:
+                    # The client acknowledges again when it comes back: acks are cumulative.
+                    return
+                # To send the till away would only bring it back, with the same ack.
+                self._acks[name] = max(offset, self._acks.get(name, 0))
+                await asyncio.sleep(ACK_RETRY_SECONDS)
+
+    async def _refuse(self, frame_id: int | None, code: str, message: str) -> None:
+        await self._send(ErrorFrame(id=frame_id, code=code, message=message))
+
+    async def _send(self, frame: Hello | Ready | Resync | ErrorFrame) -> None:
+        """Send a frame of this connection alone, and wait while the socket is full."""
+        text = encode(frame)
+        if not self._connection.is_closing:
+            self._connection.note(len(ws_text(text)))
+            await self._ws.send_str(text.decode())
