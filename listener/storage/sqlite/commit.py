@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from listener.errors import ListenerError, ReferenceUsedError
+from listener.errors import ListenerError, ReferenceTakenError
 from listener.ledger.chain import columns, link
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction, stream_of
 from listener.ledger.promise import Recorded
@@ -101,7 +101,7 @@ class _Batch:
             self._repeats[original] = self._repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
         if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
-            return ReferenceUsedError(f"the reference {fact.reference!r} is of an earlier sale")
+            return ReferenceTakenError()
         entry = link(fact, seq=self._seq + 1, recorded_at_ms=self._now_ms, previous=self._hash)
         self._seq, self._hash = entry.seq, entry.hash
         self._entry_rows.append((entry.seq, self._now_ms, *columns(fact), entry.hash))
