@@ -19,6 +19,7 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
+from listener.ledger.sale import Sale
 
 # A row as a driver takes and gives it; its types are those of schema.sql.
 Row = tuple[Any, ...]
@@ -65,6 +66,22 @@ _ASK: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 TRANSACTION_COLUMNS: Final = (*_OWN, *_CANCEL, *_ASK)
+# Each column of a sale, and the field that it holds; then those of its cancel.
+_SALE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "seq": "seq",
+        "merchant_no": "merchant_no",
+        "store_no": "store_no",
+        "reference": "reference",
+        "transaction_no": "transaction_no",
+        "is_refused": "is_refused",
+        "ask_due_at": "due_ms",
+        "ask_raise_at": "raise_ms",
+        "cancel_seq": "cancel_seq",
+        "cancel_sent": "is_cancel_sent",
+    }
+)
+SALE_COLUMNS: Final = (*_SALE, *_CANCEL)
 
 _ENTRY_END: Final = len(ENTRY_COLUMNS) - 1
 _CANCEL_AT: Final = len(_OWN)
@@ -72,6 +89,7 @@ _ASK_AT: Final = len(_OWN) + len(_CANCEL)
 _NO_CANCEL: Final = (None,) * len(_CANCEL)
 _NO_ASK: Final = (None, None, None, None, 0)
 
+_sale_values = attrgetter(*_SALE.values())
 _own_values = attrgetter(*_OWN.values())
 _cancel_values = attrgetter(*_CANCEL.values())
 _ask_values = attrgetter(*_ASK.values())
@@ -109,6 +127,19 @@ def transaction_row(transaction: Transaction) -> Row:
         *(_cancel_values(cancel) if cancel else _NO_CANCEL),
         *(_ask_values(ask) if ask else _NO_ASK),
     )
+
+
+def sale_of(row: Row) -> Sale:
+    """Read a row of SALE_COLUMNS."""
+    own = dict(zip(_SALE.values(), row[: len(_SALE)], strict=True))
+    own["is_refused"] = bool(own["is_refused"])
+    own["is_cancel_sent"] = bool(own["is_cancel_sent"])
+    return Sale(**own, cancel=_cancel_of(row[len(_SALE) :]))
+
+
+def sale_row(sale: Sale) -> Row:
+    """Write a sale as the values of SALE_COLUMNS."""
+    return (*_sale_values(sale), *(_cancel_values(sale.cancel) if sale.cancel else _NO_CANCEL))
 
 
 def _cancel_of(row: Row) -> Cancel | None:

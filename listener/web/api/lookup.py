@@ -1,9 +1,10 @@
-"""Find the transaction that a path names, if the key may see it."""
+"""Find the transaction, or the sale, that a path names, if the key may see it."""
 
 from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import Transaction
+from listener.ledger.promise import RecordedSale
 from listener.web.context import LEDGER
 from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import TransactionQuery, read_query
@@ -26,4 +27,28 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
         merchants = sorted(transaction.merchant_no for transaction in found)
         advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
         raise ProblemError(409, "ambiguous-number", advice, members={"merchantNos": merchants})
+    return found[0]
+
+
+async def find_sale(request: web.Request, key: Key) -> RecordedSale:
+    """Return the sale of the path's reference.
+
+    Raises:
+        ProblemError: There is none (404), or several stores have one of this reference (409).
+    """
+    sales = await request.app[LEDGER].read_sales(
+        merchant_no=key.merchant_no or "",
+        reference=request.match_info["reference"],
+        store_no=key.store_no,
+    )
+    if not sales:
+        raise ProblemError(404, "no-sale", "no sale of this reference was recorded here")
+    found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
+    if len(found) > 1:
+        raise ProblemError(
+            409,
+            "ambiguous-reference",
+            "several stores have a sale of this reference: use a key of the store",
+            members={"storeNos": sorted(sale.state.store_no for sale in found)},
+        )
     return found[0]
