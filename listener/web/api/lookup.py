@@ -30,17 +30,18 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
     return found[0]
 
 
-async def find_sale(request: web.Request, key: Key) -> RecordedSale:
-    """Return the sale of the path's reference.
+async def has_sale(request: web.Request, key: Key, reference: str) -> bool:
+    """Return whether a sale of this reference was recorded in the key's scope."""
+    return bool(await _sales_of(request, key, reference))
+
+
+async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale:
+    """Return the sale of a reference.
 
     Raises:
         ProblemError: There is none (404), or several stores have one of this reference (409).
     """
-    sales = await request.app[LEDGER].read_sales(
-        merchant_no=key.merchant_no or "",
-        reference=request.match_info["reference"],
-        store_no=key.store_no,
-    )
+    sales = await _sales_of(request, key, reference)
     if not sales:
         raise ProblemError(404, "no-sale", "no sale of this reference was recorded here")
     found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
@@ -52,3 +53,9 @@ async def find_sale(request: web.Request, key: Key) -> RecordedSale:
             members={"storeNos": sorted(sale.state.store_no for sale in found)},
         )
     return found[0]
+
+
+async def _sales_of(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
+    return await request.app[LEDGER].read_sales(
+        merchant_no=key.merchant_no or "", reference=reference, store_no=key.store_no
+    )

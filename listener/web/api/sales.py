@@ -22,7 +22,7 @@ from listener.lifecycle import (
 from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.settings import Settings
 from listener.web.api.idempotency import Idempotency
-from listener.web.api.lookup import find_sale, find_transaction
+from listener.web.api.lookup import find_sale, find_transaction, has_sale
 from listener.web.context import LEDGER, LIFECYCLE, SETTINGS
 from listener.web.guard import guarded
 from listener.web.problem import RETRY_SECONDS, STATUSES, ProblemError, of_error
@@ -109,7 +109,14 @@ class _Sales:
     async def cancel(self, request: web.Request, key: Key) -> web.Response:
         """Cancel: 200 when it is settled, 202 while it is chased, 409 when it is paid."""
         body = await _read_cancel(request, key)
-        transaction = await find_transaction(request, key)
+        try:
+            transaction = await find_transaction(request, key)
+        except ProblemError as error:
+            # A till that never heard the number has nothing but its own reference to name it by.
+            reference = request.match_info["transactionNo"]
+            if error.status != 404 or not await has_sale(request, key, reference):
+                raise
+            return await self._cancel_sale(request, key, body, reference)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].cancel(
@@ -126,7 +133,12 @@ class _Sales:
         """Cancel by the shop's own reference, where Pockyt's number is not known: as cancel."""
         read_query(request, NoQuery)
         body = await _read_cancel(request, key)
-        sale = await find_sale(request, key)
+        return await self._cancel_sale(request, key, body, request.match_info["reference"])
+
+    async def _cancel_sale(
+        self, request: web.Request, key: Key, body: CancelBody, reference: str
+    ) -> web.Response:
+        sale = await find_sale(request, key, reference)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].cancel_sale(
