@@ -21,8 +21,8 @@ DUE_MAX: Final = 256
 IDLE_SECONDS_MAX: Final = 10.0
 # The rest while more is due than may be asked: what is to be raised is not kept waiting.
 BEHIND_SECONDS: Final = 0.5
-# How long silence from before a restart is not raised, if Pockyt could not be asked since.
-GRACE_MS: Final = 57_000
+# After a start: how long silence from before it is not raised, so that Pockyt is asked first.
+GRACE_MS: Final = 15_000
 # Who goes first.
 WAITED_FOR, STARTED, DOUBTED = range(3)
 # The shortest rest, so that a flood of notifications costs few looks.
@@ -94,29 +94,31 @@ class Chaser:
         due = await self._ledger.read_due(now_ms=now_ms, limit=DUE_MAX)
         sales = await self._ledger.read_due_sales(now_ms=now_ms, limit=DUE_MAX)
         doubts: list[Doubt] = [*due, *sales]
-        silent = [one for one in doubts if self._is_to_be_raised(one, now_ms)]
+        silent = [
+            one
+            for one in doubts
+            if _is_over(_raise_ms(one), now_ms) and not self._is_ours(one, now_ms)
+        ]
         # Together, so that they share a commit.
         await asyncio.gather(*(self._guard(one, self._raise(one)) for one in silent))
         is_behind = max(len(due), len(sales)) >= DUE_MAX
         for doubt in sorted(doubts, key=_rank):
-            at_ms = _due_ms(doubt)
-            if at_ms is None or at_ms > now_ms or _key(doubt) in self._chasing:
+            is_due = _is_over(_due_ms(doubt), now_ms) or self._is_ours(doubt, now_ms)
+            if not is_due or _key(doubt) in self._chasing:
                 continue
             if not self._may_ask(now_ms, is_waited_for=_rank(doubt) == WAITED_FOR):
                 return True
             self._start(doubt, is_probe=self._caller.breaker.is_open)
         return is_behind
 
-    def _is_to_be_raised(self, doubt: Doubt, now_ms: int) -> bool:
-        """Return whether the silence about something is to be raised now.
+    def _is_ours(self, doubt: Doubt, now_ms: int) -> bool:
+        """Return whether a silence is our own: Pockyt was not asked since the start.
 
-        What was in doubt before this listener started is asked about first: the silence was ours.
+        It is asked about first, and raised only if Pockyt is silent as well.
         """
-        at_ms = _raise_ms(doubt)
-        if at_ms is None or at_ms > now_ms:
+        if now_ms >= self._began_ms + GRACE_MS or _since_ms(doubt) >= self._began_ms:
             return False
-        is_older = _since_ms(doubt) < self._began_ms
-        return not is_older or _key(doubt) in self._asked or now_ms >= self._began_ms + GRACE_MS
+        return _is_over(_raise_ms(doubt), now_ms) and _key(doubt) not in self._asked
 
     def _may_ask(self, now_ms: int, *, is_waited_for: bool) -> bool:
         # Some room is left for those who wait at a till, however slow Pockyt is with the others.
@@ -160,16 +162,18 @@ class Chaser:
         async with self._steps.turns.of(*_key(transaction)):
             current = await self._steps.read(transaction)
             # Somebody else may have asked meanwhile.
-            due_at_ms = current.ask.due_at_ms if current.ask else None
-            if due_at_ms is not None and due_at_ms <= self._clock.now_ms():
+            if self._is_still_due(current):
                 await self._steps.settle(current)
 
     async def _look_for(self, sale: RecordedSale) -> None:
         async with self._steps.turns.of(*_key(sale)):
             current = await self._steps.find_sale(facts.order_of(sale.fact))
-            due_ms = current.state.due_ms if current else None
-            if current and due_ms is not None and due_ms <= self._clock.now_ms():
+            if current and self._is_still_due(current):
                 await self._steps.settle_sale(current)
+
+    def _is_still_due(self, current: Doubt) -> bool:
+        now_ms = self._clock.now_ms()
+        return _is_over(_due_ms(current), now_ms) or self._is_ours(current, now_ms)
 
     async def _raise(self, doubt: Doubt) -> None:
         """Raise the silence about something, unless it was broken meanwhile."""
@@ -179,8 +183,7 @@ class Chaser:
             current = await self._steps.read(doubt)
         else:
             current = await self._steps.find_sale(facts.order_of(doubt.fact))
-        at_ms = _raise_ms(current) if current else None
-        if current is None or at_ms is None or at_ms > now_ms:
+        if current is None or not _is_over(_raise_ms(current), now_ms):
             return
         fact = facts.unresolved_fact(current)
         await self._ledger.record(fact)
@@ -254,6 +257,10 @@ def _raise_ms(doubt: Doubt) -> int | None:
     if isinstance(doubt, RecordedSale):
         return doubt.state.raise_ms
     return doubt.ask.raise_at_ms if doubt.ask else None
+
+
+def _is_over(at_ms: int | None, now_ms: int) -> bool:
+    return at_ms is not None and at_ms <= now_ms
 
 
 def _since_ms(doubt: Doubt) -> int:
