@@ -15,6 +15,14 @@ COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generat
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
   --no-emit-options --no-config
 
+# npm's lock pins by version and hash; the addresses that it adds are of no use to anybody here.
+define STRIP_LOCK
+const fs = require('node:fs'), lock = JSON.parse(fs.readFileSync('package-lock.json'));
+for (const each of Object.values(lock.packages)) { delete each.funding; delete each.resolved; }
+fs.writeFileSync('package-lock.json', JSON.stringify(lock, null, 2) + '\n');
+endef
+export STRIP_LOCK
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint check bench simulate table faults lock clean
 
@@ -27,11 +35,12 @@ run: $(STAMP) ## sandbox, listener and a till on this machine: the Cancel API tu
 test: $(STAMP) ## every test; TESTS=tests/unit for some of them
 	$(BIN)/pytest -q --numprocesses $(WORKERS) --dist loadfile $(COVERAGE) $(TESTS)
 
-lint: $(STAMP) ## format, lint, types, layers
+lint: $(STAMP) node_modules/.installed ## format, lint, types, layers; of the JavaScript too (needs npm)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	npm run --silent lint
 
 check: lint ## what a change must pass: lint, and every test with branch coverage of 95 %
 	$(MAKE) --no-print-directory test \
@@ -56,9 +65,11 @@ lock: $(STAMP) ## pin every dependency again, by hash
 	  --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --upgrade --constraint requirements.lock \
 	  --output-file bench/requirements.lock bench/requirements.txt pyproject.toml
+	npm update --silent --package-lock-only
+	node -e "$$STRIP_LOCK"
 
 clean: ## remove what was made here, the environment included
-	rm -rf $(VENV) $(BENCH) bench/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(BENCH) node_modules bench/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -71,6 +82,13 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	  --require-hashes --requirement requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What looks at the JavaScript; what runs needs none of it.
+node_modules/.installed: package-lock.json
+	@command -v npm >/dev/null || { \
+	  echo "make lint needs Node.js 20 or later with npm; on Debian: apt-get install nodejs npm" >&2; exit 1; }
+	npm ci --silent
 	@touch $@
 
 # The peers have an environment of their own, and better-sqlite3 is compiled against Node's headers.

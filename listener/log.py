@@ -5,13 +5,14 @@
 The form is logfmt, the time UTC. No token, key, signature or whole payload may be given to it.
 """
 
+import asyncio
 import json
 import logging
 import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ Value = str | int | float | None
 NAME_CHARS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 512
 FIELDS_MAX: Final = 32
+PAUSE_SECONDS: Final = 1.0
 
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 _UNFIT_FOR_A_NAME: Final = re.compile(r"[^0-9A-Za-z_.-]")
@@ -42,6 +44,63 @@ def event(
     """
     if logger.isEnabledFor(level):
         logger.log(level, "%s", name, extra={"fields": fields})
+
+
+class Throttle:
+    """Log an event that strangers can cause: one line a second of each kind, with a count.
+
+        self._refused = log.Throttle(_LOG, "refused", level=logging.WARNING)
+        self._refused.event("bad-signature", merchantNo="200043", sender="203.0.113.9")
+
+    The first of a kind is logged at once. What comes within a second of a line is counted, and
+    logged as one line at the end of that second, with the fields of the last; ``count`` is how
+    many events a line stands for. Kinds are words of ours, never text that came from outside.
+    A throttle belongs to one event loop: make it with the service, not with the module.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        name: str,
+        *,
+        level: int = logging.INFO,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
+        self._logger = logger
+        self._name = name
+        self._level = level
+        self._pause_seconds = pause_seconds
+        # Of each kind that was logged less than a pause ago: what came since then.
+        self._since: dict[Hashable, _Since] = {}
+
+    def event(self, kind: Hashable = None, /, **fields: Value) -> None:
+        """Log or count one event; call it in the event loop's thread."""
+        since = self._since.get(kind)
+        if since is None:
+            self._write(kind, 1, fields)
+            return
+        since.count += 1
+        since.fields = fields
+
+    def _write(self, kind: Hashable, count: int, fields: Mapping[str, Value]) -> None:
+        event(self._logger, self._name, level=self._level, **fields, count=count)
+        self._since[kind] = _Since()
+        asyncio.get_running_loop().call_later(self._pause_seconds, self._end_pause, kind)
+
+    def _end_pause(self, kind: Hashable) -> None:
+        since = self._since.pop(kind)
+        if since.count:
+            self._write(kind, since.count, since.fields)
+
+
+class _Since:
+    """What came of one kind since its last line."""
+
+    __slots__ = ("count", "fields")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.fields: Mapping[str, Value] = {}
 
 
 class Logfmt(logging.Formatter):

@@ -23,8 +23,15 @@ function openStore() {
     (transaction_no, status, reference, amount, currency, merchant_no, store_no, received_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, julianday('now'))`);
   const one = ({ form, merchantNo, storeNo }) =>
-    insert.run(form.transactionNo, form.status, form.reference, form.amount, form.currency,
-      merchantNo, storeNo).changes === 1;
+    insert.run(
+      form.transactionNo,
+      form.status,
+      form.reference,
+      form.amount,
+      form.currency,
+      merchantNo,
+      storeNo,
+    ).changes === 1;
   return { one, all: db.transaction((batch) => batch.map(one)) };
 }
 
@@ -34,15 +41,30 @@ function publish({ form, merchantNo, storeNo }) {
   if (tills.size === 0) return;
   sent += 1;
   const text = JSON.stringify({
-    type: 'event', stream: `${merchantNo}/${storeNo}`, offset: sent,
+    type: 'event',
+    stream: `${merchantNo}/${storeNo}`,
+    offset: sent,
     event: {
-      specversion: '1.0', id: `9f3c5a7be01d4f6ab2c8d9e0f1a2b3c4-${sent}`, source: '/listener',
-      type: 'transaction.cancelled', subject: form.transactionNo, time: new Date().toISOString(),
+      specversion: '1.0',
+      id: `9f3c5a7be01d4f6ab2c8d9e0f1a2b3c4-${sent}`,
+      source: '/listener',
+      type: 'transaction.cancelled',
+      subject: form.transactionNo,
+      time: new Date().toISOString(),
       datacontenttype: 'application/json',
       data: {
-        transactionNo: form.transactionNo, reference: form.reference, merchantNo, storeNo,
-        terminal: null, status: 'cancelled', providerStatus: form.status, stateVersion: 1,
-        amount: form.amount, currency: form.currency, reason: null, evidence: 'signature',
+        transactionNo: form.transactionNo,
+        reference: form.reference,
+        merchantNo,
+        storeNo,
+        terminal: null,
+        status: 'cancelled',
+        providerStatus: form.status,
+        stateVersion: 1,
+        amount: form.amount,
+        currency: form.currency,
+        reason: null,
+        evidence: 'signature',
       },
     },
   });
@@ -76,9 +98,13 @@ const record = {
 }[BENCH_STORE];
 
 function verifies(form) {
-  const names = Object.keys(form).filter((name) => name !== 'verifySign').sort();
-  return md5([...names.map((name) => `${name}=${form[name]}`), tokenDigest].join('&')) ===
-    form.verifySign;
+  const names = Object.keys(form)
+    .filter((name) => name !== 'verifySign')
+    .sort();
+  return (
+    md5([...names.map((name) => `${name}=${form[name]}`), tokenDigest].join('&')) ===
+    form.verifySign
+  );
 }
 
 const server = http.createServer((request, response) => {

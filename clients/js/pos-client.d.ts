@@ -91,7 +91,10 @@ export declare class StoppedError extends Error {
 }
 
 /** What is needed of a WebSocket: that of browsers, of Node 22, or of the package `ws`. */
-export type WebSocketLike = new (url: string, protocols?: string[]) => {
+export type WebSocketLike = new (
+  url: string,
+  protocols?: string[],
+) => {
   readonly readyState: number;
   send(text: string): void;
   close(code?: number): void;

@@ -123,7 +123,9 @@ export function dutyOf(code) {
 }
 
 function endedByStatus(status, text) {
-  const code = { 400: MALFORMED, 401: BAD_KEY, 403: STREAM_NOT_ALLOWED, 422: MALFORMED }[status] ?? SERVER_ERROR;
+  const code =
+    { 400: MALFORMED, 401: BAD_KEY, 403: STREAM_NOT_ALLOWED, 422: MALFORMED }[status] ??
+    SERVER_ERROR;
   return { duty: dutyOf(code), code, detail: problemOf(text) ?? `HTTP ${status}` };
 }
 
@@ -310,8 +312,12 @@ function parseFrame(text) {
 
 function baseOf(url) {
   const given = new URL(url, globalThis.location?.href);
-  const scheme = { 'ws:': 'http:', 'wss:': 'https:', 'http:': 'http:', 'https:': 'https:' }[given.protocol];
-  if (scheme === undefined) throw new TypeError("the listener's url begins with http, https, ws or wss");
+  const scheme = { 'ws:': 'http:', 'wss:': 'https:', 'http:': 'http:', 'https:': 'https:' }[
+    given.protocol
+  ];
+  if (scheme === undefined) {
+    throw new TypeError("the listener's url begins with http, https, ws or wss");
+  }
   if (given.search || given.username || given.password) {
     throw new TypeError("the listener's url holds no query and no password: the key goes beside");
   }
@@ -348,7 +354,10 @@ class Api {
         checkStream(page);
         check(typeof page.snapshot === 'string', 'resync');
       } else {
-        check(typeof page?.epoch === 'string' && isOffset(page.next) && Array.isArray(page.events), 'page');
+        check(
+          typeof page?.epoch === 'string' && isOffset(page.next) && Array.isArray(page.events),
+          'page',
+        );
         page.events.forEach(checkEvent);
       }
     } catch (error) {
@@ -374,9 +383,16 @@ class Api {
     if (!Array.isArray(page?.data) || !page.data.every(isRow)) {
       throw new ApiError({ duty: 'backOff', code: CUT, detail: 'unreadable snapshot' });
     }
-    return { events: page.data.map((row) => snapshotEvent(row, resync.epoch)), cursor: page.nextCursor };
+    return {
+      events: page.data.map((row) => snapshotEvent(row, resync.epoch)),
+      cursor: page.nextCursor,
+    };
   }
 
+  /**
+   * @param {string} path
+   * @param {{ method?: string, body?: string, ms?: number, also?: number, signal?: AbortSignal }} [options]
+   */
   async #call(path, { method = 'GET', body, ms = GRACE_MS, also = 200, signal } = {}) {
     const headers = { Authorization: `Bearer ${this.#key}` };
     if (body !== undefined) headers['Content-Type'] = 'application/json';
@@ -385,10 +401,19 @@ class Api {
     const timer = setTimeout(abort, ms);
     signal?.addEventListener('abort', abort);
     try {
-      const options = { method, body, headers, signal: timeout.signal, cache: 'no-store', redirect: 'error' };
+      const options = {
+        method,
+        body,
+        headers,
+        signal: timeout.signal,
+        cache: 'no-store',
+        redirect: 'error',
+      };
       const answer = await this.#fetch(this.#base + path, options);
       const text = await answer.text();
-      if (!answer.ok && answer.status !== also) throw new ApiError(endedByStatus(answer.status, text));
+      if (!answer.ok && answer.status !== also) {
+        throw new ApiError(endedByStatus(answer.status, text));
+      }
       return text ? JSON.parse(text) : undefined;
     } catch (error) {
       if (error instanceof ApiError) throw error;
@@ -504,8 +529,12 @@ export class Follower {
     this.#timing = { ...TIMING, ...timing };
     this.#WebSocket = 'WebSocket' in options ? options.WebSocket : globalThis.WebSocket;
     this.#key = key;
-    this.#api = new Api(baseOf(url), key, options.fetch ?? ((...call) => globalThis.fetch(...call)));
-    this.#tracker = new Tracker(typeof streams === 'string' ? [streams] : streams ?? undefined);
+    this.#api = new Api(
+      baseOf(url),
+      key,
+      options.fetch ?? ((address, init) => globalThis.fetch(address, init)),
+    );
+    this.#tracker = new Tracker(typeof streams === 'string' ? [streams] : (streams ?? undefined));
     this.#store = position ?? new MemoryPositions();
     this.#acks = acks;
     this.#onStatus = onStatus;
@@ -545,7 +574,8 @@ export class Follower {
       this.#pending = undefined;
     }
     while (!this.#isClosed) {
-      const event = this.#snapshot === undefined ? await this.#nextItem() : await this.#nextOfSnapshot();
+      const event =
+        this.#snapshot === undefined ? await this.#nextItem() : await this.#nextOfSnapshot();
       if (event !== undefined) return { done: false, value: event };
     }
     return { done: true, value: undefined };
@@ -674,12 +704,18 @@ export class Follower {
       }
       if (snapshot.isRead) break;
       try {
-        const page = await this.#api.snapshot(snapshot.resync, snapshot.cursor, this.#closing.signal);
+        const page = await this.#api.snapshot(
+          snapshot.resync,
+          snapshot.cursor,
+          this.#closing.signal,
+        );
         snapshot.schedule.progress();
         Object.assign(snapshot, { ...page, isRead: !page.cursor });
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (error.ended.duty === 'stop') throw this.#fail(new StoppedError(error.ended.code, error.message));
+        if (error.ended.duty === 'stop') {
+          throw this.#fail(new StoppedError(error.ended.code, error.message));
+        }
         await pause(snapshot.schedule.next(error.ended), this.#closing.signal);
       }
     }
@@ -852,7 +888,7 @@ export class Follower {
       case 'ping':
         this.#tracker.ping(frame.heads ?? {});
         this.#schedule.progress();
-        talk.behindSince = this.#tracker.isBehind ? talk.behindSince ?? Date.now() : undefined;
+        talk.behindSince = this.#tracker.isBehind ? (talk.behindSince ?? Date.now()) : undefined;
         socket.send(JSON.stringify({ type: 'pong', t: frame.t }));
         break;
       case 'resync':
@@ -887,7 +923,9 @@ export class Follower {
     } catch (error) {
       if (stop.signal.aborted) return undefined;
       if (error instanceof ApiError) return error.ended;
-      if (error instanceof BrokenError) return { duty: 'backOff', code: COME_BACK, detail: error.message };
+      if (error instanceof BrokenError) {
+        return { duty: 'backOff', code: COME_BACK, detail: error.message };
+      }
       throw error;
     } finally {
       clearTimeout(again);

@@ -22,8 +22,8 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
 from listener.storage import open_ledger
 from listener.web import notify
-from listener.web import pages as dashboard
-from listener.web.api import health, queries, sales
+from listener.web.api import sales
+from listener.web.api.health import READINESS, Readiness
 from listener.web.context import (
     HUB,
     INGEST,
@@ -36,10 +36,9 @@ from listener.web.context import (
 )
 from listener.web.guard import answering, no_route
 from listener.web.metrics import Metrics
-from listener.web.reference import asyncapi, openapi
-from listener.web.reference import page as docs
-from listener.web.till import polling
-from listener.web.till import socket as stream
+from listener.web.pages import FILES, Files
+from listener.web.reference.catalogue import OPERATIONS
+from listener.web.reference.operations import DESCRIBED
 from listener.web.till.sessions import Sessions, Timing
 from listener.web.unread import unquoted
 
@@ -64,20 +63,10 @@ class Service:
     app: web.Application
 
 
-def routes() -> list[web.AbstractRouteDef]:
+def routes() -> list[web.RouteDef]:
     """List every route, in the order in which a stranger would look for them."""
-    return [
-        *notify.routes(),
-        *stream.routes(),
-        *polling.routes(),
-        *sales.routes(),
-        *queries.routes(),
-        *health.routes(),
-        *openapi.routes(),
-        *asyncapi.routes(),
-        *docs.routes(),
-        *dashboard.routes(),
-    ]
+    described = [route for operation in OPERATIONS if (route := operation.route()) is not None]
+    return [*notify.routes(), *sales.routes(), *described]
 
 
 @asynccontextmanager
@@ -135,6 +124,9 @@ async def running(
         app[INGEST] = Ingest(ledger=ledger, merchants=settings.merchants)
         app[LIFECYCLE] = lifecycle
         app[METRICS] = metrics
+        app[READINESS] = Readiness(ledger)
+        app[DESCRIBED] = OPERATIONS
+        app[FILES] = Files()
         app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
         await stack.enter_async_context(_answering(app, listening))
         yield Service(url=_url(listening), app=app)
@@ -144,6 +136,7 @@ async def running(
 async def _answering(app: web.Application, listening: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket, with what has to run beside it; tills are sent away at the end."""
     app.add_routes(routes())
+    app.add_routes(app[FILES].routes())
     app.router.add_route("*", "/{unknown:.*}", answering(no_route))
     async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run()):

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -28,7 +29,6 @@ HEADERS: Final = MappingProxyType(
     }
 )
 
-_PAGES: Final = MappingProxyType({"/": "dashboard.html", "/till": "till.html"})
 _TYPES: Final = MappingProxyType(
     {
         ".css": "text/css; charset=utf-8",
@@ -50,30 +50,39 @@ class _File:
     tag: str
 
 
-def routes() -> list[web.AbstractRouteDef]:
-    """List the routes of the pages; their files are read here, once."""
-    files = {found.name: _read(found) for found in _find()}
-    loaded = {name: file for name, file in files.items() if not name.endswith(".html")}
-    return [
-        *(web.get(path, _Served(files[name]).answer) for path, name in _PAGES.items()),
-        *(web.get(STATIC + name, _Served(file).answer) for name, file in sorted(loaded.items())),
-    ]
+class Files:
+    """What the pages are made of, read once."""
 
+    def __init__(self) -> None:
+        self._files = {found.name: _read(found) for found in _find()}
 
-class _Served:
-    """Answers with one file."""
+    def routes(self) -> list[web.RouteDef]:
+        """List a route for each file that a page loads."""
+        names = sorted(name for name in self._files if not name.endswith(".html"))
+        return [web.get(STATIC + name, partial(self.answer, name)) for name in names]
 
-    def __init__(self, file: _File) -> None:
-        self._file = file
-
-    async def answer(self, request: web.Request) -> web.Response:
-        """Answer with the file, or that the one the browser has is still good."""
-        headers = {**HEADERS, "ETag": f'"{self._file.tag}"'}
+    async def answer(self, name: str, request: web.Request) -> web.Response:
+        """Answer with a file, or that the one the browser has is still good."""
+        file = self._files[name]
+        headers = {**HEADERS, "ETag": f'"{file.tag}"'}
         known = {tag.value for tag in request.if_none_match or ()}
-        if known & {self._file.tag, "*"}:
+        if known & {file.tag, "*"}:
             return web.Response(status=304, headers=headers)
-        headers["Content-Type"] = self._file.content_type
-        return web.Response(body=self._file.body, headers=headers)
+        headers["Content-Type"] = file.content_type
+        return web.Response(body=file.body, headers=headers)
+
+
+FILES = web.AppKey("files", Files)
+
+
+async def dashboard(request: web.Request) -> web.Response:
+    """Answer with the dashboard."""
+    return await request.app[FILES].answer("dashboard.html", request)
+
+
+async def till(request: web.Request) -> web.Response:
+    """Answer with the reference till."""
+    return await request.app[FILES].answer("till.html", request)
 
 
 def _find() -> list[Traversable]:

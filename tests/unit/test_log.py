@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import io
 import logging
@@ -118,3 +119,35 @@ def test_setting_up_twice_does_not_write_twice(written: io.StringIO) -> None:
         log.set_up()
     log.event(logger, "once")
     assert written.getvalue().count("once") == 1
+
+
+async def test_the_first_of_a_kind_is_logged_at_once(written: io.StringIO) -> None:
+    throttle = log.Throttle(logger, "refused", level=logging.WARNING)
+    throttle.event("bad-signature", sender="192.0.2.1")
+    throttle.event("no-route", sender="192.0.2.2")
+    first, second = written.getvalue().splitlines()
+    assert first.endswith(" warning refused sender=192.0.2.1 count=1")
+    assert second.endswith(" warning refused sender=192.0.2.2 count=1")
+
+
+async def test_a_flood_is_one_line_a_pause_with_its_count(written: io.StringIO) -> None:
+    throttle = log.Throttle(logger, "refused", pause_seconds=0.05)
+    for number in range(1_000):
+        throttle.event(number=number)
+    assert written.getvalue().count("\n") == 1
+    async with asyncio.timeout(5):
+        while written.getvalue().count("\n") < 2:
+            await asyncio.sleep(0.01)
+    # The end of the flood is logged although nothing comes after it.
+    assert written.getvalue().endswith(" info refused number=999 count=999\n")
+
+
+async def test_after_a_quiet_pause_the_next_is_logged_at_once(written: io.StringIO) -> None:
+    throttle = log.Throttle(logger, "refused", pause_seconds=0.01)
+    throttle.event()
+    async with asyncio.timeout(5):
+        for lines in (2, 3):
+            while written.getvalue().count("\n") < lines:
+                await asyncio.sleep(0.02)
+                throttle.event()
+    assert all(line.endswith(" count=1") for line in written.getvalue().splitlines())

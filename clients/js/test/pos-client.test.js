@@ -1,14 +1,27 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import {
-  dutyOf, follow, Follower, MemoryPositions, SNAPSHOT, StoppedError, StoragePositions,
+  dutyOf,
+  follow,
+  Follower,
+  MemoryPositions,
+  SNAPSHOT,
+  StoppedError,
+  StoragePositions,
 } from '../pos-client.js';
 import { EPOCH, KEY, listen, page, STREAM, transaction, until } from '../testing/server.js';
 
 const OTHER = '200043/300014';
 const FAST = {
-  connectMs: 500, retryFirstMs: 10, retryMaxMs: 20, behindMs: 100, ackMs: 10, pollSeconds: 1,
-  blockedTries: 2, websocketAgainMs: 30_000, statusMs: 20,
+  connectMs: 500,
+  retryFirstMs: 10,
+  retryMaxMs: 20,
+  behindMs: 100,
+  ackMs: 10,
+  pollSeconds: 1,
+  blockedTries: 2,
+  websocketAgainMs: 30_000,
+  statusMs: 20,
 };
 const hasWebSocket = globalThis.WebSocket !== undefined;
 const web = { skip: hasWebSocket ? false : 'no WebSocket in this Node', timeout: 8000 };
@@ -100,7 +113,10 @@ for (const code of [1009, 4001, 4002, 4003, 4004, 4009, 4010, 4055]) {
     assert.ok(error.message.includes(String(code)) && !error.message.includes(KEY));
     assert.equal(server.upgrades, 1);
     // Where connecting takes a moment, that is told as well.
-    assert.deepEqual([...states].filter((state) => state !== 'connecting'), ['live', 'stopped']);
+    assert.deepEqual(
+      [...states].filter((state) => state !== 'connecting'),
+      ['live', 'stopped'],
+    );
   });
 }
 
@@ -174,7 +190,10 @@ test('a hole makes it come back and nothing is skipped', web, async () => {
 test('a silent listener is given up with 4201', web, async () => {
   const server = await serve((call) => call.begin({ deadSeconds: 0.1 }), stay);
   void client(server).next();
-  assert.equal(await until(() => server.calls.length === 2).then(() => server.calls[0].closed), 4201);
+  assert.equal(
+    await until(() => server.calls.length === 2).then(() => server.calls[0].closed),
+    4201,
+  );
 });
 
 test('heads that stay ahead make it come back', web, async () => {
@@ -238,7 +257,13 @@ test('a listener that never says hello or ready is left', web, async () => {
   assert.ok(follower.status.ageMs < 5000);
 });
 
-for (const text of ['{', '[]', 'null', '{"type":"ready","streams":5}', '{"type":"event","offset":1.5}']) {
+for (const text of [
+  '{',
+  '[]',
+  'null',
+  '{"type":"ready","streams":5}',
+  '{"type":"event","offset":1.5}',
+]) {
   test(`the unreadable frame ${text} ends the connection`, web, async () => {
     const server = await serve(
       async (call) => {
@@ -255,22 +280,26 @@ for (const text of ['{', '[]', 'null', '{"type":"ready","streams":5}', '{"type":
   });
 }
 
-test('what it does not know is ignored, and only a higher state version is shown', web, async () => {
-  const server = await serve(async (call) => {
-    await call.begin({ colour: 'red' });
-    call.send({ type: 'weather' });
-    call.send({ type: 'error', code: 'x', message: 'y' });
-    call.event(1, { no: 't', version: 2 });
-    call.event(2, { no: 't', version: 2 });
-    call.event(3, { no: 't', version: 1 });
-    call.event(4, { no: 't', version: 3 });
-  });
-  const follower = client(server);
-  const versions = [];
-  while (versions.length < 2) versions.push((await follower.next()).value.data.stateVersion);
-  assert.deepEqual(versions, [2, 3]);
-  await until(() => server.calls[0].acks().at(-1) === 3);
-});
+test(
+  'what it does not know is ignored, and only a higher state version is shown',
+  web,
+  async () => {
+    const server = await serve(async (call) => {
+      await call.begin({ colour: 'red' });
+      call.send({ type: 'weather' });
+      call.send({ type: 'error', code: 'x', message: 'y' });
+      call.event(1, { no: 't', version: 2 });
+      call.event(2, { no: 't', version: 2 });
+      call.event(3, { no: 't', version: 1 });
+      call.event(4, { no: 't', version: 3 });
+    });
+    const follower = client(server);
+    const versions = [];
+    while (versions.length < 2) versions.push((await follower.next()).value.data.stateVersion);
+    assert.deepEqual(versions, [2, 3]);
+    await until(() => server.calls[0].acks().at(-1) === 3);
+  },
+);
 
 test('without streams it follows those of the key', web, async () => {
   const streams = [STREAM, OTHER];
@@ -284,7 +313,10 @@ test('without streams it follows those of the key', web, async () => {
     },
     async (call) => {
       const connect = await call.begin({ streams, after: 1 });
-      assert.deepEqual(connect.streams.map(({ after }) => after.offset), [1, 1]);
+      assert.deepEqual(
+        connect.streams.map(({ after }) => after.offset),
+        [1, 1],
+      );
       call.event(2);
     },
   );
@@ -292,27 +324,37 @@ test('without streams it follows those of the key', web, async () => {
   assert.deepEqual(server.faults, []);
 });
 
-test('a position that is kept is resumed, also where the listener begins past it', web, async () => {
-  const server = await serve(
-    (call) => call.begin({ after: 4 }),
-    async (call) => {
-      const connect = await call.begin({ after: 3 });
-      assert.deepEqual(connect.streams, [{ stream: STREAM, after: { epoch: EPOCH, offset: 3 } }]);
-      call.event(4);
-      call.event(5);
-    },
-  );
-  const kept = new Map();
-  const storage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, text) => kept.set(name, text) };
-  const position = new StoragePositions(storage);
-  await position.save(STREAM, { epoch: EPOCH, offset: 3 });
-  assert.deepEqual(await take(client(server, { streams: undefined, position }), 2), ['t4', 't5']);
-  assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
-  assert.deepEqual(server.faults, []);
-});
+test(
+  'a position that is kept is resumed, also where the listener begins past it',
+  web,
+  async () => {
+    const server = await serve(
+      (call) => call.begin({ after: 4 }),
+      async (call) => {
+        const connect = await call.begin({ after: 3 });
+        assert.deepEqual(connect.streams, [{ stream: STREAM, after: { epoch: EPOCH, offset: 3 } }]);
+        call.event(4);
+        call.event(5);
+      },
+    );
+    const kept = new Map();
+    const storage = {
+      getItem: (name) => kept.get(name) ?? null,
+      setItem: (name, text) => kept.set(name, text),
+    };
+    const position = new StoragePositions(storage);
+    await position.save(STREAM, { epoch: EPOCH, offset: 3 });
+    assert.deepEqual(await take(client(server, { streams: undefined, position }), 2), ['t4', 't5']);
+    assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
+    assert.deepEqual(server.faults, []);
+  },
+);
 
 const resync = {
-  stream: STREAM, reason: 'epoch_changed', epoch: 'e2', head: 40,
+  stream: STREAM,
+  reason: 'epoch_changed',
+  epoch: 'e2',
+  head: 40,
   snapshot: '/v1/transactions?merchantNo=200043&storeNo=303660',
 };
 const rows = (...numbers) => numbers.map((n) => transaction(n, { version: 5 }));
@@ -328,16 +370,25 @@ test('a lost position is replaced by a snapshot', web, async () => {
     call.event(42, { no: 't8', version: 6 });
   });
   server.snapshotAnswers = [
-    { status: 503 }, { data: 5 }, { data: [{}] }, { data: rows(9, 8), nextCursor: 'c/1' }, { data: rows(8, 7), nextCursor: null },
+    { status: 503 },
+    { data: 5 },
+    { data: [{}] },
+    { data: rows(9, 8), nextCursor: 'c/1' },
+    { data: rows(8, 7), nextCursor: null },
   ];
   const told = [];
   const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 3 } });
   const follower = client(server, { position, onResync: (what) => told.push(what.reason) });
   const events = [];
   while (events.length < 3) events.push((await follower.next()).value);
-  assert.deepEqual(events.map(({ type, subject }) => [type, subject]), [
-    [SNAPSHOT, 't9'], [SNAPSHOT, 't8'], [SNAPSHOT, 't7'],
-  ]);
+  assert.deepEqual(
+    events.map(({ type, subject }) => [type, subject]),
+    [
+      [SNAPSHOT, 't9'],
+      [SNAPSHOT, 't8'],
+      [SNAPSHOT, 't7'],
+    ],
+  );
   // Until all of it is handled, the old position is kept: a crash reads it again.
   assert.equal((await position.load())[STREAM].epoch, EPOCH);
   const live = (await follower.next()).value;
@@ -381,7 +432,9 @@ test('a slow program does not make it hold everything', web, async () => {
     },
     async (call) => {
       const { streams } = await call.begin({ after: 1 });
-      for (let offset = streams[0].after.offset + 1; offset <= 1500; offset += 1) call.event(offset);
+      for (let offset = streams[0].after.offset + 1; offset <= 1500; offset += 1) {
+        call.event(offset);
+      }
     },
   );
   const follower = client(server);
@@ -389,7 +442,10 @@ test('a slow program does not make it hold everything', web, async () => {
   assert.equal(await server.calls[0].closed, 1000);
   assert.equal(server.upgrades, 1);
   const numbers = await take(follower, 1499);
-  assert.deepEqual(numbers, Array.from({ length: 1499 }, (_, i) => `t${i + 2}`));
+  assert.deepEqual(
+    numbers,
+    Array.from({ length: 1499 }, (_, i) => `t${i + 2}`),
+  );
   assert.equal(server.upgrades, 2);
 });
 
@@ -406,9 +462,10 @@ test('closing while it holds all that it may opens no further connection', web, 
   assert.equal(server.upgrades, 1);
 });
 
-for (const [name, options] of [
-  ['blocked', web], ['missing', any],
-]) {
+for (const [name, options] of /** @type {const} */ ([
+  ['blocked', web],
+  ['missing', any],
+])) {
   test(`where WebSocket is ${name} it polls and acks by POST`, options, async () => {
     const server = await serve();
     server.isBlocked = true;
@@ -427,7 +484,11 @@ for (const [name, options] of [
 
 test('long-poll without a named stream learns it, and resyncs on 410', any, async () => {
   const server = await serve();
-  server.pages = [page(4), { status: 410, body: { ...resync, type: 'about:blank', epoch: EPOCH } }, page(41)];
+  server.pages = [
+    page(4),
+    { status: 410, body: { ...resync, type: 'about:blank', epoch: EPOCH } },
+    page(41),
+  ];
   server.snapshotAnswers = [{ data: rows(7) }];
   const follower = client(server, { WebSocket: null, streams: undefined });
   assert.deepEqual(await take(follower, 3), ['t4', 't7', 't41']);
@@ -436,7 +497,11 @@ test('long-poll without a named stream learns it, and resyncs on 410', any, asyn
   assert.equal(server.polls[2].after, `${EPOCH}:40`);
 });
 
-for (const [status, code] of [[400, 4002], [401, 4001], [403, 4004]]) {
+for (const [status, code] of [
+  [400, 4002],
+  [401, 4001],
+  [403, 4004],
+]) {
   test(`long-poll stops where it is refused with ${status}`, any, async () => {
     const server = await serve();
     server.pages = [{ status }];
@@ -455,7 +520,13 @@ test('a key of several stores without WebSocket is told to name streams', any, a
 test('long-poll goes on after faults and broken pages', any, async () => {
   const server = await serve();
   server.pages = [
-    { status: 500 }, { body: '<html>' }, { body: '5' }, page(1), page(3), { ...page(2), epoch: 'e9' }, page(2),
+    { status: 500 },
+    { body: '<html>' },
+    { body: '5' },
+    page(1),
+    page(3),
+    { ...page(2), epoch: 'e9' },
+    page(2),
   ];
   assert.deepEqual(await take(client(server, { WebSocket: null }), 2), ['t1', 't2']);
 });
@@ -526,7 +597,7 @@ test('an abort signal stops it, and acks can be left out', any, async () => {
 test('what cannot be followed is refused at once', any, () => {
   assert.throws(() => follow('ftp://x', { key: KEY }), TypeError);
   assert.throws(() => follow('http://x/?key=1', { key: KEY }), TypeError);
-  assert.throws(() => follow('http://x/', {}), TypeError);
+  assert.throws(() => follow('http://x/', { key: '' }), TypeError);
   assert.ok(follow('wss://x/v1/pos/stream', { key: KEY }) instanceof Follower);
 });
 
@@ -586,9 +657,9 @@ test('a listener that was only down is not taken for a blocked one', web, async 
   server.isBlocked = true;
   server.pages = [page(1)];
   const follower = client(server, {
-    fetch: (...call) => {
+    fetch: (address, init) => {
       server.isBlocked = false;
-      return fetch(...call);
+      return fetch(address, init);
     },
   });
   assert.deepEqual(await take(follower, 2), ['t1', 't2']);

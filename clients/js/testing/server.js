@@ -9,15 +9,26 @@ export const STREAM = '200043/303660';
 
 export function transaction(number, { no = `t${number}`, version = 1 } = {}) {
   return {
-    transactionNo: no, merchantNo: '200043', storeNo: '303660', status: 'cancelled',
-    stateVersion: version, amount: '13.00', currency: 'USD', updatedAt: '2026-11-23T10:11:12.345Z',
+    transactionNo: no,
+    merchantNo: '200043',
+    storeNo: '303660',
+    status: 'cancelled',
+    stateVersion: version,
+    amount: '13.00',
+    currency: 'USD',
+    updatedAt: '2026-11-23T10:11:12.345Z',
   };
 }
 
 export function event(number, options) {
   return {
-    specversion: '1.0', id: `${EPOCH}-${number}`, source: '/listener', type: 'transaction.cancelled',
-    subject: `t${number}`, time: '2026-11-23T10:11:12.345Z', datacontenttype: 'application/json',
+    specversion: '1.0',
+    id: `${EPOCH}-${number}`,
+    source: '/listener',
+    type: 'transaction.cancelled',
+    subject: `t${number}`,
+    time: '2026-11-23T10:11:12.345Z',
+    datacontenttype: 'application/json',
     data: transaction(number, options),
   };
 }
@@ -63,8 +74,13 @@ class Call {
 
   hello(changes) {
     this.send({
-      type: 'hello', protocol: 'pos.v1', session: 's', pingSeconds: 20, deadSeconds: 35,
-      reconnectJitterMs: 10, ...changes,
+      type: 'hello',
+      protocol: 'pos.v1',
+      session: 's',
+      pingSeconds: 20,
+      deadSeconds: 35,
+      reconnectJitterMs: 10,
+      ...changes,
     });
   }
 
@@ -73,6 +89,7 @@ class Call {
     this.send({ type: 'ready', id: 1, streams: all });
   }
 
+  /** @param {{ after?: number, streams?: string[], [name: string]: any }} [options] */
   async begin({ after = 0, streams, ...changes } = {}) {
     this.hello(changes);
     const connect = await this.expect('connect');
@@ -81,14 +98,24 @@ class Call {
   }
 
   event(offset, options) {
-    this.send({ type: 'event', stream: options?.stream ?? STREAM, offset, event: event(offset, options) });
+    this.send({
+      type: 'event',
+      stream: options?.stream ?? STREAM,
+      offset,
+      event: event(offset, options),
+    });
   }
 
   acks() {
     return this.received.filter(({ type }) => type === 'ack').map(({ offset }) => offset);
   }
 
-  /** Wait until a frame came. */
+  /**
+   * Wait until a frame came.
+   *
+   * @param {string} type
+   * @param {(frame: any) => boolean} [isIt]
+   */
   async expect(type, isIt = () => true) {
     for (;;) {
       const found = this.received.find((frame) => frame.type === type && isIt(frame));
@@ -120,7 +147,9 @@ class Call {
       }
       if (this.#buffer.length < at + 4 + length) return;
       const mask = this.#buffer.subarray(at, at + 4);
-      const payload = this.#buffer.subarray(at + 4, at + 4 + length).map((byte, i) => byte ^ mask[i % 4]);
+      const payload = this.#buffer
+        .subarray(at + 4, at + 4 + length)
+        .map((byte, i) => byte ^ mask[i % 4]);
       const opcode = this.#buffer[0] & 0x0f;
       this.#buffer = this.#buffer.subarray(at + 4 + length);
       if (opcode === 8) {
@@ -139,13 +168,23 @@ class Call {
 /** A listener whose connections follow scripts, one each; the last one again and again. */
 export async function listen(...scripts) {
   const state = {
-    calls: [], polls: [], acks: [], snapshots: [], pages: [], snapshotAnswers: [], ackAnswers: [],
-    upgrades: 0, isBlocked: false, faults: [],
+    calls: [],
+    polls: [],
+    acks: [],
+    snapshots: [],
+    pages: [],
+    snapshotAnswers: [],
+    ackAnswers: [],
+    upgrades: 0,
+    isBlocked: false,
+    faults: [],
   };
   const open = new Set();
   const reply = (response, status, body) => {
     response.writeHead(status, { 'Content-Type': 'application/json' });
-    response.end(body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body));
+    response.end(
+      body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body),
+    );
   };
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, 'http://x');
@@ -153,8 +192,8 @@ export async function listen(...scripts) {
     if (request.headers.authorization !== `Bearer ${KEY}`) return reply(response, 401);
     if (url.pathname === '/v1/pos/events') {
       state.polls.push(Object.fromEntries(url.searchParams));
-      const page = state.pages.shift();
-      if (page) return reply(response, page.status ?? 200, page.body ?? page);
+      const given = state.pages.shift();
+      if (given) return reply(response, given.status ?? 200, given.body ?? given);
       const after = url.searchParams.get('after') ?? `${EPOCH}:0`;
       const next = Number(after.split(':')[1]);
       const empty = { stream: STREAM, epoch: EPOCH, head: next, next, events: [] };
@@ -181,7 +220,9 @@ export async function listen(...scripts) {
       socket.end('HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n');
       return;
     }
-    const accept = createHash('sha1').update(request.headers['sec-websocket-key'] + GUID).digest('base64');
+    const accept = createHash('sha1')
+      .update(request.headers['sec-websocket-key'] + GUID)
+      .digest('base64');
     socket.write(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
         `Sec-WebSocket-Accept: ${accept}\r\nSec-WebSocket-Protocol: pos.v1\r\n\r\n`,
@@ -191,9 +232,10 @@ export async function listen(...scripts) {
     const script = scripts.length > 1 ? scripts.shift() : scripts[0];
     script?.(call).catch((error) => state.faults.push(error));
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
   return Object.assign(state, {
-    url: `http://127.0.0.1:${server.address().port}`,
+    url: `http://127.0.0.1:${port}`,
     stop() {
       for (const socket of open) socket.destroy();
       return new Promise((resolve) => server.close(resolve));

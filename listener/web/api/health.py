@@ -1,4 +1,4 @@
-"""Tell an operator and a load balancer how the listener is."""
+"""Answer an operator and a load balancer: alive, ready, metrics."""
 
 import asyncio
 import time
@@ -7,9 +7,9 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from listener.keys import Key, Role
+from listener.keys import Key
+from listener.ledger.promise import Ledger
 from listener.web.context import LEDGER, LIFECYCLE, METRICS, SESSIONS
-from listener.web.guard import answering, guarded
 from listener.web.metrics import CONTENT_TYPE
 from listener.web.problem import draining
 from listener.web.shapes.models import JSON
@@ -19,17 +19,8 @@ UNACKED_SECONDS: Final = 60.0
 UNACKED_MAX: Final = 1_000
 
 
-def routes() -> list[web.RouteDef]:
-    """List the routes of health."""
-    return [
-        web.get("/healthz", healthz),
-        web.get("/readyz", answering(Readiness().answer)),
-        web.get("/metrics", guarded(metrics, Role.ADMIN)),
-    ]
-
-
 async def healthz(_request: web.Request) -> web.Response:
-    """Say that the process answers."""
+    """Answer that the process is alive."""
     return _json({"status": "alive"})
 
 
@@ -39,18 +30,31 @@ class Readiness:
     Anybody may ask, so that all who ask at the same time share one commit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._check: asyncio.Task[None] | None = None
 
-    async def answer(self, request: web.Request) -> web.Response:
-        """Say whether the listener is ready."""
-        if request.app[SESSIONS].is_draining:
-            raise draining()
+    async def check(self) -> None:
+        """Return once the ledger has committed.
+
+        Raises:
+            LedgerUnavailableError: It cannot.
+        """
         if self._check is None or self._check.done():
-            self._check = asyncio.create_task(request.app[LEDGER].check_writable())
+            self._check = asyncio.create_task(self._ledger.check_writable())
         # One who goes away does not take the answer away from the others.
         await asyncio.shield(self._check)
-        return _json({"status": "ready"})
+
+
+READINESS = web.AppKey("readiness", Readiness)
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Answer whether the listener is ready."""
+    if request.app[SESSIONS].is_draining:
+        raise draining()
+    await request.app[READINESS].check()
+    return _json({"status": "ready"})
 
 
 async def metrics(request: web.Request, _key: Key) -> web.Response:

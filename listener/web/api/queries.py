@@ -8,14 +8,12 @@ from typing import Final
 
 from aiohttp import web
 
-from listener.keys import Key, Role
+from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM
 from listener.ledger.promise import Cursor, Line, Scope, Search
 from listener.settings import Settings
-from listener.web.api import terminals
 from listener.web.api.lookup import find_transaction
 from listener.web.context import HUB, LEDGER, SETTINGS
-from listener.web.guard import guarded
 from listener.web.problem import ProblemError
 from listener.web.shapes.models import (
     JSON,
@@ -37,17 +35,6 @@ HEAD_HEADER: Final = "Ledger-Head"
 _LOOK_SECONDS: Final = 1.0
 _PLACE: Final = struct.Struct(">QQ")
 _SEAL_BYTES: Final = 8
-
-
-def routes() -> list[web.RouteDef]:
-    """List the routes of the ledger query."""
-    return [
-        web.get("/v1/transactions", guarded(list_transactions, *Role)),
-        web.get("/v1/transactions/{transactionNo}", guarded(show_transaction, *Role)),
-        web.get("/v1/entries", guarded(list_entries, Role.LEDGER, Role.ADMIN)),
-        web.get("/v1/ledger", guarded(show_head, Role.LEDGER, Role.ADMIN)),
-        *terminals.routes(),
-    ]
 
 
 async def list_transactions(request: web.Request, key: Key) -> web.Response:

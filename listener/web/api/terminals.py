@@ -6,21 +6,15 @@ from typing import Final
 
 from aiohttp import web
 
-from listener.keys import Key, Role
+from listener.keys import Key
 from listener.ledger.model import NO_STORE, rfc3339
 from listener.ledger.promise import Ack, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import LEDGER, SESSIONS
-from listener.web.guard import guarded
 from listener.web.shapes.models import JSON, Terminals, TerminalState, Unacknowledged
 from listener.web.shapes.parameters import NoQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
-
-
-def routes() -> list[web.RouteDef]:
-    """List the route of the terminals."""
-    return [web.get("/v1/terminals", guarded(list_terminals, Role.LEDGER, Role.ADMIN))]
 
 
 async def list_terminals(request: web.Request, key: Key) -> web.Response:

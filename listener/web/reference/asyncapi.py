@@ -83,13 +83,8 @@ _ANSWERED_BY: Final[Mapping[type[BaseModel], tuple[type[BaseModel], ...]]] = {
 _CHANNEL: Final = "#/channels/stream"
 
 
-def routes() -> list[web.RouteDef]:
-    """List the route of the description."""
-    return [web.get("/asyncapi.json", show)]
-
-
 async def show(_request: web.Request) -> web.Response:
-    """Answer the description."""
+    """Answer with the description."""
     return web.Response(body=_written(), content_type=JSON)
 
 

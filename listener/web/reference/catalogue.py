@@ -1,6 +1,6 @@
-"""Tell of every route of the HTTP API what it takes and answers, in the order of a newcomer.
+"""Every route of the HTTP API, in the order of a newcomer.
 
-The one list from which OpenAPI and the page of docs are made; a test holds it against the router.
+The one list from which the router, OpenAPI and the page at /docs are made.
 """
 
 from typing import Final
@@ -9,8 +9,11 @@ from pydantic import Field
 
 from listener.keys import Role
 from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.web import pages
+from listener.web.api import health, queries, terminals
 from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
-from listener.web.reference import examples
+from listener.web.guard import Handler
+from listener.web.reference import asyncapi, examples, openapi, page
 from listener.web.reference.catalogue_follow import FOLLOW
 from listener.web.reference.catalogue_sales import SALES
 from listener.web.reference.operations import BAD_QUERY, EVERY_ROLE, Answer, Body, Operation, Tag
@@ -51,6 +54,7 @@ class Ambiguous(Problem):
 _LEDGER: Final = (
     Operation(
         id="listTransactions",
+        handler=queries.list_transactions,
         method="GET",
         path="/v1/transactions",
         tag=Tag.LEDGER,
@@ -68,6 +72,7 @@ _LEDGER: Final = (
     ),
     Operation(
         id="showTransaction",
+        handler=queries.show_transaction,
         method="GET",
         path="/v1/transactions/{transactionNo}",
         tag=Tag.LEDGER,
@@ -93,6 +98,7 @@ _LEDGER: Final = (
     ),
     Operation(
         id="listEntries",
+        handler=queries.list_entries,
         method="GET",
         path="/v1/entries",
         tag=Tag.LEDGER,
@@ -119,6 +125,7 @@ _LEDGER: Final = (
     ),
     Operation(
         id="showLedger",
+        handler=queries.show_head,
         method="GET",
         path="/v1/ledger",
         tag=Tag.LEDGER,
@@ -132,6 +139,7 @@ _LEDGER: Final = (
     ),
     Operation(
         id="listTerminals",
+        handler=terminals.list_terminals,
         method="GET",
         path="/v1/terminals",
         tag=Tag.LEDGER,
@@ -196,6 +204,7 @@ _NOTIFY: Final = (
 _OPERATE: Final = (
     Operation(
         id="isAlive",
+        handler=health.healthz,
         method="GET",
         path="/healthz",
         tag=Tag.OPERATE,
@@ -207,6 +216,7 @@ _OPERATE: Final = (
     ),
     Operation(
         id="isReady",
+        handler=health.readyz,
         method="GET",
         path="/readyz",
         tag=Tag.OPERATE,
@@ -218,6 +228,7 @@ _OPERATE: Final = (
     ),
     Operation(
         id="readMetrics",
+        handler=health.metrics,
         method="GET",
         path="/metrics",
         tag=Tag.OPERATE,
@@ -230,7 +241,9 @@ _OPERATE: Final = (
 )
 
 
-def _page(path: str, operation_id: str, summary: str, says: str, media_type: str) -> Operation:
+def _page(
+    path: str, operation_id: str, summary: str, says: str, *, handler: Handler, media_type: str
+) -> Operation:
     schema = _OBJECT if media_type == JSON else _STRING
     return Operation(
         id=operation_id,
@@ -239,6 +252,7 @@ def _page(path: str, operation_id: str, summary: str, says: str, media_type: str
         tag=Tag.DESCRIBE,
         summary=summary,
         says=says,
+        handler=handler,
         answers={200: Answer(says=summary + ".", media_types=(media_type,), schema=schema)},
         uses_ledger=False,
         curl=f'curl "$LISTENER{path}"',
@@ -246,11 +260,46 @@ def _page(path: str, operation_id: str, summary: str, says: str, media_type: str
 
 
 _DESCRIBE: Final = (
-    _page("/", "showDashboard", "The dashboard", "A page; it asks for a key.", HTML),
-    _page("/till", "showTill", "The reference till", "A page; it asks for a key.", HTML),
-    _page("/docs", "showDocs", "The API on one page", "For people.", HTML),
-    _page("/openapi.json", "showOpenApi", "This API as OpenAPI 3.1", "For programs.", JSON),
-    _page("/asyncapi.json", "showAsyncApi", "`pos.v1` as AsyncAPI 3.0", "For programs.", JSON),
+    _page(
+        "/",
+        "showDashboard",
+        "The dashboard",
+        "A page; it asks for a key.",
+        handler=pages.dashboard,
+        media_type=HTML,
+    ),
+    _page(
+        "/till",
+        "showTill",
+        "The reference till",
+        "A page; it asks for a key.",
+        handler=pages.till,
+        media_type=HTML,
+    ),
+    _page(
+        "/docs",
+        "showDocs",
+        "The API on one page",
+        "For people.",
+        handler=page.show,
+        media_type=HTML,
+    ),
+    _page(
+        "/openapi.json",
+        "showOpenApi",
+        "This API as OpenAPI 3.1",
+        "For programs.",
+        handler=openapi.show,
+        media_type=JSON,
+    ),
+    _page(
+        "/asyncapi.json",
+        "showAsyncApi",
+        "`pos.v1` as AsyncAPI 3.0",
+        "For programs.",
+        handler=asyncapi.show,
+        media_type=JSON,
+    ),
 )
 
 OPERATIONS: Final[tuple[Operation, ...]] = (

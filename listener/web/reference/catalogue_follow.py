@@ -1,4 +1,4 @@
-"""Tell of the routes by which a till follows statuses."""
+"""The routes by which a till follows statuses."""
 
 from typing import Final
 
@@ -8,6 +8,7 @@ from listener.web.reference import examples
 from listener.web.reference.operations import BAD_QUERY, Answer, Body, Operation, Tag
 from listener.web.shapes.models import Problem
 from listener.web.shapes.parameters import EventsQuery
+from listener.web.till import polling, socket
 
 
 class Gone(Problem, ResyncMembers):
@@ -17,6 +18,7 @@ class Gone(Problem, ResyncMembers):
 FOLLOW: Final = (
     Operation(
         id="followStream",
+        handler=socket.stream,
         method="GET",
         path="/v1/pos/stream",
         tag=Tag.FOLLOW,
@@ -38,6 +40,7 @@ FOLLOW: Final = (
     ),
     Operation(
         id="readEvents",
+        handler=polling.events,
         method="GET",
         path="/v1/pos/events",
         tag=Tag.FOLLOW,
@@ -66,6 +69,7 @@ FOLLOW: Final = (
     ),
     Operation(
         id="acknowledge",
+        handler=polling.acks,
         method="POST",
         path="/v1/pos/acks",
         tag=Tag.FOLLOW,

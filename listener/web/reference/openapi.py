@@ -1,6 +1,6 @@
 """Describe the HTTP API as OpenAPI 3.1, made from the catalogue and its models."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Final
@@ -9,8 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
-from listener.web.reference.catalogue import OPERATIONS
-from listener.web.reference.operations import Answer, Body, Operation, Tag
+from listener.web.reference.operations import DESCRIBED, Answer, Body, Operation, Tag
 from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
 from listener.web.shapes.models import JSON, NDJSON, Entry
 
@@ -51,22 +50,17 @@ _PATH_SCHEMAS: Final[Mapping[str, JsonObject]] = {
 }
 
 
-def routes() -> list[web.RouteDef]:
-    """List the route of the description."""
-    return [web.get("/openapi.json", show)]
-
-
-async def show(_request: web.Request) -> web.Response:
-    """Answer the description."""
-    return web.Response(body=_written(), content_type=JSON)
+async def show(request: web.Request) -> web.Response:
+    """Answer with the description."""
+    return web.Response(body=_written(request.app[DESCRIBED]), content_type=JSON)
 
 
 @cache
-def _written() -> bytes:
-    return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
+def _written(operations: tuple[Operation, ...]) -> bytes:
+    return orjson.dumps(document(operations), option=orjson.OPT_INDENT_2)
 
 
-def document() -> JsonObject:
+def document(operations: Sequence[Operation]) -> JsonObject:
     """Return the description."""
     return {
         "openapi": "3.1.0",
@@ -78,12 +72,12 @@ def document() -> JsonObject:
         },
         "servers": [{"url": "/", "description": "This listener."}],
         "tags": [{"name": tag, "description": says} for tag, says in TAGS.items()],
-        "paths": _paths(OPERATIONS),
+        "paths": _paths(operations),
         "components": {
             "schemas": schemas(
-                read=_models(o.body for o in OPERATIONS),
+                read=_models(o.body for o in operations),
                 written=[
-                    *_models(answer for o in OPERATIONS for answer in o.all_answers().values()),
+                    *_models(answer for o in operations for answer in o.all_answers().values()),
                     Entry,
                 ],
             ),

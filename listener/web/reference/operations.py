@@ -1,14 +1,16 @@
-"""What one route of the HTTP API takes and answers, as OpenAPI and the page of docs tell it."""
+"""One route of the HTTP API: who answers it, and what it takes and answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
+from aiohttp import web
 from pydantic import BaseModel
 
 from listener.keys import Role
+from listener.web.guard import Handler, KeyedHandler, answering, guarded
 from listener.web.problem import PROBLEM
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.models import JSON, Problem
@@ -57,12 +59,13 @@ class Body:
     example: JsonObject | str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Operation:
-    """One method of one path. ``roles`` is empty where no key is needed.
+    """One method of one path, and the handler that answers it.
 
-    ``problems`` says when each error is answered; those of a key and of a ledger that cannot be
-    used are added to every operation that has them.
+    ``roles`` is empty where no key is needed; with roles, the handler is given the key. ``handler``
+    is None where routes of its own answer it. ``problems`` says when each error is answered; those
+    of a key and of a ledger that cannot be used are added to every operation that has them.
     """
 
     id: str
@@ -73,6 +76,7 @@ class Operation:
     says: str
     answers: Mapping[int, Answer]
     curl: str
+    handler: Handler | KeyedHandler | None = None
     problems: Mapping[int, str] = field(default_factory=dict)
     roles: tuple[Role, ...] = ()
     query: type[BaseModel] | None = None
@@ -80,6 +84,16 @@ class Operation:
     body: Body | None = None
     uses_ledger: bool = True
     problem_models: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+
+    def route(self) -> web.RouteDef | None:
+        """Return the route that answers it, None where it has routes of its own."""
+        if self.handler is None:
+            return None
+        # A handler takes the key where, and only where, roles are named.
+        if not self.roles:
+            return web.route(self.method, self.path, answering(cast("Handler", self.handler)))
+        keyed = guarded(cast("KeyedHandler", self.handler), *self.roles)
+        return web.route(self.method, self.path, keyed)
 
     @property
     def path_names(self) -> list[str]:
@@ -109,6 +123,9 @@ class Operation:
             )
         return dict(sorted(answers.items()))
 
+
+# All of them, for the pages that describe them.
+DESCRIBED: web.AppKey[tuple[Operation, ...]] = web.AppKey("described")
 
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
     {

@@ -1,6 +1,6 @@
 """Show the HTTP API and ``pos.v1`` to people, on one page that needs no script and no internet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Final
 
@@ -11,10 +11,9 @@ from listener.pos.codes import Duty
 from listener.web.pages import HEADERS
 from listener.web.reference import markup
 from listener.web.reference.asyncapi import CLIENT_FRAMES, EXAMPLES, SERVER_FRAMES
-from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.markup import code, inline, table
 from listener.web.reference.openapi import TAGS
-from listener.web.reference.operations import Operation, Tag
+from listener.web.reference.operations import DESCRIBED, Operation, Tag
 from listener.web.reference.protocol import CHAPTERS, DUTIES, ERROR_CODES, RANGES, close_codes
 from listener.web.reference.schemas import JsonObject, query_parameters
 
@@ -43,23 +42,23 @@ export LISTENER=http://127.0.0.1:8080 KEY=<the key, shown once>
 curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/transactions?limit=5\""""
 
 
-def routes() -> list[web.RouteDef]:
-    """List the route of the page."""
-    return [web.get("/docs", show)]
-
-
-async def show(_request: web.Request) -> web.Response:
-    """Answer the page."""
+async def show(request: web.Request) -> web.Response:
+    """Answer with the page."""
     headers = {**HEADERS, "Content-Security-Policy": POLICY}
-    return web.Response(body=page(), content_type="text/html", charset="utf-8", headers=headers)
+    return web.Response(
+        body=page(request.app[DESCRIBED]),
+        content_type="text/html",
+        charset="utf-8",
+        headers=headers,
+    )
 
 
 @cache
-def page() -> bytes:
+def page(operations: tuple[Operation, ...]) -> bytes:
     """Write the page."""
     sections = [
         ("start", "Start here", _start()),
-        *((_anchor(tag), tag.value, _routes_of(tag)) for tag in Tag),
+        *((_anchor(tag), tag.value, _routes_of(tag, operations)) for tag in Tag),
         ("pos.v1", "The protocol pos.v1", _protocol()),
         ("close-codes", "Close codes", _close_codes()),
         ("statuses", "Statuses", _statuses()),
@@ -89,8 +88,8 @@ def _start() -> str:
     )
 
 
-def _routes_of(tag: Tag) -> str:
-    told = "".join(_route(operation) for operation in OPERATIONS if operation.tag is tag)
+def _routes_of(tag: Tag, operations: Sequence[Operation]) -> str:
+    told = "".join(_route(operation) for operation in operations if operation.tag is tag)
     return f"<p>{TAGS[tag]}</p>{told}"
 
 

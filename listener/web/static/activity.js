@@ -16,7 +16,11 @@ export class Activity {
 
   /** Take a reading (of `parseMetrics`) and draw. */
   take(metrics) {
-    const now = { at: Date.now(), count: total(metrics, COUNTER), seconds: buckets(metrics, SECONDS) };
+    const now = {
+      at: Date.now(),
+      count: total(metrics, COUNTER),
+      seconds: buckets(metrics, SECONDS),
+    };
     const last = this.#last;
     this.#last = now;
     // A restarted listener counts from nothing.
@@ -32,17 +36,36 @@ export class Activity {
 
   #draw() {
     const points = this.#points;
-    if (points.length === 0) return this.refuse('Measuring; the first point comes in a few seconds.');
+    if (points.length === 0) {
+      return this.refuse('Measuring; the first point comes in a few seconds.');
+    }
     const perMinute = rateOver(points, 60_000);
     const merged = points.reduce((sum, { seconds }) => add(sum, seconds), []);
     const [p50, p99] = [quantile(merged, 0.5), quantile(merged, 0.99)];
     const since = `since ${clock(points[0].from)}`;
     const figure = (value, name) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
     at('activity').replaceChildren(
-      h('dl', { class: 'figures' }, figure(perMinute.toLocaleString(), 'in the last minute'), figure(inMs(p50), 'median'), figure(inMs(p99), '99th percentile')),
+      h(
+        'dl',
+        { class: 'figures' },
+        figure(perMinute.toLocaleString(), 'in the last minute'),
+        figure(inMs(p50), 'median'),
+        figure(inMs(p99), '99th percentile'),
+      ),
       h('p', { class: 'plot-title' }, h('b', {}, 'a second'), since),
       bars(points),
-      h('p', { class: 'plot-title' }, h('b', {}, 'until acknowledged'), h('span', {}, h('span', { class: 'is-p50' }, '— median'), ' ', h('span', { class: 'is-p99' }, '- - 99 %'))),
+      h(
+        'p',
+        { class: 'plot-title' },
+        h('b', {}, 'until acknowledged'),
+        h(
+          'span',
+          {},
+          h('span', { class: 'is-p50' }, '— median'),
+          ' ',
+          h('span', { class: 'is-p99' }, '- - 99 %'),
+        ),
+      ),
       lines(points),
     );
   }
@@ -51,7 +74,15 @@ export class Activity {
 function pointOf(last, now) {
   const seconds = between(last.seconds, now.seconds);
   const rate = (now.count - last.count) / Math.max(0.001, (now.at - last.at) / 1000);
-  return { from: last.at, to: now.at, count: now.count - last.count, rate, seconds, p50: quantile(seconds, 0.5), p99: quantile(seconds, 0.99) };
+  return {
+    from: last.at,
+    to: now.at,
+    count: now.count - last.count,
+    rate,
+    seconds,
+    p50: quantile(seconds, 0.5),
+    p99: quantile(seconds, 0.99),
+  };
 }
 
 function rateOver(points, ms) {
@@ -78,14 +109,22 @@ function ceiling(value) {
 
 function frame(label, top, points, ...marks) {
   const y = (share) => HEIGHT - share * (HEIGHT - 8);
-  const grid = [0, 0.5, 1].map((share) => s('line', { x1: LEFT, x2: WIDTH, y1: y(share), y2: y(share), class: 'grid' }));
+  const grid = [0, 0.5, 1].map((share) =>
+    s('line', { x1: LEFT, x2: WIDTH, y1: y(share), y2: y(share), class: 'grid' }),
+  );
   const texts = [
     s('text', { x: LEFT - 6, y: y(1) + 4, 'text-anchor': 'end' }, top),
     s('text', { x: LEFT - 6, y: HEIGHT, 'text-anchor': 'end' }, '0'),
     s('text', { x: LEFT, y: HEIGHT + 14 }, `${span(Date.now() - points[0].from)} ago`),
     s('text', { x: WIDTH, y: HEIGHT + 14, 'text-anchor': 'end' }, 'now'),
   ];
-  return s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT + 18}`, class: 'plot', role: 'img', 'aria-label': label }, ...grid, ...marks, ...texts);
+  return s(
+    'svg',
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT + 18}`, class: 'plot', role: 'img', 'aria-label': label },
+    ...grid,
+    ...marks,
+    ...texts,
+  );
 }
 
 function placeOf(points) {
@@ -102,7 +141,12 @@ function bars(points) {
     return s('rect', { x: x(to) - width, y: HEIGHT - height, width, height, class: 'bar-mark' });
   });
   const now = points.at(-1).rate;
-  return frame(`Notifications a second; ${now.toFixed(1)} now, at most ${most}.`, most.toLocaleString(), points, ...marks);
+  return frame(
+    `Notifications a second; ${now.toFixed(1)} now, at most ${most}.`,
+    most.toLocaleString(),
+    points,
+    ...marks,
+  );
 }
 
 function lines(points) {
@@ -120,6 +164,8 @@ function lines(points) {
     return s('path', { d: path.join(''), class: name });
   };
   const last = known.at(-1);
-  const label = last ? `Time until acknowledged; median ${inMs(last.p50)}, 99th percentile ${inMs(last.p99)} at last.` : 'Time until acknowledged; nothing yet.';
+  const label = last
+    ? `Time until acknowledged; median ${inMs(last.p50)}, 99th percentile ${inMs(last.p99)} at last.`
+    : 'Time until acknowledged; nothing yet.';
   return frame(label, inMs(most), points, line('p99'), line('p50'));
 }

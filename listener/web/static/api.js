@@ -20,18 +20,34 @@ export class Api {
     this.#key = key;
   }
 
-  /** Read a path; members of `query` that are empty are left out. */
+  /**
+   * Read a path; members of `query` that are empty are left out.
+   *
+   * @param {string} path
+   * @param {{ query?: Record<string, any>, ms?: number }} [options]
+   */
   get(path, { query = {}, ms } = {}) {
     const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== '');
     const search = new URLSearchParams(given);
     return this.#call(search.size ? `${path}?${search}` : path, { ms });
   }
 
-  /** Post a body as JSON; `headers` are beside the usual ones. */
+  /**
+   * Post a body as JSON; `headers` are beside the usual ones.
+   *
+   * @param {string} path
+   * @param {object} [body]
+   * @param {{ headers?: Record<string, string> }} [options]
+   */
   post(path, body = {}, { headers } = {}) {
     return this.#call(path, { method: 'POST', body: JSON.stringify(body), headers });
   }
 
+  /**
+   * @param {string} path
+   * @param {{ method?: string, body?: string, headers?: Record<string, string>, ms?: number }} options
+   * @returns {Promise<any>}
+   */
   async #call(path, { method = 'GET', body, headers, ms = CALL_MS }) {
     const all = { Authorization: `Bearer ${this.#key}`, ...headers };
     if (body !== undefined) all['Content-Type'] = 'application/json';
@@ -39,7 +55,14 @@ export class Api {
     let text;
     try {
       const signal = AbortSignal.timeout(ms);
-      answer = await fetch(path, { method, body, headers: all, signal, cache: 'no-store', redirect: 'error' });
+      answer = await fetch(path, {
+        method,
+        body,
+        headers: all,
+        signal,
+        cache: 'no-store',
+        redirect: 'error',
+      });
       text = await answer.text();
     } catch {
       throw new ApiError(0, { code: 'no-answer', detail: 'The listener does not answer.' });
@@ -47,7 +70,9 @@ export class Api {
     const isJson = /[/+]json\b/.test(answer.headers.get('Content-Type') ?? '');
     const content = isJson && text ? JSON.parse(text) : text;
     if (answer.ok) return content;
-    const problem = content?.detail ? content : { code: 'failed', detail: `The listener answered ${answer.status}.` };
+    const problem = content?.detail
+      ? content
+      : { code: 'failed', detail: `The listener answered ${answer.status}.` };
     throw new ApiError(answer.status, problem);
   }
 }

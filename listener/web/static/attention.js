@@ -71,7 +71,8 @@ export function showAttention({ transactions, unseen, canAct, onAsk, onDecide, h
   const rank = ({ found }) => (found === UNSEEN ? 1.5 : CASES.indexOf(found));
   items.sort((one, other) => rank(one) - rank(other));
   reconcile(at('attention'), items.slice(0, CARDS_MAX), {
-    keyOf: ({ transaction, found }) => `${found.name} ${transaction.merchantNo}/${transaction.transactionNo}`,
+    keyOf: ({ transaction, found }) =>
+      `${found.name} ${transaction.merchantNo}/${transaction.transactionNo}`,
     signOf: ({ transaction }) => `${transaction.stateVersion} ${canAct}`,
     draw: (item) => card(item, { canAct, onAsk, onDecide, hrefOf }),
   });
@@ -82,7 +83,9 @@ export function showAttention({ transactions, unseen, canAct, onAsk, onDecide, h
 function card({ transaction, found }, { canAct, onAsk, onDecide, hrefOf }) {
   const outcome = h('p', { class: 'outcome', role: 'status' });
   const isCancel = found.name === 'cancelling' || found.name === 'unresolved';
-  const since = isCancel ? ['asked for ', ago(transaction.cancel.requestedAt)] : ['last word ', ago(transaction.updatedAt)];
+  const since = isCancel
+    ? ['asked for ', ago(transaction.cancel.requestedAt)]
+    : ['last word ', ago(transaction.updatedAt)];
   const ask = async ({ currentTarget: button }) => {
     button.disabled = true;
     say(outcome, 'Asking Pockyt …');
@@ -98,14 +101,34 @@ function card({ transaction, found }, { canAct, onAsk, onDecide, hrefOf }) {
     h(
       'div',
       { class: 'body' },
-      h('p', { class: 'where' }, h('a', { href: hrefOf(transaction), 'data-focus': 'story', 'aria-label': `Story of ${name}` }, name), ' · ', place(transaction), ' · ', ...since),
+      h(
+        'p',
+        { class: 'where' },
+        h(
+          'a',
+          { href: hrefOf(transaction), 'data-focus': 'story', 'aria-label': `Story of ${name}` },
+          name,
+        ),
+        ' · ',
+        place(transaction),
+        ' · ',
+        ...since,
+      ),
       h('p', { class: 'todo' }, found.todo),
     ),
     h(
       'div',
       { class: 'buttons' },
-      canAct && found !== UNSEEN && h('button', { type: 'button', 'data-focus': 'ask', onclick: ask }, 'Ask Pockyt now'),
-      canAct && found.mayDecide && h('button', { type: 'button', 'data-focus': 'decide', onclick: () => onDecide(transaction) }, 'Decide …'),
+      canAct &&
+        found !== UNSEEN &&
+        h('button', { type: 'button', 'data-focus': 'ask', onclick: ask }, 'Ask Pockyt now'),
+      canAct &&
+        found.mayDecide &&
+        h(
+          'button',
+          { type: 'button', 'data-focus': 'decide', onclick: () => onDecide(transaction) },
+          'Decide …',
+        ),
     ),
     outcome,
   );

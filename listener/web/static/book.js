@@ -57,7 +57,9 @@ export class Book {
   /** Read the newest page under a filter (a status, or '' for all). */
   async begin(filter = this.#filter) {
     this.#filter = filter;
-    const page = await this.#api.get('/v1/transactions', { query: { status: filter, limit: PAGE } });
+    const page = await this.#api.get('/v1/transactions', {
+      query: { status: filter, limit: PAGE },
+    });
     if (filter !== this.#filter) return; // Somebody chose another one meanwhile.
     this.#takePage(page);
   }
@@ -80,7 +82,9 @@ export class Book {
   /** Read what has exactly this reference or this number, and return the keys. */
   async find(text) {
     const found = [];
-    const { data } = await this.#api.get('/v1/transactions', { query: { reference: text, limit: PAGE } });
+    const { data } = await this.#api.get('/v1/transactions', {
+      query: { reference: text, limit: PAGE },
+    });
     found.push(...data);
     if (/^[0-9]{12,64}$/.test(text)) found.push(...(await this.#readNumber(text)));
     found.forEach((row) => this.#put(row));
@@ -128,7 +132,9 @@ export class Book {
     const { entries, ...transaction } = row;
     const held = this.#held.get(keyOf(row));
     // An answer may have been overtaken by an event.
-    if (held === undefined || row.stateVersion >= held.stateVersion) this.#held.set(keyOf(row), transaction);
+    if (held === undefined || row.stateVersion >= held.stateVersion) {
+      this.#held.set(keyOf(row), transaction);
+    }
   }
 
   async #readAgain() {
@@ -177,7 +183,9 @@ export class Book {
   async #scanOne(status) {
     let cursor;
     for (let pages = 0; pages < SCAN_PAGES_MAX && cursor !== null; pages += 1) {
-      const page = await this.#api.get('/v1/transactions', { query: { status, limit: SCAN_PAGE, cursor } });
+      const page = await this.#api.get('/v1/transactions', {
+        query: { status, limit: SCAN_PAGE, cursor },
+      });
       page.data.forEach((row) => this.#put(row));
       cursor = page.nextCursor;
     }

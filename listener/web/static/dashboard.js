@@ -25,7 +25,11 @@ let dashboard;
 /** Start with a key; throws what is wrong with it. */
 async function enter(key) {
   const role = await roleOf(key);
-  if (role === 'pos') throw new Error('This is a till’s key: it opens the till page. The dashboard needs an admin or a ledger key.');
+  if (role === 'pos') {
+    throw new Error(
+      'This is a till’s key: it opens the till page. The dashboard needs an admin or a ledger key.',
+    );
+  }
   dashboard = new Dashboard(key, role);
   return () => {
     dashboard.end();
@@ -60,7 +64,12 @@ class Dashboard {
       onClose: () => history.replaceState(null, '', location.pathname),
     });
     at('limits').hidden = isAdmin;
-    say(at('limits'), isAdmin ? '' : 'This key may look only. Asking Pockyt, deciding and the plot need an admin key.');
+    say(
+      at('limits'),
+      isAdmin
+        ? ''
+        : 'This key may look only. Asking Pockyt, deciding and the plot need an admin key.',
+    );
     if (!isAdmin) this.#activity.refuse('Needs an admin key.');
     this.#ends = [
       hear({
@@ -85,7 +94,9 @@ class Dashboard {
     this.#live.end();
     this.#story.close();
     this.#book.forget();
-    for (const id of ['rows', 'attention', 'terminals', 'health', 'activity']) at(id).replaceChildren();
+    for (const id of ['rows', 'attention', 'terminals', 'health', 'activity']) {
+      at(id).replaceChildren();
+    }
   }
 
   async filter(status) {
@@ -139,7 +150,10 @@ class Dashboard {
   }
 
   async #readHealth() {
-    const [health, terminals] = await Promise.all([readHealth(this.#api), this.#try(this.#api.get('/v1/terminals'))]);
+    const [health, terminals] = await Promise.all([
+      readHealth(this.#api),
+      this.#try(this.#api.get('/v1/terminals')),
+    ]);
     showHealth(health, this.#metrics);
     if (terminals === undefined) return;
     showTerminals(terminals.data);
@@ -180,7 +194,12 @@ class Dashboard {
     const rows = this.#search
       ? transactions.filter((row) => isFound(row) || matching([row], this.#search).length > 0)
       : this.#book.list();
-    showList(rows, { hrefOf, marksNew: this.#isListRead && !this.#search, hasOlder: this.#book.hasOlder, search: this.#search });
+    showList(rows, {
+      hrefOf,
+      marksNew: this.#isListRead && !this.#search,
+      hasOlder: this.#book.hasOlder,
+      search: this.#search,
+    });
     this.#isListRead = rows.length > 0;
   }
 }

@@ -9,16 +9,41 @@ const SETTLED = ['paid', 'cancelled', 'refunded', 'failed'];
 
 /** Make the form and the button that opens it; `onDone()` once a decision was recorded. */
 export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
-  const status = h('select', { id: 'decide-status', required: true }, h('option', { value: '' }, 'Choose …'), ...SETTLED.map((one) => h('option', { value: one }, STATUSES[one].word)));
-  const name = h('input', { id: 'decide-name', required: true, maxlength: 100, autocomplete: 'name', value: sessionStorage.getItem(NAME) ?? '' });
-  const reason = h('textarea', { id: 'decide-reason', required: true, maxlength: 500, rows: 2, placeholder: 'What you saw, and where' });
+  const status = h(
+    'select',
+    { id: 'decide-status', required: true },
+    h('option', { value: '' }, 'Choose …'),
+    ...SETTLED.map((one) => h('option', { value: one }, STATUSES[one].word)),
+  );
+  const name = h('input', {
+    id: 'decide-name',
+    required: true,
+    maxlength: 100,
+    autocomplete: 'name',
+    value: sessionStorage.getItem(NAME) ?? '',
+  });
+  const reason = h('textarea', {
+    id: 'decide-reason',
+    required: true,
+    maxlength: 500,
+    rows: 2,
+    placeholder: 'What you saw, and where',
+  });
   const error = h('p', { class: 'error', role: 'alert' });
   const send = h('button', { class: 'main' }, 'Record the decision');
-  const opener = h('button', { type: 'button', 'aria-expanded': 'false', onclick: () => toggle(element.hidden) }, 'Decide …');
+  const opener = h(
+    'button',
+    { type: 'button', 'aria-expanded': 'false', onclick: () => toggle(element.hidden) },
+    'Decide …',
+  );
   const element = h(
     'form',
     { class: 'decide', hidden: true, onsubmit: submit },
-    h('p', {}, 'For what Pockyt cannot settle. It overrules all that was said so far, is kept for ever with your name, and tills are told.'),
+    h(
+      'p',
+      {},
+      'For what Pockyt cannot settle. It overrules all that was said so far, is kept for ever with your name, and tills are told.',
+    ),
     h('label', { for: 'decide-status' }, 'It is'),
     status,
     h('label', { for: 'decide-reason' }, 'Because'),
@@ -26,7 +51,12 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
     h('label', { for: 'decide-name' }, 'Your name'),
     name,
     error,
-    h('div', { class: 'buttons' }, send, h('button', { type: 'button', onclick: () => toggle(false) }, 'Leave it')),
+    h(
+      'div',
+      { class: 'buttons' },
+      send,
+      h('button', { type: 'button', onclick: () => toggle(false) }, 'Leave it'),
+    ),
   );
 
   function toggle(isOpen) {
@@ -41,7 +71,10 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
     sessionStorage.setItem(NAME, decision.name);
     send.disabled = true;
     try {
-      await api.post(`${pathOf({ transactionNo }, 'decide')}?merchantNo=${encodeURIComponent(merchantNo)}`, decision);
+      await api.post(
+        `${pathOf({ transactionNo }, 'decide')}?merchantNo=${encodeURIComponent(merchantNo)}`,
+        decision,
+      );
       say(error, '');
       element.reset();
       toggle(false);

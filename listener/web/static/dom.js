@@ -12,7 +12,11 @@ export function s(tag, attributes, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Return the element of the page with this id. */
+/**
+ * Return the element of the page with this id.
+ *
+ * @returns {any} Its kind is what the page says.
+ */
 export function at(id) {
   return document.getElementById(id);
 }
@@ -35,7 +39,7 @@ export function reconcile(list, items, { keyOf, signOf, draw }) {
     if (wanted.has(row.dataset.key)) rows.set(row.dataset.key, row);
     else row.remove();
   }
-  const focus = document.activeElement?.dataset.focus;
+  const focus = document.activeElement?.getAttribute('data-focus');
   let place = list.firstElementChild;
   for (const item of items) {
     const key = keyOf(item);

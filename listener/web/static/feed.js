@@ -12,7 +12,11 @@ import { SNAPSHOT, follow } from './pos-client.js';
 export function hear({ key, role, api, onChange, onReset, onStatus, onRefused }) {
   if (role !== 'admin') {
     const onEntries = (entries) =>
-      onChange(entries.filter((entry) => entry.transactionNo).map(({ merchantNo, transactionNo }) => ({ merchantNo, transactionNo })));
+      onChange(
+        entries
+          .filter((entry) => entry.transactionNo)
+          .map(({ merchantNo, transactionNo }) => ({ merchantNo, transactionNo })),
+      );
     return pollEntries(api, { onEntries, onStatus, onRefused });
   }
   // A dashboard only looks: it acknowledges nothing, so no till's cancellation counts as seen.

@@ -1,5 +1,6 @@
 /** Show how the ledger and Pockyt are, and which tills are there. */
 
+import { ApiError } from './api.js';
 import { at, h, reconcile, say } from './dom.js';
 import { buckets, quantile } from './metrics.js';
 import { icon } from './statuses.js';
@@ -20,20 +21,27 @@ export async function readHealth(api) {
 /** Show what `readHealth` found; `metrics` where the key may see them. */
 export function showHealth({ ready, head, calls }, metrics) {
   // Without an answer nothing is known of the rest.
-  const isAway = ready instanceof Error && ready.status === 0;
+  const isAway = ready instanceof ApiError && ready.status === 0;
   const rows = isAway
     ? [row('bad', 'The listener does not answer', 'It is tried again every few seconds.')]
-    : [ledgerRow(ready, head, metrics), pockytRow(calls, metrics), head instanceof Error ? '' : chainRow(head)];
+    : [
+        ledgerRow(ready, head, metrics),
+        pockytRow(calls, metrics),
+        head instanceof Error ? '' : chainRow(head),
+      ];
   at('health').replaceChildren(...rows);
 }
 
 /** Show the terminals, those with something to tell first. */
 export function showTerminals(terminals) {
   const tills = terminals.filter(({ terminal, stream }) => terminal || stream);
-  tills.sort((one, other) => Number(one.online) - Number(other.online) || (other.lag ?? 0) - (one.lag ?? 0));
+  tills.sort(
+    (one, other) => Number(one.online) - Number(other.online) || (other.lag ?? 0) - (one.lag ?? 0),
+  );
   reconcile(at('terminals'), tills, {
     keyOf: ({ name, stream }) => `${name} ${stream}`,
-    signOf: ({ online, lag, unacknowledgedCancellations, lastSeenAt }) => `${online} ${lag} ${unacknowledgedCancellations} ${lastSeenAt}`,
+    signOf: ({ online, lag, unacknowledgedCancellations, lastSeenAt }) =>
+      `${online} ${lag} ${unacknowledgedCancellations} ${lastSeenAt}`,
     draw: drawTerminal,
   });
   const online = tills.filter((one) => one.online).length;
@@ -41,7 +49,15 @@ export function showTerminals(terminals) {
   at('terminals-none').hidden = tills.length > 0;
 }
 
-function drawTerminal({ name, terminal, stream, online, lag, lastSeenAt, unacknowledgedCancellations: unseen }) {
+function drawTerminal({
+  name,
+  terminal,
+  stream,
+  online,
+  lag,
+  lastSeenAt,
+  unacknowledgedCancellations: unseen,
+}) {
   const facts = [
     stream ? storeOf(stream) : undefined,
     lag ? `${lag} behind` : 'up to date',
@@ -53,7 +69,12 @@ function drawTerminal({ name, terminal, stream, online, lag, lastSeenAt, unackno
     h('span', { class: 'dot', 'aria-hidden': 'true' }, online ? '●' : '○'),
     h('span', { class: 'name' }, terminal ?? name),
     h('span', { class: 'is-online' }, online ? 'online' : 'offline'),
-    h('span', { class: 'what' }, facts.join(' · '), ...(online || !lastSeenAt ? [] : [' · seen ', ago(lastSeenAt)])),
+    h(
+      'span',
+      { class: 'what' },
+      facts.join(' · '),
+      ...(online || !lastSeenAt ? [] : [' · seen ', ago(lastSeenAt)]),
+    ),
   );
 }
 
@@ -72,7 +93,9 @@ function ledgerRow(ready, head, metrics) {
   const waiting = metrics?.get('listener_ledger_waiting');
   const p99 = metrics && quantile(buckets(metrics, 'listener_commit_seconds'), 0.99);
   const says = [
-    head instanceof Error ? undefined : `${head.counts.entries.toLocaleString()} entries of ${head.counts.transactions.toLocaleString()} transactions`,
+    head instanceof Error
+      ? undefined
+      : `${head.counts.entries.toLocaleString()} entries of ${head.counts.transactions.toLocaleString()} transactions`,
     waiting !== undefined ? `${waiting} waiting` : undefined,
     p99 ? `99 % of commits within ${Math.max(1, Math.round(p99 * 1000))} ms` : undefined,
   ];
@@ -81,25 +104,58 @@ function ledgerRow(ready, head, metrics) {
 
 function chainRow({ seq, hash, counts }) {
   const repeats = counts.repeats ? ` · ${counts.repeats.toLocaleString()} repeats counted` : '';
-  return row('none', `Entry ${seq.toLocaleString()}`, h('span', { class: 'mono', title: `Hash of the newest entry: ${hash}` }, `${hash.slice(0, 16)}…`), repeats);
+  return row(
+    'none',
+    `Entry ${seq.toLocaleString()}`,
+    h(
+      'span',
+      { class: 'mono', title: `Hash of the newest entry: ${hash}` },
+      `${hash.slice(0, 16)}…`,
+    ),
+    repeats,
+  );
 }
 
 /** Return the calls to Pockyt that the ledger tells of, newest first. */
 function callsOf(entries) {
-  const calls = entries.filter(({ kind, fields }) => (kind === 'query' || kind === 'answer') && fields.call);
-  return calls.reverse().map(({ recordedAt, fields }) => ({ recordedAt, call: fields.call, error: fields.error }));
+  const calls = entries.filter(
+    ({ kind, fields }) => (kind === 'query' || kind === 'answer') && fields.call,
+  );
+  return calls
+    .reverse()
+    .map(({ recordedAt, fields }) => ({ recordedAt, call: fields.call, error: fields.error }));
 }
 
 function pockytRow(calls, metrics) {
-  if (metrics?.get('listener_pockyt_down') === 1) return row('bad', 'Pockyt is down', 'It failed so often that it is only probed for now; all that is open is kept.');
+  if (metrics?.get('listener_pockyt_down') === 1) {
+    return row(
+      'bad',
+      'Pockyt is down',
+      'It failed so often that it is only probed for now; all that is open is kept.',
+    );
+  }
   const recent = calls.slice(0, CALLS_SHOWN);
   if (recent.length === 0) return row('none', 'Pockyt', 'Has not been called lately.');
   // To refuse is to answer.
   const failed = recent.filter(({ error }) => error !== undefined && error !== 'refused');
   const [last] = recent;
   if (last === failed[0]) {
-    return row('bad', 'Pockyt does not answer', `${last.call} failed `, ago(last.recordedAt), ` (${last.error}); ${failed.length} of the last ${recent.length} calls failed.`);
+    return row(
+      'bad',
+      'Pockyt does not answer',
+      `${last.call} failed `,
+      ago(last.recordedAt),
+      ` (${last.error}); ${failed.length} of the last ${recent.length} calls failed.`,
+    );
   }
-  const says = failed.length ? `; ${failed.length} of the last ${recent.length} calls failed.` : '.';
-  return row(failed.length ? 'warn' : 'good', 'Pockyt answers', `${last.call}, `, ago(last.recordedAt), says);
+  const says = failed.length
+    ? `; ${failed.length} of the last ${recent.length} calls failed.`
+    : '.';
+  return row(
+    failed.length ? 'warn' : 'good',
+    'Pockyt answers',
+    `${last.call}, `,
+    ago(last.recordedAt),
+    says,
+  );
 }

@@ -11,7 +11,18 @@ const TYPING_MS = 250;
 /** Draw the filters; `onChange(status)` is told '' for all. */
 export function makeFilters(onChange) {
   const chip = (value, ...content) =>
-    h('label', {}, h('input', { type: 'radio', name: 'status', value, checked: value === '', onchange: () => onChange(value) }), ...content);
+    h(
+      'label',
+      {},
+      h('input', {
+        type: 'radio',
+        name: 'status',
+        value,
+        checked: value === '',
+        onchange: () => onChange(value),
+      }),
+      ...content,
+    );
   at('filters').append(
     chip('', 'All'),
     ...Object.entries(STATUSES).map(([status, { word }]) => chip(status, icon(status), word)),
@@ -30,19 +41,25 @@ export function makeSearch(onSearch) {
 /** Keep of some rows those whose reference or number holds a text. */
 export function matching(rows, text) {
   const wanted = text.toLowerCase();
-  return rows.filter(({ reference, transactionNo }) => [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)));
+  return rows.filter(({ reference, transactionNo }) =>
+    [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)),
+  );
 }
 
 /** Show rows. `marksNew`: those that were not there before catch the eye for a moment. */
 export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
   reconcile(at('rows'), rows.slice(0, ROWS_MAX), {
     keyOf,
-    signOf: ({ stateVersion, updatedAt, held, cancel }) => `${stateVersion} ${updatedAt} ${held} ${cancel?.state}`,
+    signOf: ({ stateVersion, updatedAt, held, cancel }) =>
+      `${stateVersion} ${updatedAt} ${held} ${cancel?.state}`,
     draw: (row, isNew) => drawRow(row, hrefOf, marksNew && isNew),
   });
   at('older').hidden = !hasOlder || search !== '' || rows.length >= ROWS_MAX;
   at('none').hidden = rows.length > 0;
-  say(at('none'), search ? 'Nothing here has this reference or number.' : 'No transaction yet that stands so.');
+  say(
+    at('none'),
+    search ? 'Nothing here has this reference or number.' : 'No transaction yet that stands so.',
+  );
   say(at('transactions-said'), search ? `${rows.length} found` : '');
 }
 

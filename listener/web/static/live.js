@@ -18,7 +18,7 @@ export class Live {
 
   show({ state, transport, ageMs }) {
     const isLive = state === 'live';
-    if (isLive !== this.#isLive) this.#since = Date.now() - (isLive ? 0 : ageMs ?? 0);
+    if (isLive !== this.#isLive) this.#since = Date.now() - (isLive ? 0 : (ageMs ?? 0));
     const becameLive = isLive && !this.#isLive;
     this.#isLive = isLive;
     this.#wasLive ||= isLive;

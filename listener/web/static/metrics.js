@@ -43,7 +43,9 @@ export function quantile(found, share) {
   let [lower, below] = [0, 0];
   for (const [bound, count] of found) {
     if (count >= rank) {
-      return bound === Infinity ? lower : lower + (bound - lower) * ((rank - below) / (count - below || 1));
+      return bound === Infinity
+        ? lower
+        : lower + (bound - lower) * ((rank - below) / (count - below || 1));
     }
     [lower, below] = [bound, count];
   }

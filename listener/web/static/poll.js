@@ -15,7 +15,11 @@ export function pollEntries(api, { onEntries, onStatus, onRefused }) {
   let state = 'connecting';
   let wordAt;
   const tell = () =>
-    onStatus({ state, transport: 'long-poll', ageMs: wordAt === undefined ? null : Date.now() - wordAt });
+    onStatus({
+      state,
+      transport: 'long-poll',
+      ageMs: wordAt === undefined ? null : Date.now() - wordAt,
+    });
   const ticker = setInterval(tell, 1000);
 
   async function turn(position) {

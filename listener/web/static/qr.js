@@ -8,7 +8,9 @@ import { s } from './dom.js';
 
 const VERSION_MAX = 20;
 // For level M, by version: error correction codewords in each block, and how many blocks.
-const ECC_CODEWORDS = [0, 10, 16, 26, 18, 24, 16, 18, 22, 22, 26, 30, 22, 22, 24, 24, 28, 28, 26, 26, 26];
+const ECC_CODEWORDS = [
+  0, 10, 16, 26, 18, 24, 16, 18, 22, 22, 26, 30, 22, 22, 24, 24, 28, 28, 26, 26, 26,
+];
 const BLOCKS = [0, 1, 1, 1, 2, 2, 4, 4, 4, 5, 5, 5, 8, 9, 9, 10, 10, 11, 13, 14, 16];
 const LEVEL_M = 0b00;
 const BYTE_MODE = 0b0100;
@@ -31,9 +33,16 @@ export function qrPicture(text, label) {
   if (modules === undefined) return undefined;
   const size = modules.length + 2 * QUIET_MODULES;
   const path = modules
-    .flatMap((row, y) => row.map((isDark, x) => (isDark ? `M${x + QUIET_MODULES} ${y + QUIET_MODULES}h1v1h-1z` : '')))
+    .flatMap((row, y) =>
+      row.map((isDark, x) => (isDark ? `M${x + QUIET_MODULES} ${y + QUIET_MODULES}h1v1h-1z` : '')),
+    )
     .join('');
-  const attributes = { viewBox: `0 0 ${size} ${size}`, role: 'img', 'aria-label': label, 'shape-rendering': 'crispEdges' };
+  const attributes = {
+    viewBox: `0 0 ${size} ${size}`,
+    role: 'img',
+    'aria-label': label,
+    'shape-rendering': 'crispEdges',
+  };
   return s('svg', attributes, s('path', { d: path }));
 }
 
@@ -117,7 +126,9 @@ function interleave(data, version) {
   for (let place = 0; place <= shortLength; place += 1) {
     for (const block of blocks) if (place < block.data.length) dealt.push(block.data[place]);
   }
-  for (let place = 0; place < ecc; place += 1) for (const block of blocks) dealt.push(block.ecc[place]);
+  for (let place = 0; place < ecc; place += 1) {
+    for (const block of blocks) dealt.push(block.ecc[place]);
+  }
   return dealt;
 }
 
@@ -212,7 +223,9 @@ class Grid {
     for (let y = 0; y + 1 < this.size; y += 1) {
       for (let x = 0; x + 1 < this.size; x += 1) {
         const [upper, lower] = [this.modules[y], this.modules[y + 1]];
-        if (upper[x] === upper[x + 1] && upper[x] === lower[x] && upper[x] === lower[x + 1]) sum += 3;
+        if (upper[x] === upper[x + 1] && upper[x] === lower[x] && upper[x] === lower[x + 1]) {
+          sum += 3;
+        }
       }
     }
     const dark = this.modules.flat().filter(Boolean).length;
@@ -226,12 +239,19 @@ class Grid {
       this.#set(6, place, place % 2 === 0);
       this.#set(place, 6, place % 2 === 0);
     }
-    for (const [x, y] of [[3, 3], [end - 3, 3], [3, end - 3]]) this.#drawSquares(x, y, 4);
+    for (const [x, y] of [
+      [3, 3],
+      [end - 3, 3],
+      [3, end - 3],
+    ]) {
+      this.#drawSquares(x, y, 4);
+    }
     const places = alignmentPlaces(this.version);
     const last = places.length - 1;
     places.forEach((x, column) =>
       places.forEach((y, row) => {
-        const isFinder = (column === 0 && (row === 0 || row === last)) || (column === last && row === 0);
+        const isFinder =
+          (column === 0 && (row === 0 || row === last)) || (column === last && row === 0);
         if (!isFinder) this.#drawSquares(x, y, 2);
       }),
     );
@@ -283,7 +303,9 @@ function alignmentPlaces(version) {
 
 function divideBits(data, degree, divisor) {
   let rest = data;
-  for (let turn = 0; turn < degree; turn += 1) rest = (rest << 1) ^ ((rest >>> (degree - 1)) * divisor);
+  for (let turn = 0; turn < degree; turn += 1) {
+    rest = (rest << 1) ^ ((rest >>> (degree - 1)) * divisor);
+  }
   return rest;
 }
 

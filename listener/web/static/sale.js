@@ -15,9 +15,15 @@ const SAYS = {
   conflict: 'Pockyt said both paid and cancelled. Keep the goods; head office looks into it.',
   unknown: 'Nobody has said yet. Keep the goods; Pockyt is being asked.',
   cancelling: 'Waiting for Pockyt’s answer. Keep the goods.',
-  unresolved: 'No answer for a minute. Keep the goods, and let the customer not pay twice; it is being chased.',
+  unresolved:
+    'No answer for a minute. Keep the goods, and let the customer not pay twice; it is being chased.',
 };
-const EVIDENCE = { signature: 'signed by Pockyt', answer: 'answered by Pockyt', query: 'Pockyt was asked', none: '' };
+const EVIDENCE = {
+  signature: 'signed by Pockyt',
+  answer: 'answered by Pockyt',
+  query: 'Pockyt was asked',
+  none: '',
+};
 const PAYABLE = new Set(['created', 'pending', 'unknown']);
 
 let drawn = {};
@@ -33,9 +39,14 @@ export function showSale(sale, { onCancel, onPay }) {
   const isCancelling = name === 'cancelling' || name === 'unresolved';
   const verdict = verdictFor(transaction.transactionNo);
   verdict.className = `verdict ${name}`;
-  verdict.replaceChildren(icon(name), h('p', { class: 'word' }, word), h('p', { class: 'says' }, SAYS[name] ?? ''));
+  verdict.replaceChildren(
+    icon(name),
+    h('p', { class: 'word' }, word),
+    h('p', { class: 'says' }, SAYS[name] ?? ''),
+  );
   const heard = stepsOf(steps);
-  const rest = isOpen || isCancelling ? workFor(sale, heard, { isCancelling, onCancel, onPay }) : heard;
+  const rest =
+    isOpen || isCancelling ? workFor(sale, heard, { isCancelling, onCancel, onPay }) : heard;
   at('current').replaceChildren(verdict, priceOf(transaction), rest);
   drawn = { sign, verdict, number: transaction.transactionNo };
 }
@@ -53,7 +64,13 @@ function standingOf({ transaction, steps }) {
 
 function showNothing() {
   drawn = {};
-  at('current').replaceChildren(h('p', { class: 'calm nothing' }, 'Start a sale, or choose one of the last. What becomes of it appears here.'));
+  at('current').replaceChildren(
+    h(
+      'p',
+      { class: 'calm nothing' },
+      'Start a sale, or choose one of the last. What becomes of it appears here.',
+    ),
+  );
 }
 
 /** Keep the element that is read out, so that a change of the same sale is heard. */
@@ -62,12 +79,27 @@ function verdictFor(transactionNo) {
 }
 
 function priceOf(transaction) {
-  return h('p', { class: 'price' }, h('b', {}, money(transaction)), h('span', {}, transaction.reference ?? '', h('br'), h('span', { class: 'mono' }, transaction.transactionNo)));
+  return h(
+    'p',
+    { class: 'price' },
+    h('b', {}, money(transaction)),
+    h(
+      'span',
+      {},
+      transaction.reference ?? '',
+      h('br'),
+      h('span', { class: 'mono' }, transaction.transactionNo),
+    ),
+  );
 }
 
 function workFor({ transaction, code }, heard, { isCancelling, onCancel, onPay }) {
   const error = h('p', { class: 'error', role: 'alert' });
-  const cancel = h('button', { type: 'button', class: 'danger big', id: 'cancel', onclick: () => run(onCancel) }, isCancelling ? 'Ask again to cancel' : 'Cancel the sale');
+  const cancel = h(
+    'button',
+    { type: 'button', class: 'danger big', id: 'cancel', onclick: () => run(onCancel) },
+    isCancelling ? 'Ask again to cancel' : 'Cancel the sale',
+  );
 
   async function run(work, ...given) {
     cancel.disabled = true;
@@ -76,17 +108,28 @@ function workFor({ transaction, code }, heard, { isCancelling, onCancel, onPay }
       await work(...given);
     } catch (refused) {
       say(error, refused.message);
-      if (refused.code === 'already-paid' && !cancel.nextElementSibling) cancel.after(refundButton(() => run(onCancel, true)));
+      if (refused.code === 'already-paid' && !cancel.nextElementSibling) {
+        cancel.after(refundButton(() => run(onCancel, true)));
+      }
     }
     cancel.disabled = false;
   }
 
-  const picture = code && !isCancelling ? qrPicture(code, `Code to pay ${money(transaction)}`) : undefined;
+  const picture =
+    code && !isCancelling ? qrPicture(code, `Code to pay ${money(transaction)}`) : undefined;
   return h(
     'div',
     { class: 'work' },
-    picture && h('div', { class: 'code' }, picture, h('p', {}, 'The customer scans this with the wallet.')),
-    h('div', { class: 'side-work' }, !code && !isCancelling && scanForm((barcode) => run(onPay, barcode)), h('div', { class: 'actions' }, cancel), error, heard),
+    picture &&
+      h('div', { class: 'code' }, picture, h('p', {}, 'The customer scans this with the wallet.')),
+    h(
+      'div',
+      { class: 'side-work' },
+      !code && !isCancelling && scanForm((barcode) => run(onPay, barcode)),
+      h('div', { class: 'actions' }, cancel),
+      error,
+      heard,
+    ),
   );
 }
 
@@ -95,18 +138,34 @@ function refundButton(onclick) {
 }
 
 function scanForm(onScan) {
-  const field = h('input', { id: 'barcode', required: true, inputmode: 'numeric', maxlength: 64, autocomplete: 'off' });
+  const field = h('input', {
+    id: 'barcode',
+    required: true,
+    inputmode: 'numeric',
+    maxlength: 64,
+    autocomplete: 'off',
+  });
   const onsubmit = (event) => {
     event.preventDefault();
     onScan(field.value.trim());
   };
-  return h('form', { class: 'scan', onsubmit }, h('label', { for: 'barcode' }, 'The customer’s code'), h('div', {}, field, h('button', { class: 'main' }, 'Charge')));
+  return h(
+    'form',
+    { class: 'scan', onsubmit },
+    h('label', { for: 'barcode' }, 'The customer’s code'),
+    h('div', {}, field, h('button', { class: 'main' }, 'Charge')),
+  );
 }
 
 function stepsOf(steps) {
   const draw = ({ type, time, evidence }) => {
     const what = type.replace('transaction.', '');
-    return h('li', {}, h('span', {}, [what, EVIDENCE[evidence]].filter(Boolean).join(' · ')), ago(time));
+    return h(
+      'li',
+      {},
+      h('span', {}, [what, EVIDENCE[evidence]].filter(Boolean).join(' · ')),
+      ago(time),
+    );
   };
   return h('ol', { class: 'steps', 'aria-label': 'What was heard' }, ...steps.map(draw));
 }

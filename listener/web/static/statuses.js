@@ -5,7 +5,8 @@ import { h, s } from './dom.js';
 // Each status has a shape of its own: 16 × 16, `fill` shapes are solid, `line` shapes are strokes,
 // `mark` strokes lie on top of a solid one.
 const CIRCLE = 'M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2Z';
-const SQUARE = 'M4 2.5h8A1.5 1.5 0 0 1 13.5 4v8a1.5 1.5 0 0 1-1.5 1.5H4A1.5 1.5 0 0 1 2.5 12V4A1.5 1.5 0 0 1 4 2.5Z';
+const SQUARE =
+  'M4 2.5h8A1.5 1.5 0 0 1 13.5 4v8a1.5 1.5 0 0 1-1.5 1.5H4A1.5 1.5 0 0 1 2.5 12V4A1.5 1.5 0 0 1 4 2.5Z';
 const DIAMOND = 'M8 .9 15.1 8 8 15.1.9 8Z';
 const SHAPES = {
   created: { line: CIRCLE },
@@ -19,7 +20,9 @@ const SHAPES = {
   cancelling: { dash: SQUARE, line: 'M5.6 5.6l4.8 4.8M10.4 5.6l-4.8 4.8' },
   unresolved: { fill: SQUARE, mark: 'M8 4.6v4M8 10.9v.3' },
   held: { line: `${CIRCLE}M6.4 5.8v4.4M9.6 5.8v4.4` },
-  unseen: { line: 'M1.4 8S3.8 3.8 8 3.8 14.6 8 14.6 8 12.2 12.2 8 12.2 1.4 8 1.4 8ZM2.6 13.4 13.4 2.6' },
+  unseen: {
+    line: 'M1.4 8S3.8 3.8 8 3.8 14.6 8 14.6 8 12.2 12.2 8 12.2 1.4 8 1.4 8ZM2.6 13.4 13.4 2.6',
+  },
   till: { line: 'M3 2.5h10v6H3ZM1.5 13.5 3 8.5h10l1.5 5ZM6 11h4' },
   query: { line: 'M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 1 0 0-9ZM10.4 10.4l3.4 3.4' },
   answer: { line: 'M2.5 3h11v7.5H8l-3 3v-3H2.5Z' },
@@ -59,7 +62,9 @@ export function icon(name) {
 /** Tell what a transaction shows: its status, or how its cancel stands while that is open. */
 export function shown({ status, cancel }) {
   const isOpen = cancel !== null && cancel !== undefined && OPEN.has(status);
-  if (isOpen && cancel.state === 'unresolved') return { name: 'unresolved', word: 'Cancel unresolved' };
+  if (isOpen && cancel.state === 'unresolved') {
+    return { name: 'unresolved', word: 'Cancel unresolved' };
+  }
   if (isOpen && cancel.state === 'requested') return { name: 'cancelling', word: 'Cancelling …' };
   return { name: status, word: STATUSES[status]?.word ?? status };
 }
@@ -72,7 +77,12 @@ export function badge(transaction, { held = transaction.held } = {}) {
     { class: `status ${name}` },
     icon(name),
     h('span', {}, word),
-    held && h('span', { class: 'held', title: 'A notification is held: signed, but not believed alone.' }, 'held'),
+    held &&
+      h(
+        'span',
+        { class: 'held', title: 'A notification is held: signed, but not believed alone.' },
+        'held',
+      ),
   );
 }
 

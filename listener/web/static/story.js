@@ -8,7 +8,14 @@ import { at, h, reconcile, say } from './dom.js';
 import { STATUSES, badge, icon, money, shown } from './statuses.js';
 import { moment } from './times.js';
 
-const CALLS = { add: 'start the sale', prepay: 'charge the customer', 'create-trans-qrcode': 'make a code', cancel: 'cancel', refund: 'refund', 'tran-query': 'tell the status' };
+const CALLS = {
+  add: 'start the sale',
+  prepay: 'charge the customer',
+  'create-trans-qrcode': 'make a code',
+  cancel: 'cancel',
+  refund: 'refund',
+  'tran-query': 'tell the status',
+};
 const HELD = {
   amount_differs: 'its amount is not the sale’s',
   currency_differs: 'its currency is not the sale’s',
@@ -64,7 +71,9 @@ export class Story {
   async refresh(identity) {
     if (this.#shown !== keyOf(identity)) return;
     try {
-      const story = await this.#api.get(pathOf(identity), { query: { merchantNo: identity.merchantNo } });
+      const story = await this.#api.get(pathOf(identity), {
+        query: { merchantNo: identity.merchantNo },
+      });
       if (this.#shown === keyOf(identity)) this.#show(story);
       this.#onRead(story);
     } catch (error) {
@@ -74,13 +83,21 @@ export class Story {
 
   #fail(error) {
     const close = h('button', { type: 'button', onclick: () => this.close() }, 'Close');
-    at('story').replaceChildren(h('h2', { id: 'story-title' }, 'No story'), h('p', { class: 'error' }, error.message), close);
+    at('story').replaceChildren(
+      h('h2', { id: 'story-title' }, 'No story'),
+      h('p', { class: 'error' }, error.message),
+      close,
+    );
   }
 
   #show(story) {
     this.#body ??= this.#frame(story);
     const { head, facts, timeline } = this.#body;
-    head.replaceChildren(h('h2', { id: 'story-title' }, money(story)), badge(story), h('p', { class: 'says' }, saysOf(story)));
+    head.replaceChildren(
+      h('h2', { id: 'story-title' }, money(story)),
+      badge(story),
+      h('p', { class: 'says' }, saysOf(story)),
+    );
     facts.replaceChildren(...factsOf(story));
     reconcile(timeline, grouped(story.entries), {
       keyOf: ({ entry }) => String(entry.seq),
@@ -93,15 +110,25 @@ export class Story {
     const head = h('div', {});
     const facts = h('dl', { class: 'facts' });
     const timeline = h('ol', { class: 'timeline' });
-    const close = h('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, 'Close');
+    const close = h(
+      'button',
+      { type: 'button', class: 'quiet', onclick: () => this.close() },
+      'Close',
+    );
     const outcome = h('p', { role: 'status', class: 'calm' });
-    const form = this.#canAct ? decisionForm(this.#api, story, () => this.refresh(story)) : undefined;
+    const form = this.#canAct
+      ? decisionForm(this.#api, story, () => this.refresh(story))
+      : undefined;
     at('story').replaceChildren(
       h('div', { class: 'top' }, head, close),
       facts,
       this.#canAct
         ? h('div', { class: 'actions' }, this.#askButton(story, outcome), form.opener, outcome)
-        : h('p', { class: 'note' }, 'This key may look only: asking Pockyt and deciding need an admin key.'),
+        : h(
+            'p',
+            { class: 'note' },
+            'This key may look only: asking Pockyt and deciding need an admin key.',
+          ),
       form?.element ?? '',
       h('h3', {}, 'What was said'),
       timeline,
@@ -125,7 +152,9 @@ export class Story {
 /** Have the listener ask Pockyt now; resolves to what came of it, in words. */
 export async function askPockyt(api, { merchantNo, transactionNo }) {
   try {
-    const found = await api.post(`${pathOf({ transactionNo }, 'ask')}?merchantNo=${encodeURIComponent(merchantNo)}`);
+    const found = await api.post(
+      `${pathOf({ transactionNo }, 'ask')}?merchantNo=${encodeURIComponent(merchantNo)}`,
+    );
     return `Asked. It is ${shown(found.transaction ?? found).word.toLowerCase()}.`;
   } catch (error) {
     return `No status from Pockyt: ${error.message}`;
@@ -151,9 +180,14 @@ function factsOf(story) {
     ['Pockyt’s word', story.providerStatus && h('code', {}, story.providerStatus)],
     ['First heard', moment(story.createdAt)],
     ['Last word', moment(story.updatedAt)],
-    ['Cancel', cancel && h('span', {}, `${cancel.state}, asked for at `, moment(cancel.requestedAt))],
+    [
+      'Cancel',
+      cancel && h('span', {}, `${cancel.state}, asked for at `, moment(cancel.requestedAt)),
+    ],
   ];
-  return rows.filter(([, value]) => value).flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]);
+  return rows
+    .filter(([, value]) => value)
+    .flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]);
 }
 
 /** Group questions that came to the same again and again: a chase may be dozens of them. */
@@ -161,7 +195,11 @@ function grouped(entries) {
   const groups = [];
   for (const entry of entries) {
     const last = groups.at(-1);
-    const isSame = last && entry.kind === 'query' && last.entry.kind === 'query' && sentenceOf(last.entry) === sentenceOf(entry);
+    const isSame =
+      last &&
+      entry.kind === 'query' &&
+      last.entry.kind === 'query' &&
+      sentenceOf(last.entry) === sentenceOf(entry);
     if (isSame) last.again.push(entry);
     else groups.push({ entry, again: [] });
   }
@@ -184,10 +222,31 @@ function drawEntry({ entry, again }) {
     moment(entry.recordedAt),
     more.length > 0 && h('p', { class: 'more' }, more.join(' · ')),
     deliveries.count > 1 &&
-      h('p', { class: 'more' }, `Delivered ${deliveries.count} times, last at `, moment(deliveries.last)),
-    again.length > 0 && h('p', { class: 'more' }, `The same ${again.length} more time${again.length === 1 ? '' : 's'}, last at `, moment(again.at(-1).recordedAt)),
-    held && h('p', { class: 'more why' }, `Held, so it counts for nothing: ${HELD[heldReason] ?? heldReason}.`),
-    h('details', {}, h('summary', {}, `Entry ${entry.seq}`), h('dl', { class: 'facts' }, ...fieldsOf(entry))),
+      h(
+        'p',
+        { class: 'more' },
+        `Delivered ${deliveries.count} times, last at `,
+        moment(deliveries.last),
+      ),
+    again.length > 0 &&
+      h(
+        'p',
+        { class: 'more' },
+        `The same ${again.length} more time${again.length === 1 ? '' : 's'}, last at `,
+        moment(again.at(-1).recordedAt),
+      ),
+    held &&
+      h(
+        'p',
+        { class: 'more why' },
+        `Held, so it counts for nothing: ${HELD[heldReason] ?? heldReason}.`,
+      ),
+    h(
+      'details',
+      {},
+      h('summary', {}, `Entry ${entry.seq}`),
+      h('dl', { class: 'facts' }, ...fieldsOf(entry)),
+    ),
   );
 }
 
@@ -206,14 +265,18 @@ function sentenceOf({ kind, providerStatus, fields }) {
     case 'sale':
       return 'The till started the sale';
     case 'cancel_request':
-      return fields.refundIfPaid === 'true' ? 'The till asked to cancel, or to refund if paid' : 'The till asked to cancel';
+      return fields.refundIfPaid === 'true'
+        ? 'The till asked to cancel, or to refund if paid'
+        : 'The till asked to cancel';
     case 'query':
       return fields.error ? `We asked Pockyt; ${failureOf(fields)}` : `We asked Pockyt: ${word}`;
     case 'answer':
       if (fields.error) return `We asked Pockyt to ${call}; ${failureOf(fields)}`;
       return `Pockyt was asked to ${call} and said ${word === 'no status' ? 'yes' : word}`;
     case 'alarm':
-      return fields.alarm === 'unresolved' ? 'Raised: no answer within 60 seconds' : `Raised: ${fields.alarm}`;
+      return fields.alarm === 'unresolved'
+        ? 'Raised: no answer within 60 seconds'
+        : `Raised: ${fields.alarm}`;
     case 'decision':
       return `${fields.name} decided that it is ${fields.status}: ${fields.reason}`;
     default:
@@ -222,7 +285,9 @@ function sentenceOf({ kind, providerStatus, fields }) {
 }
 
 function failureOf({ error, retCode, retMsg }) {
-  if (error === 'refused') return `it refused (${[retCode, retMsg?.trim()].filter(Boolean).join(' ')})`;
+  if (error === 'refused') {
+    return `it refused (${[retCode, retMsg?.trim()].filter(Boolean).join(' ')})`;
+  }
   return `there was no answer (${error})`;
 }
 

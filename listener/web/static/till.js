@@ -110,7 +110,8 @@ class Till {
     const sales = [...this.#sales.values()].reverse().slice(0, RECENT);
     reconcile(at('recent'), sales, {
       keyOf: ({ transaction }) => transaction.transactionNo,
-      signOf: ({ transaction }) => `${transaction.stateVersion} ${transaction.transactionNo === this.#chosen}`,
+      signOf: ({ transaction }) =>
+        `${transaction.stateVersion} ${transaction.transactionNo === this.#chosen}`,
       draw: ({ transaction }) => this.#drawRecent(transaction),
     });
     at('recent-none').hidden = sales.length > 0;
@@ -124,7 +125,12 @@ class Till {
       'aria-current': transactionNo === this.#chosen ? 'true' : undefined,
       onclick: () => this.choose(transactionNo),
     };
-    const what = h('span', { class: 'what' }, money(transaction), h('small', {}, reference ?? transactionNo));
+    const what = h(
+      'span',
+      { class: 'what' },
+      money(transaction),
+      h('small', {}, reference ?? transactionNo),
+    );
     return h('li', {}, h('button', attributes, what, badge(transaction, { held: false })));
   }
 
@@ -191,7 +197,9 @@ const leave = gate('listener-till-key', async (key) => {
     await entered.readRecent();
   } catch (error) {
     entered.end();
-    throw error.status === 401 ? new Error('This key is not known here, or it was revoked.') : error;
+    throw error.status === 401
+      ? new Error('This key is not known here, or it was revoked.')
+      : error;
   }
   till = entered;
   return () => entered.end();

@@ -3,24 +3,16 @@
 import orjson
 from aiohttp import web
 
-from listener.keys import Key, Role
+from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.pos.frames import AckBody, Position, ResyncMembers, StreamStart
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
-from listener.web.guard import guarded, key_of
+from listener.web.guard import key_of
 from listener.web.problem import ProblemError, unauthorized
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import JSON
 from listener.web.shapes.parameters import EventsQuery, read_query
 from listener.web.till.starts import begin, lost
-
-
-def routes() -> list[web.RouteDef]:
-    """List the routes of the long-poll."""
-    return [
-        web.get("/v1/pos/events", guarded(events, Role.POS, Role.ADMIN)),
-        web.post("/v1/pos/acks", guarded(acks, Role.POS)),
-    ]
 
 
 async def events(request: web.Request, key: Key) -> web.Response:

@@ -29,7 +29,7 @@ from listener.pos.frames import (
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
-from listener.web.guard import answering, bearer
+from listener.web.guard import bearer
 from listener.web.till.connection import Connection
 from listener.web.till.sessions import Session
 from listener.web.till.starts import Start, begin
@@ -58,11 +58,6 @@ class _CloseError(Exception):
     def __init__(self, code: CloseCode) -> None:
         super().__init__(code.meaning)
         self.code = code
-
-
-def routes() -> list[web.RouteDef]:
-    """List the route of the stream."""
-    return [web.get("/v1/pos/stream", answering(stream))]
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
