@@ -33,7 +33,6 @@ INNER: Final = {
     "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
-    "pos.frames.NUMBER_MAX": "no ledger gets there",
     "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
     "settings.PORT_MAX": "the settings say it themselves",
