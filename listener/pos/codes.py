@@ -80,11 +80,6 @@ class CloseCode(IntEnum):
         return _MEANINGS[self]
 
 
-# What the ``type`` of each of the listener's own problems begins with (RFC 9457). A client stops
-# for a problem only where it does, and where its member ``retry`` is false: all else may be the
-# answer of a proxy.
-PROBLEM_TYPE: Final = "urn:pockyt-listener:problem:"
-
 _MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
         CloseCode.DONE: "the side that closed is done",
