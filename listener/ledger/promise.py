@@ -152,6 +152,13 @@ class Ledger(Protocol):
             ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
         """
 
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        """Queue a fact to be recorded, for a caller that waits for nothing else.
+
+        ``answer`` is called in the event loop with what :meth:`record` would return or raise, but
+        for what is raised here: OverloadedError, and LedgerUnavailableError while closing.
+        """
+
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
 
