@@ -12,8 +12,9 @@ lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and off
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct
 
 from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
@@ -30,8 +31,7 @@ Key = tuple[str, str]
 Reference = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """What a back-end must read before some facts can be decided.
 
     For each of ``transactions`` its state and all of its entries; of ``unnumbered``, the entry
@@ -46,8 +46,7 @@ class Wanted:
     references: frozenset[Reference]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
     ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
@@ -62,8 +61,7 @@ class Seen:
     references: frozenset[Reference]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(Struct, frozen=True, kw_only=True):
     """An event that a new entry makes, before it has its number and its offset."""
 
     stream: str
@@ -79,8 +77,7 @@ class NewEvent:
         return f"{self.before_seq}{self.seq}{self.after_seq}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(Struct, frozen=True, kw_only=True):
     """What some facts became, and all that a back-end writes for them.
 
     ``recorded`` tells for each fact, in order, where it is, or why it is nowhere. ``entries`` are
@@ -89,13 +86,13 @@ class Changes:
     by the seq of the entry.
     """
 
-    recorded: list[Recorded | ListenerError] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    events: list[NewEvent] = field(default_factory=list)
-    transactions: dict[Key, Transaction] = field(default_factory=dict)
-    begun: set[Key] = field(default_factory=set)
-    repeats: dict[int, int] = field(default_factory=dict)
-    sales: dict[int, Sale] = field(default_factory=dict)
+    recorded: list[Recorded | ListenerError] = []
+    entries: list[Entry] = []
+    events: list[NewEvent] = []
+    transactions: dict[Key, Transaction] = {}
+    begun: set[Key] = set()
+    repeats: dict[int, int] = {}
+    sales: dict[int, Sale] = {}
 
 
 def wanted(facts: Iterable[Fact]) -> Wanted:
@@ -182,12 +179,11 @@ def number_events(
     return numbered
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct, kw_only=True):
     """The entries of one transaction number (or of none) so far, and where they lead."""
 
-    entries: list[Entry] = field(default_factory=list)
-    by_fingerprint: dict[str, int] = field(default_factory=dict)
+    entries: list[Entry] = []
+    by_fingerprint: dict[str, int] = {}
     transaction: Transaction | None = None
 
     def add(self, entry: Entry) -> None:

@@ -1,8 +1,9 @@
 """What every back-end of the ledger promises."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
 from listener.ledger.sale import Sale
@@ -10,8 +11,7 @@ from listener.ledger.sale import Sale
 Bell = Callable[[Sequence[Event]], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(Struct, frozen=True, kw_only=True):
     """What became of a fact: its entry's seq, or that of the one recorded before for the same.
 
     ``transaction`` is where the transaction stands after it; None for a repeat, and for a fact
@@ -24,8 +24,7 @@ class Recorded:
     event_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """An entry as it is read back, with what is not part of it but belongs to it."""
 
     entry: Entry
@@ -33,8 +32,7 @@ class Line:
     deliveries: Deliveries
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(Struct, frozen=True, kw_only=True):
     """The end of the ledger: its newest entry, and what it holds."""
 
     epoch: str
@@ -45,8 +43,7 @@ class Head:
     repeats: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """Which merchant's, store's and terminal's lines may be seen; None for all."""
 
     merchant_no: str | None = None
@@ -61,8 +58,7 @@ class Scope:
         return self.store_no in (None, rest.partition("/")[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Struct, frozen=True, kw_only=True):
     """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until."""
 
     scope: Scope
@@ -72,16 +68,14 @@ class Search:
     until_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(Struct, frozen=True, kw_only=True):
     """The last transaction of a page, newest first."""
 
     created_at_ms: int
     first_seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ack:
+class Ack(Struct, frozen=True, kw_only=True):
     """Up to which offset a terminal has handled a stream, and when it last said so."""
 
     terminal: str
@@ -90,8 +84,7 @@ class Ack:
     acked_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unacked:
+class Unacked(Struct, frozen=True, kw_only=True):
     """A cancellation that no terminal of its stream has acknowledged."""
 
     stream: str
@@ -100,8 +93,7 @@ class Unacked:
     recorded_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
+class Doubts(Struct, frozen=True, kw_only=True):
     """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
 
     why: Why
@@ -109,8 +101,7 @@ class Doubts:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedSale:
+class RecordedSale(Struct, frozen=True, kw_only=True):
     """A recorded sale, where it stands, and the wish to cancel it, if it came before its number."""
 
     state: Sale
@@ -129,8 +120,7 @@ class RecordedSale:
         return self.state.transaction_no
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class Remembered(Struct, frozen=True, kw_only=True):
     """The answer that was given under an Idempotency-Key; its status is None while under way."""
 
     request: str
@@ -172,6 +162,13 @@ class Ledger(Protocol):
             OverloadedError: Too much is waiting; try again in a moment.
             ReferenceTakenError: It is a sale, and an earlier one of its store has its reference.
             NumberTakenError: It brings a sale the number of another sale, or of another store.
+        """
+
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        """Queue a fact to be recorded, for a caller that waits for nothing else.
+
+        ``answer`` is called in the event loop with what :meth:`record` would return or raise, but
+        for what is raised here: OverloadedError, and LedgerUnavailableError while closing.
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:

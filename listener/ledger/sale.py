@@ -4,8 +4,10 @@ A cashier may want to cancel it before that. The wish then stands at the sale: P
 the reference, and once the number is known the wish is taken over by the transaction.
 """
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     Alarm,
@@ -32,8 +34,7 @@ _ENDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sale:
+class Sale(Struct, frozen=True, kw_only=True, array_like=True):
     """Where a recorded sale stands, as far as it is not a transaction's to tell.
 
     ``due_ms`` is when it is to be looked for by its reference, or its wish taken over;

@@ -16,6 +16,7 @@ from listener.errors import (
     SignatureError,
     UnreadableError,
 )
+from listener.pos.codes import PROBLEM_TYPES
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -53,6 +54,11 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
 )
 
 
+# Refused until a person changes the request, the key or the settings. The others may pass by
+# themselves; 410 is left by the way that its members show.
+_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 422})
+
+
 class ProblemError(Exception):
     """A request cannot be done; ``code`` is a word for programs, ``detail`` says what to do.
 
@@ -79,11 +85,12 @@ class ProblemError(Exception):
 def problem(error: ProblemError) -> web.Response:
     """Write a problem as the answer."""
     body = {
-        "type": "about:blank",
+        "type": f"{PROBLEM_TYPES}{error.code}",
         "title": _TITLES.get(error.status, "Error"),
         "status": error.status,
         "code": error.code,
         "detail": error.detail,
+        "retry": error.status not in _FINAL,
         **error.members,
     }
     return web.Response(

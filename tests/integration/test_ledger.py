@@ -5,12 +5,12 @@ import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import ENTRY_COLUMNS, GENESIS, columns

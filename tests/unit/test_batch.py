@@ -1,11 +1,11 @@
 """What a group of facts becomes, whichever back-end has read for it and will write."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from listener.errors import ListenerError, ReferenceTakenError
 from listener.ledger.batch import (

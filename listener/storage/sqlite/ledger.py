@@ -141,6 +141,9 @@ class SqliteLedger:
         recorded: Recorded = await self._writer.submit(fact)
         return recorded
 
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        self._writer.queue(fact, answer)
+
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         await self._writer.submit(
             lambda db, at_ms: (
