@@ -225,6 +225,11 @@ async def test_a_part_can_be_refunded_and_asked_about_by_its_own_number() -> Non
         ("3.50", None),
         ("9.50", None),
     )
+    said = (await shop.tran_query(CREDENTIALS, reference="r-1")).fields["refundInfo"]
+    first = json.loads(said)[0]
+    assert first["refundTransactionId"] == answer.refund_transaction_no
+    assert first["refundReference"] == "refund-3.5"
+    assert (first["currency"], first["settleCurrency"]) == ("USD", "USD")
     foreign = dataclasses.replace(CREDENTIALS, merchant_no="200044")
     with pytest.raises(PockytRefusedError, match="000021"):
         await shop.tran_query(foreign, transaction_no=answer.refund_transaction_no)
@@ -332,6 +337,8 @@ CREATE = ADD | {"vendor": "alipay", "ipnUrl": "https://pos.example.com/n"}
         (Call.ADD, ADD | {"amount": "1.001"}, "000023"),
         (Call.ADD, ADD | {"amount": "9" * 13}, "000023"),
         (Call.ADD, ADD | {"currency": "EUR"}, "000023"),
+        (Call.ADD, ADD | {"currency": "CNY"}, "000023"),
+        (Call.CREATE_TRANS_QRCODE, CREATE | {"currency": "CNY"}, "000100"),
         (Call.ADD, ADD | {"settleCurrency": "PHP"}, "000023"),
         (Call.ADD, ADD | {"reference": "r-1"}, "000023"),
         (Call.ADD, ADD | {"reference": "r" * 257}, "000023"),
