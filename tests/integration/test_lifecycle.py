@@ -49,11 +49,14 @@ async def _transaction(shop: Shop, number: str) -> Transaction:
 async def _play(fault: Fault, path: Path) -> str | None:
     """Play one fault to its end; returns what is wrong with that, if anything."""
     async with _hurried(path) as shop:
-        shop.plan(str(fault))
-        started = await shop.post(SALES, order(reference="R-1"))
         if fault.place is Place.SALE:
+            shop.plan(str(fault))
+            told = await shop.post(SALES, order(reference="R-1"))
             heard = len(shop.sandbox.book) > 0
-            return None if (started.status == 201) is heard else f"told {started}"
+            return None if (told.status == 201) is heard else f"told {told}"
+        started = await _start(shop)
+        # Only now, so that no fault strikes what the start itself may have to ask.
+        shop.plan(str(fault))
         pays = fault.place is Place.PAY
         body = {"paymentBarcode": "284957205723"} if pays else {}
         await shop.post(f"{SALES}/{started.number}/{'pay' if pays else 'cancel'}", body)
@@ -71,6 +74,15 @@ async def _play(fault: Fault, path: Path) -> str | None:
                     is_repaired = True
                 await asyncio.sleep(0.05)
     return None
+
+
+async def _start(shop: Shop) -> Told:
+    """Start a sale as a till does: where this machine was too slow to answer, once more."""
+    body = order(reference="R-1")
+    while (told := await shop.post(SALES, body, idempotency_key="start")).status == 502:
+        pass
+    assert told.status == 201, told
+    return told
 
 
 async def _was_raised(shop: Shop, number: str) -> bool:
