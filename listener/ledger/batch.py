@@ -1,7 +1,8 @@
 """Decide what a group of facts becomes. Pure, and the same for every back-end.
 
 A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and writes the
-:class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
+:class:`Changes` in one transaction. ``listener verify`` replays the
+same steps (:mod:`listener.ledger.replay`).
 
 New entries are numbered on from ``Seen.seq``. These seqs are final for a back-end that reads and
 writes under one lock. One that decides before it takes the lock adds to every seq past
@@ -12,13 +13,14 @@ lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and off
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from listener.errors import ListenerError, ReferenceUsedError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm, next_due_ms
+from listener.ledger.summary import History, Summary
 from listener.ledger.transaction import Step, advance, event_text
 
 # How long the call that starts a sale may take before the sale is looked for by its reference.
@@ -34,15 +36,20 @@ Key = tuple[str, str]
 class Wanted:
     """What a back-end must read before some facts can be decided.
 
-    For each of ``transactions`` its state and all of its entries; of ``unnumbered``, the entry
-    without a transaction number that has this fingerprint; the entries of ``sales`` (seqs), and of
-    the sales that the transactions are bound to; which of ``references`` a sale has.
+    For each of ``transactions`` its state, then the entries that :func:`to_sum_up` asks for; of
+    ``unnumbered``, the entry without a transaction number that has this fingerprint, and of
+    ``numbered`` (merchant_no, transaction_no, fingerprint) the one with it; the entries of
+    ``sales`` (seqs), and of the sales that judge the transactions; which of ``references`` a sale
+    has; and for those of ``notified``, references of notifications, the newest sale whose number
+    is not known yet, and its entry.
     """
 
     transactions: frozenset[Key]
     unnumbered: frozenset[Key]
+    numbered: frozenset[tuple[str, str, str]]
     sales: frozenset[int]
     references: frozenset[Key]
+    notified: frozenset[Key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,7 @@ class Seen:
     transactions: Sequence[Transaction]
     sales: Mapping[int, Entry]
     references: Mapping[Key, int]
+    unbound: Mapping[Key, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +133,15 @@ def wanted(facts: Iterable[Fact]) -> Wanted:
         unnumbered=frozenset(
             (f.merchant_no, f.fingerprint) for f in facts if f.fingerprint and not f.transaction_no
         ),
+        numbered=frozenset(
+            (f.merchant_no, f.transaction_no, f.fingerprint)
+            for f in facts
+            if f.fingerprint and f.transaction_no
+        ),
         sales=frozenset(f.sale_seq for f in facts if f.sale_seq),
+        notified=frozenset(
+            (f.merchant_no, f.reference) for f in facts if _may_be_judged(f) and f.reference
+        ),
         references=frozenset(
             (f.merchant_no, f.reference) for f in facts if f.kind is Kind.SALE and f.reference
         ),
@@ -142,24 +158,34 @@ def decide(
     return batch.changes
 
 
-def next_step(
-    before: Transaction | None,
-    entries: Sequence[Entry],
-    *,
-    sales: Mapping[int, Entry],
-    confirm: Confirm,
-) -> Step:
-    """Take the newest entry of a transaction into account, and the sale that it is bound to.
+def judges_of(transactions: Iterable[Transaction]) -> set[int]:
+    """Return the sales, by their seq, that transactions are bound to or judged by."""
+    found = {t.sale_seq or t.judge_seq for t in transactions}
+    return {seq for seq in found if seq}
 
-    Args:
-        before: Where the transaction stood one entry earlier.
-        entries: All of its entries, in seq order.
-        sales: The sales that it may be bound to, by their seq.
-        confirm: When Pockyt is asked before a status is believed.
+
+def to_sum_up(
+    facts: Iterable[Fact], transactions: Iterable[Transaction], unbound: Mapping[Key, int]
+) -> set[Key]:
+    """Return the transactions whose entries must be read, all of them.
+
+    They are few: those that are too short to have a summary, and those that may be judged by
+    another sale from now on. Of the others no entry is needed but one of the same fingerprint.
     """
-    sale_seq = (before.sale_seq if before else None) or entries[-1].fact.sale_seq
-    sale = sales.get(sale_seq) if sale_seq else None
-    return advance(before, entries, sale=sale, confirm=confirm)
+    facts = list(facts)
+    begun = {(f.merchant_no, f.reference or "") for f in facts if f.kind is Kind.SALE}
+    judged = {
+        (f.merchant_no, f.transaction_no)
+        for f in facts
+        if f.sale_seq
+        or (_may_be_judged(f) and (f.merchant_no, f.reference or "") in begun | unbound.keys())
+    }
+    keys = {(t.merchant_no, t.transaction_no): t.summary for t in transactions}
+    return {key for key, summary in keys.items() if summary is None or key in judged}
+
+
+def _may_be_judged(fact: Fact) -> bool:
+    return fact.kind is Kind.NOTIFICATION and bool(fact.transaction_no)
 
 
 def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
@@ -205,12 +231,11 @@ def number_events(
 class _Known:
     """The entries of one transaction number (or of none) so far, and where they lead."""
 
-    entries: list[Entry] = field(default_factory=list)
+    history: History = field(default_factory=History)
     by_fingerprint: dict[str, int] = field(default_factory=dict)
     transaction: Transaction | None = None
 
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
+    def remember(self, entry: Entry) -> None:
         if entry.fact.fingerprint:
             self.by_fingerprint[entry.fact.fingerprint] = entry.seq
 
@@ -226,12 +251,17 @@ class _Batch:
         self._seq = seen.seq
         self._sales = dict(seen.sales)
         self._references = set(seen.references)
+        self._unbound = dict(seen.unbound)
         self._known: dict[Key, _Known] = {}
-        for entry in seen.entries:
-            self._of(entry.fact).add(entry)
         for transaction in seen.transactions:
             key = (transaction.merchant_no, transaction.transaction_no)
-            self._known.setdefault(key, _Known()).transaction = transaction
+            known = self._known[key] = _Known(transaction=transaction)
+            if transaction.summary is not None:
+                known.history.summary = Summary.read(transaction.summary)
+        for entry in seen.entries:
+            known = self._of(entry.fact)
+            known.remember(entry)
+            known.history.entries.append(entry)
 
     def _of(self, fact: Fact) -> _Known:
         return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
@@ -247,9 +277,13 @@ class _Batch:
         if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
             return ReferenceUsedError(f"the reference {fact.reference!r} is of an earlier sale")
         self._seq += 1
+        sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
+        is_bound = known.transaction is not None and known.transaction.sale_seq is not None
+        if sale_seq and _may_be_judged(fact) and not is_bound:
+            fact = replace(fact, sale_seq=sale_seq)
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)
-        known.add(entry)
+        known.remember(entry)
         self._follow_sale(entry)
         if not fact.transaction_no:
             return Recorded(seq=entry.seq, is_new=True)
@@ -260,7 +294,14 @@ class _Batch:
         key = (entry.fact.merchant_no, entry.fact.transaction_no)
         if known.transaction is None:
             self.changes.begun.add(key)
-        step = next_step(known.transaction, known.entries, sales=self._sales, confirm=self._confirm)
+        summary = known.history.add(entry, sales=self._sales)
+        step = advance(
+            known.transaction,
+            summary,
+            entry,
+            sale=self._sales.get(summary.judge or 0),
+            confirm=self._confirm,
+        )
         known.transaction = self.changes.transactions[key] = step.transaction
         event = new_event(step, entry, epoch=self._epoch)
         if event is not None:
@@ -279,6 +320,7 @@ class _Batch:
             self._sales[entry.seq] = entry
             if fact.reference:
                 self._references.add((fact.merchant_no, fact.reference))
+                self._unbound[fact.merchant_no, fact.reference] = entry.seq
             self.changes.new_sales.append(
                 NewSale(
                     seq=entry.seq,
@@ -287,8 +329,10 @@ class _Batch:
                     due_ms=self._now_ms + SALE_ANSWER_MS,
                 )
             )
-        elif fact.sale_seq is not None:
+        elif fact.sale_seq is not None and fact.kind is not Kind.NOTIFICATION:
             sale = self._sales[fact.sale_seq]
+            if fact.transaction_no:
+                self._unbound.pop((fact.merchant_no, sale.fact.reference or ""), None)
             is_open = fact.kind is Kind.QUERY and not fact.transaction_no
             self.changes.sale_changes.append(
                 SaleChange(

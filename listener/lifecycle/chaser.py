@@ -24,6 +24,8 @@ BEHIND_SECONDS: Final = 1.0
 # The shortest rest, so that a flood of notifications costs few looks.
 REST_SECONDS_MIN: Final = 0.25
 FAILED_SECONDS: Final = 1.0
+# After a start: how long Pockyt is asked first about what fell due while nobody was there.
+GRACE_SECONDS: Final = 15.0
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ class Chaser:
         self._bucket = Bucket(limits, now_ms=clock.now_ms())
         self._chasing: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
+        self._began_ms: int | None = None
+        # What was asked about within the grace after the start.
+        self._asked: set[tuple[str, ...]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -85,9 +90,10 @@ class Chaser:
     async def start(self) -> bool:
         """Raise what is to be raised, and start to ask what is due; see :meth:`chase`."""
         now_ms = self._clock.now_ms()
+        self._began_ms = self._began_ms or now_ms
         due = await self._ledger.read_due(now_ms=now_ms, limit=DUE_MAX)
         sales = await self._ledger.read_due_sales(now_ms=now_ms, limit=DUE_MAX)
-        silent = [t for t in due if t.ask and (t.ask.raise_at_ms or now_ms + 1) <= now_ms]
+        silent = [t for t in due if self._is_to_be_raised(t, now_ms)]
         # Together, so that they share a commit.
         await asyncio.gather(*(self._guard(t, self._raise(t)) for t in silent))
         # Somebody may wait at a till for a cancel: it goes before sales without a number.
@@ -103,6 +109,17 @@ class Chaser:
                 return True
             self._start(doubt, is_probe=self._caller.breaker.is_open)
         return is_behind
+
+    def _is_to_be_raised(self, transaction: Transaction, now_ms: int) -> bool:
+        """Return whether silence is raised now; after a downtime Pockyt is asked once before."""
+        ask = transaction.ask
+        if ask is None or ask.raise_at_ms is None or ask.raise_at_ms > now_ms:
+            return False
+        began_ms = self._began_ms or 0
+        fell_due_while_down = ask.raise_at_ms < began_ms and ask.due_at_ms is not None
+        if not fell_due_while_down or now_ms - began_ms >= GRACE_SECONDS * 1_000:
+            return True
+        return _key(transaction) in self._asked
 
     def _may_ask(self, now_ms: int) -> bool:
         if len(self._chasing) >= self._limits.asks_at_once:
@@ -120,6 +137,8 @@ class Chaser:
         try:
             await self._guard(doubt, ask)
         finally:
+            if self._clock.now_ms() - (self._began_ms or 0) < GRACE_SECONDS * 1_000:
+                self._asked.add(_key(doubt))
             if is_probe:
                 # Of no use where the question was sent: what came of it is noted already.
                 self._caller.breaker.leave()

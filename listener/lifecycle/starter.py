@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from listener.ledger.model import Transaction
+from listener.ledger.model import Kind, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
@@ -98,7 +98,7 @@ class Starter:
             transaction_no, merchant_no=order.merchant_no
         )
         lines = await self._ledger.read_transaction_entries(transaction)
-        said = [line.entry.fact for line in lines if line.entry.fact.sale_seq is not None]
+        said = [line.entry.fact for line in lines if line.entry.fact.kind is Kind.ANSWER]
         return Started(
             transaction=transaction,
             qrcode_url=next((u for f in said if (u := f.field("qrcodeUrl"))), None),

@@ -8,7 +8,7 @@ from typing import Final
 
 from listener.ledger.model import MONEY, Kind, Status, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
-from listener.ledger.transaction import refunds_if_paid
+from listener.ledger.status import refunds_if_paid
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.facts import Outcome

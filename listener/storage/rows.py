@@ -45,6 +45,9 @@ _OWN: Final[Mapping[str, str]] = MappingProxyType(
         "created_at": "created_at_ms",
         "updated_at": "updated_at_ms",
         "sale_seq": "sale_seq",
+        "judge_seq": "judge_seq",
+        "disputed": "disputed",
+        "summary": "summary",
     }
 )
 _CANCEL: Final[Mapping[str, str]] = MappingProxyType(
