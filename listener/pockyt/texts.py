@@ -5,7 +5,12 @@ Source: Pockyt, "Signing API Calls": a signature is over the text that was sent,
 """
 
 import json
+import re
 from collections.abc import Mapping
+from typing import Final
+
+# Control characters but for blanks, and halves of a surrogate pair, which have no UTF-8.
+_UNFIT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class _Number(str):
@@ -49,6 +54,11 @@ def json_fields(body: bytes) -> dict[str, str]:
     for part in (*fields, *fields.values()):
         part.encode()
     return fields
+
+
+def clean(text: str) -> str:
+    """Replace what no column, log or page should get: control characters, half a character."""
+    return _UNFIT.sub("\ufffd", text)
 
 
 def texts(values: Mapping[str, object]) -> dict[str, str]:

@@ -2,12 +2,10 @@
 
 import asyncio
 import multiprocessing
-import re
 import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -26,7 +24,7 @@ from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock, is_served
 from listener.storage.sqlite.verify import verify
 from tests.support.commands import run, write_settings
-from tests.support.stored import STREAM, Clock, bare, bound, numbered, sold, url_of
+from tests.support.stored import STREAM, Clock, bare, numbered, url_of
 
 
 @pytest.fixture(name="path")
@@ -205,52 +203,6 @@ async def test_a_migration_that_fails_changes_nothing(
         found = db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'later'")
         assert found.fetchone() == (0,)
     await (await SqliteLedger.open(path)).close()
-
-
-# The first released schema's, where the second differs.
-_SALES_1: Final = """
-DROP TABLE sales;
-DROP INDEX transactions_to_cancel;
-CREATE TABLE sales (
-    seq            INTEGER PRIMARY KEY REFERENCES entries,
-    merchant_no    TEXT    NOT NULL,
-    reference      TEXT    NOT NULL,
-    transaction_no TEXT,
-    ask_due_at     INTEGER,
-    UNIQUE (merchant_no, reference)
-) STRICT;
-CREATE INDEX sales_due ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL;
-INSERT INTO sales VALUES (1, '200043', 'r1', '77', NULL), (3, '200043', 'r2', NULL, 1);
-PRAGMA user_version = 1;
-"""
-
-
-async def test_a_ledger_of_the_first_version_keeps_its_sales(path: Path) -> None:
-    async with await SqliteLedger.open(path) as ledger:
-        sale = await ledger.record(sold("r1"))
-        await ledger.record(bound("r1", 77, sale_seq=sale.seq))
-        await ledger.record(sold("r2", store_no="300014"))
-    with closing(bare(path)) as db:
-        fresh = db.execute(_SCHEMA).fetchall()
-        db.executescript(_SALES_1)
-    async with await SqliteLedger.open(path) as ledger:
-        for reference, store_no, number in (("r1", "303660", "77"), ("r2", "300014", None)):
-            (found,) = await ledger.read_sales(
-                merchant_no="200043", reference=reference, store_no=store_no
-            )
-            assert found.transaction_no == number
-            assert found.wish is None
-        assert [one.seq for one in await ledger.read_due_sales(now_ms=1, limit=9)] == [3]
-    with closing(bare(path)) as db:
-        assert [*map(_plain, db.execute(_SCHEMA))] == [*map(_plain, fresh)]
-
-
-_SCHEMA: Final = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
-
-
-def _plain(row: tuple[str, str]) -> tuple[str, str]:
-    """Leave out how a statement is laid out, and its comments."""
-    return row[0], " ".join(re.sub("--.*", "", row[1]).replace('"', "").split())
 
 
 def test_every_version_has_a_way_to_this_one() -> None:
