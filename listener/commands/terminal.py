@@ -68,7 +68,10 @@ def say(text: str) -> None:
 
 def say_json(value: Mapping[str, object] | Sequence[object]) -> None:
     """Write an object, or a list of them, as one line of results."""
-    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # Only inside of strings can such a character stand. Raw, it could steer a terminal, or turn the
+    # direction of what follows.
+    click.echo("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
 def note(text: str) -> None:
