@@ -20,7 +20,7 @@ from listener.pos.wire import encode
 
 _LOG: Final = logging.getLogger(__name__)
 # Closed like this before `ready`, WebSocket may not get through; other codes are the listener's.
-_LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.LATE_CONNECT})
+_LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.CONNECT_LATE})
 _STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
 
 

@@ -10,8 +10,9 @@ from aiohttp import web
 from listener.errors import (
     LedgerUnavailableError,
     ListenerError,
+    NumberTakenError,
     OverloadedError,
-    ReferenceUsedError,
+    ReferenceTakenError,
     SignatureError,
     UnreadableError,
 )
@@ -25,7 +26,8 @@ STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTyp
     {
         UnreadableError: (400, "unreadable"),
         SignatureError: (401, "bad-signature"),
-        ReferenceUsedError: (409, "reference-taken"),
+        ReferenceTakenError: (409, "reference-taken"),
+        NumberTakenError: (502, "number-taken"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),
     }

@@ -8,8 +8,9 @@ from listener.errors import (
     LedgerError,
     LedgerUnavailableError,
     ListenerError,
+    NumberTakenError,
     OverloadedError,
-    ReferenceUsedError,
+    ReferenceTakenError,
 )
 from listener.web.problem import ProblemError, of_error, problem
 
@@ -17,7 +18,8 @@ from listener.web.problem import ProblemError, of_error, problem
 @pytest.mark.parametrize(
     ("error", "status", "code", "comes_again"),
     [
-        (ReferenceUsedError("used"), 409, "reference-taken", False),
+        (ReferenceTakenError("297"), 409, "reference-taken", False),
+        (NumberTakenError("297"), 502, "number-taken", False),
         (OverloadedError("full"), 503, "overloaded", True),
         (LedgerUnavailableError("away"), 503, "ledger-unavailable", True),
         (LedgerError("damaged"), 500, "failed", False),

@@ -151,7 +151,7 @@ class _Till:
             async with asyncio.timeout(timing.connect_seconds):
                 connect = await self._await_connect()
         except TimeoutError:
-            raise _CloseError(CloseCode.LATE_CONNECT) from None
+            raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
         if key is None:
