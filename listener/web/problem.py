@@ -95,10 +95,20 @@ def problem(error: ProblemError) -> web.Response:
     }
     return web.Response(
         status=error.status,
-        body=orjson.dumps(body),
+        # Whatever an upstream said: text that JSON cannot hold is replaced, and never a fault.
+        body=orjson.dumps(_writable(body)),
         content_type=PROBLEM,
         headers=error.headers,
     )
+
+
+def _writable(value: object) -> object:
+    """Return a value whose texts can all be written: half of a surrogate pair cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_writable(name): _writable(item) for name, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
 def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
