@@ -220,16 +220,16 @@ REVOKED_KEYS: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 # What `listener verify` goes through.
 
 EVERY_ENTRY: Final = f"SELECT {_ENTRY} FROM entries ORDER BY seq"
-# seq
-ENTRY: Final = f"SELECT {_ENTRY} FROM entries WHERE seq = ?"
 # One walk along the index that finds a transaction's entries, so that nothing is sorted.
 ENTRIES_BY_TRANSACTION: Final = (
     f"SELECT {_ENTRY} FROM entries WHERE transaction_no > '' ORDER BY transaction_no, merchant_no"
 )
 TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} ORDER BY transaction_no, merchant_no"
 EVENT_PLACES: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
-# number
-EVENT: Final = "SELECT stream, cancelled, body FROM events WHERE number = ?"
+# Rows: number.
+EVENTS_AT: Final = (
+    f"SELECT t.seq, t.stream, t.cancelled, t.body FROM {_KEYS} events t ON t.number = k.column1"
+)
 EVERY_STREAM_HEAD: Final = "SELECT stream, head FROM streams"
 REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
 # The seqs of what does not add up, by what it is; each finds none in a sound ledger.
