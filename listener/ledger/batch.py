@@ -20,7 +20,7 @@ from listener.errors import ListenerError, ReferenceUsedError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm, next_due_ms
-from listener.ledger.transaction import Step, advance, event_text
+from listener.ledger.transaction import Step, advance, begin, event_text
 
 # How long the call that starts a sale may take before the sale is looked for by its reference.
 SALE_ANSWER_MS: Final = 30_000
@@ -152,6 +152,10 @@ def next_step(
         sales: The sales that it may be bound to, by their seq.
         confirm: When Pockyt is asked before a status is believed.
     """
+    if before is None and len(entries) == 1:
+        step = begin(entries[0], confirm=confirm)
+        if step is not None:
+            return step
     sale_seq = (before.sale_seq if before else None) or entries[-1].fact.sale_seq
     sale = sales.get(sale_seq) if sale_seq else None
     return advance(before, entries, sale=sale, confirm=confirm)

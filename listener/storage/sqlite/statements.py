@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
-from listener.storage.rows import EVENT_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.rows import EVENT_COLUMNS, PLAIN_COLUMNS, TRANSACTION_COLUMNS
 
 ROWS: Final = "{rows}"
 
@@ -76,11 +76,16 @@ ADD_ENTRIES: Final = f"INSERT INTO entries ({_ENTRY}) VALUES {ROWS}"
 ADD_EVENTS: Final = (
     f'INSERT INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
 )
-# Rows: TRANSACTION_COLUMNS. What identifies a transaction stays.
-PUT_TRANSACTIONS: Final = (
-    f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}"
-    " ON CONFLICT (first_seq) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in TRANSACTION_COLUMNS[3:])
+_RENEW: Final = " ON CONFLICT (first_seq) DO UPDATE SET " + ", ".join(
+    # What identifies a transaction stays.
+    f"{name} = excluded.{name}"
+    for name in TRANSACTION_COLUMNS[3:]
+)
+# Rows: TRANSACTION_COLUMNS.
+PUT_TRANSACTIONS: Final = f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}{_RENEW}"
+# Rows: PLAIN_COLUMNS; the others become NULL. To bind a NULL costs as much as a text.
+PUT_PLAIN_TRANSACTIONS: Final = (
+    f"INSERT INTO transactions ({_named(PLAIN_COLUMNS)}) VALUES {ROWS}{_RENEW}"
 )
 # Rows: stream, head.
 PUT_STREAMS: Final = (
