@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from listener.errors import ListenerError, ReferenceUsedError
+from listener.errors import ListenerError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm, next_due_ms
@@ -243,7 +243,7 @@ class _Batch:
             repeats[original] = repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
         if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
-            return ReferenceUsedError(f"the reference {fact.reference!r} is of an earlier sale")
+            return ReferenceTakenError()
         self._seq += 1
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)

@@ -149,7 +149,8 @@ class Ledger(Protocol):
 
         Raises:
             OverloadedError: Too much is waiting; try again in a moment.
-            ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
+            ReferenceTakenError: It is a sale, and an earlier one of its store has its reference.
+            NumberTakenError: It brings a sale the number of another sale, or of another store.
         """
 
     def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from listener.errors import LedgerUnavailableError, OverloadedError, ReferenceUsedError
+from listener.errors import LedgerUnavailableError, OverloadedError, ReferenceTakenError
 from listener.ledger.model import Event
 from listener.ledger.promise import Recorded, Scope
 from listener.storage.sqlite.connection import connect
@@ -170,7 +170,7 @@ async def test_a_callback_gets_the_error_that_a_caller_would_have_got(
     await ledger.record(sold("r1"))
     ledger.queue(sold("r1"), results.append)
     await ledger.record(numbered(2))
-    assert isinstance(results[0], ReferenceUsedError)
+    assert isinstance(results[0], ReferenceTakenError)
 
 
 # Living on

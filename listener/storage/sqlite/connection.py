@@ -17,6 +17,7 @@ import aiosqlite
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.chain import GENESIS
 from listener.storage.sqlite import statements
+from listener.storage.sqlite.lock import refuse_other_name
 
 T = TypeVar("T")
 
@@ -186,6 +187,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise LedgerError(_missing(path))
+    refuse_other_name(path)
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error as error:
