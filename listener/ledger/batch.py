@@ -21,7 +21,7 @@ from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.sale import Sale, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
-from listener.ledger.transaction import Step, advance, event_text
+from listener.ledger.transaction import Step, advance, begin, event_text
 
 _CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
 
@@ -135,6 +135,10 @@ def next_step(
         sales: The sales that it may be bound to, by their seq.
         confirm: When Pockyt is asked before a status is believed.
     """
+    if before is None and len(entries) == 1:
+        step = begin(entries[0], confirm=confirm)
+        if step is not None:
+            return step
     sale_seq = (before.sale_seq if before else None) or entries[-1].fact.sale_seq
     sale = sales.get(sale_seq) if sale_seq else None
     return advance(before, entries, sale=sale, confirm=confirm)

@@ -57,10 +57,12 @@ SALE_COLUMNS: Final = (
     "cancel_resolved_at",
     "cancel_evidence",
 )
+# The first columns, which are all that a transaction has that nobody cancels or doubts.
+PLAIN_COLUMNS: Final = TRANSACTION_COLUMNS[: TRANSACTION_COLUMNS.index("cancel_state")]
 
 _HASH: Final = ENTRY_COLUMNS.index("hash")
 _HELD: Final = TRANSACTION_COLUMNS.index("held")
-_CANCEL: Final = TRANSACTION_COLUMNS.index("cancel_state")
+_CANCEL: Final = len(PLAIN_COLUMNS)
 _ASK: Final = TRANSACTION_COLUMNS.index("ask_why")
 _SALE_CANCEL: Final = SALE_COLUMNS.index("cancel_state")
 _NO_CANCEL: Final = (None, None, None, None)
@@ -101,8 +103,15 @@ def transaction_of(row: Row) -> Transaction:
 
 def transaction_row(transaction: Transaction) -> Row:
     """Write a transaction as the values of TRANSACTION_COLUMNS."""
-    *own, cancel, ask = to_builtins(transaction)
-    return (*own, *(cancel or _NO_CANCEL), *(ask or _NO_ASK))
+    *plain, cancel, ask = to_builtins(transaction)
+    # A driver has to look twice at a bool.
+    plain[_HELD] = int(plain[_HELD])
+    return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK))
+
+
+def is_plain(transaction: Transaction) -> bool:
+    """Return whether PLAIN_COLUMNS hold all that there is of a transaction."""
+    return transaction.cancel is None and transaction.ask is None
 
 
 def sale_of(row: Row) -> Sale:

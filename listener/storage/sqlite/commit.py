@@ -15,8 +15,10 @@ from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.rows import (
+    PLAIN_COLUMNS,
     Row,
     entry_of,
+    is_plain,
     sale_of,
     sale_row,
     transaction_of,
@@ -93,7 +95,7 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        (event.number, event.stream, event.offset, event.seq, new.is_cancellation, new.body)
+        (event.number, event.stream, event.offset, event.seq, int(new.is_cancellation), new.body)
         for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
@@ -103,8 +105,16 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
 
 
 def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> None:
-    rows = [transaction_row(transaction) for transaction in changes.transactions.values()]
-    put(db, statements.PUT_TRANSACTIONS, rows)
+    plain: list[Row] = []
+    others: list[Row] = []
+    for transaction in changes.transactions.values():
+        row = transaction_row(transaction)
+        if is_plain(transaction):
+            plain.append(row[: len(PLAIN_COLUMNS)])
+        else:
+            others.append(row)
+    put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
+    put(db, statements.PUT_TRANSACTIONS, others)
     put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]
     put(db, statements.PUT_REPEATS, repeats)
