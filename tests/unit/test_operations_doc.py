@@ -32,6 +32,7 @@ INNER: Final = {
     "log.NAME_CHARS_MAX": "no event has a name as long",
     "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
+    "pockyt.texts.DEPTH_MAX": "no message of Pockyt's nests as deep",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
     "pos.frames.NUMBER_MAX": "no ledger gets there",
     "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
