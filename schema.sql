@@ -1,4 +1,4 @@
--- The ledger on SQLite, version 1. Times are Unix milliseconds, UTC. Money is decimal text, as sent.
+-- The ledger on SQLite, version 2. Times are Unix milliseconds, UTC. Money is decimal text, as sent.
 -- `entries` is the truth; `transactions`, `sales`, `streams` and `ledger` are what it adds up to,
 -- changed in the same commit. `listener verify` works them out again and compares.
 
@@ -12,7 +12,8 @@ CREATE TABLE ledger (
     number       INTEGER NOT NULL DEFAULT 0,         -- of the newest event
     repeats      INTEGER NOT NULL DEFAULT 0,         -- deliveries beyond the first, of all entries
     transactions INTEGER NOT NULL DEFAULT 0,         -- how many there are
-    keys_version INTEGER NOT NULL DEFAULT 0          -- grows with every change of a key
+    keys_version INTEGER NOT NULL DEFAULT 0,         -- grows with every change of a key
+    file         TEXT                                -- which file was last served, to know a copy of it; NULL before
 ) STRICT;
 
 CREATE TABLE entries (

@@ -43,6 +43,7 @@ INNER: Final = {
     "settings.URL_CHARS_MAX": "the settings say it themselves",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
     "storage.sqlite.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
+    "storage.sqlite.lock.NOTE_BYTES_MAX": "the listener's own note is shorter",
     "hub.tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",

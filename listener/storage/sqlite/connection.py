@@ -20,7 +20,7 @@ from listener.storage.sqlite.lock import refuse_other_name
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 # "pokt": tells our file from any other SQLite database.
 APPLICATION_ID: Final = 0x706F6B74
 BUSY_SECONDS: Final = 5.0
@@ -30,8 +30,8 @@ TOLD_CHARS_MAX: Final = 200
 ROWS_AT_ONCE: Final = 64
 # Every statement for every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 256
-# From each version to the next; version 1 is schema.sql.
-MIGRATIONS: Final[dict[int, str]] = {}
+# From each version to the next; the newest is schema.sql.
+MIGRATIONS: Final[dict[int, str]] = {1: "ALTER TABLE ledger ADD COLUMN file TEXT;"}
 
 # All that SQLite raises; the second where its words quote bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
