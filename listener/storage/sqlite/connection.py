@@ -21,7 +21,7 @@ from listener.storage.sqlite.lock import refuse_other_name
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 1
 # "pokt": tells our file from any other SQLite database.
 APPLICATION_ID: Final = 0x706F6B74
 BUSY_SECONDS: Final = 5.0
@@ -31,43 +31,8 @@ TOLD_CHARS_MAX: Final = 200
 ROWS_AT_ONCE: Final = 64
 # Every statement for every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 256
-# From each version to the next; version 1 is schema.sql.
-MIGRATIONS: Final[dict[int, str]] = {
-    # A reference is the store's own, and free again where Pockyt refused the sale; a sale may be
-    # cancelled before its number is known; cancels are chased before all other doubts.
-    1: """
-DROP INDEX sales_due;
-ALTER TABLE sales RENAME TO sales_1;
-CREATE TABLE sales (
-    seq                 INTEGER PRIMARY KEY REFERENCES entries,
-    merchant_no         TEXT    NOT NULL,
-    store_no            TEXT    NOT NULL,
-    reference           TEXT    NOT NULL,
-    transaction_no      TEXT,
-    is_refused          INTEGER NOT NULL DEFAULT 0,
-    ask_due_at          INTEGER,
-    ask_raise_at        INTEGER,
-    cancel_seq          INTEGER,
-    cancel_sent         INTEGER NOT NULL DEFAULT 0,
-    cancel_state        TEXT,
-    cancel_requested_at INTEGER,
-    cancel_resolved_at  INTEGER,
-    cancel_evidence     TEXT
-) STRICT;
-INSERT INTO sales (seq, merchant_no, store_no, reference, transaction_no, ask_due_at)
-SELECT s.seq, s.merchant_no, coalesce(e.store_no, ''), s.reference, s.transaction_no, s.ask_due_at
-FROM sales_1 s JOIN entries e ON e.seq = s.seq;
-DROP TABLE sales_1;
-CREATE UNIQUE INDEX sales_in_use ON sales (merchant_no, reference, store_no) WHERE is_refused = 0;
-CREATE INDEX sales_by_reference ON sales (merchant_no, reference, is_refused, seq DESC);
-CREATE INDEX sales_due ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL;
-CREATE INDEX sales_to_cancel ON sales (ask_due_at)
-WHERE ask_due_at IS NOT NULL AND cancel_seq IS NOT NULL;
-CREATE INDEX sales_to_raise ON sales (ask_raise_at) WHERE ask_raise_at IS NOT NULL;
-CREATE INDEX transactions_to_cancel ON transactions (ask_due_at)
-WHERE ask_due_at IS NOT NULL AND ask_why = 'cancel';
-""",
-}
+# From each released version to the next; version 1 is schema.sql.
+MIGRATIONS: Final[dict[int, str]] = {}
 
 # All that SQLite raises; the second where its words quote bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)

@@ -28,15 +28,15 @@ MAKE_LEDGER: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1
 HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
 HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 NUMBER: Final = "SELECT number FROM ledger"
-ORIGIN: Final = "SELECT epoch, created_at, is_copy FROM ledger"
+ORIGIN: Final = "SELECT epoch, created_at, is_copy, file FROM ledger"
 # seq, hash, number, repeats, transactions; the last two grow by what is given.
 PUT_HEAD: Final = (
     "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
     " transactions = transactions + ?"
 )
 TOUCH: Final = "UPDATE ledger SET id = id"
-# epoch
-BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
+# epoch, file
+BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0, file = ?"
 MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"
 
 # What a commit reads. Each statement finds its rows by keys, whatever the planner thinks of it.
