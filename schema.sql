@@ -1,4 +1,4 @@
--- The ledger on SQLite, version 2. Times are Unix milliseconds, UTC. Money is decimal text, as sent.
+-- The ledger on SQLite, version 1. Times are Unix milliseconds, UTC. Money is decimal text, as sent.
 -- `entries` is the truth; `transactions`, `sales`, `streams` and `ledger` are what it adds up to,
 -- changed in the same commit. `listener verify` works them out again and compares.
 
