@@ -1,8 +1,7 @@
 """Decide what a group of facts becomes. Pure, and the same for every back-end.
 
 A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and writes the
-:class:`Changes` in one transaction. ``listener verify`` replays the
-same steps (:mod:`listener.ledger.replay`).
+:class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
 
 New entries are numbered on from ``Seen.seq``. These seqs are final for a back-end that reads and
 writes under one lock. One that decides before it takes the lock adds to every seq past
@@ -13,63 +12,64 @@ lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and off
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final
 
-from listener.errors import ListenerError, ReferenceUsedError
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
-from listener.ledger.schedule import Confirm, next_due_ms
+from listener.ledger.sale import Sale, begin_sale, follow_sale, is_taken
+from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History, Summary
-from listener.ledger.transaction import Step, advance, event_text
-
-# How long the call that starts a sale may take before the sale is looked for by its reference.
-SALE_ANSWER_MS: Final = 30_000
+from listener.ledger.transaction import Step, advance, begin, event_text
 
 _CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
 
-# merchant_no, and one of its: a transaction number, a fingerprint, a reference.
+# merchant_no, and one of its: a transaction number, a fingerprint.
 Key = tuple[str, str]
+# merchant_no, store_no, and a reference of the store's.
+Reference = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """What a back-end must read before some facts can be decided.
 
     For each of ``transactions`` its state, then the entries that :func:`to_sum_up` asks for; of
     ``unnumbered``, the entry without a transaction number that has this fingerprint, and of
     ``numbered`` (merchant_no, transaction_no, fingerprint) the one with it; the entries of
-    ``sales`` (seqs), and of the sales that judge the transactions; which of ``references`` a sale
-    has; and for those of ``notified``, references of notifications, the newest sale whose number
-    is not known yet, and its entry.
+    ``sales`` (seqs), and of the sales that judge the transactions; where ``sales`` stand; which of
+    ``references`` are in use; and for those of ``notified`` (merchant_no, reference of a
+    notification) the newest sale whose number is not known yet, and its entry.
     """
 
     transactions: frozenset[Key]
     unnumbered: frozenset[Key]
     numbered: frozenset[tuple[str, str, str]]
     sales: frozenset[int]
-    references: frozenset[Key]
+    references: frozenset[Reference]
     notified: frozenset[Key]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
     ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
-    ``sales`` are by their seq, and ``references`` name the sale that has each.
+    ``sales`` and ``sale_states`` are by the sale's seq. ``unbound`` are those of ``notified`` whose
+    sale has no number yet.
     """
 
     seq: int
     entries: Sequence[Entry]
     transactions: Sequence[Transaction]
     sales: Mapping[int, Entry]
-    references: Mapping[Key, int]
-    unbound: Mapping[Key, int] = field(default_factory=dict)
+    sale_states: Mapping[int, Sale]
+    references: frozenset[Reference]
+    unbound: Mapping[Key, int] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(Struct, frozen=True, kw_only=True):
     """An event that a new entry makes, before it has its number and its offset."""
 
     stream: str
@@ -85,42 +85,22 @@ class NewEvent:
         return f"{self.before_seq}{self.seq}{self.after_seq}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSale:
-    """A sale that begins; ``due_ms`` is when it is looked for, if Pockyt has not answered."""
-
-    seq: int
-    merchant_no: str
-    reference: str | None
-    due_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaleChange:
-    """What an answer or a query does to a sale; no ``transaction_no`` leaves the one it has."""
-
-    seq: int
-    transaction_no: str | None
-    due_ms: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(Struct, frozen=True, kw_only=True):
     """What some facts became, and all that a back-end writes for them.
 
     ``recorded`` tells for each fact, in order, where it is, or why it is nowhere. ``entries`` are
     new and have no hash yet. ``transactions`` stand as they do after the last entry, of which
-    ``begun`` did not exist before. ``repeats`` are the deliveries to add, by the seq of the entry.
+    ``begun`` did not exist before, and ``sales`` likewise. ``repeats`` are the deliveries to add,
+    by the seq of the entry.
     """
 
-    recorded: list[Recorded | ListenerError] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    events: list[NewEvent] = field(default_factory=list)
-    transactions: dict[Key, Transaction] = field(default_factory=dict)
-    begun: set[Key] = field(default_factory=set)
-    repeats: dict[int, int] = field(default_factory=dict)
-    new_sales: list[NewSale] = field(default_factory=list)
-    sale_changes: list[SaleChange] = field(default_factory=list)
+    recorded: list[Recorded | ListenerError] = []
+    entries: list[Entry] = []
+    events: list[NewEvent] = []
+    transactions: dict[Key, Transaction] = {}
+    begun: set[Key] = set()
+    repeats: dict[int, int] = {}
+    sales: dict[int, Sale] = {}
 
 
 def wanted(facts: Iterable[Fact]) -> Wanted:
@@ -142,9 +122,7 @@ def wanted(facts: Iterable[Fact]) -> Wanted:
         notified=frozenset(
             (f.merchant_no, f.reference) for f in facts if _may_be_judged(f) and f.reference
         ),
-        references=frozenset(
-            (f.merchant_no, f.reference) for f in facts if f.kind is Kind.SALE and f.reference
-        ),
+        references=frozenset(_reference(f) for f in facts if f.kind is Kind.SALE),
     )
 
 
@@ -182,6 +160,34 @@ def to_sum_up(
     }
     keys = {(t.merchant_no, t.transaction_no): t.summary for t in transactions}
     return {key for key, summary in keys.items() if summary is None or key in judged}
+
+
+def next_step(
+    before: Transaction | None,
+    history: History,
+    entry: Entry,
+    *,
+    sales: Mapping[int, Entry],
+    confirm: Confirm,
+) -> Step:
+    """Add the next entry to a transaction's history, and return where it stands then.
+
+    Args:
+        before: Where the transaction stood one entry earlier.
+        history: The entries before.
+        entry: The next, in seq order.
+        sales: The sales that may judge it, by their seq.
+        confirm: When Pockyt is asked before a status is believed.
+    """
+    if before is None:
+        step = begin(entry, confirm=confirm)
+        if step is not None:
+            # Summed up only if another entry comes.
+            history.entries.append(entry)
+            return step
+    summary = history.add(entry, sales=sales)
+    sale = sales.get(summary.judge or 0)
+    return advance(before, summary, entry, sale=sale, confirm=confirm)
 
 
 def _may_be_judged(fact: Fact) -> bool:
@@ -227,12 +233,11 @@ def number_events(
     return numbered
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct, kw_only=True):
     """The entries of one transaction number (or of none) so far, and where they lead."""
 
     history: History = field(default_factory=History)
-    by_fingerprint: dict[str, int] = field(default_factory=dict)
+    by_fingerprint: dict[str, int] = {}
     transaction: Transaction | None = None
 
     def remember(self, entry: Entry) -> None:
@@ -250,6 +255,7 @@ class _Batch:
         self._confirm = confirm
         self._seq = seen.seq
         self._sales = dict(seen.sales)
+        self._sale_states = dict(seen.sale_states)
         self._references = set(seen.references)
         self._unbound = dict(seen.unbound)
         self._known: dict[Key, _Known] = {}
@@ -274,11 +280,15 @@ class _Batch:
             repeats = self.changes.repeats
             repeats[original] = repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
-        if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
-            return ReferenceUsedError(f"the reference {fact.reference!r} is of an earlier sale")
+        if fact.kind is Kind.SALE and _reference(fact) in self._references:
+            return ReferenceTakenError()
+        if _brings_a_number(fact):
+            sale = self._sale_states[fact.sale_seq or 0]
+            if is_taken(sale, fact.transaction_no, known.transaction):
+                return NumberTakenError(fact.transaction_no)
         self._seq += 1
-        sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
         is_bound = known.transaction is not None and known.transaction.sale_seq is not None
+        sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
         if sale_seq and _may_be_judged(fact) and not is_bound:
             fact = replace(fact, sale_seq=sale_seq)
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
@@ -294,12 +304,11 @@ class _Batch:
         key = (entry.fact.merchant_no, entry.fact.transaction_no)
         if known.transaction is None:
             self.changes.begun.add(key)
-        summary = known.history.add(entry, sales=self._sales)
-        step = advance(
+        step = next_step(
             known.transaction,
-            summary,
+            known.history,
             entry,
-            sale=self._sales.get(summary.judge or 0),
+            sales=self._sales,
             confirm=self._confirm,
         )
         known.transaction = self.changes.transactions[key] = step.transaction
@@ -318,28 +327,28 @@ class _Batch:
         fact = entry.fact
         if fact.kind is Kind.SALE:
             self._sales[entry.seq] = entry
-            if fact.reference:
-                self._references.add((fact.merchant_no, fact.reference))
-                self._unbound[fact.merchant_no, fact.reference] = entry.seq
-            self.changes.new_sales.append(
-                NewSale(
-                    seq=entry.seq,
-                    merchant_no=fact.merchant_no,
-                    reference=fact.reference,
-                    due_ms=self._now_ms + SALE_ANSWER_MS,
-                )
-            )
+            sale = begin_sale(entry)
+            self._references.add(_reference(fact))
+            self._unbound[fact.merchant_no, fact.reference or ""] = entry.seq
         elif fact.sale_seq is not None and fact.kind is not Kind.NOTIFICATION:
-            sale = self._sales[fact.sale_seq]
-            if fact.transaction_no:
-                self._unbound.pop((fact.merchant_no, sale.fact.reference or ""), None)
-            is_open = fact.kind is Kind.QUERY and not fact.transaction_no
-            self.changes.sale_changes.append(
-                SaleChange(
-                    seq=sale.seq,
-                    transaction_no=fact.transaction_no or None,
-                    due_ms=next_due_ms(sale.recorded_at_ms, self._now_ms, entry.seq)
-                    if is_open
-                    else None,
-                )
-            )
+            began_ms = self._sales[fact.sale_seq].recorded_at_ms
+            sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
+            if sale.is_refused:
+                self._references.discard(_reference(self._sales[sale.seq].fact))
+            if sale.is_refused or sale.transaction_no:
+                key = (fact.merchant_no, sale.reference)
+                if self._unbound.get(key) == sale.seq:
+                    del self._unbound[key]
+        else:
+            return
+        self._sale_states[sale.seq] = self.changes.sales[sale.seq] = sale
+
+
+def _brings_a_number(fact: Fact) -> bool:
+    """Return whether a fact tells the transaction number of a sale."""
+    is_ours = fact.kind is not Kind.NOTIFICATION
+    return is_ours and fact.sale_seq is not None and bool(fact.transaction_no)
+
+
+def _reference(sale: Fact) -> Reference:
+    return sale.merchant_no, sale.store_no or "", sale.reference or ""

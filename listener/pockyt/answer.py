@@ -37,7 +37,7 @@ _MAY_BE_LONG: Final = frozenset(
     }
 )
 
-Reason = Literal["timeout", "connection", "status", "unreadable", "too_large"]
+Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "overtaken"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

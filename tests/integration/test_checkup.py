@@ -12,6 +12,7 @@ from listener.errors import LedgerError
 from listener.storage.sqlite import checkup
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.checkup import Finding, Severity, check_up
+from listener.storage.sqlite.connection import SCHEMA_VERSION
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.stored import bare, numbered, url_of
 
@@ -48,7 +49,7 @@ async def test_a_served_ledger_is_described_without_hindering_it(path: Path) -> 
         assert told["served"] == "yes"
         assert told["epoch"] == ledger.epoch
         assert (told["entries"], told["events"], told["transactions"]) == (1, 1, 1)
-        assert told["schema"] == 1
+        assert told["schema"] == SCHEMA_VERSION
         assert told["journal"] == "wal"
         assert told["pages"] == "ok"
         assert told["sqlite"] == sqlite3.sqlite_version
@@ -144,3 +145,15 @@ def test_what_is_no_ledger_is_a_problem(path: Path) -> None:
 def test_another_kind_of_database_is_refused() -> None:
     with pytest.raises(LedgerError):
         check_up("postgresql://host/name")
+
+
+async def test_a_ledger_that_others_may_read_or_replace_is_told(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    assert not {"ledger_mode", "folder_mode"} & found(path).keys()
+    path.chmod(0o640)
+    path.parent.chmod(0o770)
+    told = found(path)
+    assert (told["ledger_mode"].value, told["ledger_mode"].severity) == ("640", Severity.NOTE)
+    assert f"chmod 600 {path}" in str(told["ledger_mode"].advice)
+    assert f"chmod 750 {path.parent}" in str(told["folder_mode"].advice)
+    assert not problems(path)

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from listener.ledger import summary as module
 from listener.ledger.model import REFUND_NOTICE, Entry, Fact, Kind, Status

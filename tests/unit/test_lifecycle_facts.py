@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from listener.ledger.model import INDEXED_CHARS_MAX, Evidence, Kind, Status, Transaction
 from listener.lifecycle import facts
@@ -129,13 +130,25 @@ def test_a_sale_that_is_found_ended_is_settled_as_by_a_question() -> None:
         _answer(transaction_no="297", word="success", amount="13.00", currency="GBP"),
         _answer(transaction_no="297", word="success", amount="13.00", reference="R-2"),
         _answer(transaction_no="297", word="success"),
-        _answer(word="success", amount="13.00"),
         PockytRefusedError("000021", "no such record"),
     ],
 )
 def test_what_is_another_sale_is_not_bound(found: Answer | PockytError) -> None:
     fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
     assert (fact.kind, fact.transaction_no, fact.says) == (Kind.QUERY, "", None)
+
+
+@pytest.mark.parametrize("number", [None, "", "2 97", "7" * 65, "\ud800", "29\n7"])
+def test_a_sale_that_is_found_without_a_number_says_how_it_stands(number: str | None) -> None:
+    found = _answer(word="pending", amount="13.00", transaction_no=number)
+    fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
+    assert (fact.kind, fact.transaction_no, fact.says) == (Kind.QUERY, "", Status.PENDING)
+
+
+@pytest.mark.parametrize("number", ["", "2 97", "7" * 65, "\ud800", "29\n7"])
+def test_a_number_that_is_none_starts_no_sale(number: str) -> None:
+    fact = facts.opened_fact(ORDER, _answer(transaction_no=number), call="add", sale_seq=3)
+    assert (fact.transaction_no, fact.says) == ("", None)
 
 
 def test_only_a_definite_no_or_an_unsent_call_surely_had_no_effect() -> None:
@@ -170,7 +183,7 @@ def test_an_answer_cannot_name_another_call_or_an_error() -> None:
     assert fact.says is Status.CANCELLED
 
 
-SOLD = replace(TRANSACTION, amount="13.00", currency="USD", reference="R-1")
+SOLD = structs.replace(TRANSACTION, amount="13.00", currency="USD", reference="R-1")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +216,7 @@ def test_a_success_is_read_with_its_refunds_against_the_sale(
 
 
 def test_refunds_of_a_sale_in_yuan_are_in_yuan() -> None:
-    sold = replace(SOLD, currency="CNY")
+    sold = structs.replace(SOLD, currency="CNY")
     answer = _said(status="success", refundAmount="1.41", refundRmbAmount="13.00")
     assert facts.query_fact(sold, answer, as_of=7).says is Status.REFUNDED
 

@@ -25,14 +25,13 @@ from listener.pockyt.client import (
     Answer,
     Call,
     Credentials,
-    Pockyt,
     PockytCalls,
     PockytClient,
     PockytRefusedError,
     PockytUnavailableError,
 )
 from listener.pockyt.signature import Token
-from listener.pockyt.texts import json_fields
+from listener.pockyt.texts import DEPTH_MAX, json_fields
 
 TOKEN_TEXT = "5cbfb079f15b150122261c8537086d77a"
 TOKEN = Token(TOKEN_TEXT)
@@ -117,8 +116,7 @@ async def test_the_calls_sign_as_published_messages_do() -> None:
 
 async def test_every_call_goes_to_its_own_path_with_a_signature_that_verifies() -> None:
     calls = Kept()
-    plugged: Pockyt = calls
-    await plugged.add(
+    await calls.add(
         CREDENTIALS,
         amount="13",
         currency="USD",
@@ -126,7 +124,7 @@ async def test_every_call_goes_to_its_own_path_with_a_signature_that_verifies() 
         reference="r-1",
         ipn_url="https://pos.example.com/notify/200043",
     )
-    await plugged.create_trans_qrcode(
+    await calls.create_trans_qrcode(
         CREDENTIALS,
         amount="13.00",
         currency="USD",
@@ -137,7 +135,7 @@ async def test_every_call_goes_to_its_own_path_with_a_signature_that_verifies() 
         need_qrcode=False,
         description="Ünïcode & more",
     )
-    await plugged.cancel(CREDENTIALS, reference="r-1")
+    await calls.cancel(CREDENTIALS, reference="r-1")
     assert [call for call, _, _ in calls.sent] == [Call.ADD, Call.CREATE_TRANS_QRCODE, Call.CANCEL]
     assert all(signature.verify(sent, [TOKEN]) for _, sent, _ in calls.sent)
     assert calls.sent[1][1]["needQrcode"] == "false"
@@ -443,3 +441,15 @@ def test_a_refusal_is_short_and_fit_to_be_shown(code: str) -> None:
         read_answer(body)
     assert len(str(refused.value).encode()) < 1_000
     assert len(refused.value.ret_code) <= CODE_CHARS_MAX
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_json_may_nest_as_deep_as_the_limit_and_no_deeper(opening: bytes, closing: bytes) -> None:
+    def nested(depth: int) -> bytes:
+        # Brackets within text do not count.
+        inner = opening * (depth - 1) + b"1" + closing * (depth - 1)
+        return b'{"text": "\\"[{' + b"[" * DEPTH_MAX + b'", "deep": ' + inner + b"}"
+
+    assert json_fields(nested(DEPTH_MAX))["deep"].startswith(opening.decode())
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_fields(nested(DEPTH_MAX + 1))

@@ -1,12 +1,12 @@
 """The status tables of the contract, a row a test, and what they leave to be worked out."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import permutations, product
 from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import REFUND_NOTICE, Evidence, Fact, Kind, Status
 from listener.ledger.status import join, read_success, read_word, why_held

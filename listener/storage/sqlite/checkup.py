@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ from listener.storage.sqlite.connection import (
     find_damage,
     told_by,
 )
+from listener.storage.sqlite.epoch import BACKUP, OTHER_FILE, reason
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import is_served
 
@@ -27,6 +29,10 @@ FREE_BYTES_MIN: Final = 100 * 1024**2
 LOG_BYTES_HIGH: Final = 256 * 1024**2
 # From here on, two connections that write and checkpoint at once cannot corrupt the log.
 SQLITE_SOUND: Final = (3, 51, 3)
+
+
+_EVERYBODY_ELSE: Final = 0o077
+_WRITERS: Final = 0o022
 
 
 class Severity(StrEnum):
@@ -66,9 +72,25 @@ def _surroundings(path: Path) -> Iterator[Finding]:
         return
     if not os.access(folder, os.W_OK):
         yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
+    loose = find_loose_mode(folder, "folder_mode", beyond=_WRITERS)
+    if loose is not None:
+        yield loose
     yield _free(shutil.disk_usage(folder).free)
     served = is_served(path)
     yield Finding(name="served", value="yes" if served else "no")
+
+
+def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:
+    """Return a finding where others than the owner may do what the bits of ``beyond`` are for."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & beyond:
+        return None
+    return Finding(
+        name=name,
+        value=f"{mode:o}",
+        severity=Severity.NOTE,
+        advice=f"others on this machine may read or change it: chmod {mode & ~beyond:o} {path}",
+    )
 
 
 def _sqlite() -> Finding:
@@ -100,13 +122,16 @@ def _ledger(path: Path) -> Iterator[Finding]:
         return
     yield Finding(name="bytes", value=path.stat().st_size)
     yield _log(path)
+    loose = find_loose_mode(path, "ledger_mode", beyond=_EVERYBODY_ELSE)
+    if loose is not None:
+        yield loose
     try:
         db = connect_read_only(path)
     except LedgerError as error:
         yield _problem("readable", "no", str(error))
         return
     try:
-        yield from _content(db)
+        yield from _content(db, path)
     except (*FAULTS, TypeError) as error:
         yield _problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
     finally:
@@ -126,7 +151,7 @@ def _log(path: Path) -> Finding:
     )
 
 
-def _content(db: sqlite3.Connection) -> Iterator[Finding]:
+def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     yield Finding(name="schema", value=SCHEMA_VERSION)
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()
     if mode == "wal":
@@ -134,11 +159,16 @@ def _content(db: sqlite3.Connection) -> Iterator[Finding]:
     else:
         advice = "a copy has no log yet; the first `listener serve` on it sees to that"
         yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
-    _, created_at, is_copy = db.execute(statements.ORIGIN).fetchone()
+    _, created_at, *_ = db.execute(statements.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
-    if is_copy:
-        advice = "this is a backup: the first `listener serve` on it makes a new epoch"
+    why_new = reason(db, path)
+    if why_new is not None:
+        advice = {
+            BACKUP: "this is a backup: the first `listener serve` on it makes a new epoch",
+            OTHER_FILE: "this is not the file that was last served, but a copy, or moved from"
+            " another disk: the first `listener serve` on it makes a new epoch",
+        }[why_new]
         yield Finding(name="epoch", value=head.epoch, severity=Severity.NOTE, advice=advice)
     else:
         yield Finding(name="epoch", value=head.epoch)

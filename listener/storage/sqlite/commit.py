@@ -5,13 +5,12 @@ that is read is the head that is written, and every number is final.
 """
 
 import sqlite3
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from listener.errors import ListenerError
 from listener.ledger.batch import (
     Changes,
-    Key,
     Seen,
     decide,
     judges_of,
@@ -23,7 +22,16 @@ from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm
-from listener.storage.rows import Row, entry_of, transaction_of, transaction_row
+from listener.storage.rows import (
+    PLAIN_COLUMNS,
+    Row,
+    entry_of,
+    is_plain,
+    sale_of,
+    sale_row,
+    transaction_of,
+    transaction_row,
+)
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put, read
 
@@ -66,7 +74,10 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
     wants = wanted(facts)
     found = read(db, statements.STATES_OF, wants.transactions)
     transactions = [transaction_of(row) for row in found]
-    unbound = _sales_of(db, statements.UNBOUND, wants.notified)
+    unbound: dict[tuple[str, str], int] = {
+        (merchant_no, reference): sale_seq
+        for merchant_no, reference, sale_seq in read(db, statements.UNBOUND, wants.notified)
+    }
     whole = to_sum_up(facts, transactions, unbound)
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
     # A transaction that is read whole brings its fingerprints along.
@@ -75,20 +86,17 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
     rows = read(db, statements.ENTRIES_OF, whole) + read(db, statements.ENTRIES_LIKE, same)
     seqs = wants.sales | judges_of(transactions) | set(unbound.values())
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])
+    states = read(db, statements.SALES_AT, [(sale_seq,) for sale_seq in wants.sales])
+    references = read(db, statements.REFERENCES, wants.references)
     return Seen(
         seq=seq,
         entries=[entry_of(row) for row in rows],
         transactions=transactions,
         sales={row[0]: entry_of(row) for row in sales},
-        references=_sales_of(db, statements.REFERENCES, wants.references),
+        sale_states={row[0]: sale_of(row) for row in states},
+        references=frozenset(references),
         unbound=unbound,
     )
-
-
-def _sales_of(db: sqlite3.Connection, statement: str, references: Set[Key]) -> dict[Key, int]:
-    """Read the sales of references, by their seq."""
-    rows = read(db, statement, references)
-    return {(merchant_no, reference): seq for merchant_no, reference, seq in rows}
 
 
 def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
@@ -103,7 +111,7 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        (event.number, event.stream, event.offset, event.seq, new.is_cancellation, new.body)
+        (event.number, event.stream, event.offset, event.seq, int(new.is_cancellation), new.body)
         for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
@@ -113,13 +121,16 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
 
 
 def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> None:
-    rows = [transaction_row(transaction) for transaction in changes.transactions.values()]
-    put(db, statements.PUT_TRANSACTIONS, rows)
-    sales = [
-        (sale.seq, sale.merchant_no, sale.reference, sale.due_ms) for sale in changes.new_sales
-    ]
-    put(db, statements.ADD_SALES, sales)
-    changed = [(one.transaction_no, one.due_ms, one.seq) for one in changes.sale_changes]
-    db.executemany(statements.PUT_SALE, changed)
+    plain: list[Row] = []
+    others: list[Row] = []
+    for transaction in changes.transactions.values():
+        row = transaction_row(transaction)
+        if is_plain(transaction):
+            plain.append(row[: len(PLAIN_COLUMNS)])
+        else:
+            others.append(row)
+    put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
+    put(db, statements.PUT_TRANSACTIONS, others)
+    put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]
     put(db, statements.PUT_REPEATS, repeats)
