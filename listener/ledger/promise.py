@@ -1,16 +1,16 @@
 """What every back-end of the ledger promises."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
 
 Bell = Callable[[Sequence[Event]], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(Struct, frozen=True, kw_only=True):
     """What became of a fact: its entry's seq, or that of the one recorded before for the same.
 
     ``transaction`` is where the transaction stands after it; None for a repeat, and for a fact
@@ -23,8 +23,7 @@ class Recorded:
     event_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """An entry as it is read back, with what is not part of it but belongs to it."""
 
     entry: Entry
@@ -32,8 +31,7 @@ class Line:
     deliveries: Deliveries
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(Struct, frozen=True, kw_only=True):
     """The end of the ledger: its newest entry, and what it holds."""
 
     epoch: str
@@ -44,8 +42,7 @@ class Head:
     repeats: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """Which merchant's, store's and terminal's lines may be seen; None for all."""
 
     merchant_no: str | None = None
@@ -60,8 +57,7 @@ class Scope:
         return self.store_no in (None, rest.partition("/")[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Struct, frozen=True, kw_only=True):
     """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until."""
 
     scope: Scope
@@ -71,16 +67,14 @@ class Search:
     until_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(Struct, frozen=True, kw_only=True):
     """The last transaction of a page, newest first."""
 
     created_at_ms: int
     first_seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ack:
+class Ack(Struct, frozen=True, kw_only=True):
     """Up to which offset a terminal has handled a stream, and when it last said so."""
 
     terminal: str
@@ -89,8 +83,7 @@ class Ack:
     acked_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unacked:
+class Unacked(Struct, frozen=True, kw_only=True):
     """A cancellation that no terminal of its stream has acknowledged."""
 
     stream: str
@@ -99,8 +92,7 @@ class Unacked:
     recorded_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
+class Doubts(Struct, frozen=True, kw_only=True):
     """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
 
     why: Why
@@ -108,8 +100,7 @@ class Doubts:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedSale:
+class RecordedSale(Struct, frozen=True, kw_only=True):
     """A recorded sale; ``transaction_no`` is None until Pockyt has told it."""
 
     seq: int
@@ -118,8 +109,7 @@ class RecordedSale:
     transaction_no: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class Remembered(Struct, frozen=True, kw_only=True):
     """The answer that was given under an Idempotency-Key; its status is None while under way."""
 
     request: str
@@ -159,7 +149,15 @@ class Ledger(Protocol):
 
         Raises:
             OverloadedError: Too much is waiting; try again in a moment.
-            ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
+            ReferenceTakenError: It is a sale, and an earlier one of its store has its reference.
+            NumberTakenError: It brings a sale the number of another sale, or of another store.
+        """
+
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        """Queue a fact to be recorded, for a caller that waits for nothing else.
+
+        ``answer`` is called in the event loop with what :meth:`record` would return or raise, but
+        for what is raised here: OverloadedError, and LedgerUnavailableError while closing.
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:

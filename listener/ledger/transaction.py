@@ -5,9 +5,10 @@ commit of the entry itself, and ``listener verify`` calls them again to check wh
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     Cancel,
@@ -86,13 +87,15 @@ def refunds_if_paid(request: Entry) -> bool:
     return request.fact.field("refundIfPaid") == "true"
 
 
-def event_body(step: Step, entry: Entry, *, epoch: str) -> bytes:
-    """Word the event of a step as CloudEvents 1.0 in JSON; ``pos.frames.Event`` is its schema."""
+def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
+    """Write the event of a step as CloudEvents 1.0 in JSON; ``pos.frames.Event`` is its schema.
+
+    Returns:
+        The text up to the entry's seq, which ends the event's id, and the text after it.
+    """
     transaction = step.transaction
-    return orjson.dumps(
+    rest = orjson.dumps(
         {
-            "specversion": "1.0",
-            "id": f"{epoch}-{entry.seq}",
             "source": "/listener",
             "type": step.event_type,
             "subject": transaction.transaction_no,
@@ -114,6 +117,7 @@ def event_body(step: Step, entry: Entry, *, epoch: str) -> bytes:
             },
         }
     )
+    return f'{{"specversion":"1.0","id":"{epoch}-', f'",{rest.decode()[1:]}'
 
 
 def _shown(transaction: Transaction) -> tuple[object, ...]:

@@ -10,11 +10,13 @@ from aiohttp import web
 from listener.errors import (
     LedgerUnavailableError,
     ListenerError,
+    NumberTakenError,
     OverloadedError,
-    ReferenceUsedError,
+    ReferenceTakenError,
     SignatureError,
     UnreadableError,
 )
+from listener.pos.codes import PROBLEM_TYPES
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -24,7 +26,8 @@ STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTyp
     {
         UnreadableError: (400, "unreadable"),
         SignatureError: (401, "bad-signature"),
-        ReferenceUsedError: (409, "reference-taken"),
+        ReferenceTakenError: (409, "reference-taken"),
+        NumberTakenError: (502, "number-taken"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),
     }
@@ -51,6 +54,11 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
         504: "Gateway timeout",
     }
 )
+
+
+# Refused until a person changes the request, the key or the settings. The others may pass by
+# themselves; 410 is left by the way that its members show.
+_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 417, 422})
 
 
 class ProblemError(Exception):
@@ -102,11 +110,12 @@ def raw_problem(error: ProblemError) -> bytes:
 def _body(error: ProblemError) -> bytes:
     return orjson.dumps(
         {
-            "type": "about:blank",
+            "type": f"{PROBLEM_TYPES}{error.code}",
             "title": _TITLES.get(error.status, "Error"),
             "status": error.status,
             "code": error.code,
             "detail": error.detail,
+            "retry": error.status not in _FINAL,
             **error.members,
         }
     )

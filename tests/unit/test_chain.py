@@ -2,14 +2,23 @@
 
 import hashlib
 import json
-from dataclasses import fields, replace
+from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
-from listener.ledger.chain import GENESIS, columns, link
+from listener.ledger.chain import (
+    ENTRY_COLUMNS,
+    FACT_COLUMNS,
+    GENESIS,
+    columns,
+    digest,
+    text_after_seq,
+)
 from listener.ledger.model import Entry, Fact, Kind, Status
-from listener.storage.sqlite.rows import ENTRY_COLUMNS
+from listener.storage.sqlite.connection import connect
 
 FACT: Final = Fact(
     kind=Kind.QUERY,
@@ -36,14 +45,13 @@ OTHERS: Final[dict[str, object]] = {
     "sale_seq": 2,
 }
 NULLABLE: Final = [
-    field.name
-    for field in fields(Fact)
-    if field.name not in ("kind", "merchant_no", "transaction_no", "fields")
+    name for name in FACT_COLUMNS if name not in ("kind", "merchant_no", "transaction_no", "fields")
 ]
 
 
 def linked(fact: Fact = FACT, *, seq: int = 5, at_ms: int = 7, previous: str = GENESIS) -> Entry:
-    return link(fact, seq=seq, recorded_at_ms=at_ms, previous=previous)
+    entry = Entry(seq=seq, recorded_at_ms=at_ms, fact=fact)
+    return replace(entry, hash=digest(previous, columns(entry)))
 
 
 def test_a_hash_is_what_any_program_works_out_from_the_columns() -> None:
@@ -54,21 +62,21 @@ def test_a_hash_is_what_any_program_works_out_from_the_columns() -> None:
     assert linked().hash == hashlib.sha256(("0" * 64 + text).encode()).hexdigest()
 
 
-def test_an_entry_keeps_its_place_and_its_fact() -> None:
-    entry = linked()
-    assert (entry.seq, entry.recorded_at_ms, entry.fact) == (5, 7, FACT)
+def test_a_database_may_complete_the_text_that_is_hashed() -> None:
+    text = f"{GENESIS}[5,{text_after_seq(linked())}"
+    assert linked().hash == hashlib.sha256(text.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Fact)])
+@pytest.mark.parametrize("name", FACT_COLUMNS)
 def test_a_change_of_any_column_shows(name: str) -> None:
-    changed = replace(FACT, **{name: OTHERS.get(name, "another")})  # type: ignore[arg-type] # by name
+    changed = replace(FACT, **{name: OTHERS.get(name, "another")})
     assert linked(changed).hash != linked().hash
 
 
 @pytest.mark.parametrize("name", NULLABLE)
 def test_what_is_absent_differs_from_what_is_empty(name: str) -> None:
-    absent = replace(FACT, **{name: None})  # type: ignore[arg-type] # by name
-    empty = replace(FACT, **{name: ""})  # type: ignore[arg-type] # by name
+    absent = replace(FACT, **{name: None})
+    empty = replace(FACT, **{name: ""})
     assert len({linked(fact).hash for fact in (FACT, absent, empty)}) == 3
 
 
@@ -96,9 +104,8 @@ def test_a_lost_or_exchanged_line_shows_in_every_hash_after_it() -> None:
     assert not set(whole) & set(exchanged)
 
 
-def test_the_columns_are_the_ledgers_in_their_order() -> None:
-    names = [name.strip() for name in ENTRY_COLUMNS.split(",")]
-    assert names[:2] == ["seq", "recorded_at"]
-    assert names[-1] == "hash"
-    assert columns(FACT) == tuple(getattr(FACT, name) for name in names[2:-1])
-    assert len(columns(FACT)) == len(fields(Fact))
+def test_the_columns_are_those_of_the_schema_in_its_order(tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "ledger.db", create=True)) as db:
+        found = [name for (name,) in db.execute("SELECT name FROM pragma_table_info('entries')")]
+    assert list(ENTRY_COLUMNS) == found
+    assert columns(linked())[2:] == tuple(getattr(FACT, name) for name in FACT_COLUMNS)

@@ -13,7 +13,7 @@ import pytest
 
 import listener
 from listener.cli import program
-from listener.settings import _VARIABLES
+from listener.environment import VARIABLES
 from listener.web.app import routes
 from listener.web.metrics import Metrics
 
@@ -33,11 +33,10 @@ INNER: Final = {
     "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
-    "pos.frames.NUMBER_MAX": "no ledger gets there",
     "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
     "settings.PORT_MAX": "the settings say it themselves",
-    "settings.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
+    "environment.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
     "settings.TOKEN_CHARS_MAX": "the settings say it themselves",
     "settings.URL_CHARS_MAX": "the settings say it themselves",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
@@ -170,7 +169,7 @@ def test_every_event_of_the_log_exists() -> None:
 def test_every_setting_in_the_environment_exists() -> None:
     named = set(re.findall(r"\bLISTENER_[A-Z_]+", DOC))
     assert named
-    assert named <= set(_VARIABLES)
+    assert named <= set(VARIABLES)
 
 
 @pytest.mark.parametrize(("number", "unit", "path"), _LIMIT.findall(DOC))

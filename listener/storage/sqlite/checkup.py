@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
-from listener.storage.sqlite import reading
+from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import (
     FAULTS,
     SCHEMA_VERSION,
@@ -28,7 +29,9 @@ LOG_BYTES_HIGH: Final = 256 * 1024**2
 # From here on, two connections that write and checkpoint at once cannot corrupt the log.
 SQLITE_SOUND: Final = (3, 51, 3)
 
-_FACTS: Final = "SELECT created_at, is_copy FROM ledger"
+
+_EVERYBODY_ELSE: Final = 0o077
+_WRITERS: Final = 0o022
 
 
 class Severity(StrEnum):
@@ -68,9 +71,25 @@ def _surroundings(path: Path) -> Iterator[Finding]:
         return
     if not os.access(folder, os.W_OK):
         yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
+    loose = find_loose_mode(folder, "folder_mode", beyond=_WRITERS)
+    if loose is not None:
+        yield loose
     yield _free(shutil.disk_usage(folder).free)
     served = is_served(path)
     yield Finding(name="served", value="yes" if served else "no")
+
+
+def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:
+    """Return a finding where others than the owner may do what the bits of ``beyond`` are for."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & beyond:
+        return None
+    return Finding(
+        name=name,
+        value=f"{mode:o}",
+        severity=Severity.NOTE,
+        advice=f"others on this machine may read or change it: chmod {mode & ~beyond:o} {path}",
+    )
 
 
 def _sqlite() -> Finding:
@@ -102,6 +121,9 @@ def _ledger(path: Path) -> Iterator[Finding]:
         return
     yield Finding(name="bytes", value=path.stat().st_size)
     yield _log(path)
+    loose = find_loose_mode(path, "ledger_mode", beyond=_EVERYBODY_ELSE)
+    if loose is not None:
+        yield loose
     try:
         db = connect_read_only(path)
     except LedgerError as error:
@@ -136,7 +158,7 @@ def _content(db: sqlite3.Connection) -> Iterator[Finding]:
     else:
         advice = "a copy has no log yet; the first `listener serve` on it sees to that"
         yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
-    created_at, is_copy = db.execute(_FACTS).fetchone()
+    _, created_at, is_copy = db.execute(statements.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
     if is_copy:

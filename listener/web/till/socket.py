@@ -152,12 +152,12 @@ class _Till:
             async with asyncio.timeout(timing.connect_seconds):
                 connect = await self._await_connect()
         except TimeoutError:
-            raise _CloseError(CloseCode.NO_CONNECT) from None
+            raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
         if key is None:
             if connect.key is None:
-                raise _CloseError(CloseCode.NO_CONNECT)
+                raise _CloseError(CloseCode.NO_KEY)
             key = await self._authenticate(connect.key.get_secret_value())
         prove(request)
         session = await self._enter(key, connect)

@@ -1,0 +1,86 @@
+"""Turn rows of the ledger into its nouns, and back; the same for every back-end."""
+
+from typing import Any, Final
+
+from msgspec import convert, to_builtins
+
+from listener.ledger.chain import ENTRY_COLUMNS
+from listener.ledger.model import Entry, Event, Fact, Transaction
+
+# A row as a driver takes and gives it; its types are those of schema.sql.
+Row = tuple[Any, ...]
+
+EVENT_COLUMNS: Final = ("number", "stream", '"offset"', "seq", "body")
+TRANSACTION_COLUMNS: Final = (
+    "first_seq",
+    "merchant_no",
+    "transaction_no",
+    "store_no",
+    "terminal",
+    "reference",
+    "amount",
+    "currency",
+    "settle_currency",
+    "status",
+    "provider_status",
+    "evidence",
+    "held",
+    "state_version",
+    "created_at",
+    "updated_at",
+    "sale_seq",
+    "cancel_state",
+    "cancel_requested_at",
+    "cancel_resolved_at",
+    "cancel_evidence",
+    "ask_why",
+    "ask_since",
+    "ask_due_at",
+    "ask_raise_at",
+    "ask_attempt",
+)
+
+_HASH: Final = ENTRY_COLUMNS.index("hash")
+_HELD: Final = TRANSACTION_COLUMNS.index("held")
+_CANCEL: Final = TRANSACTION_COLUMNS.index("cancel_state")
+_ASK: Final = TRANSACTION_COLUMNS.index("ask_why")
+_NO_CANCEL: Final = (None, None, None, None)
+_NO_ASK: Final = (None, None, None, None, 0)
+
+
+def entry_of(row: Row) -> Entry:
+    """Read a row of ENTRY_COLUMNS; what comes after them is left alone.
+
+    Raises:
+        ValidationError: It holds what no entry can (a kind that is not known, say).
+    """
+    fact = convert(row[2:_HASH], Fact)
+    return Entry(seq=row[0], recorded_at_ms=row[1], fact=fact, hash=row[_HASH])
+
+
+def event_of(row: Row) -> Event:
+    """Read a row of EVENT_COLUMNS."""
+    return Event(number=row[0], stream=row[1], offset=row[2], seq=row[3], body=row[4].encode())
+
+
+def transaction_of(row: Row) -> Transaction:
+    """Read a row of TRANSACTION_COLUMNS.
+
+    Raises:
+        ValidationError: It holds what no transaction can.
+    """
+    cancel, ask = row[_CANCEL:_ASK], row[_ASK:]
+    values = (
+        *row[:_HELD],
+        bool(row[_HELD]),
+        *row[_HELD + 1 : _CANCEL],
+        cancel if cancel[0] is not None else None,
+        ask if ask[0] is not None else None,
+    )
+    return convert(values, Transaction)
+
+
+def transaction_row(transaction: Transaction) -> Row:
+    """Write a transaction as the values of TRANSACTION_COLUMNS."""
+    *own, cancel, ask = to_builtins(transaction)
+    return (*own, *(cancel or _NO_CANCEL), *(ask or _NO_ASK))
