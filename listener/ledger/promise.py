@@ -1,16 +1,17 @@
 """What every back-end of the ledger promises."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
+from listener.ledger.sale import Sale
 
 Bell = Callable[[Sequence[Event]], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(Struct, frozen=True, kw_only=True):
     """What became of a fact: its entry's seq, or that of the one recorded before for the same.
 
     ``transaction`` is where the transaction stands after it; None for a repeat, and for a fact
@@ -23,8 +24,7 @@ class Recorded:
     event_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """An entry as it is read back, with what is not part of it but belongs to it."""
 
     entry: Entry
@@ -32,8 +32,7 @@ class Line:
     deliveries: Deliveries
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(Struct, frozen=True, kw_only=True):
     """The end of the ledger: its newest entry, and what it holds."""
 
     epoch: str
@@ -44,8 +43,7 @@ class Head:
     repeats: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """Which merchant's, store's and terminal's lines may be seen; None for all."""
 
     merchant_no: str | None = None
@@ -60,8 +58,7 @@ class Scope:
         return self.store_no in (None, rest.partition("/")[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Struct, frozen=True, kw_only=True):
     """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until."""
 
     scope: Scope
@@ -71,16 +68,14 @@ class Search:
     until_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(Struct, frozen=True, kw_only=True):
     """The last transaction of a page, newest first."""
 
     created_at_ms: int
     first_seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ack:
+class Ack(Struct, frozen=True, kw_only=True):
     """Up to which offset a terminal has handled a stream, and when it last said so."""
 
     terminal: str
@@ -89,8 +84,7 @@ class Ack:
     acked_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unacked:
+class Unacked(Struct, frozen=True, kw_only=True):
     """A cancellation that no terminal of its stream has acknowledged."""
 
     stream: str
@@ -99,8 +93,7 @@ class Unacked:
     recorded_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
+class Doubts(Struct, frozen=True, kw_only=True):
     """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
 
     why: Why
@@ -108,18 +101,26 @@ class Doubts:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedSale:
-    """A recorded sale; ``transaction_no`` is None until Pockyt has told it."""
+class RecordedSale(Struct, frozen=True, kw_only=True):
+    """A recorded sale, where it stands, and the wish to cancel it, if it came before its number."""
 
-    seq: int
+    state: Sale
     fact: Fact
     recorded_at_ms: int
-    transaction_no: str | None
+    wish: Fact | None
+
+    @property
+    def seq(self) -> int:
+        """The seq of its entry."""
+        return self.state.seq
+
+    @property
+    def transaction_no(self) -> str | None:
+        """Its number; None until Pockyt has told it."""
+        return self.state.transaction_no
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class Remembered(Struct, frozen=True, kw_only=True):
     """The answer that was given under an Idempotency-Key; its status is None while under way."""
 
     request: str
@@ -159,7 +160,15 @@ class Ledger(Protocol):
 
         Raises:
             OverloadedError: Too much is waiting; try again in a moment.
-            ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
+            ReferenceTakenError: It is a sale, and an earlier one of its store has its reference.
+            NumberTakenError: It brings a sale the number of another sale, or of another store.
+        """
+
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        """Queue a fact to be recorded, for a caller that waits for nothing else.
+
+        ``answer`` is called in the event loop with what :meth:`record` would return or raise, but
+        for what is raised here: OverloadedError, and LedgerUnavailableError while closing.
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
@@ -203,13 +212,26 @@ class Ledger(Protocol):
         """Return what is in doubt now and asked about, counted by reason."""
 
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
-        """Return the transactions about which Pockyt is to be asked, or silence raised, by now."""
+        """Return the transactions about which Pockyt is to be asked, or silence raised, by now.
+
+        ``limit`` is how many of each: of those whose silence is to be raised, which come first; of
+        the cancels that somebody waits for; and of all others.
+        """
 
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
-        """Return the sales without a transaction number that are to be looked for by now."""
+        """Return the sales that are to be looked for, or whose cancel is to be raised, by now.
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
-        """Return the sale recorded under a reference."""
+        As for transactions, ``limit`` is how many of each; those with a cancel come first.
+        """
+
+    async def read_sales(
+        self, *, merchant_no: str, reference: str, store_no: str | None
+    ) -> list[RecordedSale]:
+        """Return the sales recorded under a reference, of one store or of all.
+
+        Those whose reference is in use come first, one a store at most; then those that Pockyt
+        refused, the newest first, of which only so many are returned.
+        """
 
     async def next_due_ms(self) -> int | None:
         """Return when something is due next (Unix ms); None where nothing is."""

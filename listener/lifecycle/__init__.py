@@ -17,7 +17,8 @@ from listener.lifecycle.errors import (
     NotifyUrlMissingError,
     NotOpenError,
     OutcomeUnknownError,
-    ReferenceTakenError,
+    SaleCancelledError,
+    TooManyWishesError,
 )
 from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
@@ -33,7 +34,8 @@ __all__ = [
     "NotifyUrlMissingError",
     "Order",
     "OutcomeUnknownError",
-    "ReferenceTakenError",
+    "SaleCancelledError",
     "Started",
     "Steady",
+    "TooManyWishesError",
 ]

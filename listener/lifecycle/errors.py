@@ -4,14 +4,6 @@ from listener.errors import ListenerError
 from listener.ledger.model import Transaction
 
 
-class ReferenceTakenError(ListenerError):
-    """A sale was recorded under this reference before; ``transaction_no`` is its, if known."""
-
-    def __init__(self, transaction_no: str | None) -> None:
-        self.transaction_no = transaction_no
-        super().__init__("a sale of this reference was started before; give a new reference")
-
-
 class NotifyUrlMissingError(ListenerError):
     """A sale with a code to scan needs a notify URL, and the setting public_url is not there."""
 
@@ -27,6 +19,20 @@ class OutcomeUnknownError(ListenerError):
             "Pockyt did not say whether the sale was started; repeat the request as it was,"
             " or start another with a new reference"
         )
+
+
+class TooManyWishesError(ListenerError):
+    """A key asks for more than its share; the same request is safe to repeat in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__("this key asks for too much at once; send it again in a moment")
+
+
+class SaleCancelledError(ListenerError):
+    """A sale was cancelled before Pockyt gave it a number, so it is not started any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the sale of this reference was cancelled; give a new reference")
 
 
 class NotOpenError(ListenerError):

@@ -23,14 +23,13 @@ from listener.pockyt.answer import (
     PockytUnavailableError,
     is_answer,
 )
-from listener.pockyt.calls import Call, Credentials, Pockyt, PockytCalls
+from listener.pockyt.calls import Call, Credentials, PockytCalls
 from listener.pockyt.signature import Token
 
 __all__ = [
     "Answer",
     "Call",
     "Credentials",
-    "Pockyt",
     "PockytCalls",
     "PockytClient",
     "PockytError",

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from itertools import accumulate
+from json.encoder import encode_basestring
 from typing import Final
 
 # Pockyt's own messages nest three deep. Python's parser stops somewhere beyond, at another depth
@@ -83,12 +84,14 @@ def _compact(value: object) -> str:
     """Write a nested JSON value without spaces, its numbers in their source text."""
     if isinstance(value, _Number):
         return str(value)
+    if isinstance(value, str):
+        return encode_basestring(value)
     if isinstance(value, dict):
-        pairs = [f"{_compact(name)}:{_compact(item)}" for name, item in value.items()]
+        pairs = [f"{encode_basestring(name)}:{_compact(item)}" for name, item in value.items()]
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ",".join([_compact(item) for item in value]) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
 
 
 def _refuse_constant(name: str) -> str:

@@ -5,11 +5,10 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from listener.errors import UnreadableError
 from listener.pos.frames import (
-    NUMBER_MAX,
     Ack,
     After,
     ClientFrame,
@@ -25,6 +24,7 @@ from listener.pos.frames import (
     Resync,
     ServerFrame,
 )
+from listener.pos.lenient import whole_of, without_mark
 
 _TEXT: Final = 0x81
 _CLOSE: Final = 0x88
@@ -70,9 +70,18 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
 def encode(frame: BaseModel) -> bytes:
     """Write a frame, page or body as the JSON that goes over the wire; what is None is left out.
 
-    A connect frame's key is written as stars: a client that has headers sends it there.
+    A connect frame's key is written as stars; see encode_connect.
     """
     return frame.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def encode_connect(connect: Connect, *, key: SecretStr) -> bytes:
+    """Write a connect frame with its key, which the listener takes before a header's.
+
+    A proxy may have put another key into the header, or none.
+    """
+    members = connect.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return orjson.dumps(members | {"key": key.get_secret_value()})
 
 
 def parse_after(text: str) -> After:
@@ -84,12 +93,12 @@ def parse_after(text: str) -> After:
     match text:
         case "acked" | "latest" | "earliest":
             return text
-    epoch, _, offset = text.rpartition(":")
-    # isdecimal alone takes other scripts' digits; the length keeps int() cheap.
-    if not (offset.isascii() and offset.isdecimal() and len(offset) <= len(str(NUMBER_MAX))):
+    epoch, _, number = text.rpartition(":")
+    offset = whole_of(number)
+    if offset is None:
         raise UnreadableError("after is neither <epoch>:<offset> nor acked, latest or earliest")
     try:
-        return Position(epoch=epoch, offset=int(offset))
+        return Position(epoch=epoch, offset=offset)
     except ValidationError as error:
         raise UnreadableError(f"after: {_first(error)}") from error
 
@@ -135,7 +144,7 @@ def ws_close(code: int, reason: str) -> bytes:
 
 def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
     try:
-        value = orjson.loads(text)
+        value = orjson.loads(without_mark(text))
     except orjson.JSONDecodeError as error:
         # Not chained: the error carries the document, which may hold a key.
         raise UnreadableError(f"a frame is not JSON: {error.msg}") from None
@@ -154,6 +163,6 @@ def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
 
 
 def _first(error: ValidationError) -> str:
-    """Word the first fault of a model: where and what, never the input."""
+    """Describe the first fault of a model: where and what, never the input."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

@@ -5,14 +5,14 @@ import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
-from listener.errors import LedgerUnavailableError, ReferenceUsedError
+from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import ENTRY_COLUMNS, GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
 from listener.ledger.promise import Recorded, Scope
@@ -259,8 +259,7 @@ async def test_a_sale_waits_for_its_number_and_is_looked_for(
     ledger: SqliteLedger, clock: Clock
 ) -> None:
     (recorded,) = await record(ledger, sold("r1"))
-    found = await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
-    assert found
+    (found,) = await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
     assert (found.seq, found.transaction_no) == (recorded.seq, None)
     due_ms = await ledger.next_due_ms()
     assert due_ms
@@ -268,8 +267,7 @@ async def test_a_sale_waits_for_its_number_and_is_looked_for(
     assert await ledger.read_due_sales(now_ms=due_ms, limit=9) == [found]
     clock.at_ms = due_ms
     await record(ledger, bound("r1", 77, sale_seq=recorded.seq))
-    found = await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
-    assert found
+    (found,) = await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
     assert found.transaction_no == "77"
     assert not await ledger.read_due_sales(now_ms=due_ms + DAY_MS, limit=9)
 
@@ -321,7 +319,7 @@ async def test_a_used_reference_is_refused_and_fails_nobody_else(
         *(ledger.record(fact) for fact in (sold("r1"), numbered(1), sold("r2"), sold("r2"))),
         return_exceptions=True,
     )
-    refused = [isinstance(result, ReferenceUsedError) for result in results]
+    refused = [isinstance(result, ReferenceTakenError) for result in results]
     assert refused == [True, False, False, True]
     assert commits == [1, 4]
     assert verify(url_of(path)).entries == 3

@@ -13,7 +13,7 @@ import pytest
 
 from listener.hub import hub as hub_module
 from listener.keys import Role
-from listener.pos.frames import NUMBER_MAX
+from listener.pos.lenient import NUMBER_MAX
 from listener.storage.sqlite import connection as storage_connection
 from listener.web.context import HUB, SESSIONS
 from listener.web.shapes.parameters import EVENTS_PAGE, EVENTS_WAIT_SECONDS_MAX, PAGE_MAX

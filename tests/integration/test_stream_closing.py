@@ -74,11 +74,11 @@ async def test_a_revoked_key_does_not_come_in(service: Serving) -> None:
         assert await one.code() == 4001
 
 
-async def test_no_connect_in_time_closes_with_4003_with_a_key_too(quick: Serving) -> None:
+async def test_a_late_connect_closes_with_4103_with_a_key_in_the_header_too(quick: Serving) -> None:
     for key in (None, quick.key()):
         async with till(quick.url, key) as one:
             await one.hear("hello")
-            assert await one.code() == 4003
+            assert await one.code() == 4103
 
 
 async def test_no_key_at_all_closes_with_4003(service: Serving) -> None:

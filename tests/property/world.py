@@ -23,13 +23,14 @@ from listener.ingest import Ingest
 from listener.ledger.model import Transaction
 from listener.ledger.schedule import Confirm
 from listener.lifecycle import Clock, Lifecycle, Order
+from listener.lifecycle.chaser import GRACE_MS
 from listener.pockyt.answer import PockytUnavailableError
 from listener.pockyt.client import TIMEOUT_SECONDS, Call
 from listener.pockyt.signature import Token
 from listener.sandbox.book import Book, RefundShows, RefusalError, Sale, Word
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Planned, Script
-from listener.sandbox.front import DirectPockyt, Front
+from listener.sandbox.front import Front
 from listener.sandbox.message import (
     Notification,
     notification_fields,
@@ -42,6 +43,7 @@ from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPL
 from listener.sandbox.wallet import SLOW_SECONDS
 from listener.settings import Merchant
 from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.direct import DirectPockyt
 
 STORE_NO: Final = "303660"
 BEGAN_MS: Final = 1_792_000_000_000
@@ -220,7 +222,9 @@ class World:
         if not self.is_up:
             return
         self.kills += 1
-        self.outages.append((self.now_ms, self.now_ms + int(for_seconds * 1_000)))
+        # After a start Pockyt is asked before anything is raised.
+        silent_ms = int(for_seconds * 1_000) + GRACE_MS
+        self.outages.append((self.now_ms, self.now_ms + silent_ms))
         await self.stop()
         self.at(for_seconds, self._restart)
 
@@ -261,7 +265,7 @@ class World:
                 pass
             self.now_ms = max(self.now_ms, step_ms)
             if self._lifecycle is not None:
-                await self._lifecycle.look()
+                await self._lifecycle.chaser.start()
 
     async def _outside(self, *, until_ms: int) -> bool:
         """Let the next thing happen that needs no listener; tells whether there was one."""
@@ -303,7 +307,7 @@ class World:
         lifecycle = self._lifecycle
 
         async def chase() -> None:
-            await lifecycle.chase()
+            await lifecycle.chaser.chase()
 
         await self._alive(chase())
 
@@ -391,7 +395,7 @@ class World:
             await self._ingest.receive(
                 merchant_no=SAMPLE_MERCHANT_NO,
                 store_no=STORE_NO,
-                content_type=notification.content_type,
+                is_json=notification.content_type == "application/json",
                 body=body,
             )
         except ListenerError:

@@ -1,21 +1,25 @@
 """Errors as problem details: which status and code each of the listener's own has."""
 
+import json
+
 import pytest
 
 from listener.errors import (
     LedgerError,
     LedgerUnavailableError,
     ListenerError,
+    NumberTakenError,
     OverloadedError,
-    ReferenceUsedError,
+    ReferenceTakenError,
 )
-from listener.web.problem import of_error
+from listener.web.problem import ProblemError, of_error, problem
 
 
 @pytest.mark.parametrize(
     ("error", "status", "code", "comes_again"),
     [
-        (ReferenceUsedError("used"), 409, "reference-taken", False),
+        (ReferenceTakenError("297"), 409, "reference-taken", False),
+        (NumberTakenError("297"), 502, "number-taken", False),
         (OverloadedError("full"), 503, "overloaded", True),
         (LedgerUnavailableError("away"), 503, "ledger-unavailable", True),
         (LedgerError("damaged"), 500, "failed", False),
@@ -27,3 +31,20 @@ def test_an_error_of_the_ledger_has_the_status_of_whose_fault_it_is(
     told = of_error(error)
     assert (told.status, told.code) == (status, code)
     assert ("Retry-After" in told.headers) is comes_again
+
+
+@pytest.mark.parametrize(
+    ("status", "may_pass"),
+    [
+        *((status, False) for status in (400, 401, 403, 405, 409, 413, 415, 422)),
+        *((status, True) for status in (404, 408, 410, 426, 429, 500, 502, 503)),
+    ],
+)
+def test_a_problem_is_named_as_ours_and_says_whether_it_may_pass(
+    status: int, may_pass: bool
+) -> None:
+    body = problem(ProblemError(status, "some-code", "what to do")).body
+    assert isinstance(body, bytes)
+    told = json.loads(body)
+    assert told["type"] == "urn:pockyt-listener:problem:some-code"
+    assert told["retry"] is may_pass

@@ -148,6 +148,9 @@ class SqliteLedger:
         recorded: Recorded = await self._writer.submit(fact)
         return recorded
 
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        self._writer.queue(fact, answer)
+
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         await self._writer.submit(
             lambda db, at_ms: (
@@ -229,8 +232,17 @@ class SqliteLedger:
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
         return await self._read(partial(reading.due_sales, now_ms=now_ms, limit=limit))
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
-        return await self._read(partial(reading.sale, merchant_no=merchant_no, reference=reference))
+    async def read_sales(
+        self, *, merchant_no: str, reference: str, store_no: str | None
+    ) -> list[RecordedSale]:
+        return await self._read(
+            partial(
+                reading.sales_of_reference,
+                merchant_no=merchant_no,
+                reference=reference,
+                store_no=store_no,
+            )
+        )
 
     async def next_due_ms(self) -> int | None:
         return await self._read(reading.next_due_ms)

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from listener.ledger import model
 from listener.ledger import promise as ledger
 from listener.ledger.model import CancelState, Evidence, Kind, Status, rfc3339
+from listener.pos.codes import PROBLEM_TYPES
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -277,13 +278,21 @@ class Problem(Model):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["about:blank"])
+    type: str = Field(
+        description=f"Names the problem; only the listener's own begin with `{PROBLEM_TYPES}`.",
+        examples=[f"{PROBLEM_TYPES}bad-parameter"],
+    )
     title: str = Field(examples=["Bad request"])
     status: int = Field(ge=400, le=599, examples=[400])
     code: str = Field(description="A word for programs.", examples=["bad-parameter"])
     detail: str = Field(
         description="A sentence for people: what to do.",
         examples=["limit must be a whole number from 1 to 500"],
+    )
+    retry: bool = Field(
+        description="False: the same request is refused until a person changes something. True:"
+        " it may pass later.",
+        examples=[False],
     )
 
 

@@ -28,6 +28,7 @@ from listener.pos.frames import (
     StreamStart,
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
+from listener.web.connections import prove
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.till.connection import Connection
@@ -151,13 +152,14 @@ class _Till:
             async with asyncio.timeout(timing.connect_seconds):
                 connect = await self._await_connect()
         except TimeoutError:
-            raise _CloseError(CloseCode.NO_CONNECT) from None
+            raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
         if key is None:
             if connect.key is None:
-                raise _CloseError(CloseCode.NO_CONNECT)
+                raise _CloseError(CloseCode.NO_KEY)
             key = await self._authenticate(connect.key.get_secret_value())
+        prove(request)
         session = await self._enter(key, connect)
         while (frame := await self._receive()) is not _End.END:
             session.heard_at = self._clock()
