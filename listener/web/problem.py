@@ -44,12 +44,14 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
         410: "Gone",
         413: "Content too large",
         415: "Unsupported media type",
+        417: "Expectation failed",
         422: "Unprocessable content",
         426: "Upgrade required",
         429: "Too many requests",
         500: "Internal error",
         502: "Bad gateway",
         503: "Service unavailable",
+        504: "Gateway timeout",
     }
 )
 
@@ -83,7 +85,29 @@ class ProblemError(Exception):
 
 
 def problem(error: ProblemError) -> web.Response:
-    """Write a problem as the answer."""
+    """Build the answer of a problem."""
+    return web.Response(
+        status=error.status, body=_body(error), content_type=PROBLEM, headers=error.headers
+    )
+
+
+def raw_problem(error: ProblemError) -> bytes:
+    """Build the bytes of an answer after which the connection is closed."""
+    body = _body(error)
+    headers = {
+        "Content-Type": PROBLEM,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+        **error.headers,
+    }
+    head = [f"HTTP/1.1 {error.status} {_TITLES[error.status]}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def _body(error: ProblemError) -> bytes:
     body = {
         "type": f"{PROBLEM_TYPES}{error.code}",
         "title": _TITLES.get(error.status, "Error"),
@@ -93,28 +117,33 @@ def problem(error: ProblemError) -> web.Response:
         "retry": error.status not in _FINAL,
         **error.members,
     }
-    return web.Response(
-        status=error.status,
-        body=orjson.dumps(body),
-        content_type=PROBLEM,
-        headers=error.headers,
-    )
+    # Whatever an upstream said: text that JSON cannot hold is replaced, and never a fault.
+    return orjson.dumps(_writable(body))
+
+
+def _writable(value: object) -> object:
+    """Return a value whose texts can all be written: half of a surrogate pair cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_writable(name): _writable(item) for name, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
 def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
-    """Word a missing, unknown or revoked key."""
+    """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)
 
 
 def draining() -> ProblemError:
-    """Word that a restart is under way."""
+    """Build the answer given while restarting."""
     headers = {"Retry-After": str(RETRY_SECONDS)}
     return ProblemError(503, "draining", "a restart is under way; come back", headers=headers)
 
 
 def of_error(error: ListenerError) -> ProblemError:
-    """Word one of the listener's own errors, by the table of statuses."""
+    """Build the problem of one of the listener's own errors, by the table of statuses."""
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     status, code = next(found, (500, "failed"))
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
