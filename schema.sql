@@ -12,7 +12,8 @@ CREATE TABLE ledger (
     number       INTEGER NOT NULL DEFAULT 0,         -- of the newest event
     repeats      INTEGER NOT NULL DEFAULT 0,         -- deliveries beyond the first, of all entries
     transactions INTEGER NOT NULL DEFAULT 0,         -- how many there are
-    keys_version INTEGER NOT NULL DEFAULT 0          -- grows with every change of a key
+    keys_version INTEGER NOT NULL DEFAULT 0,         -- grows with every change of a key
+    file         TEXT                                -- which file was last served, to know a copy of it; NULL before
 ) STRICT;
 
 CREATE TABLE entries (

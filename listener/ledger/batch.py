@@ -1,8 +1,7 @@
 """Decide what a group of facts becomes. Pure, and the same for every back-end.
 
 A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and writes the
-:class:`Changes` in one transaction. ``listener verify`` replays the
-same steps (:mod:`listener.ledger.replay`).
+:class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
 
 New entries are numbered on from ``Seen.seq``. These seqs are final for a back-end that reads and
 writes under one lock. One that decides before it takes the lock adds to every seq past
@@ -24,7 +23,7 @@ from listener.ledger.promise import Recorded
 from listener.ledger.sale import Sale, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History, Summary
-from listener.ledger.transaction import Step, advance, event_text
+from listener.ledger.transaction import Step, advance, begin, event_text
 
 _CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
 
@@ -40,9 +39,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
     For each of ``transactions`` its state, then the entries that :func:`to_sum_up` asks for; of
     ``unnumbered``, the entry without a transaction number that has this fingerprint, and of
     ``numbered`` (merchant_no, transaction_no, fingerprint) the one with it; the entries of
-    ``sales`` (seqs), and of the sales that judge the transactions; where ``sales`` stand;
-    which of ``references`` are in use; and for those of ``notified``, references of notifications,
-    the newest sale whose number is not known yet, and its entry.
+    ``sales`` (seqs), and of the sales that judge the transactions; where ``sales`` stand; which of
+    ``references`` are in use; and for those of ``notified`` (merchant_no, reference of a
+    notification) the newest sale whose number is not known yet, and its entry.
     """
 
     transactions: frozenset[Key]
@@ -57,7 +56,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
     ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
-    ``sales`` and ``sale_states`` are by the sale's seq.
+    ``sales`` and ``sale_states`` are by the sale's seq. ``unbound`` are those of ``notified`` whose
+    sale has no number yet.
     """
 
     seq: int
@@ -162,6 +162,34 @@ def to_sum_up(
     return {key for key, summary in keys.items() if summary is None or key in judged}
 
 
+def next_step(
+    before: Transaction | None,
+    history: History,
+    entry: Entry,
+    *,
+    sales: Mapping[int, Entry],
+    confirm: Confirm,
+) -> Step:
+    """Add the next entry to a transaction's history, and return where it stands then.
+
+    Args:
+        before: Where the transaction stood one entry earlier.
+        history: The entries before.
+        entry: The next, in seq order.
+        sales: The sales that may judge it, by their seq.
+        confirm: When Pockyt is asked before a status is believed.
+    """
+    if before is None:
+        step = begin(entry, confirm=confirm)
+        if step is not None:
+            # Summed up only if another entry comes.
+            history.entries.append(entry)
+            return step
+    summary = history.add(entry, sales=sales)
+    sale = sales.get(summary.judge or 0)
+    return advance(before, summary, entry, sale=sale, confirm=confirm)
+
+
 def _may_be_judged(fact: Fact) -> bool:
     return fact.kind is Kind.NOTIFICATION and bool(fact.transaction_no)
 
@@ -259,8 +287,8 @@ class _Batch:
             if is_taken(sale, fact.transaction_no, known.transaction):
                 return NumberTakenError(fact.transaction_no)
         self._seq += 1
-        sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
         is_bound = known.transaction is not None and known.transaction.sale_seq is not None
+        sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
         if sale_seq and _may_be_judged(fact) and not is_bound:
             fact = replace(fact, sale_seq=sale_seq)
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
@@ -276,12 +304,11 @@ class _Batch:
         key = (entry.fact.merchant_no, entry.fact.transaction_no)
         if known.transaction is None:
             self.changes.begun.add(key)
-        summary = known.history.add(entry, sales=self._sales)
-        step = advance(
+        step = next_step(
             known.transaction,
-            summary,
+            known.history,
             entry,
-            sale=self._sales.get(summary.judge or 0),
+            sales=self._sales,
             confirm=self._confirm,
         )
         known.transaction = self.changes.transactions[key] = step.transaction
@@ -307,18 +334,14 @@ class _Batch:
             began_ms = self._sales[fact.sale_seq].recorded_at_ms
             sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
             if sale.is_refused:
-                self._references.discard((sale.merchant_no, sale.store_no, sale.reference))
-            if sale.is_refused or sale.transaction_no is not None:
-                self._leave_unbound(sale)
+                self._references.discard(_reference(self._sales[sale.seq].fact))
+            if sale.is_refused or sale.transaction_no:
+                key = (fact.merchant_no, sale.reference)
+                if self._unbound.get(key) == sale.seq:
+                    del self._unbound[key]
         else:
             return
         self._sale_states[sale.seq] = self.changes.sales[sale.seq] = sale
-
-    def _leave_unbound(self, sale: Sale) -> None:
-        """Let a sale judge no more notifications by its reference."""
-        key = (sale.merchant_no, sale.reference)
-        if self._unbound.get(key) == sale.seq:
-            del self._unbound[key]
 
 
 def _brings_a_number(fact: Fact) -> bool:

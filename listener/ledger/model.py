@@ -100,8 +100,8 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     ``amount`` is decimal text as it was sent. ``says`` is our reading of ``provider_status``
     (Pockyt's own word), None where it tells nothing. ``as_of`` is the ledger's seq when a query
     or a cancel was sent. ``sale_seq`` names the sale whose transaction number this fact brings.
-    ``fields`` is a JSON object of text: all that arrived, verifySign left out. What is indexed is
-    cut at INDEXED_CHARS_MAX. In this order these are the columns of an entry.
+    ``fields`` is a JSON object of text: all that arrived, verifySign left out. In this order these
+    are the columns of an entry. What is indexed is cut at INDEXED_CHARS_MAX.
     """
 
     kind: Kind
@@ -204,14 +204,14 @@ class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
     created_at_ms: int
     updated_at_ms: int
     sale_seq: int | None = None
+    cancel: Cancel | None = None
+    ask: Ask | None = None
     # The sale by which its notifications are judged: its own, or one with their reference.
     judge_seq: int | None = None
     # In which of amount, currency and reference they contradict each other, and no sale judges.
     disputed: str | None = None
     # Of many entries: what they add up to (``summary.Summary``), in place of reading them again.
     summary: str | None = None
-    cancel: Cancel | None = None
-    ask: Ask | None = None
 
     @property
     def stream(self) -> str:

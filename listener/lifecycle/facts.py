@@ -25,11 +25,11 @@ from listener.pockyt.texts import clean
 
 FIELDS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 2_048
+PAYMENT: Final = "payment"
 # Pockyt's are 18 digits; others may come, but none that no address or column can hold.
 _NUMBER: Final = re.compile(r"[!-~]{1,64}")
 # Our own words about a call; nothing that Pockyt answers can take their place.
 _OURS: Final = frozenset({"call", "error", "next", "retCode", "retMsg", "sent"})
-PAYMENT: Final = "payment"
 
 # What came of a call: Pockyt's answer, or why there is none.
 Outcome = Answer | PockytError
@@ -196,8 +196,7 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
         number = _number(outcome)
-        named = outcome.transaction_no or ""
-        says = _says(outcome, named, order.amount, order.currency)
+        says = _says(outcome, outcome.transaction_no or "", order.amount, order.currency)
     is_open = bool(number) and says in (Status.CREATED, Status.PENDING)
     return _outcome_fact(
         Kind.ANSWER if is_open else Kind.QUERY,
@@ -215,8 +214,8 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
     """Return what came of /cancel by a reference; a number that it tells is bound to the sale."""
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
-        named = outcome.transaction_no or ""
-        number, says = _number(outcome), _says(outcome, named, order.amount, order.currency)
+        number = _number(outcome)
+        says = _says(outcome, outcome.transaction_no or "", order.amount, order.currency)
     return _outcome_fact(
         Kind.ANSWER,
         outcome,
@@ -278,11 +277,13 @@ def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> 
 
 
 def is_about(transaction: Transaction, query: Fact) -> bool:
-    """Return whether a query speaks of the amount, currency and reference of a transaction."""
+    """Return whether a query speaks of the amount, currency and reference of a transaction.
+
+    A tip on top of the amount is no difference, as it is none from a sale.
+    """
     known = Fact(
         kind=Kind.SALE,
         merchant_no=transaction.merchant_no,
-        # What is not known cannot differ: the number alone names it then.
         amount=transaction.amount or query.amount,
         currency=transaction.currency or query.currency,
         reference=transaction.reference or query.reference,

@@ -7,6 +7,7 @@ from listener.ingest import Ingest
 from listener.keys import KeyStore
 from listener.ledger.promise import Ledger
 from listener.lifecycle import Lifecycle
+from listener.log import Throttle
 from listener.settings import Settings
 from listener.web.metrics import Metrics
 from listener.web.till.sessions import Sessions
@@ -19,3 +20,5 @@ INGEST = web.AppKey("ingest", Ingest)
 LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 METRICS = web.AppKey("metrics", Metrics)
 SESSIONS = web.AppKey("sessions", Sessions)
+# The log of the notifications that are refused.
+REFUSALS = web.AppKey("refusals", Throttle)

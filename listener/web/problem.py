@@ -44,19 +44,21 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
         410: "Gone",
         413: "Content too large",
         415: "Unsupported media type",
+        417: "Expectation failed",
         422: "Unprocessable content",
         426: "Upgrade required",
         429: "Too many requests",
         500: "Internal error",
         502: "Bad gateway",
         503: "Service unavailable",
+        504: "Gateway timeout",
     }
 )
 
 
 # Refused until a person changes the request, the key or the settings. The others may pass by
 # themselves; 410 is left by the way that its members show.
-_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 422})
+_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 417, 422})
 
 
 class ProblemError(Exception):
@@ -83,7 +85,29 @@ class ProblemError(Exception):
 
 
 def problem(error: ProblemError) -> web.Response:
-    """Write a problem as the answer."""
+    """Build the answer of a problem."""
+    return web.Response(
+        status=error.status, body=_body(error), content_type=PROBLEM, headers=error.headers
+    )
+
+
+def raw_problem(error: ProblemError) -> bytes:
+    """Build the bytes of an answer after which the connection is closed."""
+    body = _body(error)
+    headers = {
+        "Content-Type": PROBLEM,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+        **error.headers,
+    }
+    head = [f"HTTP/1.1 {error.status} {_TITLES[error.status]}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def _body(error: ProblemError) -> bytes:
     body = {
         "type": f"{PROBLEM_TYPES}{error.code}",
         "title": _TITLES.get(error.status, "Error"),
@@ -93,13 +117,8 @@ def problem(error: ProblemError) -> web.Response:
         "retry": error.status not in _FINAL,
         **error.members,
     }
-    return web.Response(
-        status=error.status,
-        # Whatever an upstream said: text that JSON cannot hold is replaced, and never a fault.
-        body=orjson.dumps(_writable(body)),
-        content_type=PROBLEM,
-        headers=error.headers,
-    )
+    # Whatever an upstream said: text that JSON cannot hold is replaced, and never a fault.
+    return orjson.dumps(_writable(body))
 
 
 def _writable(value: object) -> object:
@@ -112,19 +131,19 @@ def _writable(value: object) -> object:
 
 
 def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
-    """Word a missing, unknown or revoked key."""
+    """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)
 
 
 def draining() -> ProblemError:
-    """Word that a restart is under way."""
+    """Build the answer given while restarting."""
     headers = {"Retry-After": str(RETRY_SECONDS)}
     return ProblemError(503, "draining", "a restart is under way; come back", headers=headers)
 
 
 def of_error(error: ListenerError) -> ProblemError:
-    """Word one of the listener's own errors, by the table of statuses."""
+    """Build the problem of one of the listener's own errors, by the table of statuses."""
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     status, code = next(found, (500, "failed"))
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}

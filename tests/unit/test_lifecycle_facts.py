@@ -1,9 +1,9 @@
 """What answers of Pockyt's become in the ledger."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
-from msgspec.structs import replace
+from msgspec import structs
 
 from listener.ledger.model import INDEXED_CHARS_MAX, Evidence, Kind, Status, Transaction
 from listener.lifecycle import facts
@@ -183,7 +183,7 @@ def test_an_answer_cannot_name_another_call_or_an_error() -> None:
     assert fact.says is Status.CANCELLED
 
 
-SOLD = replace(TRANSACTION, amount="13.00", currency="USD", reference="R-1")
+SOLD = structs.replace(TRANSACTION, amount="13.00", currency="USD", reference="R-1")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_success_is_read_with_its_refunds_against_the_sale(
 
 
 def test_refunds_of_a_sale_in_yuan_are_in_yuan() -> None:
-    sold = replace(SOLD, currency="CNY")
+    sold = structs.replace(SOLD, currency="CNY")
     answer = _said(status="success", refundAmount="1.41", refundRmbAmount="13.00")
     assert facts.query_fact(sold, answer, as_of=7).says is Status.REFUNDED
 
@@ -241,18 +241,16 @@ def test_an_amount_is_kept_as_plain_decimal_text_or_not_at_all(
 
 @pytest.mark.parametrize("amount", ["1,300.00", "1300", " 1300.00", "1302.50"])
 def test_a_sale_is_found_however_its_amount_is_written_and_with_a_tip(amount: str) -> None:
-    order = dataclasses.replace(ORDER, amount="1300.00")
-    found = dataclasses.replace(
+    order = replace(ORDER, amount="1300.00")
+    found = replace(
         _said(status="success", amount=amount, currency="usd", transactionNo="297"),
         reference=" r-1",
     )
     if amount == "1302.50":
-        found = dataclasses.replace(found, fields={**found.fields, "tip": "2.50"})
+        found = replace(found, fields={**found.fields, "tip": "2.50"})
     assert facts.found_fact(order, found, sale_seq=3, as_of=7).transaction_no == "297"
 
 
 def test_a_reference_is_cut_where_no_index_could_hold_it() -> None:
-    fact = facts.query_fact(
-        SOLD, dataclasses.replace(_said(status="success"), reference="r" * 300), as_of=7
-    )
+    fact = facts.query_fact(SOLD, replace(_said(status="success"), reference="r" * 300), as_of=7)
     assert fact.reference == "r" * INDEXED_CHARS_MAX

@@ -34,6 +34,7 @@ INNER: Final = {
     "log.NAME_CHARS_MAX": "no event has a name as long",
     "ledger.summary.PAST_MAX": "no query is under way for as long",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
+    "pockyt.texts.DEPTH_MAX": "no message of Pockyt's nests as deep",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
     "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
@@ -43,6 +44,7 @@ INNER: Final = {
     "settings.URL_CHARS_MAX": "the settings say it themselves",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
     "storage.sqlite.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
+    "storage.sqlite.lock.NOTE_BYTES_MAX": "the listener's own note is shorter",
     "hub.tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",
@@ -163,7 +165,7 @@ def test_every_event_of_the_log_exists() -> None:
     table = DOC[DOC.index("### The log") : DOC.index("## What each alarm means")]
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
     source = "\n".join(path.read_text() for path in SOURCES)
-    logged = set(re.findall(r'event\(\s*\w+,\s*"(\w+)"', source))
+    logged = set(re.findall(r'(?:event|Throttle)\(\s*[\w.]+,\s*"(\w+)"', source))
     logged |= set(re.findall(r'(?:_LOG|logger)\.(?:exception|error)\(\s*"(\w+)"', source))
     assert set(named) == logged
 

@@ -31,7 +31,7 @@ from listener.pockyt.client import (
     PockytUnavailableError,
 )
 from listener.pockyt.signature import Token
-from listener.pockyt.texts import json_fields
+from listener.pockyt.texts import DEPTH_MAX, json_fields
 
 TOKEN_TEXT = "5cbfb079f15b150122261c8537086d77a"
 TOKEN = Token(TOKEN_TEXT)
@@ -441,3 +441,15 @@ def test_a_refusal_is_short_and_fit_to_be_shown(code: str) -> None:
         read_answer(body)
     assert len(str(refused.value).encode()) < 1_000
     assert len(refused.value.ret_code) <= CODE_CHARS_MAX
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_json_may_nest_as_deep_as_the_limit_and_no_deeper(opening: bytes, closing: bytes) -> None:
+    def nested(depth: int) -> bytes:
+        # Brackets within text do not count.
+        inner = opening * (depth - 1) + b"1" + closing * (depth - 1)
+        return b'{"text": "\\"[{' + b"[" * DEPTH_MAX + b'", "deep": ' + inner + b"}"
+
+    assert json_fields(nested(DEPTH_MAX))["deep"].startswith(opening.decode())
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_fields(nested(DEPTH_MAX + 1))

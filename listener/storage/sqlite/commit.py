@@ -23,8 +23,10 @@ from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.rows import (
+    PLAIN_COLUMNS,
     Row,
     entry_of,
+    is_plain,
     sale_of,
     sale_row,
     transaction_of,
@@ -72,8 +74,10 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
     wants = wanted(facts)
     found = read(db, statements.STATES_OF, wants.transactions)
     transactions = [transaction_of(row) for row in found]
-    newest = read(db, statements.UNBOUND, wants.notified)
-    unbound = {(merchant_no, reference): at for merchant_no, reference, at in newest}
+    unbound: dict[tuple[str, str], int] = {
+        (merchant_no, reference): sale_seq
+        for merchant_no, reference, sale_seq in read(db, statements.UNBOUND, wants.notified)
+    }
     whole = to_sum_up(facts, transactions, unbound)
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
     # A transaction that is read whole brings its fingerprints along.
@@ -107,7 +111,7 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        (event.number, event.stream, event.offset, event.seq, new.is_cancellation, new.body)
+        (event.number, event.stream, event.offset, event.seq, int(new.is_cancellation), new.body)
         for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
@@ -117,8 +121,16 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
 
 
 def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> None:
-    rows = [transaction_row(transaction) for transaction in changes.transactions.values()]
-    put(db, statements.PUT_TRANSACTIONS, rows)
+    plain: list[Row] = []
+    others: list[Row] = []
+    for transaction in changes.transactions.values():
+        row = transaction_row(transaction)
+        if is_plain(transaction):
+            plain.append(row[: len(PLAIN_COLUMNS)])
+        else:
+            others.append(row)
+    put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
+    put(db, statements.PUT_TRANSACTIONS, others)
     put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]
     put(db, statements.PUT_REPEATS, repeats)

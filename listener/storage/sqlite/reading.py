@@ -93,7 +93,7 @@ def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
-    sale_seqs = {(row[-2],) for row in rows if row[-2]}
+    sale_seqs = {(seq,) for row in rows if (seq := row[-3] or row[-2])}
     sales = {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, sale_seqs)}
     found = []
     for row in rows:
@@ -105,7 +105,7 @@ def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
         )
         held = why_held_among(
             entry,
-            sales.get(judge_seq),
+            sales.get(sale_seq or judge_seq),
             is_bound=sale_seq is not None,
             disputed=disputed,
         )

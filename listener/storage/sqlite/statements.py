@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
-from listener.storage.rows import EVENT_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.rows import EVENT_COLUMNS, PLAIN_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
 
 ROWS: Final = "{rows}"
 
@@ -28,15 +28,15 @@ MAKE_LEDGER: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1
 HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
 HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 NUMBER: Final = "SELECT number FROM ledger"
-ORIGIN: Final = "SELECT epoch, created_at, is_copy FROM ledger"
+ORIGIN: Final = "SELECT epoch, created_at, is_copy, file FROM ledger"
 # seq, hash, number, repeats, transactions; the last two grow by what is given.
 PUT_HEAD: Final = (
     "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
     " transactions = transactions + ?"
 )
 TOUCH: Final = "UPDATE ledger SET id = id"
-# epoch
-BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
+# epoch, file
+BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0, file = ?"
 MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"
 
 # What a commit reads. Each statement finds its rows by keys, whatever the planner thinks of it.
@@ -75,7 +75,7 @@ REFERENCES: Final = (
 UNBOUND: Final = (
     f"SELECT t.merchant_no, t.reference, max(t.seq) FROM {_KEYS} sales t"
     " ON t.merchant_no = k.column1 AND t.reference = k.column2"
-    " WHERE t.transaction_no IS NULL AND t.is_refused = 0 GROUP BY 1, 2"
+    " AND t.is_refused = 0 WHERE t.transaction_no IS NULL GROUP BY 1, 2"
 )
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
@@ -87,11 +87,16 @@ ADD_ENTRIES: Final = f"INSERT INTO entries ({_ENTRY}) VALUES {ROWS}"
 ADD_EVENTS: Final = (
     f'INSERT INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
 )
-# Rows: TRANSACTION_COLUMNS. What identifies a transaction stays.
-PUT_TRANSACTIONS: Final = (
-    f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}"
-    " ON CONFLICT (first_seq) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in TRANSACTION_COLUMNS[3:])
+_RENEW: Final = " ON CONFLICT (first_seq) DO UPDATE SET " + ", ".join(
+    # What identifies a transaction stays.
+    f"{name} = excluded.{name}"
+    for name in TRANSACTION_COLUMNS[3:]
+)
+# Rows: TRANSACTION_COLUMNS.
+PUT_TRANSACTIONS: Final = f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}{_RENEW}"
+# Rows: PLAIN_COLUMNS; the others become NULL. To bind a NULL costs as much as a text.
+PUT_PLAIN_TRANSACTIONS: Final = (
+    f"INSERT INTO transactions ({_named(PLAIN_COLUMNS)}) VALUES {ROWS}{_RENEW}"
 )
 # Rows: stream, head.
 PUT_STREAMS: Final = (
@@ -249,16 +254,16 @@ REVOKED_KEYS: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 # What `listener verify` goes through.
 
 EVERY_ENTRY: Final = f"SELECT {_ENTRY} FROM entries ORDER BY seq"
-# seq
-ENTRY: Final = f"SELECT {_ENTRY} FROM entries WHERE seq = ?"
 # One walk along the index that finds a transaction's entries, so that nothing is sorted.
 ENTRIES_BY_TRANSACTION: Final = (
     f"SELECT {_ENTRY} FROM entries WHERE transaction_no > '' ORDER BY transaction_no, merchant_no"
 )
 TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} ORDER BY transaction_no, merchant_no"
 EVENT_PLACES: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
-# number
-EVENT: Final = "SELECT stream, cancelled, body FROM events WHERE number = ?"
+# Rows: number.
+EVENTS_AT: Final = (
+    f"SELECT t.seq, t.stream, t.cancelled, t.body FROM {_KEYS} events t ON t.number = k.column1"
+)
 EVERY_STREAM_HEAD: Final = "SELECT stream, head FROM streams"
 REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
 # The seqs of what does not add up, by what it is; each finds none in a sound ledger.

@@ -28,6 +28,7 @@ from listener.pos.frames import (
     StreamStart,
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
+from listener.web.connections import prove
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.till.connection import Connection
@@ -158,6 +159,7 @@ class _Till:
             if connect.key is None:
                 raise _CloseError(CloseCode.NO_KEY)
             key = await self._authenticate(connect.key.get_secret_value())
+        prove(request)
         session = await self._enter(key, connect)
         while (frame := await self._receive()) is not _End.END:
             session.heard_at = self._clock()
