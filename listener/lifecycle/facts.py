@@ -1,10 +1,11 @@
 """Word what tills and operators want, and what Pockyt answers, as facts for the ledger; pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     Alarm,

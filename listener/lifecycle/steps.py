@@ -3,8 +3,10 @@
 Whoever takes one holds the transaction's turn.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from listener.ledger.model import Entry, Fact, Transaction
 from listener.ledger.promise import Ledger, RecordedSale

@@ -1,8 +1,7 @@
 """When /cancel may be sent for a cashier's wish, and when a wish changes nothing."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import Cancel, CancelState, Entry, Fact, Kind, Status, fields_text
 from listener.lifecycle import facts, wishes
