@@ -3,10 +3,8 @@
 Whoever takes one holds the transaction's turn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-
-from msgspec.structs import replace
 
 from listener.ledger.model import Entry, Fact, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
