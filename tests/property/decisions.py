@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from listener.ledger import batch
 from listener.ledger.batch import Changes, Key, Seen, Wanted, decide, wanted
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
+from listener.ledger.sale import Sale
 from listener.ledger.schedule import Confirm
 from tests.support import told
 from tests.support.stored import bound, numbered, sold, without_number
@@ -41,6 +42,7 @@ class Memory:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.transactions: dict[Key, Transaction] = {}
+        self.sales: dict[int, Sale] = {}
 
     def read(self, wants: Wanted) -> Seen:
         """Read just what is wanted."""
@@ -51,19 +53,20 @@ class Memory:
             entries=[entry for entry in self.entries if _is_wanted(entry.fact, wants)],
             transactions=transactions,
             sales={seq: self.entries[seq - 1] for seq in sales},
-            references={
-                key: entry.seq
-                for entry in self.entries
-                if entry.fact.kind is Kind.SALE
-                and (key := (entry.fact.merchant_no, entry.fact.reference or ""))
-                in wants.references
-            },
+            sale_states={seq: self.sales[seq] for seq in sales if seq in self.sales},
+            references=frozenset(
+                key
+                for sale in self.sales.values()
+                if not sale.is_refused
+                and (key := (sale.merchant_no, sale.store_no, sale.reference)) in wants.references
+            ),
         )
 
     def write(self, changes: Changes) -> None:
         """Keep what a batch became."""
         self.entries += changes.entries
         self.transactions |= changes.transactions
+        self.sales |= changes.sales
 
 
 def _is_wanted(fact: Fact, wants: Wanted) -> bool:

@@ -19,6 +19,8 @@ from listener.storage.rows import (
     Row,
     entry_of,
     is_plain,
+    sale_of,
+    sale_row,
     transaction_of,
     transaction_row,
 )
@@ -69,13 +71,15 @@ def _see(db: sqlite3.Connection, wants: Wanted, *, seq: int) -> Seen:
     transactions = [transaction_of(row) for row in found]
     seqs = wants.sales.union(t.sale_seq for t in transactions if t.sale_seq)
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])
+    states = read(db, statements.SALES_AT, [(sale_seq,) for sale_seq in wants.sales])
     references = read(db, statements.REFERENCES, wants.references)
     return Seen(
         seq=seq,
         entries=entries,
         transactions=transactions,
         sales={row[0]: entry_of(row) for row in sales},
-        references={(merchant_no, reference): at for merchant_no, reference, at in references},
+        sale_states={row[0]: sale_of(row) for row in states},
+        references=frozenset(references),
     )
 
 
@@ -111,11 +115,6 @@ def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> N
             others.append(row)
     put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
     put(db, statements.PUT_TRANSACTIONS, others)
-    sales = [
-        (sale.seq, sale.merchant_no, sale.reference, sale.due_ms) for sale in changes.new_sales
-    ]
-    put(db, statements.ADD_SALES, sales)
-    changed = [(one.transaction_no, one.due_ms, one.seq) for one in changes.sale_changes]
-    db.executemany(statements.PUT_SALE, changed)
+    put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]
     put(db, statements.PUT_REPEATS, repeats)
