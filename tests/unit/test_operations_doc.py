@@ -30,7 +30,7 @@ INNER: Final = {
     "lifecycle.facts.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",
     "log.FIELDS_MAX": "no event has as many",
     "log.NAME_CHARS_MAX": "no event has a name as long",
-    "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
+    "ledger.summary.PAST_MAX": "no query is under way for as long",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
     "pockyt.texts.DEPTH_MAX": "no message of Pockyt's nests as deep",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",

@@ -48,10 +48,10 @@ _KEYED: Final = "t.merchant_no = k.column1 AND t.transaction_no = k.column2"
 ENTRIES_OF: Final = (
     f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t ON {_KEYED} ORDER BY t.seq"
 )
-# Rows: merchant_no, fingerprint. Without a transaction number only the very same matters.
-UNNUMBERED: Final = (
+# Rows: merchant_no, transaction_no, fingerprint; a transaction number may be ''.
+ENTRIES_LIKE: Final = (
     f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t"
-    " ON t.transaction_no = '' AND t.merchant_no = k.column1 AND t.fingerprint = k.column2"
+    f" ON {_KEYED} AND t.fingerprint = k.column3"
 )
 # Rows: seq.
 ENTRIES_AT: Final = (
@@ -70,6 +70,12 @@ REFERENCES: Final = (
     f"SELECT t.merchant_no, t.store_no, t.reference FROM {_KEYS} sales t"
     " ON t.merchant_no = k.column1 AND t.store_no = k.column2 AND t.reference = k.column3"
     " AND t.is_refused = 0"
+)
+# Rows: merchant_no, reference. Of several the newest; nearly always there is none.
+UNBOUND: Final = (
+    f"SELECT t.merchant_no, t.reference, max(t.seq) FROM {_KEYS} sales t"
+    " ON t.merchant_no = k.column1 AND t.reference = k.column2"
+    " AND t.is_refused = 0 WHERE t.transaction_no IS NULL GROUP BY 1, 2"
 )
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
@@ -123,10 +129,10 @@ UNACKED: Final = (
     " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
 )
 
-# Entries, with how often each was delivered and the sale of its transaction.
+# Entries, with how often each was delivered and what its transaction is judged by.
 
 _LINES: Final = (
-    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq"
+    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq, t.judge_seq, t.disputed"
     " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
     " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
     " AND t.merchant_no = e.merchant_no"
@@ -283,7 +289,8 @@ STRAYS: Final = MappingProxyType(
         "the sale has a transaction number that no entry brought": (
             "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
             "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
-            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
+            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq"
+            " AND n.kind <> 'notification')"
         ),
         "the sale has a cancel that nobody asked for": (
             "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.cancel_seq"
@@ -297,7 +304,8 @@ STRAYS: Final = MappingProxyType(
         ),
         "it brought a number that its sale does not have": (
             "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
-            " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
+            " WHERE n.transaction_no <> '' AND n.kind <> 'notification'"
+            " AND s.transaction_no IS NULL"
         ),
     }
 )
