@@ -4,7 +4,7 @@ import js from '@eslint/js';
 import globals from 'globals';
 
 const BROWSER = ['listener/web/static/**/*.js'];
-const NODE = ['clients/js/{test,testing}/**/*.js', 'bench/peers/*.js', '*.js'];
+const NODE = ['clients/js/{test,testing}/**/*.js', 'tests/**/*.js', 'bench/peers/*.js', '*.js'];
 
 export default [
   { ignores: ['.venv*/', 'build/', 'dist/', '.hypothesis/', '**/*.d.ts'] },

@@ -45,7 +45,6 @@ _TURNS_TO_START: Final = 3
 _TICK_SECONDS: Final = 1.0
 # Looked at for one to cut off, oldest first.
 _CANDIDATES_MAX: Final = 32
-_IPV6_HOST_BITS: Final = 64
 
 _LOG: Final = logging.getLogger(__name__)
 _TOO_SLOW: Final = raw_problem(
@@ -217,17 +216,11 @@ class Connections:
         self,
         *,
         metrics: Metrics,
-        connections_max: int | None = None,
-        unproven_max: int = UNPROVEN_MAX,
-        head_seconds: float = HEAD_SECONDS,
-        unread_seconds: float = UNREAD_SECONDS,
     ) -> None:
         self.unread = Unread(count=metrics.unread.inc)
         self._metrics = metrics
-        self._max = connections_max or connections_that_fit()
-        self._unproven_max = min(unproven_max, max(1, self._max // 2))
-        self._head_seconds = head_seconds
-        self._unread_seconds = unread_seconds
+        self._max = connections_that_fit()
+        self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
         # In the order in which they came; by address, those that have proved nothing.
         self._all: dict[Connection, None] = {}
         self._unproven: dict[Connection, None] = {}
@@ -280,12 +273,12 @@ class Connections:
         for connection in list(self._all):
             if connection.is_websocket:
                 continue
-            if connection.is_late and now - connection.since >= self._head_seconds:
+            if connection.is_late and now - connection.since >= HEAD_SECONDS:
                 self._note(Cut.SLOW_HEAD, connection)
                 connection.end_late()
             elif not connection.writing_paused:
                 self._stalled_since.pop(connection, None)
-            elif now - self._stalled_since.setdefault(connection, now) >= self._unread_seconds:
+            elif now - self._stalled_since.setdefault(connection, now) >= UNREAD_SECONDS:
                 self._note(Cut.SLOW_READER, connection)
                 connection.cut()
 
@@ -328,7 +321,7 @@ def raise_descriptor_limit() -> None:
     wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
-    if soft not in (resource.RLIM_INFINITY,) and soft < wanted:
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -357,5 +350,5 @@ def _network(peer: object) -> str:
     with suppress(ValueError):
         number = ipaddress.IPv6Address(address.partition("%")[0])
         if number.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((int(number) >> 64 << 64, _IPV6_HOST_BITS)))
+            return str(ipaddress.IPv6Network((number, 64), strict=False))
     return address

@@ -58,7 +58,7 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
 
 # Refused until a person changes the request, the key or the settings. The others may pass by
 # themselves; 410 is left by the way that its members show.
-_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 422})
+_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 417, 422})
 
 
 class ProblemError(Exception):

@@ -10,6 +10,7 @@ import {
   StoragePositions,
 } from '../pos-client.js';
 import {
+  event as eventOf,
   EPOCH,
   KEY,
   listen,
@@ -696,4 +697,112 @@ test('a listener that was only down is not taken for a blocked one', web, async 
   assert.deepEqual(await take(follower, 2), ['t1', 't2']);
   assert.equal(follower.status.transport, 'websocket');
   assert.equal(server.polls.length, 1);
+});
+
+test(
+  'numbers with a zero fraction, nulls and what it does not know are read as others mean it',
+  web,
+  async () => {
+    const server = await serve(async (call) => {
+      call.raw('{"type":"hello","protocol":null,"deadSeconds":35.0,"pingSeconds":null,"x":[{}]}');
+      await call.expect('connect');
+      call.raw(
+        `{"type":"ready","id":null,"streams":[{"stream":"${STREAM}","epoch":"e1","head":9.0,"after":0.0,"recovered":true,"y":null}]}`,
+      );
+      call.raw('{"type":"weather","offset":"no"}');
+      call.raw('{"type":"ping","t":5.0,"heads":null}');
+      call.raw('{"type":"reconnect","afterMs":null}');
+      const event = JSON.stringify(eventOf(1)).replace('"stateVersion":1', '"stateVersion":1.0e0');
+      call.raw(`{"type":"event","stream":"${STREAM}","offset":1.0,"event":${event},"z":1}`);
+    });
+    assert.deepEqual(await take(client(server), 1), ['t1']);
+    assert.equal((await server.calls[0].expect('pong')).t, 5);
+    assert.equal(server.upgrades, 1);
+  },
+);
+
+test(
+  'blanks around a key do not count, and what is no key is refused without quoting it',
+  any,
+  async () => {
+    const server = await serve(stay);
+    const follower = client(server, { key: `\ufeff ${KEY}\r\n`, WebSocket: null });
+    void follower.next();
+    await until(() => server.polls.length > 0);
+    for (const key of ['', ' \n', 'lk_a b', 'lk_a\nb', 'lk_\u00e9']) {
+      assert.throws(
+        () => follow('http://x/', { key }),
+        (error) => error instanceof TypeError && !error.message.includes('lk_'),
+      );
+    }
+  },
+);
+
+test('a storage that is torn, full or forbidden stops no till', any, async () => {
+  const forbidden = () => {
+    throw new Error('QuotaExceededError');
+  };
+  const torn = ['{', '[]', 'null', `{"${STREAM}":{"epoch":"e1"}}`, `{"${STREAM}":{"offset":-1}}`];
+  for (const getItem of [forbidden, ...torn.map((text) => () => text)]) {
+    const position = new StoragePositions({ getItem, setItem: forbidden });
+    assert.deepEqual(await position.load(), {});
+    await position.save(STREAM, { epoch: EPOCH, offset: 4 });
+    assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
+  }
+});
+
+test('what was handled before a resync is acknowledged no more', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin({ after: 90 });
+    call.event(91);
+    call.event(92);
+    await call.expect('ack', ({ offset }) => offset === 91);
+    call.received.length = 0;
+    call.send({ type: 'resync', ...resync, reason: 'offset_ahead', epoch: EPOCH, head: 40 });
+  });
+  server.snapshotAnswers = [{ data: rows(7) }];
+  const follower = client(server);
+  await take(follower, 2);
+  await until(() => server.calls[0].received.length === 0);
+  assert.deepEqual(await take(follower, 1), ['t7']);
+  void follower.next();
+  await until(() => server.calls[0].acks().length > 0);
+  assert.deepEqual(server.calls[0].acks(), [40]);
+});
+
+test('why it is not live is told within a second, and who answers instead', web, async () => {
+  const server = await serve(stay);
+  server.isBlocked = true;
+  const told = [];
+  const timing = { ...FAST, blockedTries: 9 };
+  const follower = client(server, { timing, onStatus: (status) => told.push(status) });
+  void follower.next();
+  await until(() => told.some(({ cause }) => cause === 'refused'));
+  assert.match(
+    told.find(({ cause }) => cause === 'refused').why,
+    /answers 404, not by the listener/,
+  );
+  server.isBlocked = false;
+  await until(() => follower.status.state === 'live');
+  assert.deepEqual([follower.status.cause, follower.status.why], [null, '']);
+  assert.ok(server.probes > 0);
+  assert.deepEqual(server.faults, []);
+});
+
+test("somebody else's WebSocket stops nobody", web, async () => {
+  const server = await serve(
+    async (call) => call.close(4001),
+    async (call) => {
+      await call.begin();
+      call.event(1);
+    },
+  );
+  server.protocol = '';
+  const socket = class extends globalThis.WebSocket {
+    constructor(url) {
+      super(url);
+    }
+  };
+  const follower = client(server, { WebSocket: socket });
+  assert.deepEqual(await take(follower, 1), ['t1']);
 });

@@ -176,6 +176,7 @@ export async function listen(...scripts) {
     snapshotAnswers: [],
     ackAnswers: [],
     upgrades: 0,
+    protocol: 'Sec-WebSocket-Protocol: pos.v1\r\n',
     probes: 0,
     isBlocked: false,
     faults: [],
@@ -233,7 +234,7 @@ export async function listen(...scripts) {
       .digest('base64');
     socket.write(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
-        `Sec-WebSocket-Accept: ${accept}\r\nSec-WebSocket-Protocol: pos.v1\r\n\r\n`,
+        `Sec-WebSocket-Accept: ${accept}\r\n${state.protocol}\r\n`,
     );
     const call = new Call(socket);
     state.calls.push(call);
