@@ -15,6 +15,7 @@ from listener.errors import (
     SignatureError,
     UnreadableError,
 )
+from listener.pos.codes import PROBLEM_TYPE
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -50,6 +51,10 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 
+# The statuses below 500 after which the same request may do later: what it asks for may come to
+# be there, or what stands in between may be set right. A client gives up only after the others.
+_MAY_PASS: Final = frozenset({404, 408, 410, 425, 426, 429})
+
 
 class ProblemError(Exception):
     """A request cannot be done; ``code`` is a word for programs, ``detail`` says what to do.
@@ -77,11 +82,12 @@ class ProblemError(Exception):
 def problem(error: ProblemError) -> web.Response:
     """Write a problem as the answer."""
     body = {
-        "type": "about:blank",
+        "type": f"{PROBLEM_TYPE}{error.code}",
         "title": _TITLES.get(error.status, "Error"),
         "status": error.status,
         "code": error.code,
         "detail": error.detail,
+        "retry": error.status >= 500 or error.status in _MAY_PASS,
         **error.members,
     }
     return web.Response(
@@ -93,19 +99,19 @@ def problem(error: ProblemError) -> web.Response:
 
 
 def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
-    """Word a missing, unknown or revoked key."""
+    """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)
 
 
 def draining() -> ProblemError:
-    """Word that a restart is under way."""
+    """Build the answer given while restarting."""
     headers = {"Retry-After": str(RETRY_SECONDS)}
     return ProblemError(503, "draining", "a restart is under way; come back", headers=headers)
 
 
 def of_error(error: ListenerError) -> ProblemError:
-    """Word one of the listener's own errors, by the table of statuses."""
+    """Build the answer to one of the listener's own errors, by the table of statuses."""
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     status, code = next(found, (500, "failed"))
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}

@@ -277,13 +277,22 @@ class Problem(Model):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["about:blank"])
+    type: str = Field(
+        description="Begins with `urn:pockyt-listener:problem:` in each answer of the listener's"
+        " own, and in nobody else's.",
+        examples=["urn:pockyt-listener:problem:bad-parameter"],
+    )
     title: str = Field(examples=["Bad request"])
     status: int = Field(ge=400, le=599, examples=[400])
     code: str = Field(description="A word for programs.", examples=["bad-parameter"])
     detail: str = Field(
         description="A sentence for people: what to do.",
         examples=["limit must be a whole number from 1 to 500"],
+    )
+    retry: bool = Field(
+        description="Whether the same request may do later. Where it is false, a program stops:"
+        " a person has to change something.",
+        examples=[False],
     )
 
 
