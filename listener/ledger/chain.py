@@ -1,6 +1,13 @@
-"""Number and hash entries, so that a changed, lost or added line of the ledger shows."""
+"""Hash entries in a chain, so that a changed, lost or added line of the ledger shows.
+
+The hash of an entry is the hex SHA-256 of the hash before it, followed by a JSON array, without
+spaces, of all its columns before the hash.
+"""
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import fields
+from operator import attrgetter
 from typing import Final
 
 import orjson
@@ -9,35 +16,26 @@ from listener.ledger.model import Entry, Fact
 
 GENESIS: Final = "0" * 64
 
+# A fact's fields are columns of the table of entries under the same names, in the same order.
+FACT_COLUMNS: Final = tuple(field.name for field in fields(Fact))
+ENTRY_COLUMNS: Final = ("seq", "recorded_at", *FACT_COLUMNS, "hash")
 
-def link(fact: Fact, *, seq: int, recorded_at_ms: int, previous: str) -> Entry:
-    """Give a fact its place after the entry whose hash is ``previous``.
+_values = attrgetter(*FACT_COLUMNS)
 
-    The hash is the hex SHA-256 of the previous hash followed by a JSON array of every column of
-    ``schema.sql``'s ``entries`` before the hash, in that order, without spaces.
+
+def columns(entry: Entry) -> tuple[str | int | None, ...]:
+    """Return an entry's values for ENTRY_COLUMNS, without the hash."""
+    return (entry.seq, entry.recorded_at_ms, *_values(entry.fact))
+
+
+def digest(previous: str, row: Iterable[str | int | None]) -> str:
+    """Return the hash of an entry, given as its columns, after the hash of the one before."""
+    return hashlib.sha256(previous.encode() + orjson.dumps(row)).hexdigest()
+
+
+def text_after_seq(entry: Entry) -> str:
+    """Return what is hashed of an entry past its seq, for where the database completes it.
+
+    The whole is the hash before, ``[``, the seq, ``,`` and this.
     """
-    row = orjson.dumps([seq, recorded_at_ms, *columns(fact)])
-    digest = hashlib.sha256(previous.encode() + row).hexdigest()
-    return Entry(seq=seq, recorded_at_ms=recorded_at_ms, fact=fact, hash=digest)
-
-
-def columns(fact: Fact) -> tuple[str | int | None, ...]:
-    """Return a fact as the columns of ``entries`` from ``kind`` to ``fields``."""
-    return (
-        fact.kind,
-        fact.merchant_no,
-        fact.store_no,
-        fact.transaction_no,
-        fact.reference,
-        fact.terminal,
-        fact.provider_status,
-        fact.says,
-        fact.amount,
-        fact.currency,
-        fact.settle_currency,
-        fact.suspect,
-        fact.as_of,
-        fact.sale_seq,
-        fact.fingerprint,
-        fact.fields,
-    )
+    return orjson.dumps(columns(entry)[1:]).decode()[1:]

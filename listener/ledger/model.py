@@ -134,12 +134,15 @@ class Deliveries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the ledger: a fact and its place. ``hash`` is hex and covers the one before."""
+    """One line of the ledger: a fact and its place.
+
+    ``hash`` is hex and covers the one before; it is '' until the entry is in the chain.
+    """
 
     seq: int
     recorded_at_ms: int
     fact: Fact
-    hash: str
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

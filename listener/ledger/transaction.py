@@ -86,13 +86,15 @@ def refunds_if_paid(request: Entry) -> bool:
     return request.fact.field("refundIfPaid") == "true"
 
 
-def event_body(step: Step, entry: Entry, *, epoch: str) -> bytes:
-    """Word the event of a step as CloudEvents 1.0 in JSON; ``pos.frames.Event`` is its schema."""
+def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
+    """Write the event of a step as CloudEvents 1.0 in JSON; ``pos.frames.Event`` is its schema.
+
+    Returns:
+        The text up to the entry's seq, which ends the event's id, and the text after it.
+    """
     transaction = step.transaction
-    return orjson.dumps(
+    rest = orjson.dumps(
         {
-            "specversion": "1.0",
-            "id": f"{epoch}-{entry.seq}",
             "source": "/listener",
             "type": step.event_type,
             "subject": transaction.transaction_no,
@@ -114,6 +116,7 @@ def event_body(step: Step, entry: Entry, *, epoch: str) -> bytes:
             },
         }
     )
+    return f'{{"specversion":"1.0","id":"{epoch}-', f'",{rest.decode()[1:]}'
 
 
 def _shown(transaction: Transaction) -> tuple[object, ...]:

@@ -13,12 +13,11 @@ import orjson
 import pytest
 
 from listener.errors import LedgerUnavailableError, ReferenceUsedError
-from listener.ledger.chain import GENESIS, columns
+from listener.ledger.chain import ENTRY_COLUMNS, GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
 from listener.ledger.promise import Recorded, Scope
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
-from listener.storage.sqlite.rows import ENTRY_COLUMNS
 from listener.storage.sqlite.verify import verify
 from tests.support import told
 from tests.support.stored import STREAM, Clock, bare, bound, numbered, sold, url_of, without_number
@@ -341,8 +340,8 @@ async def test_each_hash_covers_the_entry_and_the_hash_before_it(ledger: SqliteL
     await record(ledger, sold("r1"))
     previous = GENESIS
     for line in await ledger.read_entries(after=0, limit=9, scope=ALL):
-        row = [line.entry.seq, line.entry.recorded_at_ms, *columns(line.entry.fact)]
-        digest = hashlib.sha256(previous.encode() + orjson.dumps(row)).hexdigest()
+        row = orjson.dumps(columns(line.entry))
+        digest = hashlib.sha256(previous.encode() + row).hexdigest()
         assert line.entry.hash == digest
         previous = digest
     assert (await ledger.head()).hash == previous
@@ -372,13 +371,13 @@ async def test_what_was_recorded_cannot_be_changed(
 
 async def test_the_file_itself_refuses_a_second_original(ledger: SqliteLedger, path: Path) -> None:
     await record(ledger, numbered(1))
-    columns_but_seq = ENTRY_COLUMNS.removeprefix("seq, ")
+    names = ", ".join(ENTRY_COLUMNS)
     with (
         closing(bare(path)) as db,
         pytest.raises(sqlite3.IntegrityError, match="UNIQUE"),
     ):
         db.execute(
-            f"INSERT INTO entries ({ENTRY_COLUMNS}) SELECT 2, {columns_but_seq} FROM entries"
+            f"INSERT INTO entries ({names}) SELECT 2, {names.removeprefix('seq, ')} FROM entries"
         )
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from listener.ledger.batch import next_step
 from listener.ledger.model import Fact, Kind, Status, Transaction
 from listener.ledger.status import believe
-from listener.ledger.transaction import advance
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.told import MERCHANT, NUMBER, apart, bound, entries, notification, sale
 
@@ -40,12 +40,12 @@ def ending(facts: Sequence[Fact]) -> Ending:
     story, started = with_sale_bound(facts)
     told, found = apart(entries([*started, *story]))
     transaction = None
-    sold = None
-    for count, entry in enumerate(told, start=1):
-        sold = found if entry.fact.sale_seq else sold
-        transaction = advance(transaction, told[:count], sale=sold).transaction
+    sales = {found.seq: found} if found else {}
+    for count in range(1, len(told) + 1):
+        step = next_step(transaction, told[:count], sales=sales, confirm="suspicious")
+        transaction = step.transaction
     assert transaction is not None
-    belief = believe(told, sale=sold)
+    belief = believe(told, sale=sales.get(transaction.sale_seq or 0))
     assert (transaction.status, transaction.held) == (belief.status, belief.held is not None)
     return timeless(transaction)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Final
 
-from listener.ledger.chain import GENESIS, link
 from listener.ledger.model import Alarm, Entry, Fact, Kind, Status, fields_text
 from listener.ledger.status import read_word
 
@@ -126,13 +125,10 @@ def decision(status: Status) -> Fact:
 
 def entries(facts: Iterable[Fact], *, step_ms: int = SECOND_MS) -> list[Entry]:
     """Give facts their places 1, 2, 3 …, one every ``step_ms``."""
-    linked: list[Entry] = []
-    for seq, fact in enumerate(facts, start=1):
-        previous = linked[-1].hash if linked else GENESIS
-        linked.append(
-            link(fact, seq=seq, recorded_at_ms=START_MS + seq * step_ms, previous=previous)
-        )
-    return linked
+    return [
+        Entry(seq=seq, recorded_at_ms=START_MS + seq * step_ms, fact=fact)
+        for seq, fact in enumerate(facts, start=1)
+    ]
 
 
 def _told(

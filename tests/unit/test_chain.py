@@ -2,14 +2,23 @@
 
 import hashlib
 import json
+from contextlib import closing
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from listener.ledger.chain import GENESIS, columns, link
+from listener.ledger.chain import (
+    ENTRY_COLUMNS,
+    FACT_COLUMNS,
+    GENESIS,
+    columns,
+    digest,
+    text_after_seq,
+)
 from listener.ledger.model import Entry, Fact, Kind, Status
-from listener.storage.sqlite.rows import ENTRY_COLUMNS
+from listener.storage.sqlite.connection import connect
 
 FACT: Final = Fact(
     kind=Kind.QUERY,
@@ -43,7 +52,8 @@ NULLABLE: Final = [
 
 
 def linked(fact: Fact = FACT, *, seq: int = 5, at_ms: int = 7, previous: str = GENESIS) -> Entry:
-    return link(fact, seq=seq, recorded_at_ms=at_ms, previous=previous)
+    entry = Entry(seq=seq, recorded_at_ms=at_ms, fact=fact)
+    return replace(entry, hash=digest(previous, columns(entry)))
 
 
 def test_a_hash_is_what_any_program_works_out_from_the_columns() -> None:
@@ -54,9 +64,9 @@ def test_a_hash_is_what_any_program_works_out_from_the_columns() -> None:
     assert linked().hash == hashlib.sha256(("0" * 64 + text).encode()).hexdigest()
 
 
-def test_an_entry_keeps_its_place_and_its_fact() -> None:
-    entry = linked()
-    assert (entry.seq, entry.recorded_at_ms, entry.fact) == (5, 7, FACT)
+def test_a_database_may_complete_the_text_that_is_hashed() -> None:
+    text = f"{GENESIS}[5,{text_after_seq(linked())}"
+    assert linked().hash == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Fact)])
@@ -96,9 +106,8 @@ def test_a_lost_or_exchanged_line_shows_in_every_hash_after_it() -> None:
     assert not set(whole) & set(exchanged)
 
 
-def test_the_columns_are_the_ledgers_in_their_order() -> None:
-    names = [name.strip() for name in ENTRY_COLUMNS.split(",")]
-    assert names[:2] == ["seq", "recorded_at"]
-    assert names[-1] == "hash"
-    assert columns(FACT) == tuple(getattr(FACT, name) for name in names[2:-1])
-    assert len(columns(FACT)) == len(fields(Fact))
+def test_the_columns_are_those_of_the_schema_in_its_order(tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "ledger.db", create=True)) as db:
+        found = [name for (name,) in db.execute("SELECT name FROM pragma_table_info('entries')")]
+    assert list(ENTRY_COLUMNS) == found
+    assert columns(linked())[2:] == tuple(getattr(FACT, name) for name in FACT_COLUMNS)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from listener.ledger.chain import GENESIS, link
 from listener.ledger.model import (
     CancelState,
     Entry,
@@ -33,11 +32,11 @@ SECOND = 1_000
 
 def story(*told: tuple[float, Fact]) -> list[Step]:
     """Tell facts, each at its second; the first is a sale, bound at once."""
-    sold = link(sale(), seq=1, recorded_at_ms=0, previous=GENESIS)
+    sold = Entry(seq=1, recorded_at_ms=0, fact=sale())
     entries: list[Entry] = []
     steps: list[Step] = []
     for seq, (at, fact) in enumerate([(0.0, bound(1)), *told], start=2):
-        entries.append(link(fact, seq=seq, recorded_at_ms=int(at * SECOND), previous=GENESIS))
+        entries.append(Entry(seq=seq, recorded_at_ms=int(at * SECOND), fact=fact))
         before = steps[-1].transaction if steps else None
         steps.append(advance(before, entries, sale=sold))
     return steps

@@ -8,7 +8,6 @@ from typing import Final, Self
 import orjson
 import pytest
 
-from listener.ledger.chain import GENESIS, link
 from listener.ledger.model import (
     Alarm,
     Ask,
@@ -31,7 +30,7 @@ from listener.ledger.schedule import (
     Confirm,
     next_due_ms,
 )
-from listener.ledger.transaction import Step, advance, event_body
+from listener.ledger.transaction import Step, advance, event_text
 from listener.pos.frames import Event
 from tests.support.told import (
     CURRENCY,
@@ -74,7 +73,7 @@ class Story:
         for fact in facts:
             self._seq += 1
             self.now_ms += SECOND
-            entry = link(fact, seq=self._seq, recorded_at_ms=self.now_ms, previous=GENESIS)
+            entry = Entry(seq=self._seq, recorded_at_ms=self.now_ms, fact=fact)
             if fact.kind is Kind.SALE:
                 self._sales[entry.seq] = entry
                 continue
@@ -303,7 +302,7 @@ def test_while_somebody_waits_for_a_cancel_it_is_the_reason() -> None:
 
 def test_an_event_is_the_protocols_and_holds_exactly_its_fields() -> None:
     told = story(sale(), bound(1), cancel_request(), notification("closed"))
-    body = event_body(told.last, told.entry, epoch="9f3c")
+    body = "4".join(event_text(told.last, told.entry, epoch="9f3c"))
     assert orjson.loads(body) == {
         "specversion": "1.0",
         "id": "9f3c-4",
@@ -334,7 +333,7 @@ def test_an_event_is_the_protocols_and_holds_exactly_its_fields() -> None:
 
 def test_every_field_of_the_protocols_event_is_written() -> None:
     told = story(notification("voided", amount=None, currency=None, store_no=None))
-    written = orjson.loads(event_body(told.last, told.entry, epoch="e"))
+    written = orjson.loads("1".join(event_text(told.last, told.entry, epoch="e")))
     event = Event.model_validate(written)
     assert written.keys() == event.model_dump(by_alias=True).keys()
     assert written["data"].keys() == event.data.model_dump(by_alias=True).keys()

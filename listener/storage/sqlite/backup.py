@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
+from listener.storage.sqlite import statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, make_private, told_by
 from listener.storage.sqlite.location import sqlite_path
 
@@ -49,7 +50,7 @@ def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None
     (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
     # The read transaction keeps the copy at one moment, however long it takes.
     source.execute("BEGIN")
-    source.execute("SELECT seq FROM ledger").fetchone()
+    source.execute(statements.HEAD).fetchone()
     copy = sqlite3.connect(partial, isolation_level=None)
     try:
         source.backup(
@@ -62,7 +63,7 @@ def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None
         # Out of the log and into the file: a copy is one file.
         copy.execute("PRAGMA journal_mode = DELETE")
         copy.execute("PRAGMA synchronous = FULL")
-        copy.execute("UPDATE ledger SET is_copy = 1")
+        copy.execute(statements.MARK_COPY)
     finally:
         copy.close()
     _sync(partial)

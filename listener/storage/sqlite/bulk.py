@@ -8,13 +8,11 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-# A row as the driver takes and gives it; its types are those of schema.sql.
-Row = tuple[Any, ...]
+from listener.storage.rows import Row
+from listener.storage.sqlite.statements import ROWS
 
-# Stands in a statement for as many rows of parameters as a call has.
-ROWS: Final = "{rows}"
 ROWS_MAX: Final = 64
 
 

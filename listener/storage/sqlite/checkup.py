@@ -11,7 +11,7 @@ from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
-from listener.storage.sqlite import reading
+from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import (
     FAULTS,
     SCHEMA_VERSION,
@@ -27,8 +27,6 @@ FREE_BYTES_MIN: Final = 100 * 1024**2
 LOG_BYTES_HIGH: Final = 256 * 1024**2
 # From here on, two connections that write and checkpoint at once cannot corrupt the log.
 SQLITE_SOUND: Final = (3, 51, 3)
-
-_FACTS: Final = "SELECT created_at, is_copy FROM ledger"
 
 
 class Severity(StrEnum):
@@ -136,7 +134,7 @@ def _content(db: sqlite3.Connection) -> Iterator[Finding]:
     else:
         advice = "a copy has no log yet; the first `listener serve` on it sees to that"
         yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
-    created_at, is_copy = db.execute(_FACTS).fetchone()
+    _, created_at, is_copy = db.execute(statements.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
     if is_copy:

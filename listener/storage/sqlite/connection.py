@@ -15,6 +15,7 @@ import aiosqlite
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.chain import GENESIS
+from listener.storage.sqlite import statements
 
 T = TypeVar("T")
 
@@ -40,7 +41,6 @@ _MISTAKES: Final = (
     sqlite3.InterfaceError,
     sqlite3.DataError,
 )
-_MAKE: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1, ?, ?, ?)"
 
 
 def now_ms() -> int:
@@ -96,6 +96,21 @@ def faults_told() -> Iterator[None]:
         raise
     except FAULTS as error:
         raise LedgerUnavailableError(f"the ledger cannot be used now: {told_by(error)}") from error
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Change all or nothing, once no other connection is writing; durable when this ends."""
+    if db.in_transaction:  # A rollback failed with the disk.
+        db.execute("ROLLBACK")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def schema_text() -> str:
@@ -227,24 +242,19 @@ def _is_current(db: sqlite3.Connection, path: Path) -> bool:
 
 def _migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) -> None:
     """Bring the file to this version's schema, all steps in one transaction."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         # Another process may have done it while this one waited for its turn.
-        if not _is_current(db, path):
-            (found,) = db.execute("PRAGMA user_version").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            steps = [MIGRATIONS[n] for n in range(found, SCHEMA_VERSION)] if tables else []
-            for statement in _statements("\n".join(steps or [schema_text()])):
-                db.execute(statement)
-            if not tables:
-                db.execute(_MAKE, (secrets.token_hex(8), clock(), GENESIS))
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+        if _is_current(db, path):
+            return
+        (found,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        steps = [MIGRATIONS[n] for n in range(found, SCHEMA_VERSION)] if tables else []
+        for statement in _statements("\n".join(steps or [schema_text()])):
+            db.execute(statement)
+        if not tables:
+            db.execute(statements.MAKE_LEDGER, (secrets.token_hex(8), clock(), GENESIS))
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from listener.ledger.promise import (
     Unacked,
 )
 from listener.ledger.schedule import Confirm
-from listener.storage.sqlite import keys, reading
+from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
 from listener.storage.sqlite.lock import ServiceLock
 from listener.storage.sqlite.writer import OnCommit, Writer
@@ -38,19 +38,6 @@ Clock = Callable[[], int]
 
 READERS: Final = 2
 ANSWER_DAYS: Final = 7
-
-_PUT_ACK: Final = (
-    'INSERT INTO acks (terminal, stream, "offset", acked_at) VALUES (?, ?, ?, ?)'
-    ' ON CONFLICT (terminal, stream) DO UPDATE SET "offset" = max("offset", excluded."offset"),'
-    ' acked_at = excluded.acked_at WHERE excluded."offset" >= "offset"'
-)
-_CLAIM: Final = (
-    "INSERT INTO answers (key_id, idempotency_key, request, recorded_at) VALUES (?, ?, ?, ?)"
-)
-_FORGET: Final = "DELETE FROM answers WHERE recorded_at < ?"
-_TOUCH: Final = "UPDATE ledger SET id = id"
-_BE_A_NEW_ONE: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
-_KEEP: Final = "UPDATE answers SET status = ?, body = ? WHERE key_id = ? AND idempotency_key = ?"
 
 
 class SqliteLedger:
@@ -141,7 +128,7 @@ class SqliteLedger:
         return self._writer.waiting
 
     async def check_writable(self) -> None:
-        await self._writer.submit(lambda db, _at_ms: db.execute(_TOUCH).rowcount)
+        await self._writer.submit(lambda db, _at_ms: db.execute(statements.TOUCH).rowcount)
 
     def listen(self, bell: Bell) -> None:
         self._bells.append(bell)
@@ -156,17 +143,19 @@ class SqliteLedger:
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         await self._writer.submit(
-            lambda db, at_ms: db.execute(_PUT_ACK, (terminal, stream, offset, at_ms)).rowcount
+            lambda db, at_ms: (
+                db.execute(statements.PUT_ACK, (terminal, stream, offset, at_ms)).rowcount
+            )
         )
 
     async def remember(
         self, *, key_id: str, idempotency_key: str, request: str
     ) -> Remembered | None:
         def claim(db: sqlite3.Connection, at_ms: int) -> Remembered | None:
-            db.execute(_FORGET, (at_ms - ANSWER_DAYS * 86_400_000,))
+            db.execute(statements.FORGET_ANSWERS, (at_ms - ANSWER_DAYS * 86_400_000,))
             found = reading.remembered(db, key_id=key_id, idempotency_key=idempotency_key)
             if found is None:
-                db.execute(_CLAIM, (key_id, idempotency_key, request, at_ms))
+                db.execute(statements.CLAIM_ANSWER, (key_id, idempotency_key, request, at_ms))
             return found
 
         kept: Remembered | None = await self._writer.submit(claim)
@@ -176,7 +165,9 @@ class SqliteLedger:
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
         values = (status, body, key_id, idempotency_key)
-        await self._writer.submit(lambda db, _at_ms: db.execute(_KEEP, values).rowcount)
+        await self._writer.submit(
+            lambda db, _at_ms: db.execute(statements.PUT_ANSWER, values).rowcount
+        )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read on whichever reader is free."""
@@ -269,11 +260,11 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
 
 def _begin(db: sqlite3.Connection) -> str:
     """Return the ledger's epoch; a copy that is served for the first time gets its own."""
-    row = db.execute("SELECT epoch, is_copy FROM ledger").fetchone()
+    row = db.execute(statements.ORIGIN).fetchone()
     if row is None:
         raise LedgerError("the ledger's file has lost its head; restore a backup")
     epoch: str = row[0]
-    if row[1]:
+    if row[2]:
         epoch = secrets.token_hex(8)
-        db.execute(_BE_A_NEW_ONE, (epoch,))
+        db.execute(statements.BEGIN_EPOCH, (epoch,))
     return epoch

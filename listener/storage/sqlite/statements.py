@@ -1,53 +1,86 @@
-"""The statements that a commit is made of; what each row of parameters holds is beside them."""
+"""Every statement of the ledger on SQLite. What their parameters hold is beside them.
 
+``ROWS`` stands for as many rows of parameters as a call has; ``bulk`` puts them in.
+"""
+
+from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Final
 
-from listener.storage.sqlite.bulk import ROWS
-from listener.storage.sqlite.rows import ENTRY_COLUMNS, TRANSACTION_COLUMNS
+from listener.ledger.chain import ENTRY_COLUMNS
+from listener.storage.rows import EVENT_COLUMNS, TRANSACTION_COLUMNS
+
+ROWS: Final = "{rows}"
 
 
-def prefixed(names: str, prefix: str) -> str:
-    """Name the columns of a list by their table."""
-    return ", ".join(f"{prefix}.{name.strip()}" for name in names.split(","))
+def _named(columns: Iterable[str], *, of: str = "") -> str:
+    """List columns, each with the name of its table before it."""
+    return ", ".join(f"{of}{column}" for column in columns)
 
 
-_TRANSACTION_NAMES: Final = [name.strip() for name in TRANSACTION_COLUMNS.split(",")]
+_ENTRY: Final = _named(ENTRY_COLUMNS)
+_ENTRY_OF_E: Final = _named(ENTRY_COLUMNS, of="e.")
+_TRANSACTION: Final = _named(TRANSACTION_COLUMNS)
+
+# The head.
+
+MAKE_LEDGER: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1, ?, ?, ?)"
+HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
+HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
+NUMBER: Final = "SELECT number FROM ledger"
+ORIGIN: Final = "SELECT epoch, created_at, is_copy FROM ledger"
+# seq, hash, number, repeats, transactions; the last two grow by what is given.
+PUT_HEAD: Final = (
+    "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
+    " transactions = transactions + ?"
+)
+TOUCH: Final = "UPDATE ledger SET id = id"
+# epoch
+BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
+MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"
+
+# What a commit reads. Each statement finds its rows by keys, whatever the planner thinks of it.
+
 _KEYS: Final = f"(VALUES {ROWS}) k CROSS JOIN"
-_KEYED: Final = "t.transaction_no = k.column1 AND t.merchant_no = k.column2"
+_KEYED: Final = "t.merchant_no = k.column1 AND t.transaction_no = k.column2"
 
-READ_HEAD: Final = "SELECT seq, hash, number FROM ledger"
-# Rows: transaction_no, merchant_no.
-READ_ENTRIES: Final = (
-    f"SELECT {prefixed(ENTRY_COLUMNS, 't')} FROM {_KEYS} entries t ON {_KEYED} ORDER BY t.seq"
+# Rows: merchant_no, transaction_no.
+ENTRIES_OF: Final = (
+    f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t ON {_KEYED} ORDER BY t.seq"
 )
-# Rows: transaction_no, merchant_no, fingerprint. Without a number only the very same matters.
-READ_SAME: Final = (
-    f"SELECT {prefixed(ENTRY_COLUMNS, 't')} FROM {_KEYS} entries t"
-    f" ON {_KEYED} AND t.fingerprint = k.column3"
-)
-# Rows: transaction_no, merchant_no.
-READ_TRANSACTIONS: Final = (
-    f"SELECT {prefixed(TRANSACTION_COLUMNS, 't')} FROM {_KEYS} transactions t ON {_KEYED}"
+# Rows: merchant_no, fingerprint. Without a transaction number only the very same matters.
+UNNUMBERED: Final = (
+    f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t"
+    " ON t.transaction_no = '' AND t.merchant_no = k.column1 AND t.fingerprint = k.column2"
 )
 # Rows: seq.
-READ_BY_SEQ: Final = (
-    f"SELECT {prefixed(ENTRY_COLUMNS, 't')} FROM {_KEYS} entries t ON t.seq = k.column1"
+ENTRIES_AT: Final = (
+    f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t ON t.seq = k.column1"
+)
+# Rows: merchant_no, transaction_no.
+STATES_OF: Final = (
+    f"SELECT {_named(TRANSACTION_COLUMNS, of='t.')} FROM {_KEYS} transactions t ON {_KEYED}"
 )
 # Rows: merchant_no, reference.
-READ_REFERENCES: Final = (
-    f"SELECT t.merchant_no, t.reference FROM {_KEYS} sales t"
+REFERENCES: Final = (
+    f"SELECT t.merchant_no, t.reference, t.seq FROM {_KEYS} sales t"
     " ON t.merchant_no = k.column1 AND t.reference = k.column2"
 )
 # Rows: stream.
-READ_STREAMS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
-ADD_ENTRIES: Final = f"INSERT INTO entries ({ENTRY_COLUMNS}) VALUES {ROWS}"
+STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
+
+# What a commit writes.
+
+# Rows: ENTRY_COLUMNS.
+ADD_ENTRIES: Final = f"INSERT INTO entries ({_ENTRY}) VALUES {ROWS}"
 ADD_EVENTS: Final = (
     f'INSERT INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
 )
+# Rows: TRANSACTION_COLUMNS. What identifies a transaction stays.
 PUT_TRANSACTIONS: Final = (
-    f"INSERT INTO transactions ({TRANSACTION_COLUMNS}) VALUES {ROWS}"
+    f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}"
     " ON CONFLICT (first_seq) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _TRANSACTION_NAMES[3:])
+    + ", ".join(f"{name} = excluded.{name}" for name in TRANSACTION_COLUMNS[3:])
 )
 # Rows: stream, head.
 PUT_STREAMS: Final = (
@@ -65,8 +98,168 @@ ADD_SALES: Final = f"INSERT INTO sales (seq, merchant_no, reference, ask_due_at)
 PUT_SALE: Final = (
     "UPDATE sales SET transaction_no = coalesce(?, transaction_no), ask_due_at = ? WHERE seq = ?"
 )
-# seq, hash, number, repeats, transactions; the last two grow by what is given.
-PUT_HEAD: Final = (
-    "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
-    " transactions = transactions + ?"
+
+# Events.
+
+_EVENTS: Final = f"SELECT {_named(EVENT_COLUMNS)} FROM events"
+# stream, after, limit
+EVENTS_OF_STREAM: Final = f'{_EVENTS} WHERE stream = ? AND "offset" > ? ORDER BY "offset" LIMIT ?'
+# after, limit
+EVERY_EVENT: Final = f"{_EVENTS} WHERE number > ? ORDER BY number LIMIT ?"
+# before; CROSS JOIN keeps the order: stream by stream past its acks, not through all cancellations.
+UNACKED: Final = (
+    'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at FROM streams s'
+    " CROSS JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
+    ' AND e."offset" > coalesce((SELECT max("offset") FROM acks WHERE stream = s.stream), 0)'
+    " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
+)
+
+# Entries, with how often each was delivered and the sale of its transaction.
+
+_LINES: Final = (
+    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq"
+    " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
+    " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
+    " AND t.merchant_no = e.merchant_no"
+)
+# after, merchant_no, store_no, limit
+LINES_AFTER: Final = (
+    f"{_LINES} WHERE e.seq > ?1 AND (?2 IS NULL OR e.merchant_no = ?2)"
+    " AND (?3 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?3) ORDER BY e.seq LIMIT ?4"
+)
+# after, upto, since, until, merchant_no, store_no
+LINES_BETWEEN: Final = (
+    f"{_LINES} WHERE e.seq > ?1 AND e.seq <= ?2 AND (?3 IS NULL OR e.recorded_at >= ?3)"
+    " AND (?4 IS NULL OR e.recorded_at < ?4) AND (?5 IS NULL OR e.merchant_no = ?5)"
+    " AND (?6 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?6) ORDER BY e.seq"
+)
+# transaction_no, merchant_no, sale_seq
+LINES_OF: Final = (
+    f"{_LINES} WHERE (e.transaction_no = ?1 AND e.merchant_no = ?2) OR e.seq = ?3 ORDER BY e.seq"
+)
+
+# Transactions.
+
+TRANSACTIONS: Final = f"SELECT {_TRANSACTION} FROM transactions"
+NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
+# transaction_no, merchant_no
+TRANSACTIONS_OF_NUMBER: Final = (
+    f"{TRANSACTIONS} WHERE transaction_no = ?1 AND (?2 IS NULL OR merchant_no = ?2)"
+)
+# now, limit. What is to be raised comes first: it must not wait behind questions that Pockyt does
+# not answer.
+DUE: Final = (
+    f"SELECT {_TRANSACTION} FROM ("
+    f"SELECT * FROM ({TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
+    " UNION "
+    f"SELECT * FROM ({TRANSACTIONS} WHERE ask_raise_at <= ?1 ORDER BY ask_raise_at LIMIT ?2)"
+    ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at LIMIT ?2"
+)
+# now. Only what is asked about is in this index; nearly nothing is, whatever the ledger's size.
+DOUBTS: Final = (
+    "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions INDEXED BY transactions_due"
+    " WHERE ask_due_at IS NOT NULL AND ask_since <= ? GROUP BY 1, 2"
+)
+NEXT_DUE: Final = (
+    "SELECT min(at) FROM (SELECT min(ask_due_at) AS at FROM transactions"
+    " WHERE ask_due_at IS NOT NULL UNION ALL SELECT min(ask_raise_at) FROM transactions"
+    " WHERE ask_raise_at IS NOT NULL UNION ALL SELECT min(ask_due_at) FROM sales"
+    " WHERE ask_due_at IS NOT NULL)"
+)
+
+# Sales.
+
+_SALES: Final = (
+    f"SELECT {_ENTRY_OF_E}, s.transaction_no FROM sales s JOIN entries e ON e.seq = s.seq"
+)
+# now, limit
+DUE_SALES: Final = f"{_SALES} WHERE s.ask_due_at <= ? ORDER BY s.ask_due_at LIMIT ?"
+# merchant_no, reference
+SALE: Final = f"{_SALES} WHERE s.merchant_no = ? AND s.reference = ?"
+
+# Acknowledgements.
+
+# terminal, stream, offset, acked_at
+PUT_ACK: Final = (
+    'INSERT INTO acks (terminal, stream, "offset", acked_at) VALUES (?, ?, ?, ?)'
+    ' ON CONFLICT (terminal, stream) DO UPDATE SET "offset" = max("offset", excluded."offset"),'
+    ' acked_at = excluded.acked_at WHERE excluded."offset" >= "offset"'
+)
+ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
+# terminal, stream
+ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = ? AND stream = ?'
+
+# Answers under an Idempotency-Key.
+
+# key_id, idempotency_key
+ANSWER: Final = "SELECT request, status, body FROM answers WHERE key_id = ? AND idempotency_key = ?"
+# key_id, idempotency_key, request, recorded_at
+CLAIM_ANSWER: Final = (
+    "INSERT INTO answers (key_id, idempotency_key, request, recorded_at) VALUES (?, ?, ?, ?)"
+)
+# status, body, key_id, idempotency_key
+PUT_ANSWER: Final = (
+    "UPDATE answers SET status = ?, body = ? WHERE key_id = ? AND idempotency_key = ?"
+)
+# recorded_at
+FORGET_ANSWERS: Final = "DELETE FROM answers WHERE recorded_at < ?"
+
+# Keys.
+
+_KEY: Final = "id, hash, role, merchant_no, store_no, terminal, may_refund, created_at, revoked_at"
+ADD_KEY: Final = f"INSERT INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# id
+KEY: Final = f"SELECT {_KEY} FROM keys WHERE id = ?"
+KEYS: Final = f"SELECT {_KEY} FROM keys ORDER BY created_at, id"
+# revoked_at, id
+REVOKE_KEY: Final = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
+GROW_KEYS_VERSION: Final = "UPDATE ledger SET keys_version = keys_version + 1"
+KEYS_VERSION: Final = "SELECT keys_version FROM ledger"
+REVOKED_KEYS: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
+
+# What `listener verify` goes through.
+
+EVERY_ENTRY: Final = f"SELECT {_ENTRY} FROM entries ORDER BY seq"
+# seq
+ENTRY: Final = f"SELECT {_ENTRY} FROM entries WHERE seq = ?"
+# One walk along the index that finds a transaction's entries, so that nothing is sorted.
+ENTRIES_BY_TRANSACTION: Final = (
+    f"SELECT {_ENTRY} FROM entries WHERE transaction_no > '' ORDER BY transaction_no, merchant_no"
+)
+TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} ORDER BY transaction_no, merchant_no"
+EVENT_PLACES: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
+# number
+EVENT: Final = "SELECT stream, cancelled, body FROM events WHERE number = ?"
+EVERY_STREAM_HEAD: Final = "SELECT stream, head FROM streams"
+REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
+# The seqs of what does not add up, by what it is; each finds none in a sound ledger.
+STRAYS: Final = MappingProxyType(
+    {
+        "its event belongs to no transaction": (
+            "SELECT min(e.seq) FROM events e LEFT JOIN entries n ON n.seq = e.seq"
+            " WHERE coalesce(n.transaction_no, '') = ''"
+        ),
+        "it is counted as a repeat, and cannot be one": (
+            "SELECT min(r.seq) FROM repeats r LEFT JOIN entries n ON n.seq = r.seq"
+            " WHERE n.fingerprint IS NULL OR r.count < 1"
+        ),
+        "it is a sale that is not among the sales": (
+            "SELECT min(n.seq) FROM entries n LEFT JOIN sales s ON s.seq = n.seq"
+            " AND s.merchant_no = n.merchant_no AND s.reference = n.reference"
+            " WHERE n.kind = 'sale' AND s.seq IS NULL"
+        ),
+        "it is among the sales, and is not one": (
+            "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.seq"
+            " WHERE coalesce(n.kind, '') <> 'sale'"
+        ),
+        "the sale has a transaction number that no entry brought": (
+            "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
+            "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
+            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
+        ),
+        "it brought a number that its sale does not have": (
+            "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
+            " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
+        ),
+    }
 )

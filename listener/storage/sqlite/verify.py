@@ -11,54 +11,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from listener.errors import DamagedError
-from listener.ledger.chain import GENESIS, link
-from listener.ledger.model import Entry
+from listener.ledger.chain import GENESIS, columns, digest
 from listener.ledger.promise import Head
-from listener.storage.sqlite import reading
-from listener.storage.sqlite.bulk import Row
+from listener.storage.rows import Row, entry_of
+from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.replay import replay
-from listener.storage.sqlite.rows import ENTRY_COLUMNS, entry_of
 
 # Told how much is done, and of how much.
 Progress = Callable[[int, int], None]
 
 TOLD_EVERY: Final = 1_000
-
-_ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} FROM entries ORDER BY seq"
-_EVENTS: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
-_STREAMS: Final = "SELECT stream, head FROM streams"
-_REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
-# The seqs of what does not add up, by what it is; each finds none in a sound ledger.
-_STRAYS: Final = {
-    "its event belongs to no transaction": (
-        "SELECT min(e.seq) FROM events e LEFT JOIN entries n ON n.seq = e.seq"
-        " WHERE coalesce(n.transaction_no, '') = ''"
-    ),
-    "it is counted as a repeat, and cannot be one": (
-        "SELECT min(r.seq) FROM repeats r LEFT JOIN entries n ON n.seq = r.seq"
-        " WHERE n.fingerprint IS NULL OR r.count < 1"
-    ),
-    "it is a sale that is not among the sales": (
-        "SELECT min(n.seq) FROM entries n LEFT JOIN sales s ON s.seq = n.seq"
-        " AND s.merchant_no = n.merchant_no AND s.reference = n.reference"
-        " WHERE n.kind = 'sale' AND s.seq IS NULL"
-    ),
-    "it is among the sales, and is not one": (
-        "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.seq"
-        " WHERE coalesce(n.kind, '') <> 'sale'"
-    ),
-    "the sale has a transaction number that no entry brought": (
-        "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
-        "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
-        " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
-    ),
-    "it brought a number that its sale does not have": (
-        "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
-        " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +92,7 @@ class _Check:
         """Number and hash every entry again."""
         seq, previous = 0, GENESIS
         try:
-            for row in self._db.execute(_ENTRIES):
+            for row in self._db.execute(statements.EVERY_ENTRY):
                 seq += 1
                 previous = _check_entry(row, seq=seq, previous=previous)
                 self._step()
@@ -152,7 +116,7 @@ class _Check:
         """Check the numbers of events and streams; return the entries that made the events."""
         seqs: array[int] = array("q")
         heads: dict[str, int] = {}
-        for number, stream, offset, seq in self._db.execute(_EVENTS):
+        for number, stream, offset, seq in self._db.execute(statements.EVENT_PLACES):
             if number != len(seqs) + 1:
                 raise DamagedError(f"at entry {seq}: an event before it is missing", seq=seq)
             if seqs and seq <= seqs[-1]:
@@ -162,7 +126,10 @@ class _Check:
             seqs.append(seq)
             heads[stream] = offset
             self._step()
-        if heads != dict(self._db.execute(_STREAMS)) or len(seqs) != self._head.events:
+        if (
+            heads != dict(self._db.execute(statements.EVERY_STREAM_HEAD))
+            or len(seqs) != self._head.events
+        ):
             raise DamagedError("the heads of the streams are not those of their events")
         return seqs
 
@@ -182,11 +149,11 @@ class _Check:
 
     def _check_sums(self, transactions: int) -> None:
         """Check what is counted, and what must not be there."""
-        for text, statement in _STRAYS.items():
+        for text, statement in statements.STRAYS.items():
             (seq,) = self._db.execute(statement).fetchone()
             if seq is not None:
                 raise DamagedError(f"at entry {seq}: {text}", seq=seq)
-        (repeats,) = self._db.execute(_REPEATS).fetchone()
+        (repeats,) = self._db.execute(statements.REPEATS).fetchone()
         if repeats != self._head.repeats:
             raise DamagedError("the number of repeats is not the sum of them")
         if transactions != self._head.transactions:
@@ -198,10 +165,10 @@ def _check_entry(row: Row, *, seq: int, previous: str) -> str:
     if row[0] != seq:
         raise DamagedError(f"entry {seq} is missing", seq=seq)
     try:
-        entry: Entry = entry_of(row)
-        again = link(entry.fact, seq=seq, recorded_at_ms=entry.recorded_at_ms, previous=previous)
+        entry = entry_of(row)
+        again = digest(previous, columns(entry))
     except (ValueError, TypeError) as error:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
-    if again.hash != entry.hash:
+    if again != entry.hash:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)
-    return entry.hash
+    return again

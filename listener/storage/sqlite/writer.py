@@ -15,7 +15,7 @@ from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Bell, Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.sqlite.commit import commit
-from listener.storage.sqlite.connection import Connection, faults_told
+from listener.storage.sqlite.connection import Connection, faults_told, transaction
 
 logger = logging.getLogger(__name__)
 
@@ -228,12 +228,9 @@ def _commit(
     """Commit a batch in one transaction."""
     facts = [item for item in items if isinstance(item, Fact)]
     at_ms = now_ms()
-    if db.in_transaction:  # A rollback failed with the disk.
-        db.execute("ROLLBACK")
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        events: list[Event] = []
-        recorded: list[Recorded | ListenerError] = []
+    events: list[Event] = []
+    recorded: list[Recorded | ListenerError] = []
+    with transaction(db):
         if facts:
             committed = commit(db, facts, epoch=epoch, now_ms=at_ms, confirm=confirm)
             events, recorded = committed.events, committed.recorded
@@ -241,9 +238,4 @@ def _commit(
         results: list[object] = [
             next(answers) if isinstance(item, Fact) else item(db, at_ms) for item in items
         ]
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
     return results, events

@@ -1,0 +1,301 @@
+"""Decide what a group of facts becomes. Pure, and the same for every back-end.
+
+A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and writes the
+:class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
+
+New entries are numbered on from ``Seen.seq``. These seqs are final for a back-end that reads and
+writes under one lock. One that decides before it takes the lock adds to every seq past
+``Seen.seq`` what the ledger has grown by since: their order stays, and nothing that is decided
+depends on more than their order. What does depend on the end of the ledger comes last, when the
+lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events
+(:func:`number_events`, and ``NewEvent.body``).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from listener.errors import ListenerError, ReferenceUsedError
+from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
+from listener.ledger.promise import Recorded
+from listener.ledger.schedule import Confirm, next_due_ms
+from listener.ledger.transaction import Step, advance, event_text
+
+# How long the call that starts a sale may take before the sale is looked for by its reference.
+SALE_ANSWER_MS: Final = 30_000
+
+_CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
+
+# merchant_no, and one of its: a transaction number, a fingerprint, a reference.
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a back-end must read before some facts can be decided.
+
+    For each of ``transactions`` its state and all of its entries; of ``unnumbered``, the entry
+    without a transaction number that has this fingerprint; the entries of ``sales`` (seqs), and of
+    the sales that the transactions are bound to; which of ``references`` a sale has.
+    """
+
+    transactions: frozenset[Key]
+    unnumbered: frozenset[Key]
+    sales: frozenset[int]
+    references: frozenset[Key]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the ledger holds of :class:`Wanted`, all read at one moment.
+
+    ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
+    ``sales`` are by their seq, and ``references`` name the sale that has each.
+    """
+
+    seq: int
+    entries: Sequence[Entry]
+    transactions: Sequence[Transaction]
+    sales: Mapping[int, Entry]
+    references: Mapping[Key, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event that a new entry makes, before it has its number and its offset."""
+
+    stream: str
+    seq: int
+    is_cancellation: bool
+    # The body up to the entry's seq, and from there on.
+    before_seq: str
+    after_seq: str
+
+    @property
+    def body(self) -> str:
+        """The event as tills get it: CloudEvents JSON."""
+        return f"{self.before_seq}{self.seq}{self.after_seq}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSale:
+    """A sale that begins; ``due_ms`` is when it is looked for, if Pockyt has not answered."""
+
+    seq: int
+    merchant_no: str
+    reference: str | None
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaleChange:
+    """What an answer or a query does to a sale; no ``transaction_no`` leaves the one it has."""
+
+    seq: int
+    transaction_no: str | None
+    due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What some facts became, and all that a back-end writes for them.
+
+    ``recorded`` tells for each fact, in order, where it is, or why it is nowhere. ``entries`` are
+    new and have no hash yet. ``transactions`` stand as they do after the last entry, of which
+    ``begun`` did not exist before. ``repeats`` are the deliveries to add, by the seq of the entry.
+    """
+
+    recorded: list[Recorded | ListenerError] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+    transactions: dict[Key, Transaction] = field(default_factory=dict)
+    begun: set[Key] = field(default_factory=set)
+    repeats: dict[int, int] = field(default_factory=dict)
+    new_sales: list[NewSale] = field(default_factory=list)
+    sale_changes: list[SaleChange] = field(default_factory=list)
+
+
+def wanted(facts: Iterable[Fact]) -> Wanted:
+    """Return what must be read before these facts can be decided."""
+    facts = list(facts)
+    return Wanted(
+        transactions=frozenset(
+            (f.merchant_no, f.transaction_no) for f in facts if f.transaction_no
+        ),
+        unnumbered=frozenset(
+            (f.merchant_no, f.fingerprint) for f in facts if f.fingerprint and not f.transaction_no
+        ),
+        sales=frozenset(f.sale_seq for f in facts if f.sale_seq),
+        references=frozenset(
+            (f.merchant_no, f.reference) for f in facts if f.kind is Kind.SALE and f.reference
+        ),
+    )
+
+
+def decide(
+    facts: Iterable[Fact], seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm
+) -> Changes:
+    """Decide what facts become, in their order, each in view of those before it."""
+    batch = _Batch(seen, epoch=epoch, now_ms=now_ms, confirm=confirm)
+    for fact in facts:
+        batch.changes.recorded.append(batch.add(fact))
+    return batch.changes
+
+
+def next_step(
+    before: Transaction | None,
+    entries: Sequence[Entry],
+    *,
+    sales: Mapping[int, Entry],
+    confirm: Confirm,
+) -> Step:
+    """Take the newest entry of a transaction into account, and the sale that it is bound to.
+
+    Args:
+        before: Where the transaction stood one entry earlier.
+        entries: All of its entries, in seq order.
+        sales: The sales that it may be bound to, by their seq.
+        confirm: When Pockyt is asked before a status is believed.
+    """
+    sale_seq = (before.sale_seq if before else None) or entries[-1].fact.sale_seq
+    sale = sales.get(sale_seq) if sale_seq else None
+    return advance(before, entries, sale=sale, confirm=confirm)
+
+
+def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
+    """Build the event that an entry makes; None where tills are told nothing."""
+    if step.event_type is None:
+        return None
+    before_seq, after_seq = event_text(step, entry, epoch=epoch)
+    return NewEvent(
+        stream=step.transaction.stream,
+        seq=entry.seq,
+        # A till has to acknowledge it in time.
+        is_cancellation=step.event_type in _CANCELLATIONS,
+        before_seq=before_seq,
+        after_seq=after_seq,
+    )
+
+
+def number_events(
+    events: Iterable[NewEvent], *, number: int, heads: Mapping[str, int]
+) -> list[Event]:
+    """Number events after the newest event of all, and in their streams after the heads of these.
+
+    A stream that ``heads`` does not name has no events yet.
+    """
+    offsets = dict(heads)
+    numbered: list[Event] = []
+    for event in events:
+        number += 1
+        offsets[event.stream] = offset = offsets.get(event.stream, 0) + 1
+        numbered.append(
+            Event(
+                number=number,
+                stream=event.stream,
+                offset=offset,
+                seq=event.seq,
+                body=event.body.encode(),
+            )
+        )
+    return numbered
+
+
+@dataclass(slots=True)
+class _Known:
+    """The entries of one transaction number (or of none) so far, and where they lead."""
+
+    entries: list[Entry] = field(default_factory=list)
+    by_fingerprint: dict[str, int] = field(default_factory=dict)
+    transaction: Transaction | None = None
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        if entry.fact.fingerprint:
+            self.by_fingerprint[entry.fact.fingerprint] = entry.seq
+
+
+class _Batch:
+    """The ledger as far as some facts concern it, one fact further with each that is added."""
+
+    def __init__(self, seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm) -> None:
+        self.changes = Changes()
+        self._epoch = epoch
+        self._now_ms = now_ms
+        self._confirm = confirm
+        self._seq = seen.seq
+        self._sales = dict(seen.sales)
+        self._references = set(seen.references)
+        self._known: dict[Key, _Known] = {}
+        for entry in seen.entries:
+            self._of(entry.fact).add(entry)
+        for transaction in seen.transactions:
+            key = (transaction.merchant_no, transaction.transaction_no)
+            self._known.setdefault(key, _Known()).transaction = transaction
+
+    def _of(self, fact: Fact) -> _Known:
+        return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
+
+    def add(self, fact: Fact) -> Recorded | ListenerError:
+        """Give a fact its entry, or count it as a repeat of the one that is there."""
+        known = self._of(fact)
+        original = known.by_fingerprint.get(fact.fingerprint) if fact.fingerprint else None
+        if original is not None:
+            repeats = self.changes.repeats
+            repeats[original] = repeats.get(original, 0) + 1
+            return Recorded(seq=original, is_new=False)
+        if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
+            return ReferenceUsedError(f"the reference {fact.reference!r} is of an earlier sale")
+        self._seq += 1
+        entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
+        self.changes.entries.append(entry)
+        known.add(entry)
+        self._follow_sale(entry)
+        if not fact.transaction_no:
+            return Recorded(seq=entry.seq, is_new=True)
+        return self._advance(known, entry)
+
+    def _advance(self, known: _Known, entry: Entry) -> Recorded:
+        """Take an entry into its transaction, and make the event that follows."""
+        key = (entry.fact.merchant_no, entry.fact.transaction_no)
+        if known.transaction is None:
+            self.changes.begun.add(key)
+        step = next_step(known.transaction, known.entries, sales=self._sales, confirm=self._confirm)
+        known.transaction = self.changes.transactions[key] = step.transaction
+        event = new_event(step, entry, epoch=self._epoch)
+        if event is not None:
+            self.changes.events.append(event)
+        return Recorded(
+            seq=entry.seq,
+            is_new=True,
+            transaction=step.transaction,
+            event_type=step.event_type,
+        )
+
+    def _follow_sale(self, entry: Entry) -> None:
+        """Follow a sale until Pockyt has told its transaction number."""
+        fact = entry.fact
+        if fact.kind is Kind.SALE:
+            self._sales[entry.seq] = entry
+            if fact.reference:
+                self._references.add((fact.merchant_no, fact.reference))
+            self.changes.new_sales.append(
+                NewSale(
+                    seq=entry.seq,
+                    merchant_no=fact.merchant_no,
+                    reference=fact.reference,
+                    due_ms=self._now_ms + SALE_ANSWER_MS,
+                )
+            )
+        elif fact.sale_seq is not None:
+            sale = self._sales[fact.sale_seq]
+            is_open = fact.kind is Kind.QUERY and not fact.transaction_no
+            self.changes.sale_changes.append(
+                SaleChange(
+                    seq=sale.seq,
+                    transaction_no=fact.transaction_no or None,
+                    due_ms=next_due_ms(sale.recorded_at_ms, self._now_ms, entry.seq)
+                    if is_open
+                    else None,
+                )
+            )

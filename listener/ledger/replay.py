@@ -1,0 +1,123 @@
+"""Replay a transaction from its entries, and compare with what a ledger holds of it. Pure.
+
+What Pockyt is to be asked, and when, follows from the setting ``confirm`` at the time, and an event
+may follow from what was asked. So each setting is tried, first for a whole transaction, then for
+each of its entries; the columns of ``ask`` themselves are not compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from listener.errors import DamagedError
+from listener.ledger.batch import new_event, next_step
+from listener.ledger.model import Entry, Transaction
+from listener.ledger.schedule import Confirm
+from listener.ledger.transaction import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event as a ledger holds it, without its numbers."""
+
+    stream: str
+    is_cancellation: bool
+    body: str
+
+
+class Replay:
+    """Replays one transaction at a time."""
+
+    def __init__(self) -> None:
+        # The one that fitted last comes first.
+        self._settings: list[Confirm] = ["suspicious", "always", "off"]
+
+    def check(
+        self,
+        entries: Sequence[Entry],
+        *,
+        stored: Transaction,
+        events: Mapping[int, StoredEvent],
+        sales: Mapping[int, Entry],
+    ) -> DamagedError | None:
+        """Return how a transaction differs from what its entries add up to; None where it fits.
+
+        Args:
+            entries: All of its entries, in seq order.
+            stored: What the ledger says of it.
+            events: The events that its entries made, by their seq.
+            sales: The sales that its entries name, by their seq.
+        """
+        for confirm in self._settings:
+            states, bad = _walk(entries, events, sales, settings=[confirm])
+            if bad is None and _is_among(stored, states):
+                self._settings.sort(key=lambda one: one != confirm)
+                return None
+        # The setting may have been changed between any two of the entries.
+        states, bad = _walk(entries, events, sales, settings=self._settings)
+        if bad is not None:
+            return differs(
+                bad, f"transaction {stored.transaction_no}: its event is not what its entries tell"
+            )
+        if not _is_among(stored, states):
+            return differs(
+                entries[-1].seq,
+                f"transaction {stored.transaction_no} is not what its entries add up to",
+            )
+        return None
+
+
+def differs(seq: int, text: str) -> DamagedError:
+    """Build the error for what shows at an entry."""
+    return DamagedError(f"at entry {seq}: {text}", seq=seq)
+
+
+def _walk(
+    entries: Sequence[Entry],
+    events: Mapping[int, StoredEvent],
+    sales: Mapping[int, Entry],
+    *,
+    settings: Sequence[Confirm],
+) -> tuple[list[Transaction], int | None]:
+    """Return how the transaction may stand after its entries, or the seq that told otherwise."""
+    states: list[Transaction | None] = [None]
+    for count, entry in enumerate(entries, 1):
+        event = events.get(entry.seq)
+        after: list[Transaction] = []
+        for before in states:
+            for confirm in settings:
+                step = next_step(before, entries[:count], sales=sales, confirm=confirm)
+                if step.transaction not in after and _makes(event, step, entry):
+                    after.append(step.transaction)
+        if not after:
+            return [], entry.seq
+        states = [*after]
+    return [state for state in states if state], None
+
+
+def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
+    """Return whether an entry's step makes just the event that is stored, or none."""
+    # A backup that was restored went on under a new epoch; what was told before keeps its own.
+    made = new_event(step, entry, epoch=_epoch_in(event.body) if event else "")
+    if event is None or made is None:
+        return event is None and made is None
+    return (event.stream, event.is_cancellation, event.body) == (
+        made.stream,
+        made.is_cancellation,
+        made.body,
+    )
+
+
+def _epoch_in(body: str) -> str:
+    try:
+        return str(orjson.loads(body)["id"]).rpartition("-")[0]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
+
+
+def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:
+    if stored in states:
+        return True
+    plain = replace(stored, ask=None)
+    return any(replace(state, ask=None) == plain for state in states)
