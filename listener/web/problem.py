@@ -12,6 +12,7 @@ from listener.errors import (
     ListenerError,
     OverloadedError,
     ReferenceUsedError,
+    SearchTooLongError,
     SignatureError,
     UnreadableError,
 )
@@ -25,6 +26,7 @@ STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTyp
     {
         UnreadableError: (400, "unreadable"),
         SignatureError: (401, "bad-signature"),
+        SearchTooLongError: (400, "search-too-long"),
         ReferenceUsedError: (409, "reference-taken"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),

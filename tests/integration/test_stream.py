@@ -14,7 +14,7 @@ from listener.keys import Role
 from listener.web.context import HUB, METRICS, SESSIONS
 from listener.web.till.sessions import Timing
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
-from tests.support.tills import PATH, BareTill, acked, gone, till
+from tests.support.tills import PATH, BareTill, acked, gone, place, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 NO_STREAM = f"{MERCHANT_NO}/-"
@@ -317,7 +317,7 @@ async def test_an_ack_that_cannot_be_is_answered_by_an_error_and_the_till_stays(
         assert (refused["id"], refused["code"], refused["retryable"]) == (5, code, False)
         assert refused["message"]
         await one.nothing_more()
-    assert await service.ledger.acked(terminal=TILL, stream=STREAM) == 1
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 1
 
 
 async def test_an_admin_does_not_acknowledge(service: Serving) -> None:

@@ -16,7 +16,7 @@ from listener.web.context import METRICS, SESSIONS
 from listener.web.till import socket as stream_module
 from listener.web.till.sessions import Timing
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.support.tills import BareTill, acked, gone, till
+from tests.support.tills import BareTill, acked, gone, place, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 QUICK = Timing(
@@ -303,7 +303,7 @@ async def test_an_ack_that_cannot_be_kept_now_is_kept_later_and_the_till_stays(
                 await one.ack(STREAM, 1)
                 # Longer than the ledger waits for the lock.
                 await asyncio.sleep(0.3)
-                assert await service.ledger.acked(terminal=f"{STREAM}/T-42", stream=STREAM) == 0
+                assert await place(service.ledger, terminal=f"{STREAM}/T-42", stream=STREAM) == 0
             await acked(service.ledger, terminal=f"{STREAM}/T-42", stream=STREAM, offset=1)
             await one.nothing_more()
 

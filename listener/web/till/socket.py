@@ -32,7 +32,7 @@ from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.till.connection import Connection
 from listener.web.till.sessions import Session
-from listener.web.till.starts import Start, begin
+from listener.web.till.starts import Start, begin, may_follow
 from listener.web.till.upgrade import check_upgrade
 
 # A till may send so many frames at once, and so many a second for long.
@@ -190,7 +190,7 @@ class _Till:
         merchant = self._merchants.get(key.merchant_no or "")
         names = key.streams(merchant.stores if merchant else ())
         wanted = connect.streams or [StreamStart(stream=name) for name in names]
-        if not all(key.may_follow(start.stream) for start in wanted):
+        if not all(may_follow(key, start.stream, self._merchants) for start in wanted):
             raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
         if self._sessions.is_full(key):
             raise _CloseError(CloseCode.TOO_MANY_CONNECTIONS)
