@@ -226,8 +226,11 @@ def _ledger(settings: "Settings", *, create: bool) -> "Iterator[sqlite3.Connecti
     from listener.errors import LedgerUnavailableError
     from listener.storage.sqlite.connection import connect
     from listener.storage.sqlite.location import sqlite_path
+    from listener.storage.sqlite.lock import refuse_other_name
 
-    db = connect(sqlite_path(settings.database), create=create)
+    path = sqlite_path(settings.database)
+    refuse_other_name(path)
+    db = connect(path, create=create)
     try:
         yield db
     except sqlite3.Error as error:

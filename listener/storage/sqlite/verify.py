@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import MsgspecError
+
 from listener.errors import DamagedError
 from listener.ledger.chain import GENESIS, columns, digest
 from listener.ledger.promise import Head
@@ -167,7 +169,7 @@ def _check_entry(row: Row, *, seq: int, previous: str) -> str:
     try:
         entry = entry_of(row)
         again = digest(previous, columns(entry))
-    except (ValueError, TypeError) as error:
+    except (MsgspecError, ValueError, TypeError) as error:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
     if again != entry.hash:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from listener.pos.codes import PROBLEM_TYPE, CloseCode, Duty
+from listener.pos.codes import PROBLEM_TYPES, CloseCode, Duty
 from listener.pos.frames import (
     CONNECT_SECONDS,
     DEAD_SECONDS,
@@ -89,7 +89,7 @@ CHAPTERS: Final = (
         refusal accepts the upgrade and closes with a code.
 
         Only the listener says stop: by a 40xx code, or by a problem
-        (`application/problem+json`) whose `type` begins with `{PROBLEM_TYPE}` and
+        (`application/problem+json`) whose `type` begins with `{PROBLEM_TYPES}` and
         whose member `retry` is false. Whatever else answers, a proxy's 403 or a sign-on
         page, a till comes back.
 
