@@ -17,7 +17,7 @@ export default [
       curly: ['error', 'multi-line'],
       'default-case-last': 'error',
       'dot-notation': 'error',
-      eqeqeq: 'error',
+      eqeqeq: ['error', 'always', { null: 'ignore' }],
       'no-console': 'error',
       'no-constructor-return': 'error',
       'no-else-return': 'error',

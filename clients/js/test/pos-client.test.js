@@ -9,7 +9,16 @@ import {
   StoppedError,
   StoragePositions,
 } from '../pos-client.js';
-import { EPOCH, KEY, listen, page, STREAM, transaction, until } from '../testing/server.js';
+import {
+  EPOCH,
+  KEY,
+  listen,
+  page,
+  problem,
+  STREAM,
+  transaction,
+  until,
+} from '../testing/server.js';
 
 const OTHER = '200043/300014';
 const FAST = {
@@ -420,7 +429,7 @@ test('the key is not taken to another host, and a refused snapshot stops it', we
     await call.begin();
     call.send({ type: 'resync', ...resync });
   });
-  other.snapshotAnswers = [{ status: 401 }];
+  other.snapshotAnswers = [{ status: 401 }, problem(401, 'unauthorized')];
   assert.equal((await stopped(client(other))).code, 4001);
 });
 
@@ -470,7 +479,7 @@ for (const [name, options] of /** @type {const} */ ([
     const server = await serve();
     server.isBlocked = true;
     server.pages = [page(1, 2), page(2, 3)];
-    server.ackAnswers = [503];
+    server.ackAnswers = [{ status: 503 }];
     const follower = client(server, name === 'missing' ? { WebSocket: null } : {});
     assert.deepEqual(await take(follower, 3), ['t1', 't2', 't3']);
     await until(() => server.acks.at(-1)?.offset === 2 && server.acks.length >= 2);
@@ -501,17 +510,21 @@ for (const [status, code] of [
   [400, 4002],
   [401, 4001],
   [403, 4004],
+  [422, 4002],
 ]) {
-  test(`long-poll stops where it is refused with ${status}`, any, async () => {
+  test(`long-poll stops where the listener refuses with ${status}`, any, async () => {
     const server = await serve();
-    server.pages = [{ status }];
-    assert.equal((await stopped(client(server, { WebSocket: null }))).code, code);
+    server.pages = [problem(status, 'some-code', { detail: 'do this' })];
+    const follower = client(server, { WebSocket: null });
+    const error = await stopped(follower);
+    assert.equal(error.code, code);
+    assert.deepEqual([follower.status.cause, follower.status.why], ['stopped', error.message]);
   });
 }
 
 test('a key of several stores without WebSocket is told to name streams', any, async () => {
   const server = await serve();
-  server.pages = [{ status: 400, body: { code: 'stream-missing', streams: [STREAM, '200043/-'] } }];
+  server.pages = [problem(400, 'stream-missing', { streams: [STREAM, '200043/-'] })];
   const error = await stopped(client(server, { WebSocket: null, streams: undefined }));
   assert.equal(error.code, 4002);
   assert.match(error.message, /several stores has to name `streams`/);
@@ -531,17 +544,35 @@ test('long-poll goes on after faults and broken pages', any, async () => {
   assert.deepEqual(await take(client(server, { WebSocket: null }), 2), ['t1', 't2']);
 });
 
-for (const status of [400, 403, 422]) {
-  test(`an ack that is refused with ${status} is not sent for ever`, any, async () => {
+test('an ack that the listener refuses is not sent again', any, async () => {
+  const server = await serve();
+  server.pages = [page(1, 2)];
+  server.ackAnswers = new Array(20).fill(problem(400, 'ack-ahead'));
+  await take(client(server, { WebSocket: null }), 2);
+  await until(() => server.acks.length === 1);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  assert.ok(server.acks.length <= 2);
+});
+
+for (const status of [200, 302, 400, 401, 403, 404, 407]) {
+  test(`an ack that somebody else answers with ${status} is sent again`, any, async () => {
     const server = await serve();
     server.pages = [page(1, 2)];
-    server.ackAnswers = new Array(20).fill(status);
+    server.ackAnswers = new Array(2).fill({ status, body: '<html>', type: 'text/html' });
     await take(client(server, { WebSocket: null }), 2);
-    await until(() => server.acks.length === 1);
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    assert.ok(server.acks.length <= 2);
+    await until(() => server.acks.length >= 3);
   });
 }
+
+test('acks that do not get through wait longer and longer', any, async () => {
+  const server = await serve();
+  server.pages = [page(1, 2)];
+  server.ackAnswers = new Array(99).fill({ status: 403 });
+  const timing = { ...FAST, retryFirstMs: 50, retryMaxMs: 9000, random: () => 1 };
+  await take(client(server, { WebSocket: null, timing }), 2);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.ok(server.acks.length >= 2 && server.acks.length <= 5, String(server.acks.length));
+});
 
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {
@@ -658,7 +689,7 @@ test('a listener that was only down is not taken for a blocked one', web, async 
   server.pages = [page(1)];
   const follower = client(server, {
     fetch: (address, init) => {
-      server.isBlocked = false;
+      server.isBlocked &&= !String(address).includes('/v1/pos/events');
       return fetch(address, init);
     },
   });
