@@ -34,6 +34,7 @@ from listener.web.connections import (
     throttle_accept_errors,
 )
 from listener.web.context import (
+    CLOCK,
     HUB,
     INGEST,
     KEYS,
@@ -43,6 +44,7 @@ from listener.web.context import (
     REFUSALS,
     SESSIONS,
     SETTINGS,
+    SHARES,
 )
 from listener.web.expect import expect
 from listener.web.fast_path import FastConnection, FastPath
@@ -52,6 +54,7 @@ from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
+from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions, Timing
 from listener.web.unread import unquoted
 
@@ -136,7 +139,9 @@ async def running(
         lifecycle.on_call(metrics.called)
 
         app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app[CLOCK] = clock
         app[SETTINGS] = settings
+        app[SHARES] = Shares()
         app[LEDGER] = ledger
         app[KEYS] = ledger
         app[HUB] = hub
@@ -147,7 +152,9 @@ async def running(
         app[READINESS] = Readiness(ledger)
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
-        app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
+        app[SESSIONS] = Sessions(
+            keys=ledger, timing=timing, on_close=metrics.closed, now_ms=clock.now_ms
+        )
         await stack.enter_async_context(_answering(app, listening))
         yield Service(url=_url(listening), app=app)
 
