@@ -46,7 +46,6 @@ from listener.web.context import (
 )
 from listener.web.expect import expect
 from listener.web.guard import answering, no_route
-from listener.web.headers import harden_each
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
@@ -159,7 +158,6 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
         for one in (*routes(), *app[FILES].routes(), notify.loose_route(), unknown)
     )
-    app.on_response_prepare.append(harden_each)
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
     throttle_accept_errors(loop)

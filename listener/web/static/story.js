@@ -20,6 +20,7 @@ const HELD = {
   amount_differs: 'its amount is not the sale’s',
   currency_differs: 'its currency is not the sale’s',
   ambiguous: 'a value holds “&”, so that its signature fits other messages as well',
+  not_utf8: 'its text is not UTF-8, and was read as GB18030',
 };
 const EVIDENCE = {
   notification: 'Evidence: Pockyt’s signature',
