@@ -10,8 +10,8 @@ from typing import Final
 import orjson
 
 from listener.errors import ListenerError
-from listener.ledger.model import EVERY_STREAM, Alarm, Entry, Kind, Status, Transaction
-from listener.ledger.promise import Line, Scope
+from listener.ledger.model import EVERY_STREAM, Alarm, CancelState, Entry, Kind, Status, Transaction
+from listener.ledger.promise import Line, RecordedSale, Scope
 from listener.ledger.schedule import RAISE_SECONDS
 from listener.ledger.summary import History
 from listener.ledger.transaction import advance
@@ -177,13 +177,27 @@ class _Till:
 
     async def cancel(self, *, refunds: bool) -> None:
         transaction = await self._transaction()
-        done = None
+        sale = await self._sale()
+        done: object = None
         if transaction is not None:
             done = await self._world.act(
                 lambda life: life.cancel(transaction, terminal="T-1", refund_if_paid=refunds)
             )
+        elif sale is not None:
+            self._world.odd["cancels by reference"] += 1
+            done = await self._world.act(
+                lambda life: life.cancel_sale(sale, terminal="T-1", refund_if_paid=refunds)
+            )
         if done is None and self._again("cancel"):
             self._world.at(20.0, lambda: self.cancel(refunds=refunds))
+
+    async def _sale(self) -> RecordedSale | None:
+        if not self._world.is_up:
+            return None
+        found = await self._world.ledger.read_sales(
+            merchant_no=SAMPLE_MERCHANT_NO, reference=self._reference, store_no=None
+        )
+        return found[0] if found else None
 
     async def _transaction(self) -> Transaction | None:
         if not self._world.is_up:
@@ -216,6 +230,7 @@ async def _judge(world: World, references: Sequence[str]) -> Report:
     report.counts.update(world.odd)
     sold = {sale.order.reference: sale for sale in world.book}
     for reference in references:
+        await _judge_wish_at_sale(world, reference)
         transaction = await find(world, reference)
         if reference not in sold:
             assert transaction is None, f"{reference}: Pockyt knows nothing of it"
@@ -237,6 +252,18 @@ async def _judge(world: World, references: Sequence[str]) -> Report:
     await _judge_events(world, sold)
     report.counts.update(entries=len(lines), notifications=len(world.acknowledged))
     return report
+
+
+async def _judge_wish_at_sale(world: World, reference: str) -> None:
+    """A cancel that came before the number ended, was raised, or is the transaction's now."""
+    sales = await world.ledger.read_sales(
+        merchant_no=SAMPLE_MERCHANT_NO, reference=reference, store_no=None
+    )
+    for sale in sales:
+        if sale.transaction_no is None and sale.state.cancel is not None:
+            assert sale.state.cancel.state is not CancelState.REQUESTED, f"{reference}: forgotten"
+        else:
+            assert sale.state.cancel is None or sale.state.due_ms is None, "not taken over"
 
 
 async def _was_given_anothers_number(world: World, reference: str) -> bool:

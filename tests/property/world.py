@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 
 from listener.errors import ListenerError
 from listener.ingest import Ingest
-from listener.ledger.model import Transaction
 from listener.ledger.schedule import Confirm
 from listener.lifecycle import Clock, Lifecycle, Order
 from listener.lifecycle.chaser import GRACE_MS
@@ -61,6 +60,7 @@ REORDERED_SECONDS: Final = 90.0
 # How often the schedule is looked at while a call hangs.
 LOOK_MS: Final = 1_000
 
+T = TypeVar("T")
 Happening = Callable[[], Awaitable[None] | None]
 
 
@@ -141,7 +141,7 @@ class World:
         return self._ledger
 
     def rests(self) -> bool:
-        """Tell whether the listener holds Pockyt to be down."""
+        """Return whether the listener holds Pockyt to be down."""
         assert self._lifecycle is not None
         return self._lifecycle.is_pockyt_down
 
@@ -176,13 +176,13 @@ class World:
             await ledger.close()
 
     def at(self, seconds: float, happening: Happening, *, is_outside: bool = False) -> None:
-        """Have something happen in so many seconds from now."""
+        """Schedule something in so many seconds from now."""
         at_ms = self.now_ms + int(seconds * 1_000)
         due = _Due(at_ms, next(self._numbers), happening, is_outside)
         heapq.heappush(self._queue, due)
 
     async def run(self, *, until_ms: int) -> None:
-        """Let time pass, with all that happens in it, and with the chaser at work."""
+        """Pass time, with all that happens in it, and with the chaser at work."""
         await self._chase()
         while True:
             next_ms = min(await self._next_due_ms(), until_ms + 1)
@@ -200,15 +200,15 @@ class World:
             await self._chase()
         self.now_ms = max(self.now_ms, until_ms)
 
-    async def act(self, wish: Callable[[Lifecycle], Awaitable[Transaction]]) -> Transaction | None:
-        """Let a till want something; None where the listener is down or is killed meanwhile.
+    async def act(self, wish: Callable[[Lifecycle], Awaitable[T]]) -> T | None:
+        """Run what a till wants; None where the listener is down or is killed meanwhile.
 
         Raises:
             ListenerError: The listener says no.
         """
         if self._lifecycle is None:
             return None
-        found: list[Transaction] = []
+        found: list[T] = []
         lifecycle = self._lifecycle
 
         async def do() -> None:
@@ -246,12 +246,12 @@ class World:
         )
 
     def pay(self, reference: str) -> None:
-        """Let the customer pay, where there is something to pay."""
+        """Pay as the customer does, where there is something to pay."""
         with suppress(RefusalError):
             self.front.pay(self.book.find(SAMPLE_MERCHANT_NO, reference=reference).transaction_no)
 
     def refund(self, reference: str, *, part: bool) -> None:
-        """Give money back as the shop's owner does at Pockyt's own pages; it is notified of."""
+        """Refund as the shop's owner does at Pockyt's own pages; it is notified of."""
         with suppress(RefusalError):
             sale = self.book.find(SAMPLE_MERCHANT_NO, reference=reference)
             refund = self.book.refund(sale, "1.00" if part else f"{sale.amount - sale.refunded}")
@@ -267,7 +267,7 @@ class World:
             self._bring(fields)
 
     def restart_pockyt(self, *, down_seconds: float) -> None:
-        """Take Pockyt away for a while; it comes back without the answers that it remembered."""
+        """Stop Pockyt for a while; it comes back without the answers that it remembered."""
         self.odd["restarts of Pockyt"] += 1
         self.is_pockyt_down = True
 
@@ -293,13 +293,13 @@ class World:
         )
 
     async def meanwhile(self) -> None:
-        """Let the outside world go on while a call is under way."""
+        """Run the outside world while a call is under way."""
         while self.random.random() < self.plan.meanwhile:
             if not await self._outside(until_ms=self.now_ms + int(CALL_SECONDS_MAX * 1_000)):
                 return
 
     async def linger(self, seconds: float) -> None:
-        """Let time pass while a call hangs."""
+        """Pass time while a call hangs."""
         until_ms = self.now_ms + int(seconds * 1_000)
         while self.now_ms < until_ms:
             step_ms = min(self.now_ms + LOOK_MS, until_ms)
@@ -310,7 +310,7 @@ class World:
                 await self._lifecycle.chaser.start()
 
     async def _outside(self, *, until_ms: int) -> bool:
-        """Let the next thing happen that needs no listener; tells whether there was one."""
+        """Run the next thing that needs no listener; return whether there was one."""
         outside = [due for due in self._queue if due.is_outside and due.at_ms <= until_ms]
         if not outside:
             return False
@@ -329,7 +329,7 @@ class World:
             await done
 
     async def _alive(self, work: Awaitable[None]) -> None:
-        """Let the listener do something, unless it is killed while it does."""
+        """Run something of the listener's, unless it is killed while it does."""
         task = asyncio.ensure_future(work)
         killed = asyncio.ensure_future(self.killed.wait())
         try:
@@ -367,7 +367,7 @@ class World:
             self._tell_wallet(sale, relay=relay, attempt=0)
 
     def _tell_wallet(self, sale: Sale, *, relay: bool, attempt: int) -> None:
-        """Tell the wallet to abandon a sale, as the sandbox's servers do."""
+        """Ask the wallet to abandon a sale, as the sandbox's servers do."""
         faults = self.script.strike(Place.WALLET)
         if Fault.WALLET_DOWN in faults:
             if attempt + 1 < len(WALLET_PAUSES_SECONDS):
