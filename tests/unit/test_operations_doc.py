@@ -49,8 +49,10 @@ INNER: Final = {
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",
     "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
+    "web.shapes.parameters.PLACE_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.NUMBER_CHARS_MAX": "as in the settings",
     "web.shapes.parameters.SEQ_MAX": "no ledger gets there",
+    "web.shares.KEYS_MAX": "how many keys' shares are kept in mind",
     "web.till.sessions.SEEN_MAX": "how many that went away are remembered",
 }
 # Programs of their own, with limits of their own.
@@ -167,6 +169,7 @@ def test_every_event_of_the_log_exists() -> None:
     source = "\n".join(path.read_text() for path in SOURCES)
     logged = set(re.findall(r'(?:event|Throttle)\(\s*[\w.]+,\s*"(\w+)"', source))
     logged |= set(re.findall(r'(?:_LOG|logger)\.(?:exception|error)\(\s*"(\w+)"', source))
+    logged |= set(re.findall(r'Throttle\(_LOG, "(\w+)"', source))
     assert set(named) == logged
 
 
