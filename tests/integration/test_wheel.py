@@ -13,6 +13,7 @@ SHIPPED = (
     "listener/py.typed",
     "listener/storage/sqlite/schema.sql",
     "listener/web/static/pos-client.js",
+    "listener/web/reference/protocol.md",
 )
 
 
@@ -47,6 +48,7 @@ def _source(name: str) -> Path:
     elsewhere = {
         "listener/storage/sqlite/schema.sql": "schema.sql",
         "listener/web/static/pos-client.js": "clients/js/pos-client.js",
+        "listener/web/reference/protocol.md": "docs/protocol.md",
     }
     return ROOT / elsewhere.get(name, name)
 
