@@ -34,6 +34,8 @@ CAUSES: Final = {
     "reset mid-handshake": {"unreachable"},
     "hang-up": {"unreachable"},
     "silence": {"silent"},
+    "a certificate of nobody": {"tls"},
+    "a certificate of another name": {"tls"},
 }
 
 
