@@ -13,7 +13,8 @@ CREATE TABLE ledger (
     repeats      INTEGER NOT NULL DEFAULT 0,         -- deliveries beyond the first, of all entries
     transactions INTEGER NOT NULL DEFAULT 0,         -- how many there are
     keys_version INTEGER NOT NULL DEFAULT 0,         -- grows with every change of a key
-    file         TEXT                                -- which file was last served, to know a copy of it; NULL before
+    file         TEXT,                               -- which file was last served, to know a copy of it; NULL before
+    secret       TEXT    NOT NULL                    -- seals the cursors of pages, hex; told to nobody
 ) STRICT;
 
 CREATE TABLE entries (
@@ -32,7 +33,7 @@ CREATE TABLE entries (
     settle_currency TEXT,                            -- ISO 4217, as sent
     suspect         TEXT,                            -- why a notification is not believed alone, seen from itself
     as_of           INTEGER,                         -- the ledger's seq when a query or a cancel was sent
-    sale_seq        INTEGER,                         -- the sale whose transaction number this entry brings
+    sale_seq        INTEGER,                         -- the sale whose transaction number this entry brings; of a notification, the one that judges it by its reference
     fingerprint     TEXT,                            -- of a notification's fields, hex; NULL for what is not deduped
     fields          TEXT    NOT NULL,                -- JSON object: all that arrived, verifySign left out
     hash            TEXT    NOT NULL                 -- SHA-256 over the hash before and this row, hex
@@ -93,6 +94,9 @@ CREATE TABLE transactions (
     created_at          INTEGER NOT NULL,            -- of its first entry
     updated_at          INTEGER NOT NULL,            -- of its newest entry
     sale_seq            INTEGER,                     -- the sale it is bound to
+    judge_seq           INTEGER,                     -- the sale that judges its notifications: that one, or one with their reference
+    disputed            TEXT,                        -- what its notifications contradict each other in, where no sale judges: amount,currency,reference
+    summary             TEXT,                        -- JSON: what many entries add up to, so that they need not be read again; NULL of few
     cancel_state        TEXT,                        -- requested, confirmed, refused, refunded, unresolved
     cancel_requested_at INTEGER,
     cancel_resolved_at  INTEGER,
@@ -107,6 +111,9 @@ CREATE TABLE transactions (
 CREATE UNIQUE INDEX transactions_by_number ON transactions (transaction_no, merchant_no);
 CREATE INDEX transactions_by_time ON transactions (created_at);
 CREATE INDEX transactions_by_store ON transactions (merchant_no, store_no, created_at);
+-- Only a sale has a terminal, so that what Pockyt alone told costs nothing here.
+CREATE INDEX transactions_by_terminal ON transactions (terminal, created_at) WHERE terminal IS NOT NULL;
+CREATE INDEX transactions_by_till ON transactions (merchant_no, store_no, terminal, created_at) WHERE terminal IS NOT NULL;
 CREATE INDEX transactions_by_reference ON transactions (reference, created_at);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at) WHERE status <> 'paid';
@@ -140,12 +147,14 @@ CREATE INDEX sales_to_raise ON sales (ask_raise_at) WHERE ask_raise_at IS NOT NU
 CREATE TABLE acks (
     terminal TEXT    NOT NULL,                       -- "<merchantNo>/<storeNo>/<terminal>", or "key:<id>" of a key without one
     stream   TEXT    NOT NULL,
-    "offset" INTEGER NOT NULL,                       -- all up to here was handled
-    acked_at INTEGER NOT NULL,
+    epoch    TEXT    NOT NULL,                       -- of the ledger whose events "offset" counts
+    "offset" INTEGER NOT NULL,                       -- what "acked" means: the newest ack, the start until there is one
+    acked    INTEGER,                                -- all up to here was handled, in whichever epoch; NULL until an ack
+    acked_at INTEGER NOT NULL,                       -- of the newest ack, the start until there is one
     PRIMARY KEY (terminal, stream)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX acks_by_stream ON acks (stream, "offset");
+CREATE INDEX acks_by_stream ON acks (stream, acked);
 
 CREATE TABLE keys (
     id          TEXT    PRIMARY KEY,                 -- shown in lists and logs

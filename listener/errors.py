@@ -38,6 +38,10 @@ class OverloadedError(LedgerUnavailableError):
     """Too much is waiting to be committed; nothing was recorded."""
 
 
+class SearchTooLongError(ListenerError):
+    """A search took longer than a search may; a narrower one will do."""
+
+
 class ReferenceTakenError(ListenerError):
     """An earlier sale of the store has this reference; ``transaction_no`` is its, if known."""
 

@@ -24,6 +24,7 @@ from yarl import URL
 from listener import environment
 from listener.environment import shown, unknown
 from listener.errors import SettingsError
+from listener.origin import read_origin
 
 PORT_MAX: Final = 65_535
 TOKENS_MAX: Final = 8
@@ -90,11 +91,15 @@ def _check_host(text: str) -> str:
 
 
 def _check_origin(text: str) -> str:
-    """Return an origin as browsers write it: scheme, host and port, in lower case."""
-    url = _check_url(text)
-    if urlsplit(url).path:
-        raise _wrong("must be scheme and host only, such as https://till.example.com")
-    return url.lower()
+    """Return an origin in the spelling that others are compared with."""
+    is_web = text.lower().startswith(("http://", "https://"))
+    origin = read_origin(_check_url(text) if is_web else text)
+    if origin is None:
+        raise _wrong(
+            "must be scheme and host only, such as https://till.example.com or"
+            ' capacitor://localhost, or "null"'
+        )
+    return origin
 
 
 def _check_database(text: str) -> str:
@@ -178,10 +183,11 @@ class Settings(_Table):
             a slash. ``postgresql://…`` is read too, and refused when it is opened: there is no
             such back-end yet. Not in the repr: it may hold a password.
         public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl can be made.
-        origins: Browser origins allowed beside our own host, in lower case.
+        origins: Origins of web pages and web views allowed beside our own.
         confirm: When tran-query is asked about what notifications say: where something is held,
             unknown or in conflict ("suspicious"), about every final status as well ("always"),
             or never ("off"). Tills are told first, with evidence ``signature``.
+        fast_path: Whether plain notifications are answered before aiohttp makes requests of them.
         merchants: By merchantNo; at least one.
     """
 
@@ -191,6 +197,7 @@ class Settings(_Table):
     public_url: Url | None = None
     origins: tuple[Origin, ...] = ()
     confirm: Literal["off", "suspicious", "always"] = "suspicious"
+    fast_path: bool = Field(default=True, strict=True)
     pockyt: Pockyt = Pockyt()
     merchants: Mapping[Number, Merchant] = Field(min_length=1)
 
@@ -252,6 +259,7 @@ def _read_file(path: Path) -> dict[str, object]:
 
 
 _EXPLAINED: Final[Mapping[str, str]] = {
+    "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "string_type": "must be text in quotes",

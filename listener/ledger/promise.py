@@ -1,12 +1,15 @@
 """What every back-end of the ledger promises."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
 from listener.ledger.sale import Sale
+
+# How many terminals' places are read at a time.
+ACKS_PAGE: Final = 500
 
 Bell = Callable[[Sequence[Event]], None]
 
@@ -43,6 +46,15 @@ class Head(Struct, frozen=True, kw_only=True):
     repeats: int
 
 
+class Counts(Struct, frozen=True, kw_only=True):
+    """What of the ledger somebody may see; ``repeats`` are deliveries beyond the first."""
+
+    entries: int
+    transactions: int
+    events: int
+    repeats: int
+
+
 class Scope(Struct, frozen=True, kw_only=True):
     """Which merchant's, store's and terminal's lines may be seen; None for all."""
 
@@ -56,6 +68,9 @@ class Scope(Struct, frozen=True, kw_only=True):
         if self.merchant_no not in (None, merchant_no):
             return False
         return self.store_no in (None, rest.partition("/")[0])
+
+
+EVERYWHERE: Final = Scope()
 
 
 class Search(Struct, frozen=True, kw_only=True):
@@ -76,12 +91,25 @@ class Cursor(Struct, frozen=True, kw_only=True):
 
 
 class Ack(Struct, frozen=True, kw_only=True):
-    """Up to which offset a terminal has handled a stream, and when it last said so."""
+    """Where a terminal stands in a stream, and up to where it has ever acknowledged it.
+
+    ``offset`` is where it goes on, in its epoch: its newest acknowledgement, or its start until
+    there is one. ``acked`` is None until there is one; it holds in whichever epoch it was made.
+    """
 
     terminal: str
     stream: str
+    epoch: str
     offset: int
+    acked: int | None
     acked_at_ms: int
+
+
+class Acked(Struct, frozen=True, kw_only=True):
+    """Where a terminal goes on in a stream; of use only in its own epoch."""
+
+    epoch: str
+    offset: int
 
 
 class Unacked(Struct, frozen=True, kw_only=True):
@@ -140,6 +168,10 @@ class Ledger(Protocol):
         """The random name of this ledger; positions and event ids begin with it."""
 
     @property
+    def secret(self) -> bytes:
+        """Random bytes that only this ledger knows, the same after a restart."""
+
+    @property
     def waiting(self) -> int:
         """How many wait for a commit."""
 
@@ -174,14 +206,29 @@ class Ledger(Protocol):
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
 
-    async def acked(self, *, terminal: str, stream: str) -> int | None:
-        """Return how far a terminal has come, None where it never said."""
+    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+        """Keep where a terminal begins, unless a place of this epoch is kept already.
 
-    async def acks(self) -> list[Ack]:
-        """Return how far every terminal has come."""
+        It acknowledges nothing: who starts past a cancellation has not seen it.
+        """
+
+    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
+        """Return where a terminal goes on, None where it never began."""
+
+    async def acks(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        scope: Scope = EVERYWHERE,
+        limit: int = ACKS_PAGE,
+    ) -> list[Ack]:
+        """Return where terminals stand, in order, past a terminal and stream."""
 
     async def head(self) -> Head:
         """Return the end of the ledger."""
+
+    async def read_counts(self, scope: Scope) -> Counts:
+        """Count what is in a scope."""
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
         """Return the newest offset of each stream, 0 where nothing happened yet."""
@@ -205,7 +252,9 @@ class Ledger(Protocol):
     async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
         """Return the entries of a transaction, its sale's included, in order."""
 
-    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
+    async def read_unacked(
+        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
+    ) -> list[Unacked]:
         """Return the cancellations recorded before a time that no terminal acknowledged."""
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from listener.pos.lenient import NUMBER_MAX, LenientModel, Whole
+from listener.pos.lenient import NUMBER_MAX, WHOLE, LenientModel
 
 PROTOCOL: Final = "pos.v1"
 PING_SECONDS: Final = 20.0
@@ -42,12 +42,13 @@ Stream = Annotated[
     ),
 ]
 Offset = Annotated[
-    Whole,
+    int,
     Field(
         ge=0,
         le=NUMBER_MAX,
         description="Counts a stream's events 1, 2, 3 … without a hole; 0 is before the first.",
     ),
+    WHOLE,
 ]
 Epoch = Annotated[
     str,
@@ -57,7 +58,7 @@ Epoch = Annotated[
         description="Names the ledger. A restored backup gets a new one.",
     ),
 ]
-Number = Annotated[Whole, Field(ge=0, le=NUMBER_MAX)]
+Number = Annotated[int, Field(ge=0, le=NUMBER_MAX), WHOLE]
 
 
 class _Model(LenientModel):

@@ -6,7 +6,7 @@ serializers write ``null`` for what is absent; some put a byte order mark in fro
 
 import re
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Final
 
 from pydantic import BaseModel, BeforeValidator, model_validator
 
@@ -30,7 +30,7 @@ def whole(value: object) -> object:
 
 
 # Before the checks of the field, which is as strict as ever: half a number is no integer.
-Whole = Annotated[int, BeforeValidator(whole)]
+WHOLE: Final = BeforeValidator(whole)
 
 
 def whole_of(text: str) -> int | None:

@@ -34,6 +34,7 @@ from listener.web.connections import (
     throttle_accept_errors,
 )
 from listener.web.context import (
+    CLOCK,
     HUB,
     INGEST,
     KEYS,
@@ -43,14 +44,17 @@ from listener.web.context import (
     REFUSALS,
     SESSIONS,
     SETTINGS,
+    SHARES,
 )
 from listener.web.expect import expect
+from listener.web.fast_path import FastConnection, FastPath
 from listener.web.guard import answering, no_route
 from listener.web.headers import harden_each
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
+from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions, Timing
 from listener.web.unread import unquoted
 
@@ -135,7 +139,9 @@ async def running(
         lifecycle.on_call(metrics.called)
 
         app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app[CLOCK] = clock
         app[SETTINGS] = settings
+        app[SHARES] = Shares()
         app[LEDGER] = ledger
         app[KEYS] = ledger
         app[HUB] = hub
@@ -146,7 +152,9 @@ async def running(
         app[READINESS] = Readiness(ledger)
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
-        app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
+        app[SESSIONS] = Sessions(
+            keys=ledger, timing=timing, on_close=metrics.closed, now_ms=clock.now_ms
+        )
         await stack.enter_async_context(_answering(app, listening))
         yield Service(url=_url(listening), app=app)
 
@@ -162,6 +170,7 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
     app.on_response_prepare.append(harden_each)
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
+    path = FastPath(ingest=app[INGEST], ledger=app[LEDGER], metrics=app[METRICS])
     throttle_accept_errors(loop)
     async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run(), connections.run()):
@@ -170,7 +179,10 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         runner = web.AppRunner(app, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        make = partial(Connection, cast(web.Server, runner.server), connections, loop=loop)
+        handlers = cast(web.Server, runner.server)
+        make: Callable[[], Connection] = partial(Connection, handlers, connections, loop=loop)
+        if app[SETTINGS].fast_path:
+            make = partial(FastConnection, handlers, connections, path, loop=loop)
         server = await loop.create_server(make, sock=listening, backlog=ACCEPTS_AT_ONCE)
         # asyncio has one number for how many may wait and how many it accepts in one turn.
         listening.listen(BACKLOG)

@@ -13,6 +13,7 @@ from listener.errors import (
     NumberTakenError,
     OverloadedError,
     ReferenceTakenError,
+    SearchTooLongError,
     SignatureError,
     UnreadableError,
 )
@@ -25,6 +26,7 @@ RETRY_SECONDS: Final = 1
 STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
     {
         UnreadableError: (400, "unreadable"),
+        SearchTooLongError: (400, "search-too-long"),
         SignatureError: (401, "bad-signature"),
         ReferenceTakenError: (409, "reference-taken"),
         NumberTakenError: (502, "number-taken"),
@@ -54,7 +56,6 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
         504: "Gateway timeout",
     }
 )
-
 
 # Refused until a person changes the request, the key or the settings. The others may pass by
 # themselves; 410 is left by the way that its members show.

@@ -21,6 +21,7 @@ from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
 from listener.storage.sqlite.verify import verify
 from tests.support import told
 from tests.support.stored import STREAM, Clock, bare, bound, numbered, sold, url_of, without_number
+from tests.support.tills import place
 
 ALL: Final = Scope()
 DAY_MS: Final = 86_400_000
@@ -391,7 +392,7 @@ async def test_an_acknowledgement_only_grows(ledger: SqliteLedger, clock: Clock)
     assert (kept.offset, kept.acked_at_ms) == (5, told.START_MS)
     await ledger.ack(terminal="T", stream=STREAM, offset=6)
     await ledger.ack(terminal="U", stream=STREAM, offset=1)
-    assert await ledger.acked(terminal="T", stream=STREAM) == 6
+    assert await place(ledger, terminal="T", stream=STREAM) == 6
     assert [(one.terminal, one.offset) for one in await ledger.acks()] == [("T", 6), ("U", 1)]
 
 
@@ -399,7 +400,7 @@ async def test_an_acknowledgement_outlives_the_service(path: Path) -> None:
     async with await SqliteLedger.open(path) as ledger:
         await ledger.ack(terminal="T", stream=STREAM, offset=5)
     async with await SqliteLedger.open(path) as ledger:
-        assert await ledger.acked(terminal="T", stream=STREAM) == 5
+        assert await place(ledger, terminal="T", stream=STREAM) == 5
 
 
 async def test_an_idempotency_key_is_claimed_once_and_keeps_its_answer(

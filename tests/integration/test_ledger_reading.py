@@ -71,17 +71,34 @@ async def test_entries_are_those_of_a_scope(ledger: SqliteLedger) -> None:
 
 
 async def test_held_is_worked_out_when_it_is_read(ledger: SqliteLedger) -> None:
-    sale = await ledger.record(sold("r1"))
     await ledger.record(replace(numbered(77), amount="99.00", reference="r1"))
-    (_, before) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    (before,) = await ledger.read_entries(after=0, limit=9, scope=ALL)
     assert before.held is None
     # Only now it is known what was sold.
+    sale = await ledger.record(sold("r1"))
     await ledger.record(bound("r1", 77, sale_seq=sale.seq))
-    (_, after, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    (after, _, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
     assert after.held == "amount_differs"
     (transaction,) = await ledger.read_transaction("77", merchant_no=None)
     lines = await ledger.read_transaction_entries(transaction)
-    assert [line.held for line in lines] == [None, "amount_differs", None]
+    assert [line.held for line in lines] == ["amount_differs", None, None]
+
+
+async def test_an_entry_is_held_by_a_sale_whose_number_is_not_known_yet(
+    ledger: SqliteLedger,
+) -> None:
+    await ledger.record(sold("r1"))
+    await ledger.record(replace(numbered(77), amount="99.00", reference="r1"))
+    (_, line) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert line.held == "amount_differs"
+
+
+async def test_entries_that_contradict_each_other_are_both_held(ledger: SqliteLedger) -> None:
+    await ledger.record(replace(numbered(77), fingerprint="a"))
+    await ledger.record(replace(numbered(77), fingerprint="b", currency="JPY"))
+    await ledger.record(replace(numbered(77), fingerprint="c", currency=None))
+    lines = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert [line.held for line in lines] == ["currency_differs", "currency_differs", None]
 
 
 # Transactions
@@ -219,8 +236,9 @@ class Listening:
         await self._tell(None)
 
     async def _tell(self, hear: object) -> None:
-        connections = (*self._ledger._readers, self._ledger._write_connection)
-        for connection in connections:
+        ledger = self._ledger
+        readers = (*ledger._readers.all, *ledger._searchers.all)
+        for connection in (*readers, ledger._write_connection):
             await connection.run(lambda db: db.set_trace_callback(hear))  # type: ignore[arg-type]
 
 
@@ -250,6 +268,16 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             Search(scope=replace(store, store_no=NO_STORE)),
             Search(scope=ALL, status=Status.CANCELLED),
             Search(scope=ALL, reference="r1"),
+            Search(scope=replace(ALL, terminal="T-42")),
+            Search(scope=replace(store, terminal="T-42")),
+            Search(scope=replace(store, terminal="T-42"), status=Status.PAID),
+            Search(scope=replace(store, store_no=NO_STORE, terminal="T-42")),
+            Search(scope=Scope(merchant_no=told.MERCHANT)),
+            Search(scope=Scope(merchant_no=told.MERCHANT), status=Status.PAID),
+            Search(scope=store, status=Status.CONFLICT),
+            Search(scope=store, status=Status.PAID),
+            Search(scope=store, reference="r1", status=Status.CONFLICT),
+            Search(scope=replace(store, terminal="T-42"), reference="r1"),
             Search(scope=ALL, since_ms=1, until_ms=told.START_MS),
         ):
             await ledger.read_transactions(wanted, before=cursor, limit=9)
@@ -257,7 +285,9 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
         await ledger.read_due_sales(now_ms=told.START_MS, limit=9)
         await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
         await ledger.next_due_ms()
+        await ledger.start(terminal="T", stream=STREAM, offset=1)
         await ledger.acked(terminal="T", stream=STREAM)
+        await ledger.acks(after=("S", STREAM), scope=store)
         await ledger.read_unacked(before_ms=told.START_MS, limit=9)
         await ledger.find_key("k")
     questions = [text for text in listening.heard if text.startswith(("SELECT", "DELETE"))]

@@ -1,6 +1,7 @@
 """The task that looks after all tills: one that is broken is no concern of the others."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -32,6 +33,35 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not is_so():
             await asyncio.sleep(0.005)
+
+
+async def test_of_connections_without_a_connect_the_oldest_has_to_go(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "PENDING_MAX", 2)
+    key = service.key()
+    async with till(service.url, key) as joined, till(service.url) as oldest:
+        await joined.join()
+        await oldest.hear("hello")
+        async with till(service.url) as second, till(service.url, key) as third:
+            await second.hear("hello")
+            await third.hear("hello")
+            assert await oldest.code() == 4103
+            await third.say(type="connect")
+            await third.hear("ready")
+            await joined.nothing_more()
+
+
+async def test_strangers_who_are_closed_fill_no_log(
+    service: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(20):
+        async with till(service.url) as one:
+            await one.ws.send("x")
+            assert await one.code() == 4002
+    lines = [record for record in caplog.records if record.getMessage() == "pos_closed"]
+    assert 1 <= len(lines) <= 3
 
 
 async def test_keys_that_cannot_be_read_for_a_while_end_nothing(
@@ -130,9 +160,9 @@ async def test_who_says_good_bye_without_reading_on_is_cut_off_in_the_end(
     await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
     await bare.read_until(b'"ready"')
     with closing(bare.sock):
-        reference = "r" * 4_000
+        long = "c" * 4_000
         for number in range(150):
-            changes = {"transactionNo": str(number), "reference": reference}
+            changes = {"transactionNo": str(number), "currency": long}
             assert await service.notify(changes) == (200, "success")
         (connection,) = service.service.app[SESSIONS].connections
         await bare.send((1000).to_bytes(2, "big"), opcode=Opcode.CLOSE)
@@ -141,7 +171,7 @@ async def test_who_says_good_bye_without_reading_on_is_cut_off_in_the_end(
         # Cut off: what has come of the events is far less than there were.
         assert connection.buffered
         await until(lambda: not connection.buffered)
-        assert len(await bare.read()) < 150 * len(reference)
+        assert len(await bare.read()) < 150 * len(long)
 
 
 async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serving) -> None:
@@ -151,7 +181,7 @@ async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serv
     with closing(bare.sock):
         (connection,) = service.service.app[SESSIONS].connections
         for number in range(300):
-            changes = {"transactionNo": str(number), "reference": "r" * 4_000}
+            changes = {"transactionNo": str(number), "currency": "c" * 4_000}
             assert await service.notify(changes) == (200, "success")
             assert connection.buffered < BUFFER_BYTES_MAX + 8_000
         assert not connection.has_room()

@@ -24,13 +24,15 @@ SOURCES: Final = sorted(Path(listener.__file__).parent.rglob("*.py"))
 INNER: Final = {
     "hub.hub.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
     "keys.KEY_CHARS_MAX": "no key is as long",
+    "storage.sqlite.reading.SALES_MAX": "sales of one reference beyond it were all refused",
+    "web.app.POCKYT_CONNECTIONS_MAX": "the shares of the keys come first",
     "lifecycle.chaser.DUE_MAX": "what is due beyond it is done in the next turn",
     "lifecycle.chaser.IDLE_SECONDS_MAX": "how long the chaser rests where nothing is due",
     "lifecycle.facts.FIELDS_MAX": "of an answer of Pockyt's, what is kept of it",
     "lifecycle.facts.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",
     "log.FIELDS_MAX": "no event has as many",
     "log.NAME_CHARS_MAX": "no event has a name as long",
-    "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
+    "ledger.summary.PAST_MAX": "no query is under way for as long",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
     "pockyt.texts.DEPTH_MAX": "no message of Pockyt's nests as deep",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
@@ -47,8 +49,10 @@ INNER: Final = {
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",
     "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
+    "web.shapes.parameters.PLACE_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.NUMBER_CHARS_MAX": "as in the settings",
     "web.shapes.parameters.SEQ_MAX": "no ledger gets there",
+    "web.shares.KEYS_MAX": "how many keys' shares are kept in mind",
     "web.till.sessions.SEEN_MAX": "how many that went away are remembered",
 }
 # Programs of their own, with limits of their own.
@@ -165,6 +169,7 @@ def test_every_event_of_the_log_exists() -> None:
     source = "\n".join(path.read_text() for path in SOURCES)
     logged = set(re.findall(r'(?:event|Throttle)\(\s*[\w.]+,\s*"(\w+)"', source))
     logged |= set(re.findall(r'(?:_LOG|logger)\.(?:exception|error)\(\s*"(\w+)"', source))
+    logged |= set(re.findall(r'Throttle\(_LOG, "(\w+)"', source))
     assert set(named) == logged
 
 

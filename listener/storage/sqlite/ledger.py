@@ -1,6 +1,5 @@
 """The ledger on SQLite: one writer, a few readers, all in one file."""
 
-import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -15,8 +14,12 @@ from listener.errors import LedgerUnavailableError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
 from listener.ledger.promise import (
+    ACKS_PAGE,
+    EVERYWHERE,
     Ack,
+    Acked,
     Bell,
+    Counts,
     Cursor,
     Doubts,
     Head,
@@ -33,6 +36,7 @@ from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.pool import Pool
 from listener.storage.sqlite.writer import OnCommit, Writer
 
 _LOG: Final = logging.getLogger(__name__)
@@ -41,7 +45,13 @@ T = TypeVar("T")
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
 
+# What a till waits for is a few seeks, the look-up of its key among them; it never waits behind
+# what looks through many rows.
 READERS: Final = 2
+SEARCHERS: Final = 1
+SEARCH_SECONDS: Final = 1.0
+# A range of entries that is looked through in one go, so that searches take turns.
+RANGE_ENTRIES: Final = 20_000
 ANSWER_DAYS: Final = 7
 
 
@@ -55,6 +65,7 @@ class SqliteLedger:
         writer: Connection,
         readers: Sequence[Connection],
         epoch: str,
+        secret: str,
         confirm: Confirm,
         clock: Clock,
         on_commit: OnCommit | None,
@@ -63,10 +74,8 @@ class SqliteLedger:
         self._epoch = epoch
         self._bells: list[Bell] = []
         self._write_connection = writer
-        self._readers = list(readers)
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-        for reader in readers:
-            self._free.put_nowait(reader)
+        self._readers, self._searchers = Pool(readers[:READERS]), Pool(readers[READERS:])
+        self._secret = secret
         self._writer = Writer(
             writer,
             epoch=epoch,
@@ -94,10 +103,12 @@ class SqliteLedger:
         opened: list[Connection] = []
         try:
             writer = partial(connect, path, create=True, clock=clock)
-            for connector in (writer, *[partial(_connect_reader, path)] * READERS):
+            reader = partial(_connect_reader, path)
+            for connector in (writer, *[reader] * (READERS + SEARCHERS)):
                 connection = await Connection.open(connector)
                 opened.append(connection)
             epoch, why_new = await opened[0].run(partial(begin, path=path, lock=lock))
+            secret = await opened[0].run(reading.secret)
         except BaseException:
             for connection in opened:
                 await connection.close()
@@ -110,6 +121,7 @@ class SqliteLedger:
             writer=opened[0],
             readers=opened[1:],
             epoch=epoch,
+            secret=secret,
             confirm=confirm,
             clock=clock,
             on_commit=on_commit,
@@ -129,6 +141,10 @@ class SqliteLedger:
     @property
     def epoch(self) -> str:
         return self._epoch
+
+    @property
+    def secret(self) -> bytes:
+        return bytes.fromhex(self._secret)
 
     @property
     def waiting(self) -> int:
@@ -152,10 +168,15 @@ class SqliteLedger:
         self._writer.queue(fact, answer)
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+        place = (terminal, stream, self._epoch, offset)
         await self._writer.submit(
-            lambda db, at_ms: (
-                db.execute(statements.PUT_ACK, (terminal, stream, offset, at_ms)).rowcount
-            )
+            lambda db, at_ms: db.execute(statements.PUT_ACK, (*place, at_ms)).rowcount
+        )
+
+    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+        place = (terminal, stream, self._epoch, offset)
+        await self._writer.submit(
+            lambda db, at_ms: db.execute(statements.PUT_START, (*place, at_ms)).rowcount
         )
 
     async def remember(
@@ -180,12 +201,14 @@ class SqliteLedger:
         )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read on whichever reader is free."""
-        reader = await self._free.get()
-        try:
+        """Run a read of a few rows on whichever reader is free."""
+        async with self._readers.one() as reader:
             return await reader.run(work)
-        finally:
-            self._free.put_nowait(reader)
+
+    async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run what may look through many rows, for as long as a search may take."""
+        async with self._searchers.one() as searcher:
+            return await searcher.search(work, seconds=SEARCH_SECONDS)
 
     async def head(self) -> Head:
         return await self._read(reading.head)
@@ -197,12 +220,39 @@ class SqliteLedger:
         return await self._read(partial(reading.events, stream=stream, after=after, limit=limit))
 
     async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
-        return await self._read(partial(reading.lines, after=after, limit=limit, scope=scope))
+        end = (await self.head()).seq
+        found: list[Line] = []
+        while after < end and len(found) < limit:
+            upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
+            found += await self._search(
+                partial(reading.lines, after=after, upto=upto, limit=left, scope=scope)
+            )
+            after = upto
+        return found
+
+    async def read_counts(self, scope: Scope) -> Counts:
+        head = await self.head()
+        if scope.merchant_no is None:
+            return Counts(
+                entries=head.seq,
+                transactions=head.transactions,
+                events=head.events,
+                repeats=head.repeats,
+            )
+        entries = repeats = 0
+        for after in range(0, head.seq, RANGE_ENTRIES):
+            upto = min(after + RANGE_ENTRIES, head.seq)
+            counted = await self._search(
+                partial(reading.counts_between, after=after, upto=upto, scope=scope)
+            )
+            entries, repeats = entries + counted[0], repeats + counted[1]
+        transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
+        return Counts(entries=entries, transactions=transactions, events=events, repeats=repeats)
 
     async def read_transactions(
         self, search: Search, *, before: Cursor | None, limit: int
     ) -> list[Transaction]:
-        return await self._read(
+        return await self._search(
             partial(reading.transactions, search=search, before=before, limit=limit)
         )
 
@@ -220,8 +270,12 @@ class SqliteLedger:
     async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
         return await self._read(partial(reading.lines_of, transaction=transaction))
 
-    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
-        return await self._read(partial(reading.unacked, before_ms=before_ms, limit=limit))
+    async def read_unacked(
+        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
+    ) -> list[Unacked]:
+        return await self._read(
+            partial(reading.unacked, before_ms=before_ms, scope=scope, limit=limit)
+        )
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
         return await self._read(partial(reading.doubts, now_ms=now_ms))
@@ -247,10 +301,16 @@ class SqliteLedger:
     async def next_due_ms(self) -> int | None:
         return await self._read(reading.next_due_ms)
 
-    async def acks(self) -> list[Ack]:
-        return await self._read(reading.acks)
+    async def acks(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        scope: Scope = EVERYWHERE,
+        limit: int = ACKS_PAGE,
+    ) -> list[Ack]:
+        return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
 
-    async def acked(self, *, terminal: str, stream: str) -> int | None:
+    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
         return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
 
     async def find_key(self, key_id: str) -> Key | None:
@@ -268,7 +328,8 @@ class SqliteLedger:
         with suppress(LedgerUnavailableError):
             await self._write_connection.run(partial(leave, lock=self._lock))
         # The writer's last, so that it is the one to move the log into the file.
-        for connection in (*self._readers, self._write_connection):
+        readers = (*self._readers.all, *self._searchers.all)
+        for connection in (*readers, self._write_connection):
             await connection.close()
         self._lock.release()
 

@@ -4,6 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
@@ -16,6 +18,7 @@ from listener.ledger.model import (
 )
 from listener.ledger.promise import (
     Ack,
+    Acked,
     Cursor,
     Doubts,
     Head,
@@ -26,7 +29,7 @@ from listener.ledger.promise import (
     Search,
     Unacked,
 )
-from listener.ledger.status import why_held
+from listener.ledger.transaction import why_held_among
 from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
@@ -48,6 +51,13 @@ def head(db: sqlite3.Connection) -> Head:
     )
 
 
+def secret(db: sqlite3.Connection) -> str:
+    """Read what only this ledger knows."""
+    (found,) = db.execute(statements.SEAL).fetchone()
+    text: str = found
+    return text
+
+
 def stream_heads(db: sqlite3.Connection, streams: Sequence[str]) -> dict[str, int]:
     """Read the newest offset of each stream."""
     heads = dict.fromkeys(streams, 0)
@@ -66,10 +76,27 @@ def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> li
     ]
 
 
-def lines(db: sqlite3.Connection, *, after: int, limit: int, scope: Scope) -> list[Line]:
-    """Read entries past a seq."""
-    rows = db.execute(statements.LINES_AFTER, (after, scope.merchant_no, scope.store_no, limit))
-    return _lines_of(db, rows.fetchall())
+def lines(db: sqlite3.Connection, *, after: int, upto: int, limit: int, scope: Scope) -> list[Line]:
+    """Read entries of a range of seqs."""
+    values = (after, upto, scope.merchant_no, scope.store_no, limit)
+    return _lines_of(db, db.execute(statements.LINES_AFTER, values).fetchall())
+
+
+def counts_between(
+    db: sqlite3.Connection, *, after: int, upto: int, scope: Scope
+) -> tuple[int, int]:
+    """Count the entries of a range of seqs, and their repeats."""
+    values = (after, upto, scope.merchant_no, scope.store_no)
+    entries, repeats = db.execute(statements.COUNTS_BETWEEN, values).fetchone()
+    return entries, repeats
+
+
+def count_transactions(db: sqlite3.Connection, *, scope: Scope) -> tuple[int, int]:
+    """Count the transactions of a merchant or a store, and their events."""
+    values = (scope.merchant_no, scope.store_no)
+    (transactions,) = db.execute(statements.COUNT_TRANSACTIONS, values).fetchone()
+    (events,) = db.execute(statements.COUNT_EVENTS, values).fetchone()
+    return transactions, events
 
 
 def lines_between(
@@ -93,17 +120,22 @@ def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
-    sale_seqs = {(row[-1],) for row in rows if row[-1]}
+    sale_seqs = {(seq,) for row in rows if (seq := row[-3] or row[-2])}
     sales = {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, sale_seqs)}
     found = []
     for row in rows:
-        entry, (count, last_at, sale_seq) = entry_of(row), row[-3:]
+        entry, (count, last_at, sale_seq, judge_seq, disputed) = entry_of(row), row[-5:]
         deliveries = Deliveries(
             count=1 + (count or 0),
             first_at_ms=entry.recorded_at_ms,
             last_at_ms=last_at or entry.recorded_at_ms,
         )
-        held = why_held(entry, sales.get(sale_seq))
+        held = why_held_among(
+            entry,
+            sales.get(sale_seq or judge_seq),
+            is_bound=sale_seq is not None,
+            disputed=disputed,
+        )
         found.append(Line(entry=entry, held=held, deliveries=deliveries))
     return found
 
@@ -112,16 +144,29 @@ def transactions(
     db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
 ) -> list[Transaction]:
     """Read a page of transactions, newest first."""
-    scope = search.scope
+    scope, status = search.scope, search.status
+    # What finds the fewest rows leads, by its own index; a + keeps SQLite from another one, which
+    # it would choose for having more columns, and walk through all of a store.
+    by_status = status not in (None, Status.PAID)
+    leader = "reference" if search.reference else "terminal" if scope.terminal else None
+    leader = leader or ("status" if by_status else "store" if scope.store_no else "time")
+    if leader == "time" and scope.merchant_no:
+        return _of_every_store(db, search, before=before, limit=limit)
+    by_store = leader == "store" or (leader == "terminal" and scope.store_no is not None)
+    has_store = scope.store_no not in (None, NO_STORE)
+    has_none = scope.store_no == NO_STORE
     # Each clause is a constant; what was asked for only chooses among them.
     clauses = {
-        # The index by store cannot give one merchant's rows in the order of time.
-        "+merchant_no = :merchant": scope.merchant_no and not scope.store_no,
-        "merchant_no = :merchant AND store_no = :store": scope.store_no not in (None, NO_STORE),
-        "merchant_no = :merchant AND store_no IS NULL": scope.store_no == NO_STORE,
-        "terminal = :terminal": scope.terminal,
-        "status = :status": search.status,
-        "status <> 'paid'": search.status and search.status is not Status.PAID,
+        "+merchant_no = :merchant": scope.merchant_no and not by_store,
+        "merchant_no = :merchant": scope.merchant_no and by_store,
+        "+store_no = :store": has_store and not by_store,
+        "store_no = :store": has_store and by_store,
+        "+store_no IS NULL": has_none and not by_store,
+        "store_no IS NULL": has_none and by_store,
+        "+terminal = :terminal": scope.terminal and leader != "terminal",
+        "terminal = :terminal": leader == "terminal",
+        "+status = :status": status and leader != "status",
+        "status = :status AND status <> 'paid'": leader == "status",
         "reference = :reference": search.reference,
         "created_at >= :since": search.since_ms is not None,
         "created_at < :until": search.until_ms is not None,
@@ -142,6 +187,20 @@ def transactions(
         "limit": limit,
     }
     return [transaction_of(row) for row in db.execute(statement, values)]
+
+
+def _of_every_store(
+    db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
+) -> list[Transaction]:
+    """Read a page of a whole merchant's: by time alone, a small one drowns among the others."""
+    merchant_no = search.scope.merchant_no
+    stores = [store_no for (store_no,) in db.execute(statements.STORES_OF, (merchant_no,))]
+    found: list[Transaction] = []
+    for store_no in (*stores, NO_STORE):
+        of_store = replace(search, scope=replace(search.scope, store_no=store_no))
+        found += transactions(db, of_store, before=before, limit=limit)
+    found.sort(key=lambda one: (one.created_at_ms, one.first_seq), reverse=True)
+    return found[:limit]
 
 
 def transactions_of_number(
@@ -200,26 +259,35 @@ def next_due_ms(db: sqlite3.Connection) -> int | None:
     return found
 
 
-def unacked(db: sqlite3.Connection, *, before_ms: int, limit: int) -> list[Unacked]:
+def unacked(db: sqlite3.Connection, *, before_ms: int, scope: Scope, limit: int) -> list[Unacked]:
     """Read the cancellations that no terminal of their stream has acknowledged."""
+    values = (before_ms, scope.merchant_no, scope.store_no, limit)
     return [
         Unacked(stream=row[0], offset=row[1], transaction_no=row[2], recorded_at_ms=row[3])
-        for row in db.execute(statements.UNACKED, (before_ms, limit))
+        for row in db.execute(statements.UNACKED, values)
     ]
 
 
-def acks(db: sqlite3.Connection) -> list[Ack]:
-    """Read how far every terminal has come."""
+def acks(db: sqlite3.Connection, *, after: tuple[str, str], scope: Scope, limit: int) -> list[Ack]:
+    """Read how far terminals have come, past a terminal and stream."""
+    values = (*after, scope.merchant_no, scope.store_no, limit)
     return [
-        Ack(terminal=row[0], stream=row[1], offset=row[2], acked_at_ms=row[3])
-        for row in db.execute(statements.ACKS)
+        Ack(
+            terminal=row[0],
+            stream=row[1],
+            epoch=row[2],
+            offset=row[3],
+            acked=row[4],
+            acked_at_ms=row[5],
+        )
+        for row in db.execute(statements.ACKS, values)
     ]
 
 
-def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> int | None:
-    """Read how far a terminal has come in a stream."""
+def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> Acked | None:
+    """Read where a terminal goes on in a stream."""
     row = db.execute(statements.ACKED, (terminal, stream)).fetchone()
-    return row[0] if row else None
+    return Acked(epoch=row[0], offset=row[1]) if row else None
 
 
 def remembered(db: sqlite3.Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:

@@ -24,7 +24,10 @@ _TRANSACTION: Final = _named(TRANSACTION_COLUMNS)
 
 # The head.
 
-MAKE_LEDGER: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1, ?, ?, ?)"
+MAKE_LEDGER: Final = (
+    "INSERT INTO ledger (id, epoch, created_at, hash, secret) VALUES (1, ?, ?, ?, ?)"
+)
+SEAL: Final = "SELECT secret FROM ledger"
 HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
 HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 NUMBER: Final = "SELECT number FROM ledger"
@@ -48,10 +51,10 @@ _KEYED: Final = "t.merchant_no = k.column1 AND t.transaction_no = k.column2"
 ENTRIES_OF: Final = (
     f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t ON {_KEYED} ORDER BY t.seq"
 )
-# Rows: merchant_no, fingerprint. Without a transaction number only the very same matters.
-UNNUMBERED: Final = (
+# Rows: merchant_no, transaction_no, fingerprint; a transaction number may be ''.
+ENTRIES_LIKE: Final = (
     f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t"
-    " ON t.transaction_no = '' AND t.merchant_no = k.column1 AND t.fingerprint = k.column2"
+    f" ON {_KEYED} AND t.fingerprint = k.column3"
 )
 # Rows: seq.
 ENTRIES_AT: Final = (
@@ -70,6 +73,12 @@ REFERENCES: Final = (
     f"SELECT t.merchant_no, t.store_no, t.reference FROM {_KEYS} sales t"
     " ON t.merchant_no = k.column1 AND t.store_no = k.column2 AND t.reference = k.column3"
     " AND t.is_refused = 0"
+)
+# Rows: merchant_no, reference. Of several the newest; nearly always there is none.
+UNBOUND: Final = (
+    f"SELECT t.merchant_no, t.reference, max(t.seq) FROM {_KEYS} sales t"
+    " ON t.merchant_no = k.column1 AND t.reference = k.column2"
+    " AND t.is_refused = 0 WHERE t.transaction_no IS NULL GROUP BY 1, 2"
 )
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
@@ -115,26 +124,29 @@ _EVENTS: Final = f"SELECT {_named(EVENT_COLUMNS)} FROM events"
 EVENTS_OF_STREAM: Final = f'{_EVENTS} WHERE stream = ? AND "offset" > ? ORDER BY "offset" LIMIT ?'
 # after, limit
 EVERY_EVENT: Final = f"{_EVENTS} WHERE number > ? ORDER BY number LIMIT ?"
-# before; CROSS JOIN keeps the order: stream by stream past its acks, not through all cancellations.
+# before, merchant_no, store_no, limit; CROSS JOIN keeps the order: stream by stream past its acks,
+# not through all cancellations.
 UNACKED: Final = (
     'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at FROM streams s'
     " CROSS JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
-    ' AND e."offset" > coalesce((SELECT max("offset") FROM acks WHERE stream = s.stream), 0)'
-    " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
+    ' AND e."offset" > coalesce((SELECT max(acked) FROM acks WHERE stream = s.stream), 0)'
+    " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ?1"
+    " AND (?2 IS NULL OR n.merchant_no = ?2)"
+    " AND (?3 IS NULL OR s.stream = ?2 || '/' || ?3) LIMIT ?4"
 )
 
-# Entries, with how often each was delivered and the sale of its transaction.
+# Entries, with how often each was delivered and what its transaction is judged by.
 
 _LINES: Final = (
-    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq"
+    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq, t.judge_seq, t.disputed"
     " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
     " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
     " AND t.merchant_no = e.merchant_no"
 )
-# after, merchant_no, store_no, limit
+# after, upto, merchant_no, store_no, limit
 LINES_AFTER: Final = (
-    f"{_LINES} WHERE e.seq > ?1 AND (?2 IS NULL OR e.merchant_no = ?2)"
-    " AND (?3 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?3) ORDER BY e.seq LIMIT ?4"
+    f"{_LINES} WHERE e.seq > ?1 AND e.seq <= ?2 AND (?3 IS NULL OR e.merchant_no = ?3)"
+    " AND (?4 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?4) ORDER BY e.seq LIMIT ?5"
 )
 # after, upto, since, until, merchant_no, store_no
 LINES_BETWEEN: Final = (
@@ -147,9 +159,35 @@ LINES_OF: Final = (
     f"{_LINES} WHERE (e.transaction_no = ?1 AND e.merchant_no = ?2) OR e.seq = ?3 ORDER BY e.seq"
 )
 
+# after, upto, merchant_no, store_no; ends with entries and repeats.
+COUNTS_BETWEEN: Final = (
+    "SELECT count(*), coalesce(sum(r.count), 0) FROM entries e"
+    " LEFT JOIN repeats r ON r.seq = e.seq LEFT JOIN transactions t"
+    " ON t.transaction_no = e.transaction_no AND t.merchant_no = e.merchant_no"
+    " WHERE e.seq > ?1 AND e.seq <= ?2 AND (?3 IS NULL OR e.merchant_no = ?3)"
+    " AND (?4 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?4)"
+)
+# merchant_no, store_no
+COUNT_TRANSACTIONS: Final = (
+    "SELECT count(*) FROM transactions WHERE merchant_no = ?1"
+    " AND (?2 IS NULL OR coalesce(store_no, '-') = ?2)"
+)
+# merchant_no, store_no. A stream's head is how many events it has.
+COUNT_EVENTS: Final = (
+    "SELECT coalesce(sum(head), 0) FROM streams WHERE substr(stream, 1, length(?1) + 1) = ?1 || '/'"
+    " AND (?2 IS NULL OR stream = ?1 || '/' || ?2)"
+)
+
 # Transactions.
 
 TRANSACTIONS: Final = f"SELECT {_TRANSACTION} FROM transactions"
+# merchant_no. From one store to the next, however many transactions each has.
+STORES_OF: Final = (
+    "WITH RECURSIVE s (store_no) AS (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
+    " UNION ALL SELECT (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
+    " AND store_no > s.store_no) FROM s WHERE s.store_no IS NOT NULL)"
+    " SELECT store_no FROM s WHERE store_no IS NOT NULL"
+)
 NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 # transaction_no, merchant_no
 TRANSACTIONS_OF_NUMBER: Final = (
@@ -207,15 +245,30 @@ SALES_OF_REFERENCE: Final = (
 
 # Acknowledgements.
 
-# terminal, stream, offset, acked_at
+# terminal, stream, epoch, offset, acked_at. A lower offset than the one kept changes nothing; one
+# of another epoch is no measure.
 PUT_ACK: Final = (
-    'INSERT INTO acks (terminal, stream, "offset", acked_at) VALUES (?, ?, ?, ?)'
-    ' ON CONFLICT (terminal, stream) DO UPDATE SET "offset" = max("offset", excluded."offset"),'
-    ' acked_at = excluded.acked_at WHERE excluded."offset" >= "offset"'
+    'INSERT INTO acks (terminal, stream, epoch, "offset", acked, acked_at)'
+    " VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (terminal, stream) DO UPDATE SET"
+    ' "offset" = CASE epoch WHEN ?3 THEN max("offset", ?4) ELSE ?4 END, epoch = ?3,'
+    " acked = max(coalesce(acked, 0), ?4), acked_at = ?5"
+    " WHERE epoch <> ?3 OR acked IS NULL OR ?4 >= acked"
 )
-ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
+# terminal, stream, epoch, offset, acked_at. It moves nothing in its own epoch.
+PUT_START: Final = (
+    'INSERT INTO acks (terminal, stream, epoch, "offset", acked_at) VALUES (?, ?, ?, ?, ?)'
+    " ON CONFLICT (terminal, stream) DO UPDATE SET epoch = excluded.epoch,"
+    ' "offset" = excluded."offset" WHERE epoch <> excluded.epoch'
+)
+# terminal, stream, merchant_no, store_no, limit; the first two are those of the row before.
+ACKS: Final = (
+    'SELECT terminal, stream, epoch, "offset", acked, acked_at FROM acks'
+    " WHERE (terminal, stream) > (?1, ?2)"
+    " AND (?3 IS NULL OR substr(stream, 1, length(?3) + 1) = ?3 || '/')"
+    " AND (?4 IS NULL OR stream = ?3 || '/' || ?4) ORDER BY terminal, stream LIMIT ?5"
+)
 # terminal, stream
-ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = ? AND stream = ?'
+ACKED: Final = 'SELECT epoch, "offset" FROM acks WHERE terminal = ? AND stream = ?'
 
 # Answers under an Idempotency-Key.
 
@@ -283,7 +336,8 @@ STRAYS: Final = MappingProxyType(
         "the sale has a transaction number that no entry brought": (
             "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
             "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
-            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
+            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq"
+            " AND n.kind <> 'notification')"
         ),
         "the sale has a cancel that nobody asked for": (
             "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.cancel_seq"
@@ -297,7 +351,8 @@ STRAYS: Final = MappingProxyType(
         ),
         "it brought a number that its sale does not have": (
             "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
-            " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
+            " WHERE n.transaction_no <> '' AND n.kind <> 'notification'"
+            " AND s.transaction_no IS NULL"
         ),
     }
 )

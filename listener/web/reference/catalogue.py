@@ -28,7 +28,12 @@ from listener.web.shapes.models import (
     TransactionDetail,
     TransactionsPage,
 )
-from listener.web.shapes.parameters import EntriesQuery, TransactionQuery, TransactionsQuery
+from listener.web.shapes.parameters import (
+    EntriesQuery,
+    TerminalsQuery,
+    TransactionQuery,
+    TransactionsQuery,
+)
 
 HTML: Final = "text/html"
 SVG: Final = "image/svg+xml"
@@ -67,7 +72,10 @@ _LEDGER: Final = (
         answers={
             200: Answer(says="A page.", model=TransactionsPage, example=examples.TRANSACTIONS_PAGE)
         },
-        problems={400: BAD_QUERY},
+        problems={
+            400: f"{BAD_QUERY} Or the filters are so narrow that a second of looking did not"
+            " do: `search-too-long`."
+        },
         curl='curl -H "Authorization: Bearer $KEY" \\\n'
         '  "$LISTENER/v1/transactions?storeNo=303660&status=cancelled&limit=20"',
     ),
@@ -148,6 +156,7 @@ _LEDGER: Final = (
         says="Who is online, when it was last heard, how far it has come, and the cancellations"
         " that no till of their stream has acknowledged.",
         roles=_READERS,
+        query=TerminalsQuery,
         answers={200: Answer(says="The terminals.", model=Terminals, example=examples.TERMINALS)},
         problems={400: BAD_QUERY},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/terminals"',

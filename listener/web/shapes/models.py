@@ -72,7 +72,7 @@ class Cancel(Model):
 
     @classmethod
     def of(cls, cancel: model.Cancel) -> Self:
-        """Word a cancel."""
+        """Describe a cancel."""
         return cls(
             state=cancel.state,
             requested_at=rfc3339(cancel.requested_at_ms),
@@ -107,7 +107,7 @@ class Transaction(Model):
 
     @classmethod
     def of(cls, transaction: model.Transaction) -> Self:
-        """Word a transaction."""
+        """Describe a transaction."""
         return cls.model_validate(_members(transaction))
 
 
@@ -143,7 +143,7 @@ class Entry(Model):
 
     @classmethod
     def of(cls, line: ledger.Line) -> Self:
-        """Word an entry as it is read back."""
+        """Describe an entry as it is read back."""
         entry, fact = line.entry, line.entry.fact
         return cls(
             seq=entry.seq,
@@ -176,7 +176,7 @@ class TransactionDetail(Transaction):
 
     @classmethod
     def with_entries(cls, transaction: model.Transaction, lines: list[ledger.Line]) -> Self:
-        """Word a transaction and its entries."""
+        """Describe a transaction and its entries."""
         entries = [Entry.of(line) for line in lines]
         return cls.model_validate({**_members(transaction), "entries": entries})
 
@@ -202,7 +202,7 @@ class EntriesPage(Model):
 
 
 class Counts(Model):
-    """What the ledger holds."""
+    """What the ledger holds, as far as the key may see it."""
 
     entries: int = Field(ge=0)
     transactions: int = Field(ge=0)
@@ -220,16 +220,16 @@ class LedgerHead(Model):
     counts: Counts
 
     @classmethod
-    def of(cls, head: ledger.Head) -> Self:
-        """Word the end of the ledger."""
-        counts = Counts(
-            entries=head.seq,
-            transactions=head.transactions,
-            events=head.events,
-            deliveries=head.seq + head.repeats,
-            repeats=head.repeats,
+    def of(cls, head: ledger.Head, counts: ledger.Counts) -> Self:
+        """Describe the end of the ledger, and what of it may be seen."""
+        shown = Counts(
+            entries=counts.entries,
+            transactions=counts.transactions,
+            events=counts.events,
+            deliveries=counts.entries + counts.repeats,
+            repeats=counts.repeats,
         )
-        return cls(epoch=head.epoch, seq=head.seq, hash=head.hash, counts=counts)
+        return cls(epoch=head.epoch, seq=head.seq, hash=head.hash, counts=shown)
 
 
 class TerminalState(Model):
@@ -247,10 +247,14 @@ class TerminalState(Model):
     last_seen_at: Time | None = Field(
         description="When it was last heard: on its connection, or by an acknowledgement."
     )
-    acked_offset: int | None = Field(ge=0, description="All up to here is handled.")
-    acked_at: Time | None
+    acked_offset: int | None = Field(
+        ge=0, description="All up to here is handled; null where it has acknowledged nothing yet."
+    )
+    acked_at: Time | None = Field(description="When it last acknowledged.")
     head: int | None = Field(ge=0, description="The newest offset of the stream.")
-    lag: int | None = Field(ge=0, description="How many events it has not acknowledged.")
+    lag: int | None = Field(
+        ge=0, description="How many events past its start, or its last ack, it has not handled."
+    )
     unacknowledged_cancellations: int = Field(
         ge=0, description="Cancellations of the stream that no terminal has acknowledged."
     )
@@ -270,7 +274,12 @@ class Terminals(Model):
     """Who follows which stream, and the cancellations that nobody acknowledged."""
 
     data: list[TerminalState]
-    unacknowledged: list[Unacknowledged]
+    unacknowledged: list[Unacknowledged] = Field(
+        description="The same on every page; at most 1,000."
+    )
+    next_cursor: str | None = Field(
+        description="Brings the next page; null where this was the last."
+    )
 
 
 class Problem(Model):

@@ -31,11 +31,13 @@ PAGE_MAX: Final = 500
 TRANSACTIONS_PAGE: Final = 50
 ENTRIES_PAGE: Final = 100
 EVENTS_PAGE: Final = 100
+TERMINALS_PAGE: Final = 500
 WAIT_SECONDS_MAX: Final = 30
 EVENTS_WAIT_SECONDS_MAX: Final = 60
 TEXT_CHARS_MAX: Final = 128
 NUMBER_CHARS_MAX: Final = 64
 CURSOR_CHARS_MAX: Final = 64
+PLACE_CHARS_MAX: Final = 1_024
 SEQ_MAX: Final = NUMBER_MAX
 
 _RFC3339: Final = re.compile(
@@ -180,6 +182,15 @@ class EventsQuery(Query):
         default=0, description="Where there is none, wait so many seconds for the first."
     )
     limit: Limit = Field(default=EVENTS_PAGE, description="At most so many.")
+
+
+class TerminalsQuery(Query):
+    """Which terminals are wanted."""
+
+    limit: Limit = Field(default=TERMINALS_PAGE, description="At most so many.")
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=PLACE_CHARS_MAX)] | None = (
+        Field(default=None, description="The `nextCursor` of the page before.")
+    )
 
 
 class NoQuery(Query):
