@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import WSMsgType, web
@@ -276,6 +277,27 @@ async def lost(call: Call) -> None:
     while (await call.expect("ack"))["offset"] != 41:
         pass
     await call.until_closed()
+
+
+@asynccontextmanager
+async def scripted_listener() -> AsyncIterator[Scripted]:
+    """Serve a listener whose connections follow scripts."""
+    scripted = Scripted()
+    app = web.Application()
+    app.router.add_get("/v1/pos/stream", scripted.stream)
+    app.router.add_get("/v1/pos/events", scripted.events)
+    app.router.add_post("/v1/pos/acks", scripted.ack)
+    app.router.add_get("/v1/transactions", scripted.transactions)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    scripted.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield scripted
+    finally:
+        await runner.cleanup()
+    assert not scripted.failures
 
 
 def problem(status: int, code: str, *, retry: bool = False, **members: object) -> web.Response:
