@@ -46,6 +46,8 @@ INNER: Final = {
     "storage.sqlite.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
     "storage.sqlite.lock.NOTE_BYTES_MAX": "the listener's own note is shorter",
     "hub.tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
+    "web.fast_path.HEAD_BYTES_MAX": "a longer head goes the ordinary way",
+    "web.fast_path.HEADERS_MAX": "more headers go the ordinary way",
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",
     "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
