@@ -153,7 +153,7 @@ async def hang_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -
 
 
 async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Take the connection, and say nothing."""
+    """Accept the connection, and send nothing."""
     await asyncio.sleep(FOREVER_SECONDS)
 
 
@@ -179,7 +179,7 @@ async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def opens(then: bytes | None) -> Fault:
-    """Take the upgrade as it should be, without our subprotocol; then send bytes, or nothing."""
+    """Accept the upgrade as it should be, without our subprotocol; then send bytes, or nothing."""
 
     async def fault(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

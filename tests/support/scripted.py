@@ -48,7 +48,7 @@ Script = Callable[["Call"], Awaitable[None]]
 
 
 def event(number: int, *, version: int | None = None, no: str | None = None) -> dict[str, object]:
-    """Word the event of a transaction of its own, or of ``no``."""
+    """Build the event of a transaction of its own, or of ``no``."""
     return {
         "specversion": "1.0",
         "id": f"{EPOCH}-{number}",
@@ -64,7 +64,7 @@ def event(number: int, *, version: int | None = None, no: str | None = None) -> 
 def transaction(
     number: int, *, version: int | None = None, no: str | None = None
 ) -> dict[str, object]:
-    """Word a transaction as the API shows it."""
+    """Build a transaction as the API shows it."""
     return {
         "transactionNo": no or f"t{number}",
         "reference": None,
@@ -114,7 +114,7 @@ class Call:
         await self.send(type="ready", id=1, streams=streams)
 
     async def begin(self, *names: str, after: int = 0, **changes: object) -> dict[str, object]:
-        """Say hello, take the connect frame, say ready."""
+        """Send hello, read the connect frame, send ready."""
         await self.hello(**changes)
         connect = await self.expect("connect")
         await self.ready(*names, after=after)
@@ -227,13 +227,13 @@ def follower(server: Scripted, **options: object) -> Follower:
 
 
 async def take(client: Follower, count: int) -> list[str]:
-    """Take events; return their transaction numbers."""
+    """Read events; return their transaction numbers."""
     async with asyncio.timeout(WAIT_SECONDS):
         return [(await anext(client)).data.transaction_no for _ in range(count)]
 
 
 async def stop(client: Follower) -> StoppedError:
-    """Take until the client stops; return why."""
+    """Read until the client stops; return why."""
     with pytest.raises(StoppedError) as stopped:
         async with asyncio.timeout(WAIT_SECONDS):
             async for _ in client:
@@ -259,7 +259,7 @@ def rows(*numbers: int, cursor: str | None = None) -> web.Response:
 
 
 async def lost(call: Call) -> None:
-    """Tell that the position is lost, then go on from 40."""
+    """Send that the position is lost, then go on from 40."""
     await call.hello()
     await call.expect("connect")
     stream = {"stream": STREAM, "epoch": "e2", "head": 40, "after": 40, "recovered": False}
