@@ -70,9 +70,8 @@ class Metrics:
         )
         # Each answer of the table is there from the start: a count that appears with its first
         # refusal has no increase that an alarm could see.
-        for status in NOTIFY_STATUSES:
-            self.notifications.labels(status)
-        self._acknowledged = self.notifications.labels(200)
+        self._by_status = {status: self.notifications.labels(status) for status in NOTIFY_STATUSES}
+        self._acknowledged = self._by_status[200]
         self.unread = Counter(
             "listener_unread_requests",
             "Requests that could not be read as HTTP; the log has the rule.",
@@ -161,6 +160,10 @@ class Metrics:
         self._notify_seconds.observe(seconds)
         if is_repeat:
             self.repeats.inc()
+
+    def refused(self, status: int) -> None:
+        """Count a notification that was refused."""
+        (self._by_status.get(status) or self.notifications.labels(status)).inc()
 
     def observe_commit(self, seconds: float, facts: int) -> None:
         """Count a commit."""

@@ -29,7 +29,7 @@ INNER: Final = {
     "lifecycle.chaser.DUE_MAX": "what is due beyond it is done in the next turn",
     "lifecycle.chaser.IDLE_SECONDS_MAX": "how long the chaser rests where nothing is due",
     "lifecycle.facts.FIELDS_MAX": "of an answer of Pockyt's, what is kept of it",
-    "lifecycle.facts.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",
+    "lifecycle.orders.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",
     "log.FIELDS_MAX": "no event has as many",
     "log.NAME_CHARS_MAX": "no event has a name as long",
     "ledger.summary.PAST_MAX": "no query is under way for as long",
