@@ -52,7 +52,8 @@ class Replay:
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
             if bad is None and _is_among(stored, states):
-                self._settings.sort(key=lambda one: one != confirm)
+                if confirm != self._settings[0]:
+                    self._settings.sort(key=lambda one: one != confirm)
                 return None
         # The setting may have been changed between any two of the entries.
         states, bad = _walk(entries, events, sales, settings=self._settings)
