@@ -60,8 +60,8 @@ faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); c
 	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
 lock: $(STAMP) ## pin every dependency again, by hash
-	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
-	$(COMPILE) --upgrade --extra dev --constraint requirements.lock \
+	$(COMPILE) --upgrade --extra postgres --output-file requirements.lock pyproject.toml
+	$(COMPILE) --upgrade --extra dev --extra postgres --constraint requirements.lock \
 	  --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --upgrade --constraint requirements.lock \
 	  --output-file bench/requirements.lock bench/requirements.txt pyproject.toml

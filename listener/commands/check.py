@@ -19,7 +19,7 @@ from listener.commands.terminal import (
 
 if TYPE_CHECKING:
     from listener.settings import Settings
-    from listener.storage.sqlite.checkup import Finding
+    from listener.storage.checks import Finding
 
 ANSWER_SECONDS: Final = 3.0
 
@@ -38,7 +38,8 @@ def check(config: Path | None, as_json: bool) -> None:
         listener check --config listener.toml
         listener check --config listener.toml --json | jq '.findings[] | select(.advice)'
     """
-    from listener.storage.sqlite.checkup import Severity, check_up
+    from listener.storage import check_up
+    from listener.storage.checks import Severity
 
     settings = read_settings(config)
     in_ledger = check_up(settings.database)
@@ -62,14 +63,14 @@ def check(config: Path | None, as_json: bool) -> None:
 def _program() -> "Iterator[Finding]":
     from importlib.metadata import version
 
-    from listener.storage.sqlite.checkup import Finding
+    from listener.storage.checks import Finding
 
     yield Finding(name="version", value=version("pockyt-listener"))
     yield Finding(name="python", value=platform.python_version())
 
 
 def _settings(settings: "Settings") -> "Iterator[Finding]":
-    from listener.storage.sqlite.checkup import Finding, Severity
+    from listener.storage.checks import Finding, Severity
 
     for number, merchant in settings.merchants.items():
         held = f"{len(merchant.tokens)} token(s), stores {', '.join(merchant.stores) or 'none'}"
@@ -88,7 +89,7 @@ def _settings(settings: "Settings") -> "Iterator[Finding]":
 
 def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
     """Tell whether the service answers, or could."""
-    from listener.storage.sqlite.checkup import Finding, Severity
+    from listener.storage.checks import Finding, Severity
 
     address = f"{settings.host}:{settings.port}"
     if is_served:
@@ -106,7 +107,7 @@ def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
 
 async def _readiness(settings: "Settings") -> "Finding":
     """Ask the service that has the ledger whether it is ready."""
-    from listener.storage.sqlite.checkup import Finding, Severity
+    from listener.storage.checks import Finding, Severity
 
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
     host = everywhere.get(settings.host, settings.host)
@@ -122,7 +123,7 @@ async def _readiness(settings: "Settings") -> "Finding":
 
 async def _pockyt(settings: "Settings") -> "Finding":
     """Tell whether anything answers at Pockyt's address, whatever it says."""
-    from listener.storage.sqlite.checkup import Finding, Severity
+    from listener.storage.checks import Finding, Severity
 
     answer = await _answer(settings.pockyt.url)
     if isinstance(answer, int):
@@ -158,7 +159,7 @@ def _told(finding: "Finding") -> dict[str, object]:
 
 
 def _row(finding: "Finding") -> list[str]:
-    from listener.storage.sqlite.checkup import Severity
+    from listener.storage.checks import Severity
 
     mark = "" if finding.severity is Severity.FINE else finding.severity.value
     return [mark, finding.name, f"{finding.value}", finding.advice or ""]

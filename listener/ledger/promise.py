@@ -148,6 +148,12 @@ class Ledger(Protocol):
     def listen(self, bell: Bell) -> None:
         """Have the bell rung, in the event loop, with the events of each commit, in order."""
 
+    def on_epoch(self, hook: Callable[[], None]) -> None:
+        """Call a hook when the ledger gets a new epoch while it is open.
+
+        It has lost what was at its end, so that no position of before fits it any more.
+        """
+
     async def record(self, fact: Fact) -> Recorded:
         """Append a fact; durable once this returns.
 
@@ -171,8 +177,11 @@ class Ledger(Protocol):
     async def acks(self) -> list[Ack]:
         """Return how far every terminal has come."""
 
+    async def seq(self) -> int:
+        """Return the seq of the newest entry."""
+
     async def head(self) -> Head:
-        """Return the end of the ledger."""
+        """Return the end of the ledger, and count what it holds: that may take a while."""
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
         """Return the newest offset of each stream, 0 where nothing happened yet."""

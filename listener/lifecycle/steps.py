@@ -43,7 +43,7 @@ class Steps:
 
     async def ask(self, transaction: Transaction) -> Asked:
         """Ask Pockyt how a transaction stands, and record what it says."""
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         outcome = await self._caller.query(transaction)
         fact = facts.query_fact(transaction, outcome, as_of=as_of)
         recorded = await self._ledger.record(fact)
@@ -61,7 +61,7 @@ class Steps:
         asked = await self.ask(transaction)
         if not asked.transaction.is_being_cancelled:
             return asked
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         # Read after the head, so that no payment up to there is overlooked.
         current = await self.read(transaction)
         if not current.is_being_cancelled or not await self._may_cancel(current, asked.says):
@@ -73,7 +73,7 @@ class Steps:
 
     async def look_for(self, sale: RecordedSale) -> tuple[Transaction | None, Outcome]:
         """Look for a sale by its reference; where it is found, its number is bound to it."""
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         order = facts.order_of(sale.fact)
         outcome = await self._caller.look_for(order)
         recorded = await self._ledger.record(

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -94,6 +95,7 @@ async def running(
             confirm=settings.confirm,
             clock=clock.now_ms,
             on_commit=metrics.observe_commit,
+            node_url=_url(listening),
         )
         stack.push_async_callback(ledger.close)
         hub = Hub(ledger)
@@ -128,6 +130,7 @@ async def running(
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
         app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
+        ledger.on_epoch(partial(_begin_epoch, app))
         await stack.enter_async_context(_answering(app, listening))
         yield Service(url=_url(listening), app=app)
 
@@ -170,6 +173,12 @@ async def serve(settings: Settings, *, ready: Callable[[str], None] | None = Non
         await stop.wait()
         log.event(_LOG, "stopping", sessions=service.app[SESSIONS].count)
     log.event(_LOG, "stopped")
+
+
+def _begin_epoch(app: web.Application) -> None:
+    """Have every till begin again: the ledger lost what they have seen."""
+    app[HUB].reset()
+    app[SESSIONS].resync()
 
 
 def _calm_collector() -> None:

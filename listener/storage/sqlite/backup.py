@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -27,23 +28,43 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
         LedgerError: There is no ledger, the destination exists, or it cannot be written. Nothing
             is left of a copy that was not completed.
     """
-    path = sqlite_path(url)
+    source = connect_read_only(sqlite_path(url))
+    try:
+        with whole(destination) as partial:
+            _copy(source, partial, progress or (lambda _done, _total: None))
+    finally:
+        source.close()
+
+
+@contextmanager
+def whole(destination: Path) -> Iterator[Path]:
+    """Yield a file to write, which is given its name and synced only once it is whole.
+
+    Raises:
+        LedgerError: The destination exists, or cannot be written.
+    """
     if destination.exists():
         raise LedgerError(f"{destination} exists; name a file that does not")
-    source = connect_read_only(path)
-    # Under its own name only once it is whole.
     partial = destination.with_name(f"{destination.name}.partial")
     try:
         make_private(partial)
-        _copy(source, partial, progress or (lambda _done, _total: None))
+        yield partial
+        _sync(partial)
         partial.rename(destination)
         _sync(destination.parent)
     except (OSError, *FAULTS) as error:
         raise LedgerError(f"{destination} cannot be written: {told_by(error)}") from error
     finally:
-        source.close()
         for suffix in ("", "-wal", "-shm"):
             partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
+
+
+def finish(copy: sqlite3.Connection, *, is_copy: bool) -> None:
+    """Move all of a written ledger out of the log and into its file: a copy is one file."""
+    copy.execute("PRAGMA journal_mode = DELETE")
+    copy.execute("PRAGMA synchronous = FULL")
+    if is_copy:
+        copy.execute(statements.MARK_COPY)
 
 
 def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None:
@@ -60,13 +81,9 @@ def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None
                 (total - remaining) * page_bytes, total * page_bytes
             ),
         )
-        # Out of the log and into the file: a copy is one file.
-        copy.execute("PRAGMA journal_mode = DELETE")
-        copy.execute("PRAGMA synchronous = FULL")
-        copy.execute(statements.MARK_COPY)
+        finish(copy, is_copy=True)
     finally:
         copy.close()
-    _sync(partial)
 
 
 def _sync(path: Path) -> None:

@@ -4,13 +4,12 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import Finding, Severity
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import (
     FAULTS,
@@ -27,24 +26,6 @@ FREE_BYTES_MIN: Final = 100 * 1024**2
 LOG_BYTES_HIGH: Final = 256 * 1024**2
 # From here on, two connections that write and checkpoint at once cannot corrupt the log.
 SQLITE_SOUND: Final = (3, 51, 3)
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    FINE = "fine"
-    NOTE = "note"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that an operator may want to know; ``advice`` is what to do, where there is."""
-
-    name: str
-    value: str | int
-    severity: Severity = Severity.FINE
-    advice: str | None = None
 
 
 def check_up(url: str) -> list[Finding]:

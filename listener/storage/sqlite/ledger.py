@@ -133,6 +133,9 @@ class SqliteLedger:
     def listen(self, bell: Bell) -> None:
         self._bells.append(bell)
 
+    def on_epoch(self, hook: Callable[[], None]) -> None:
+        """A file that is open keeps its epoch: nobody else writes it."""
+
     def _ring(self, events: Sequence[Event]) -> None:
         for bell in self._bells:
             bell(events)
@@ -176,6 +179,9 @@ class SqliteLedger:
             return await reader.run(work)
         finally:
             self._free.put_nowait(reader)
+
+    async def seq(self) -> int:
+        return (await self._read(reading.head)).seq
 
     async def head(self) -> Head:
         return await self._read(reading.head)

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterable
-from types import MappingProxyType
 from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
@@ -232,34 +231,3 @@ EVENT_PLACES: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY
 EVENT: Final = "SELECT stream, cancelled, body FROM events WHERE number = ?"
 EVERY_STREAM_HEAD: Final = "SELECT stream, head FROM streams"
 REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
-# The seqs of what does not add up, by what it is; each finds none in a sound ledger.
-STRAYS: Final = MappingProxyType(
-    {
-        "its event belongs to no transaction": (
-            "SELECT min(e.seq) FROM events e LEFT JOIN entries n ON n.seq = e.seq"
-            " WHERE coalesce(n.transaction_no, '') = ''"
-        ),
-        "it is counted as a repeat, and cannot be one": (
-            "SELECT min(r.seq) FROM repeats r LEFT JOIN entries n ON n.seq = r.seq"
-            " WHERE n.fingerprint IS NULL OR r.count < 1"
-        ),
-        "it is a sale that is not among the sales": (
-            "SELECT min(n.seq) FROM entries n LEFT JOIN sales s ON s.seq = n.seq"
-            " AND s.merchant_no = n.merchant_no AND s.reference = n.reference"
-            " WHERE n.kind = 'sale' AND s.seq IS NULL"
-        ),
-        "it is among the sales, and is not one": (
-            "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.seq"
-            " WHERE coalesce(n.kind, '') <> 'sale'"
-        ),
-        "the sale has a transaction number that no entry brought": (
-            "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
-            "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
-            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
-        ),
-        "it brought a number that its sale does not have": (
-            "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
-            " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
-        ),
-    }
-)

@@ -156,6 +156,11 @@ class Sessions:
         self.on_close(code)
         connection.close(code)
 
+    def resync(self) -> None:
+        """Have every till come back now: what it holds is of another epoch."""
+        for connection in list(self._connections):
+            self.close(connection, CloseCode.COME_BACK)
+
     async def run(self) -> None:
         """Look after all sessions, for ever."""
         while True:

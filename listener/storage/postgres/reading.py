@@ -1,0 +1,323 @@
+"""Read the ledger on PostgreSQL: one statement a question, each a seek in an index."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from listener.ledger.chain import ENTRY_COLUMNS
+from listener.ledger.model import (
+    EVERY_STREAM,
+    NO_STORE,
+    Deliveries,
+    Entry,
+    Event,
+    Status,
+    Transaction,
+    Why,
+)
+from listener.ledger.promise import (
+    Ack,
+    Cursor,
+    Doubts,
+    Head,
+    Line,
+    RecordedSale,
+    Remembered,
+    Scope,
+    Search,
+    Unacked,
+)
+from listener.ledger.status import why_held
+from listener.storage.postgres.connection import Connection
+from listener.storage.postgres.rows import entry_of, event_of, transaction_of
+from listener.storage.postgres.texts import packed, unpacked
+from listener.storage.rows import EVENT_COLUMNS, TRANSACTION_COLUMNS
+
+
+def listed(names: Sequence[str], table: str) -> str:
+    """List columns as a statement does, each with its table."""
+    return ", ".join(f"{table}.{name}" for name in names)
+
+
+_ENTRY: Final = listed(ENTRY_COLUMNS, "e")
+_EVENT: Final = listed(EVENT_COLUMNS, "v")
+_TRANSACTION: Final = listed(TRANSACTION_COLUMNS, "t")
+_SEQ: Final = "SELECT seq FROM entries ORDER BY seq DESC LIMIT 1"
+_NUMBER: Final = "SELECT number FROM events ORDER BY number DESC LIMIT 1"
+# In one statement, so that all of it is of one moment.
+_HEAD: Final = (
+    "SELECT l.epoch, coalesce(e.seq, 0), coalesce(e.hash, repeat('0', 64)),"
+    f" coalesce(({_NUMBER}), 0), (SELECT count(*) FROM transactions),"
+    " (SELECT coalesce(sum(count), 0)::bigint FROM repeats)"
+    " FROM ledger l LEFT JOIN (SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1) e ON true"
+)
+_STREAM_HEADS: Final = (
+    'SELECT s.stream, (SELECT e."offset" FROM events e WHERE e.stream = s.stream'
+    ' ORDER BY e."offset" DESC LIMIT 1) FROM unnest($1::text[]) s(stream)'
+)
+_EVENTS: Final = (
+    f'SELECT {_EVENT} FROM events v WHERE stream = $1 AND "offset" > $2 ORDER BY "offset" LIMIT $3'
+)
+_EVERY_EVENT: Final = f"SELECT {_EVENT} FROM events v WHERE number > $1 ORDER BY number LIMIT $2"
+_LINES: Final = (
+    f"SELECT {_ENTRY}, r.count, r.last_at, t.sale_seq"
+    " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
+    " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
+    " AND t.merchant_no = e.merchant_no"
+)
+_SCOPED: Final = (
+    " AND ($2::text IS NULL OR e.merchant_no = $2)"
+    " AND ($3::text IS NULL OR coalesce(t.store_no, e.store_no, '-') = $3)"
+)
+_LINES_AFTER: Final = f"{_LINES} WHERE e.seq > $1{_SCOPED} ORDER BY e.seq LIMIT $4"
+_LINES_BETWEEN: Final = (
+    f"{_LINES} WHERE e.seq > $1{_SCOPED} AND e.seq <= $4"
+    " AND ($5::bigint IS NULL OR e.recorded_at >= $5)"
+    " AND ($6::bigint IS NULL OR e.recorded_at < $6) ORDER BY e.seq"
+)
+_LINES_OF: Final = (
+    f"{_LINES} WHERE e.transaction_no = $1 AND e.merchant_no = $2"
+    f" UNION ALL {_LINES} WHERE e.seq = $3 ORDER BY seq"
+)
+_BY_SEQ: Final = f"SELECT {_ENTRY} FROM entries e WHERE seq = ANY ($1::bigint[])"
+_TRANSACTIONS: Final = f"SELECT {_TRANSACTION} FROM transactions t"
+_NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT "
+_OF_NUMBER: Final = (
+    f"{_TRANSACTIONS} WHERE transaction_no = $1 AND ($2::text IS NULL OR merchant_no = $2)"
+)
+# What is to be raised comes first: it must not wait behind questions that Pockyt does not answer.
+_DUE: Final = (
+    f"SELECT {_TRANSACTION} FROM ("
+    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_due_at <= $1"
+    " ORDER BY ask_due_at, first_seq LIMIT $2) d UNION "
+    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_raise_at <= $1"
+    " ORDER BY ask_raise_at, first_seq LIMIT $2) r"
+    ") t ORDER BY ask_raise_at IS NULL OR ask_raise_at > $1, ask_due_at, first_seq LIMIT $2"
+)
+_DOUBTS: Final = (
+    "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions"
+    " WHERE ask_due_at IS NOT NULL AND ask_since <= $1 GROUP BY 1, 2"
+)
+_NEXT_DUE: Final = (
+    "SELECT least("
+    "(SELECT min(ask_due_at) FROM transactions WHERE ask_due_at IS NOT NULL),"
+    " (SELECT min(ask_raise_at) FROM transactions WHERE ask_raise_at IS NOT NULL),"
+    " (SELECT min(ask_due_at) FROM sales WHERE ask_due_at IS NOT NULL))"
+)
+_SALES: Final = f"SELECT {_ENTRY}, s.transaction_no FROM sales s JOIN entries e ON e.seq = s.seq"
+_DUE_SALES: Final = f"{_SALES} WHERE s.ask_due_at <= $1 ORDER BY s.ask_due_at LIMIT $2"
+_SALE: Final = f"{_SALES} WHERE s.merchant_no = $1 AND s.reference = $2"
+# From one stream with a cancellation to the next, then past its acks: not through all events ever.
+_UNACKED: Final = (
+    "WITH RECURSIVE s AS ("
+    "(SELECT stream FROM events WHERE cancelled = 1 ORDER BY stream LIMIT 1) UNION ALL"
+    " SELECT (SELECT e.stream FROM events e WHERE e.cancelled = 1 AND e.stream > s.stream"
+    " ORDER BY e.stream LIMIT 1) FROM s WHERE s.stream IS NOT NULL)"
+    ' SELECT e.stream, e."offset", n.transaction_no, n.recorded_at'
+    " FROM s JOIN events e ON e.stream = s.stream AND e.cancelled = 1"
+    ' AND e."offset" > coalesce((SELECT max(a."offset") FROM acks a WHERE a.stream = s.stream), 0)'
+    ' JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < $1 ORDER BY e.stream, e."offset"'
+    " LIMIT $2"
+)
+_ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
+_ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = $1 AND stream = $2'
+_REMEMBERED: Final = (
+    "SELECT request, status, body FROM answers WHERE key_id = $1 AND idempotency_key = $2"
+)
+
+
+async def seq(db: Connection) -> int:
+    """Read the seq of the newest entry."""
+    return await db.fetchval(_SEQ) or 0
+
+
+async def head(db: Connection) -> Head:
+    """Read the end of the ledger, and count what it holds."""
+    (row,) = await db.fetch(_HEAD)
+    return Head(
+        epoch=row[0], seq=row[1], hash=row[2], events=row[3], transactions=row[4], repeats=row[5]
+    )
+
+
+async def stream_heads(db: Connection, *, streams: Sequence[str]) -> dict[str, int]:
+    """Read the newest offset of each stream."""
+    names = {packed(name): name for name in streams}
+    heads = {names[row[0]]: row[1] or 0 for row in await db.fetch(_STREAM_HEADS, list(names))}
+    if EVERY_STREAM in heads:
+        heads[EVERY_STREAM] = await db.fetchval(_NUMBER) or 0
+    return heads
+
+
+async def events(db: Connection, *, stream: str, after: int, limit: int) -> list[Event]:
+    """Read a stream past an offset."""
+    if stream == EVERY_STREAM:
+        found = await db.fetch(_EVERY_EVENT, after, limit)
+    else:
+        found = await db.fetch(_EVENTS, packed(stream), after, limit)
+    return [event_of(row) for row in found]
+
+
+async def lines(db: Connection, *, after: int, limit: int, scope: Scope) -> list[Line]:
+    """Read entries past a seq."""
+    rows = await db.fetch(_LINES_AFTER, after, scope.merchant_no, scope.store_no, limit)
+    return await _lines_of(db, rows)
+
+
+async def lines_between(
+    db: Connection,
+    *,
+    after: int,
+    upto: int,
+    since_ms: int | None,
+    until_ms: int | None,
+    scope: Scope,
+) -> list[Line]:
+    """Read those entries of a range of seqs that were recorded in a time, and may be seen."""
+    values = (after, scope.merchant_no, scope.store_no, upto, since_ms, until_ms)
+    return await _lines_of(db, await db.fetch(_LINES_BETWEEN, *values))
+
+
+async def lines_of(db: Connection, *, transaction: Transaction) -> list[Line]:
+    """Read a transaction's entries, its sale's included."""
+    number, merchant_no = packed(transaction.transaction_no), transaction.merchant_no
+    rows = await db.fetch(_LINES_OF, number, merchant_no, transaction.sale_seq)
+    return await _lines_of(db, rows)
+
+
+async def by_seq(db: Connection, seqs: Sequence[int]) -> dict[int, Entry]:
+    """Read entries by their seqs."""
+    return {row[0]: entry_of(row) for row in await db.fetch(_BY_SEQ, seqs)} if seqs else {}
+
+
+async def _lines_of(db: Connection, rows: Sequence[Any]) -> list[Line]:
+    sales = await by_seq(db, sorted({row[-1] for row in rows if row[-1]}))
+    found = []
+    for row in rows:
+        entry = entry_of(row)
+        count, last_at, sale_seq = row[-3], row[-2], row[-1]
+        deliveries = Deliveries(
+            count=1 + (count or 0),
+            first_at_ms=entry.recorded_at_ms,
+            last_at_ms=last_at or entry.recorded_at_ms,
+        )
+        held = why_held(entry, sales.get(sale_seq))
+        found.append(Line(entry=entry, held=held, deliveries=deliveries))
+    return found
+
+
+async def transactions(
+    db: Connection, *, search: Search, before: Cursor | None, limit: int
+) -> list[Transaction]:
+    """Read a page of transactions, newest first."""
+    scope = search.scope
+    values: list[object] = []
+
+    def bound(value: object) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    # Each clause is a constant but for its place; what was asked for only chooses among them.
+    clauses = []
+    if scope.merchant_no:
+        clauses.append(f"merchant_no = {bound(scope.merchant_no)}")
+    if scope.store_no == NO_STORE:
+        clauses.append("store_no IS NULL")
+    elif scope.store_no is not None:
+        clauses.append(f"store_no = {bound(scope.store_no)}")
+    if scope.terminal:
+        clauses.append(f"terminal = {bound(packed(scope.terminal))}")
+    if search.status:
+        clauses.append(f"status = {bound(search.status.value)}")
+        clauses += ["status <> 'paid'"] if search.status is not Status.PAID else []
+    if search.reference:
+        clauses.append(f"reference = {bound(packed(search.reference))}")
+    if search.since_ms is not None:
+        clauses.append(f"created_at >= {bound(search.since_ms)}")
+    if search.until_ms is not None:
+        clauses.append(f"created_at < {bound(search.until_ms)}")
+    if before:
+        at, first = bound(before.created_at_ms), bound(before.first_seq)
+        clauses.append(f"(created_at, first_seq) < ({at}, {first})")
+    wanted = " AND ".join(clauses)
+    statement = f"{_TRANSACTIONS} WHERE {wanted or 'true'}{_NEWEST_FIRST}{bound(limit)}"
+    return [transaction_of(row) for row in await db.fetch(statement, *values)]
+
+
+async def transactions_of_number(
+    db: Connection, *, transaction_no: str, merchant_no: str | None
+) -> list[Transaction]:
+    """Read the transactions of a number."""
+    found = await db.fetch(_OF_NUMBER, packed(transaction_no), merchant_no)
+    return [transaction_of(row) for row in found]
+
+
+async def doubts(db: Connection, *, now_ms: int) -> list[Doubts]:
+    """Count what is in doubt now and asked about."""
+    return [
+        Doubts(why=Why(why), is_raised=bool(waits_no_more) and not Why(why).is_calm, count=count)
+        for why, waits_no_more, count in await db.fetch(_DOUBTS, now_ms)
+    ]
+
+
+async def due(db: Connection, *, now_ms: int, limit: int) -> list[Transaction]:
+    """Read what is to be asked about, or raised, by now."""
+    return [transaction_of(row) for row in await db.fetch(_DUE, now_ms, limit)]
+
+
+async def due_sales(db: Connection, *, now_ms: int, limit: int) -> list[RecordedSale]:
+    """Read the sales that are to be looked for by now."""
+    return [_sale_of(row) for row in await db.fetch(_DUE_SALES, now_ms, limit)]
+
+
+async def sale(db: Connection, *, merchant_no: str, reference: str) -> RecordedSale | None:
+    """Read the sale of a reference."""
+    row = await db.fetchrow(_SALE, merchant_no, packed(reference))
+    return _sale_of(row) if row else None
+
+
+def _sale_of(row: Any) -> RecordedSale:  # noqa: ANN401 - asyncpg's record
+    entry = entry_of(row)
+    return RecordedSale(
+        seq=entry.seq,
+        fact=entry.fact,
+        recorded_at_ms=entry.recorded_at_ms,
+        transaction_no=unpacked(row[-1]),
+    )
+
+
+async def next_due_ms(db: Connection) -> int | None:
+    """Read when something is due next."""
+    at: int | None = await db.fetchval(_NEXT_DUE)
+    return at
+
+
+async def unacked(db: Connection, *, before_ms: int, limit: int) -> list[Unacked]:
+    """Read the cancellations that no terminal of their stream has acknowledged."""
+    return [
+        Unacked(
+            stream=unpacked(row[0]),
+            offset=row[1],
+            transaction_no=unpacked(row[2]),
+            recorded_at_ms=row[3],
+        )
+        for row in await db.fetch(_UNACKED, before_ms, limit)
+    ]
+
+
+async def acks(db: Connection) -> list[Ack]:
+    """Read how far every terminal has come."""
+    return [
+        Ack(terminal=row[0], stream=row[1], offset=row[2], acked_at_ms=row[3])
+        for row in await db.fetch(_ACKS)
+    ]
+
+
+async def acked(db: Connection, *, terminal: str, stream: str) -> int | None:
+    """Read how far a terminal has come in a stream."""
+    offset: int | None = await db.fetchval(_ACKED, terminal, stream)
+    return offset
+
+
+async def remembered(db: Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:
+    """Read what is kept under an Idempotency-Key."""
+    row = await db.fetchrow(_REMEMBERED, key_id, idempotency_key)
+    return Remembered(request=row[0], status=row[1], body=row[2]) if row else None
