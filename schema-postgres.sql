@@ -192,4 +192,4 @@ CREATE UNLOGGED TABLE presence (
     terminal   text COLLATE "C"                      -- NULL for a key that several may share
 );
 
-CREATE INDEX presence_by_subscriber ON presence (subscriber);
+CREATE INDEX presence_by_version ON presence (version) WHERE terminal IS NOT NULL;

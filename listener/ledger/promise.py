@@ -1,6 +1,6 @@
 """What every back-end of the ledger promises."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,6 +127,15 @@ class Remembered:
     body: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A connection of a subscriber; of two of a terminal only the newer one stays."""
+
+    session: str
+    subscriber: str
+    terminal: str | None
+
+
 class Ledger(Protocol):
     """An ordered, durable record of facts, and what they add up to.
 
@@ -232,6 +241,28 @@ class Ledger(Protocol):
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
         """Keep the answer to the request that claimed an Idempotency-Key."""
+
+    async def claim_turn(self, name: str) -> bool:
+        """Take a turn that no other node holds; it is renewed until it is released.
+
+        Whoever dies or is paused with it loses it within seconds.
+        """
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        """Hold a turn for so long from now on; False where it is another node's by now."""
+
+    async def release_turn(self, name: str) -> None:
+        """Give a turn back."""
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        """Tell the other nodes who is connected here, by session.
+
+        Returns:
+            The sessions that a newer one of the same terminal has replaced at another node.
+        """
+
+    async def elsewhere(self) -> dict[str, int]:
+        """Return how many connections each subscriber has at other nodes."""
 
     async def close(self) -> None:
         """Commit what waits and let go of the ledger."""

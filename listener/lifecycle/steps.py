@@ -32,7 +32,7 @@ class Steps:
     def __init__(self, *, ledger: Ledger, caller: Caller) -> None:
         self._ledger = ledger
         self._caller = caller
-        self.turns = Turns()
+        self.turns = Turns(ledger)
 
     async def read(self, transaction: Transaction) -> Transaction:
         """Return where a transaction stands now."""

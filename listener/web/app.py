@@ -129,7 +129,9 @@ async def running(
         app[READINESS] = Readiness(ledger)
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
-        app[SESSIONS] = Sessions(keys=ledger, timing=timing, on_close=metrics.closed)
+        app[SESSIONS] = Sessions(
+            keys=ledger, presence=ledger, timing=timing, on_close=metrics.closed
+        )
         ledger.on_epoch(partial(_begin_epoch, app))
         await stack.enter_async_context(_answering(app, listening))
         yield Service(url=_url(listening), app=app)

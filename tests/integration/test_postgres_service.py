@@ -122,3 +122,31 @@ async def test_a_new_epoch_has_every_till_come_back(one: Serving, other: Serving
         assert ready["streams"][0]["recovered"] is False
         resync = await again.hear("resync")
         assert (resync["reason"], resync["epoch"]) == ("epoch_changed", "new")
+
+
+async def test_a_terminal_that_comes_to_another_node_is_replaced_at_the_first(
+    one: Serving, other: Serving
+) -> None:
+    key = one.key(terminal="T-42")
+    async with till(one.url, key) as here:
+        await here.join()
+        # Both have shown their sessions before the next comes.
+        await asyncio.sleep(1)
+        async with till(other.url, key) as there:
+            await there.join()
+            async with asyncio.timeout(2):
+                assert await here.code() == 4009
+            await there.nothing_more()
+
+
+async def test_terminals_are_online_wherever_they_are(one: Serving, other: Serving) -> None:
+    key = one.key(terminal="T-42")
+    admin = one.key(Role.ADMIN, merchant_no=None, store_no=None)
+    async with till(other.url, key) as there:
+        await there.join()
+        async with asyncio.timeout(5):
+            while [t["online"] for t in await _terminals(one, admin)] != [True]:
+                await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        while [t["online"] for t in await _terminals(one, admin)] != [False]:
+            await asyncio.sleep(0.05)

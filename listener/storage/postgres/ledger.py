@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -24,6 +24,7 @@ from listener.ledger.promise import (
     Remembered,
     Scope,
     Search,
+    Seat,
     Unacked,
 )
 from listener.ledger.schedule import Confirm
@@ -32,7 +33,9 @@ from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, run_heartbeat
+from listener.storage.postgres.presence import Presence
 from listener.storage.postgres.schema import prepare
+from listener.storage.postgres.texts import packed
 from listener.storage.postgres.turns import RENEW_SECONDS, Turns
 from listener.storage.postgres.writer import Appended, OnCommit, Writer
 
@@ -77,7 +80,8 @@ class PostgresLedger:
         for reader in self._readers:
             self._free.put_nowait(reader)
         self._write_channel = channel("writer", on_connect=node.meet)
-        self.turns = Turns(self._errands, node=node.id)
+        self._turns = Turns(self._errands, node=node.id)
+        self._presence = Presence(self._errands, node=node.id)
         self._acks = errands.Acks(self._errands)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = Writer(
@@ -221,7 +225,7 @@ class PostgresLedger:
                     channel.drop()
             if tick % 4 == 0:
                 try:
-                    await self.turns.renew()
+                    await self._turns.renew()
                 except LedgerUnavailableError as error:
                     log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
 
@@ -342,12 +346,29 @@ class PostgresLedger:
     async def revoked_keys(self) -> frozenset[str]:
         return await self._read(keys.revoked)
 
+    async def claim_turn(self, name: str) -> bool:
+        return await self._turns.claim(packed(name))
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        return await self._turns.ensure(packed(name), seconds=seconds)
+
+    async def release_turn(self, name: str) -> None:
+        await self._turns.release(packed(name))
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        return await self._presence.announce(seats)
+
+    async def elsewhere(self) -> dict[str, int]:
+        return await self._presence.elsewhere()
+
     async def close(self) -> None:
         await self._writer.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
+            await self._turns.leave()
+            await self._presence.leave()
             await self._heart.run(self.node.leave)
         except LedgerUnavailableError as error:
             log.event(_LOG, "not_signed_off", level=logging.WARNING, cause=str(error))

@@ -22,6 +22,7 @@ _EXTEND: Final = (
     " WHERE node = $2 AND name = ANY ($1::text[]) RETURNING name"
 )
 _RELEASE: Final = "DELETE FROM turns WHERE name = $1 AND node = $2"
+_LEAVE: Final = "DELETE FROM turns WHERE node = $1"
 _FORGET: Final = f"DELETE FROM turns WHERE until < {NOW} - 3600000"
 
 _LOG: Final = logging.getLogger(__name__)
@@ -77,8 +78,10 @@ class Turns:
         for name in set(names) - kept:
             self._held.pop(name, None)
 
-    async def forget(self) -> None:
-        """Delete what nodes that died have left."""
+    async def leave(self) -> None:
+        """Give all turns back, and delete what nodes that died have left."""
+        self._held.clear()
+        await self._channel.run(lambda db: db.execute(_LEAVE, self._node))
         await self._channel.run(lambda db: db.execute(_FORGET))
 
     async def _extend(self, names: list[str], *, seconds: float) -> set[str]:

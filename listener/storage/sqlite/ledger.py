@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from listener.ledger.promise import (
     Remembered,
     Scope,
     Search,
+    Seat,
     Unacked,
 )
 from listener.ledger.schedule import Confirm
@@ -248,6 +249,26 @@ class SqliteLedger:
 
     async def revoked_keys(self) -> frozenset[str]:
         return await self._read(keys.revoked)
+
+    # There is one node: what it does not lock for itself, nobody else holds.
+
+    async def claim_turn(self, name: str) -> bool:
+        del name
+        return True
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        del name, seconds
+        return True
+
+    async def release_turn(self, name: str) -> None:
+        del name
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        del seats
+        return frozenset()
+
+    async def elsewhere(self) -> dict[str, int]:
+        return {}
 
     async def close(self) -> None:
         # A caller that is cancelled here leaves all open for the writer, which ends by itself.

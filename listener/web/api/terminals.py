@@ -31,6 +31,9 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
     ]
     heads = await ledger.stream_heads(sorted({ack.stream for ack in acks}))
     online, seen = sessions.online(), sessions.seen()
+    for name, count in (await ledger.elsewhere()).items():
+        online[name] = online.get(name, 0) + count
+        seen[name] = now_ms / 1_000
     silent = set(online) - {ack.terminal for ack in acks}
     unseen = Counter(one.stream for one in unacked)
     data = [
