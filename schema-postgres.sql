@@ -13,7 +13,8 @@ CREATE TABLE ledger (
     created_at     bigint   NOT NULL,                -- when this ledger was made
     system_id      bigint   NOT NULL,                -- of the PostgreSQL cluster that it was made in, or last served from
     schema_version integer  NOT NULL,                -- of the newest listener that has served it
-    keys_version   bigint   NOT NULL DEFAULT 0       -- grows with every change of a key
+    keys_version   bigint   NOT NULL DEFAULT 0,      -- grows with every change of a key
+    secret         text COLLATE "C" NOT NULL         -- seals the cursors of pages, hex; told to nobody
 );
 
 CREATE TABLE epochs (
@@ -113,6 +114,8 @@ CREATE TABLE transactions (
 CREATE UNIQUE INDEX transactions_by_number ON transactions (transaction_no, merchant_no);
 CREATE INDEX transactions_by_time ON transactions (created_at, first_seq);
 CREATE INDEX transactions_by_store ON transactions (merchant_no, store_no, created_at, first_seq);
+-- Only a sale has a terminal, so that what Pockyt alone told costs nothing here.
+CREATE INDEX transactions_by_terminal ON transactions (terminal, created_at, first_seq) WHERE terminal IS NOT NULL;
 CREATE INDEX transactions_by_reference ON transactions (reference, created_at, first_seq);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at, first_seq) WHERE status <> 'paid';
@@ -134,10 +137,10 @@ CREATE INDEX sales_due ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL;
 CREATE TABLE acks (
     terminal text COLLATE "C" NOT NULL,              -- "<merchantNo>/<storeNo>/<terminal>", or "key:<id>" of a key without one
     stream   text COLLATE "C" NOT NULL,
-    epoch    text COLLATE "C" NOT NULL,              -- of the offset
-    "offset" bigint NOT NULL,                        -- all up to here was handled; else where the terminal began
-    acked    bigint,                                 -- the highest that was ever acknowledged; NULL for none
-    acked_at bigint NOT NULL,
+    epoch    text COLLATE "C" NOT NULL,              -- of the ledger whose events "offset" counts
+    "offset" bigint NOT NULL,                        -- what "acked" means: the newest ack, the start until there is one
+    acked    bigint,                                 -- all up to here was handled, in whichever epoch; NULL until an ack
+    acked_at bigint NOT NULL,                        -- of the newest ack, the start until there is one
     PRIMARY KEY (stream, terminal)
 ) WITH (fillfactor = 50);
 

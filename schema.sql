@@ -12,7 +12,8 @@ CREATE TABLE ledger (
     number       INTEGER NOT NULL DEFAULT 0,         -- of the newest event
     repeats      INTEGER NOT NULL DEFAULT 0,         -- deliveries beyond the first, of all entries
     transactions INTEGER NOT NULL DEFAULT 0,         -- how many there are
-    keys_version INTEGER NOT NULL DEFAULT 0          -- grows with every change of a key
+    keys_version INTEGER NOT NULL DEFAULT 0,         -- grows with every change of a key
+    secret       TEXT    NOT NULL                    -- seals the cursors of pages, hex; told to nobody
 ) STRICT;
 
 CREATE TABLE entries (
@@ -106,6 +107,8 @@ CREATE TABLE transactions (
 CREATE UNIQUE INDEX transactions_by_number ON transactions (transaction_no, merchant_no);
 CREATE INDEX transactions_by_time ON transactions (created_at);
 CREATE INDEX transactions_by_store ON transactions (merchant_no, store_no, created_at);
+-- Only a sale has a terminal, so that what Pockyt alone told costs nothing here.
+CREATE INDEX transactions_by_terminal ON transactions (terminal, created_at) WHERE terminal IS NOT NULL;
 CREATE INDEX transactions_by_reference ON transactions (reference, created_at);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at) WHERE status <> 'paid';
@@ -126,12 +129,14 @@ CREATE INDEX sales_due ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL;
 CREATE TABLE acks (
     terminal TEXT    NOT NULL,                       -- "<merchantNo>/<storeNo>/<terminal>", or "key:<id>" of a key without one
     stream   TEXT    NOT NULL,
-    "offset" INTEGER NOT NULL,                       -- all up to here was handled
-    acked_at INTEGER NOT NULL,
+    epoch    TEXT    NOT NULL,                       -- of the ledger whose events "offset" counts
+    "offset" INTEGER NOT NULL,                       -- what "acked" means: the newest ack, the start until there is one
+    acked    INTEGER,                                -- all up to here was handled, in whichever epoch; NULL until an ack
+    acked_at INTEGER NOT NULL,                       -- of the newest ack, the start until there is one
     PRIMARY KEY (terminal, stream)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX acks_by_stream ON acks (stream, "offset");
+CREATE INDEX acks_by_stream ON acks (stream, acked);
 
 CREATE TABLE keys (
     id          TEXT    PRIMARY KEY,                 -- shown in lists and logs

@@ -38,5 +38,9 @@ class OverloadedError(LedgerUnavailableError):
     """Too much is waiting to be committed; nothing was recorded."""
 
 
+class SearchTooLongError(ListenerError):
+    """A search took longer than a search may; a narrower one will do."""
+
+
 class ReferenceUsedError(ListenerError):
     """A sale has the reference of an earlier one of its merchant; nothing was recorded."""

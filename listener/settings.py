@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.errors import SettingsError
+from listener.origin import read_origin
 
 PREFIX: Final = "LISTENER_"
 PORT_MAX: Final = 65_535
@@ -61,11 +62,14 @@ def _check_url(text: str) -> str:
 
 
 def _check_origin(text: str) -> str:
-    """Return an origin as browsers write it: scheme, host and port, in lower case."""
-    url = _check_url(text)
-    if urlsplit(url).path:
-        raise _wrong("must be scheme and host only, such as https://till.example.com")
-    return url.lower()
+    """Return an origin in the spelling that others are compared with."""
+    origin = read_origin(text)
+    if origin is None:
+        raise _wrong(
+            "must be scheme and host only, such as https://till.example.com or"
+            ' capacitor://localhost, or "null"'
+        )
+    return origin
 
 
 def _check_database(text: str) -> str:
@@ -135,7 +139,7 @@ class Settings(_Table):
             a slash. ``postgresql://USER@HOST1:PORT,HOST2:PORT/NAME``, for any number of listeners
             together. Not in the repr: it may hold a password.
         public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl can be made.
-        origins: Browser origins allowed beside our own host, in lower case.
+        origins: Origins of web pages and web views allowed beside our own.
         confirm: When tran-query is asked about what notifications say: where something is held,
             unknown or in conflict ("suspicious"), about every final status as well ("always"),
             or never ("off"). Tills are told first, with evidence ``signature``.

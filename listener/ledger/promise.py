@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
+
+# How many terminals' places are read at a time.
+ACKS_PAGE: Final = 500
 
 Bell = Callable[[Sequence[Event]], None]
 
@@ -45,6 +48,16 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What of the ledger somebody may see; ``repeats`` are deliveries beyond the first."""
+
+    entries: int
+    transactions: int
+    events: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """Which merchant's, store's and terminal's lines may be seen; None for all."""
 
@@ -58,6 +71,9 @@ class Scope:
         if self.merchant_no not in (None, merchant_no):
             return False
         return self.store_no in (None, rest.partition("/")[0])
+
+
+EVERYWHERE: Final = Scope()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +97,26 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Up to which offset a terminal has handled a stream, and when it last said so."""
+    """Where a terminal stands in a stream, and up to where it has ever acknowledged it.
+
+    ``offset`` is where it goes on, in its epoch: its newest acknowledgement, or its start until
+    there is one. ``acked`` is None until there is one; it holds in whichever epoch it was made.
+    """
 
     terminal: str
     stream: str
+    epoch: str
     offset: int
+    acked: int | None
     acked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acked:
+    """Where a terminal goes on in a stream; of use only in its own epoch."""
+
+    epoch: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +178,10 @@ class Ledger(Protocol):
         """The random name of this ledger; positions and event ids begin with it."""
 
     @property
+    def secret(self) -> bytes:
+        """Random bytes that only this ledger knows, the same after a restart."""
+
+    @property
     def waiting(self) -> int:
         """How many wait for a commit."""
 
@@ -180,17 +214,32 @@ class Ledger(Protocol):
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
 
-    async def acked(self, *, terminal: str, stream: str) -> int | None:
-        """Return how far a terminal has come, None where it never said."""
+    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+        """Keep where a terminal begins, unless a place of this epoch is kept already.
 
-    async def acks(self) -> list[Ack]:
-        """Return how far every terminal has come."""
+        It acknowledges nothing: who starts past a cancellation has not seen it.
+        """
+
+    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
+        """Return where a terminal goes on, None where it never began."""
+
+    async def acks(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        scope: Scope = EVERYWHERE,
+        limit: int = ACKS_PAGE,
+    ) -> list[Ack]:
+        """Return where terminals stand, in order, past a terminal and stream."""
 
     async def seq(self) -> int:
         """Return the seq of the newest entry."""
 
     async def head(self) -> Head:
         """Return the end of the ledger, and count what it holds: that may take a while."""
+
+    async def read_counts(self, scope: Scope) -> Counts:
+        """Count what is in a scope."""
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
         """Return the newest offset of each stream, 0 where nothing happened yet."""
@@ -214,7 +263,9 @@ class Ledger(Protocol):
     async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
         """Return the entries of a transaction, its sale's included, in order."""
 
-    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
+    async def read_unacked(
+        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
+    ) -> list[Unacked]:
         """Return the cancellations recorded before a time that no terminal acknowledged."""
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:

@@ -44,8 +44,8 @@ class CloseCode(IntEnum):
     """The key is not known. Stop: set a key that the listener knows."""
     MALFORMED = 4002
     """A frame was malformed. Stop: the client is faulty."""
-    NO_CONNECT = 4003
-    """No ``connect`` within CONNECT_SECONDS, or no key in it or in the header. Stop."""
+    NO_KEY = 4003
+    """No key, neither in ``connect`` nor in the header. Stop."""
     STREAM_NOT_ALLOWED = 4004
     """The key may not follow a stream that was named. Stop."""
     REPLACED = 4009
@@ -56,6 +56,8 @@ class CloseCode(IntEnum):
     """Too many frames in a short time. Back off for at least a second, resume."""
     TOO_MANY_CONNECTIONS = 4102
     """Too many connections. Back off for at least a second, resume."""
+    CONNECT_LATE = 4103
+    """No ``connect`` within CONNECT_SECONDS. Back off for at least a second, resume."""
     SLOW_CONSUMER = 4108
     """The client took nothing for too long. Back off for at least a second, resume."""
     COME_BACK = 4200
@@ -74,6 +76,11 @@ class CloseCode(IntEnum):
         return _MEANINGS[self]
 
 
+# What the ``type`` of each of the listener's own problems begins with (RFC 9457). A client stops
+# for a problem only where it does, and where its member ``retry`` is false: all else may be the
+# answer of a proxy.
+PROBLEM_TYPE: Final = "urn:pockyt-listener:problem:"
+
 _MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
         CloseCode.DONE: "the side that closed is done",
@@ -86,12 +93,13 @@ _MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
         CloseCode.OVERLOADED: "the listener has too much to do",
         CloseCode.BAD_KEY: "the key is not known",
         CloseCode.MALFORMED: "a frame was malformed",
-        CloseCode.NO_CONNECT: "no connect frame or no key in time",
+        CloseCode.NO_KEY: "no key came, neither in connect nor in the header",
         CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream",
         CloseCode.REPLACED: "the same terminal opened a newer connection",
         CloseCode.REVOKED: "the key was revoked",
         CloseCode.TOO_MANY_FRAMES: "too many frames in a short time",
         CloseCode.TOO_MANY_CONNECTIONS: "too many connections",
+        CloseCode.CONNECT_LATE: "no connect frame came in time",
         CloseCode.SLOW_CONSUMER: "the client took nothing for too long",
         CloseCode.COME_BACK: "come back now",
         CloseCode.DEAD: "nothing was heard for too long",
@@ -106,5 +114,5 @@ _DUTY_OF_RANGE: Final[Mapping[int, Duty]] = MappingProxyType(
 
 
 def duty_of(code: int) -> Duty:
-    """Tell what a client does after a close code; the range decides for one it does not know."""
+    """Return what a client does after a close code; an unknown one means what its range means."""
     return _DUTIES.get(code) or _DUTY_OF_RANGE.get(code // 100, Duty.BACK_OFF)

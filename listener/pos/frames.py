@@ -9,7 +9,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
     ConfigDict,
     Field,
     SecretStr,
@@ -18,6 +17,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic.alias_generators import to_camel
+
+from listener.pos.lenient import NUMBER_MAX, WHOLE, LenientModel
 
 PROTOCOL: Final = "pos.v1"
 PING_SECONDS: Final = 20.0
@@ -30,8 +31,6 @@ STREAMS_MAX: Final = 64
 STREAM_CHARS_MAX: Final = 130
 EPOCH_CHARS_MAX: Final = 64
 EVERY_STREAM: Final = "*"
-# The largest whole number that JavaScript keeps exactly.
-NUMBER_MAX: Final = 2**53 - 1
 
 Stream = Annotated[
     str,
@@ -49,6 +48,7 @@ Offset = Annotated[
         le=NUMBER_MAX,
         description="Counts a stream's events 1, 2, 3 … without a hole; 0 is before the first.",
     ),
+    WHOLE,
 ]
 Epoch = Annotated[
     str,
@@ -58,10 +58,10 @@ Epoch = Annotated[
         description="Names the ledger. A restored backup gets a new one.",
     ),
 ]
-Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
+Number = Annotated[int, Field(ge=0, le=NUMBER_MAX), WHOLE]
 
 
-class _Model(BaseModel):
+class _Model(LenientModel):
     """What every part of the protocol shares: camelCase on the wire, strict, frozen."""
 
     model_config = ConfigDict(

@@ -29,7 +29,7 @@ _TO_DO: Final[Mapping[int | str, str]] = MappingProxyType(
         CloseCode.TOO_BIG: "a frame was too big; name fewer streams",
         CloseCode.BAD_KEY: "the key is not known; set one that `listener keys create` made",
         CloseCode.MALFORMED: "the request was malformed; update this client or the listener",
-        CloseCode.NO_CONNECT: "connect or its key came too late; set a key, look at the network",
+        CloseCode.NO_KEY: "no key reached the listener; set one",
         CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream; name one of its scope",
         CloseCode.REPLACED: "another program uses this terminal's key; stop it, or make a key",
         CloseCode.REVOKED: "the key was revoked; ask for a new one",

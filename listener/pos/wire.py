@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 
 from listener.errors import UnreadableError
 from listener.pos.frames import (
-    NUMBER_MAX,
     Ack,
     After,
     ClientFrame,
@@ -25,6 +24,7 @@ from listener.pos.frames import (
     Resync,
     ServerFrame,
 )
+from listener.pos.lenient import whole_of, without_mark
 
 _TEXT: Final = 0x81
 _CLOSE: Final = 0x88
@@ -84,12 +84,12 @@ def parse_after(text: str) -> After:
     match text:
         case "acked" | "latest" | "earliest":
             return text
-    epoch, _, offset = text.rpartition(":")
-    # isdecimal alone takes other scripts' digits; the length keeps int() cheap.
-    if not (offset.isascii() and offset.isdecimal() and len(offset) <= len(str(NUMBER_MAX))):
+    epoch, _, number = text.rpartition(":")
+    offset = whole_of(number)
+    if offset is None:
         raise UnreadableError("after is neither <epoch>:<offset> nor acked, latest or earliest")
     try:
-        return Position(epoch=epoch, offset=int(offset))
+        return Position(epoch=epoch, offset=offset)
     except ValidationError as error:
         raise UnreadableError(f"after: {_first(error)}") from error
 
@@ -135,7 +135,7 @@ def ws_close(code: int, reason: str) -> bytes:
 
 def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
     try:
-        value = orjson.loads(text)
+        value = orjson.loads(without_mark(text))
     except orjson.JSONDecodeError as error:
         # Not chained: the error carries the document, which may hold a key.
         raise UnreadableError(f"a frame is not JSON: {error.msg}") from None
@@ -154,6 +154,6 @@ def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
 
 
 def _first(error: ValidationError) -> str:
-    """Word the first fault of a model: where and what, never the input."""
+    """Describe the first fault of a model: where and what, never the input."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

@@ -26,6 +26,7 @@ from listener.web import notify
 from listener.web.api import sales
 from listener.web.api.health import READINESS, Readiness
 from listener.web.context import (
+    CLOCK,
     HUB,
     INGEST,
     KEYS,
@@ -34,12 +35,14 @@ from listener.web.context import (
     METRICS,
     SESSIONS,
     SETTINGS,
+    SHARES,
 )
 from listener.web.guard import answering, no_route
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
+from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions, Timing
 from listener.web.unread import unquoted
 
@@ -119,7 +122,9 @@ async def running(
         lifecycle.on_call(metrics.called)
 
         app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app[CLOCK] = clock
         app[SETTINGS] = settings
+        app[SHARES] = Shares()
         app[LEDGER] = ledger
         app[KEYS] = ledger
         app[HUB] = hub
@@ -130,7 +135,11 @@ async def running(
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
         app[SESSIONS] = Sessions(
-            keys=ledger, presence=ledger, timing=timing, on_close=metrics.closed
+            keys=ledger,
+            presence=ledger,
+            timing=timing,
+            on_close=metrics.closed,
+            now_ms=clock.now_ms,
         )
         ledger.on_epoch(partial(_begin_epoch, app))
         await stack.enter_async_context(_answering(app, listening))

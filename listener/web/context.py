@@ -6,11 +6,13 @@ from listener.hub.hub import Hub
 from listener.ingest import Ingest
 from listener.keys import KeyStore
 from listener.ledger.promise import Ledger
-from listener.lifecycle import Lifecycle
+from listener.lifecycle import Clock, Lifecycle
 from listener.settings import Settings
 from listener.web.metrics import Metrics
+from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions
 
+CLOCK = web.AppKey("clock", Clock)
 SETTINGS = web.AppKey("settings", Settings)
 LEDGER: web.AppKey[Ledger] = web.AppKey("ledger")
 KEYS: web.AppKey[KeyStore] = web.AppKey("keys")
@@ -19,3 +21,4 @@ INGEST = web.AppKey("ingest", Ingest)
 LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 METRICS = web.AppKey("metrics", Metrics)
 SESSIONS = web.AppKey("sessions", Sessions)
+SHARES = web.AppKey("shares", Shares)

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.keys import Key, KeyStore, Role, authenticate
-from listener.web.context import KEYS
+from listener.web.context import KEYS, SHARES
 from listener.web.problem import ProblemError, of_error, problem, unauthorized
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,6 +28,7 @@ def guarded(handler: KeyedHandler, *roles: Role) -> Handler:
         if key.role not in roles:
             wanted = " or ".join(roles)
             raise ProblemError(403, "wrong-role", f"this needs a key of the role {wanted}")
+        request.app[SHARES].count_request(key.id)
         return await handler(request, key)
 
     return answering(answer)

@@ -12,9 +12,11 @@ from listener.errors import (
     ListenerError,
     OverloadedError,
     ReferenceUsedError,
+    SearchTooLongError,
     SignatureError,
     UnreadableError,
 )
+from listener.pos.codes import PROBLEM_TYPE
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -24,6 +26,7 @@ STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTyp
     {
         UnreadableError: (400, "unreadable"),
         SignatureError: (401, "bad-signature"),
+        SearchTooLongError: (400, "search-too-long"),
         ReferenceUsedError: (409, "reference-taken"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),
@@ -49,6 +52,10 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
         503: "Service unavailable",
     }
 )
+
+# The statuses below 500 after which the same request may do later: what it asks for may come to
+# be there, or what stands in between may be set right. A client gives up only after the others.
+_MAY_PASS: Final = frozenset({404, 408, 410, 425, 426, 429})
 
 
 class ProblemError(Exception):
@@ -77,11 +84,12 @@ class ProblemError(Exception):
 def problem(error: ProblemError) -> web.Response:
     """Write a problem as the answer."""
     body = {
-        "type": "about:blank",
+        "type": f"{PROBLEM_TYPE}{error.code}",
         "title": _TITLES.get(error.status, "Error"),
         "status": error.status,
         "code": error.code,
         "detail": error.detail,
+        "retry": error.status >= 500 or error.status in _MAY_PASS,
         **error.members,
     }
     return web.Response(
@@ -93,19 +101,19 @@ def problem(error: ProblemError) -> web.Response:
 
 
 def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
-    """Word a missing, unknown or revoked key."""
+    """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)
 
 
 def draining() -> ProblemError:
-    """Word that a restart is under way."""
+    """Build the answer given while restarting."""
     headers = {"Retry-After": str(RETRY_SECONDS)}
     return ProblemError(503, "draining", "a restart is under way; come back", headers=headers)
 
 
 def of_error(error: ListenerError) -> ProblemError:
-    """Word one of the listener's own errors, by the table of statuses."""
+    """Build the answer to one of the listener's own errors, by the table of statuses."""
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     status, code = next(found, (500, "failed"))
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}

@@ -14,6 +14,7 @@ from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import STREAM, bare, numbered, url_of
+from tests.support.tills import place
 
 ALL: Final = Scope()
 
@@ -96,7 +97,7 @@ async def test_the_first_service_on_a_copy_makes_a_new_epoch_and_keeps_it(
         assert renewed != epoch
         assert (await restored.record(numbered(1))).is_new is False
         assert (await restored.record(numbered(2))).seq == 2
-        assert await restored.acked(terminal="T", stream=STREAM) == 1
+        assert await place(restored, terminal="T", stream=STREAM) == 1
         first, second = await restored.read_events(STREAM, after=0, limit=9)
         assert f'"id":"{epoch}-1"'.encode() in first.body
         assert f'"id":"{renewed}-2"'.encode() in second.body

@@ -9,7 +9,7 @@ import pytest
 
 from listener.pos.client import Follower
 from tests.support.service import STREAM, Serving, serving
-from tests.support.tills import DEADLINE_SECONDS
+from tests.support.tills import DEADLINE_SECONDS, place
 
 CLIENT = Path(__file__).parents[2] / "clients" / "js" / "pos-client.js"
 SCRIPT = """
@@ -47,7 +47,7 @@ async def test_the_python_client_follows_acknowledges_and_resumes(service: Servi
         async with Follower(service.url, key=key) as follower:
             event = await anext(follower)
             assert (event.subject, event.data.status) == ("2", "paid")
-    assert await service.ledger.acked(terminal=f"{STREAM}/T-42", stream=STREAM) == 1
+    assert await place(service.ledger, terminal=f"{STREAM}/T-42", stream=STREAM) == 1
 
 
 async def test_the_javascript_client_follows(service: Serving, node: str) -> None:

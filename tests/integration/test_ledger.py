@@ -19,6 +19,7 @@ from listener.storage.sqlite.ledger import ANSWER_DAYS
 from tests.support import backends, told
 from tests.support.backends import Backend
 from tests.support.stored import STREAM, Clock, bound, numbered, sold, without_number
+from tests.support.tills import place as place_of
 
 ALL: Final = Scope()
 DAY_MS: Final = 86_400_000
@@ -358,7 +359,7 @@ async def test_an_acknowledgement_only_grows(ledger: AnyLedger, clock: Clock) ->
     assert (kept.offset, kept.acked_at_ms) == (5, told.START_MS)
     await ledger.ack(terminal="T", stream=STREAM, offset=6)
     await ledger.ack(terminal="U", stream=STREAM, offset=1)
-    assert await ledger.acked(terminal="T", stream=STREAM) == 6
+    assert await place_of(ledger, terminal="T", stream=STREAM) == 6
     assert [(one.terminal, one.offset) for one in await ledger.acks()] == [("T", 6), ("U", 1)]
 
 
@@ -366,7 +367,7 @@ async def test_an_acknowledgement_outlives_the_service(place: Backend) -> None:
     async with await place.open() as ledger:
         await ledger.ack(terminal="T", stream=STREAM, offset=5)
     async with await place.open() as ledger:
-        assert await ledger.acked(terminal="T", stream=STREAM) == 5
+        assert await place_of(ledger, terminal="T", stream=STREAM) == 5
 
 
 async def test_an_idempotency_key_is_claimed_once_and_keeps_its_answer(

@@ -39,8 +39,9 @@ class Listening:
         await self._tell(None)
 
     async def _tell(self, hear: object) -> None:
-        connections = (*self._ledger._readers, self._ledger._write_connection)
-        for connection in connections:
+        ledger = self._ledger
+        readers = (*ledger._readers.all, *ledger._searchers.all, ledger._key_reader)
+        for connection in (*readers, ledger._write_connection):
             await connection.run(lambda db: db.set_trace_callback(hear))  # type: ignore[arg-type]
 
 
@@ -70,6 +71,8 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             Search(scope=replace(store, store_no=NO_STORE)),
             Search(scope=ALL, status=Status.CANCELLED),
             Search(scope=ALL, reference="r1"),
+            Search(scope=replace(ALL, terminal="T-42")),
+            Search(scope=replace(store, terminal="T-42")),
             Search(scope=ALL, since_ms=1, until_ms=told.START_MS),
         ):
             await ledger.read_transactions(wanted, before=cursor, limit=9)
@@ -77,7 +80,9 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
         await ledger.read_due_sales(now_ms=told.START_MS, limit=9)
         await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
         await ledger.next_due_ms()
+        await ledger.start(terminal="T", stream=STREAM, offset=1)
         await ledger.acked(terminal="T", stream=STREAM)
+        await ledger.acks(after=("S", STREAM), scope=store)
         await ledger.read_unacked(before_ms=told.START_MS, limit=9)
         await ledger.find_key("k")
     questions = [text for text in listening.heard if text.startswith(("SELECT", "DELETE"))]

@@ -34,6 +34,7 @@ from tests.support.service import (
     serving,
     signed,
 )
+from tests.support.tills import place
 
 DOCUMENT = document(OPERATIONS)
 OTHER_MERCHANT_NO = "200044"
@@ -409,7 +410,7 @@ async def test_an_ack_over_http_is_kept_and_answered_as_it_is_told(service: Serv
     told = {"status": answer.status, "content_type": answer.content_type, "body": text}
     assert answer.status == 204
     assert fault_of("POST", ACKS, **told) == []  # type: ignore[arg-type]  # as above
-    assert await service.ledger.acked(terminal=f"{STREAM}/T-1", stream=STREAM) == 1
+    assert await place(service.ledger, terminal=f"{STREAM}/T-1", stream=STREAM) == 1
 
 
 def test_the_checker_notices_an_answer_that_is_not_told() -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from listener.hub import hub as hub_module
 from listener.keys import Role
-from listener.pos.frames import NUMBER_MAX
+from listener.pos.lenient import NUMBER_MAX
 from listener.storage.sqlite import connection as storage_connection
 from listener.web.context import HUB, SESSIONS
 from listener.web.shapes.parameters import EVENTS_PAGE, EVENTS_WAIT_SECONDS_MAX, PAGE_MAX
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.support.tills import DEADLINE_SECONDS, till
+from tests.support.tills import DEADLINE_SECONDS, place, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 TILL = f"{STREAM}/T-42"
@@ -124,7 +124,7 @@ async def test_the_first_page_stores_its_start_so_that_nothing_is_lost(service: 
     key = service.key(terminal="T-42")
     await sell(service, 1, 2)
     assert (await poll(service, key))["next"] == 2
-    assert await service.ledger.acked(terminal=TILL, stream=STREAM) == 2
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 2
     await sell(service, 3)
     assert offsets(await poll(service, key)) == [3]
     # Not acknowledged, so told again; and by the websocket as well.

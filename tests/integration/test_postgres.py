@@ -73,7 +73,7 @@ async def test_a_first_host_that_answers_nothing_costs_a_second(url: str) -> Non
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         hosts = f"127.0.0.1:{port},127.0.0.1:1,{parts.hostname}:{parts.port or 5432}"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(4):
             several = f"postgresql://{parts.username}@{hosts}{parts.path}"
             async with node(several) as ledger:
                 await ledger.record(numbered(1))

@@ -14,7 +14,7 @@ from listener.keys import Role
 from listener.web.context import HUB, METRICS, SESSIONS
 from listener.web.till.sessions import Timing
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
-from tests.support.tills import PATH, BareTill, acked, gone, till
+from tests.support.tills import PATH, BareTill, acked, gone, place, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 NO_STREAM = f"{MERCHANT_NO}/-"
@@ -114,6 +114,35 @@ async def test_our_own_origin_and_those_of_the_setting_are_let_in(service: Servi
             await one.join()
 
 
+@pytest.mark.parametrize("header", ["Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "Basic dTpw"])
+async def test_the_key_in_connect_beats_what_a_proxy_put_into_the_header(
+    service: Serving, header: str
+) -> None:
+    async with till(service.url, headers={"Authorization": header}) as one:
+        await one.join(key=f" {service.key()}\n")
+
+
+async def test_an_empty_key_in_connect_leaves_the_one_in_the_header(service: Serving) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.join(key="")
+
+
+async def test_frames_in_binary_behind_a_mark_and_with_doubles_are_read(service: Serving) -> None:
+    await sell(service, 1)
+    async with till(service.url, service.key(terminal="T-42")) as one:
+        await one.hear("hello")
+        await one.ws.send(
+            b'{"type":"connect","id":1.0,"key":null,"streams":[{"stream":"%b","after":'
+            b'{"epoch":"%b","offset":0.0}}]}' % (STREAM.encode(), service.ledger.epoch.encode())
+        )
+        assert (await one.hear("ready"))["id"] == 1
+        assert await one.offsets(1) == [1]
+        await one.ws.send('\ufeff{"type":"pong","t":1.79571183133E12}')
+        await one.ws.send(f'{{"type":"ack","id":null,"stream":"{STREAM}","offset":1E0}}')
+        await acked(service.ledger, terminal=TILL, stream=STREAM, offset=1)
+        await one.nothing_more()
+
+
 async def test_a_draining_listener_lets_nobody_in(service: Serving) -> None:
     service.service.app[SESSIONS].is_draining = True
     with pytest.raises(InvalidStatus) as refused:
@@ -127,7 +156,7 @@ async def test_a_request_that_is_no_upgrade_is_told_so(service: Serving) -> None
     async with service.client.get(service.url + PATH) as answer:
         assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
     # What the library refuses is a problem as well.
-    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     async with service.client.get(service.url + PATH, headers=headers) as answer:
         assert answer.status == 400
         assert answer.content_type == "application/problem+json"
@@ -288,7 +317,7 @@ async def test_an_ack_that_cannot_be_is_answered_by_an_error_and_the_till_stays(
         assert (refused["id"], refused["code"], refused["retryable"]) == (5, code, False)
         assert refused["message"]
         await one.nothing_more()
-    assert await service.ledger.acked(terminal=TILL, stream=STREAM) == 1
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 1
 
 
 async def test_an_admin_does_not_acknowledge(service: Serving) -> None:
@@ -320,6 +349,7 @@ async def test_a_till_that_has_gone_leaves_nothing_behind(service: Serving) -> N
 
 async def test_closes_are_counted_by_their_code(service: Serving) -> None:
     async with till(service.url, "lk_wrong_key") as one:
+        await one.say(type="connect")
         assert await one.code() == 4001
     await gone(service.service.app)
     assert b'listener_pos_closes_total{code="4001"} 1.0' in service.service.app[METRICS].text()

@@ -10,7 +10,7 @@ import pytest
 from listener.keys import Role
 from listener.storage.sqlite.connection import connect
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
-from tests.support.tills import Frame, acked, till
+from tests.support.tills import Frame, acked, place, till
 
 NO_STREAM = f"{MERCHANT_NO}/-"
 TILL = f"{STREAM}/T-42"
@@ -76,7 +76,7 @@ async def test_a_new_till_begins_at_the_newest_and_loses_nothing_before_its_firs
     async with till(service.url, key) as one:
         assert (await one.join())["streams"][0]["after"] == 3
     # Its start is its ack from the first ready on.
-    assert await service.ledger.acked(terminal=TILL, stream=STREAM) == 3
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 3
     await sell(service, 4, 5)
     async with till(service.url, key) as one:
         assert (await one.join())["streams"][0]["after"] == 3
@@ -84,7 +84,7 @@ async def test_a_new_till_begins_at_the_newest_and_loses_nothing_before_its_firs
     # A later start is no ack.
     async with till(service.url, key) as one:
         await one.join({"stream": STREAM, "after": "latest"})
-    assert await service.ledger.acked(terminal=TILL, stream=STREAM) == 3
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 3
 
 
 async def test_an_admins_start_is_no_ack(service: Serving) -> None:

@@ -114,10 +114,16 @@ async def till(
         await ws.close()
 
 
+async def place(ledger: Ledger, *, terminal: str, stream: str) -> int | None:
+    """Return the offset that ``acked`` means for a terminal."""
+    found = await ledger.acked(terminal=terminal, stream=stream)
+    return found.offset if found else None
+
+
 async def acked(ledger: Ledger, *, terminal: str, stream: str, offset: int) -> None:
     """Wait until an acknowledgement is in the ledger."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while await ledger.acked(terminal=terminal, stream=stream) != offset:
+        while await place(ledger, terminal=terminal, stream=stream) != offset:
             await asyncio.sleep(0.005)
 
 

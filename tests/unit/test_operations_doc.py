@@ -33,7 +33,6 @@ INNER: Final = {
     "ledger.model.AMOUNT_DIGITS_MAX": "an amount is held long before",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
     "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
-    "pos.frames.NUMBER_MAX": "no ledger gets there",
     "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
     "settings.PORT_MAX": "the settings say it themselves",
@@ -46,8 +45,10 @@ INNER: Final = {
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.metrics.NOTED_MAX": "what is counted together",
     "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
+    "web.shapes.parameters.PLACE_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.NUMBER_CHARS_MAX": "as in the settings",
     "web.shapes.parameters.SEQ_MAX": "no ledger gets there",
+    "web.shares.KEYS_MAX": "how many keys' shares are kept in mind",
     "web.till.sessions.SEEN_MAX": "how many that went away are remembered",
 }
 # Programs of their own, with limits of their own.
@@ -164,6 +165,7 @@ def test_every_event_of_the_log_exists() -> None:
     source = "\n".join(path.read_text() for path in SOURCES)
     logged = set(re.findall(r'event\(\s*\w+,\s*"(\w+)"', source))
     logged |= set(re.findall(r'(?:_LOG|logger)\.(?:exception|error)\(\s*"(\w+)"', source))
+    logged |= set(re.findall(r'Throttle\(_LOG, "(\w+)"', source))
     assert set(named) == logged
 
 

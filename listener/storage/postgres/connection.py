@@ -79,31 +79,39 @@ class NotPrimaryError(Exception):
     """A server is there, and cannot be written to."""
 
 
-async def connect(location: Location, *, name: str) -> Connection:
+async def connect(location: Location, *, name: str, timeout_ms: int | None = None) -> Connection:
     """Connect to the first host that can be written to; each has a second to answer.
 
     asyncpg's own list of hosts has one time for all of them, so that one that swallows packets
-    leaves none for the next.
+    leaves none for the next. With ``timeout_ms`` the server breaks off a statement that takes
+    longer: never on a connection that writes.
 
     Raises:
         LedgerError: The server does not keep what it commits, or is too old.
         LedgerUnavailableError: No host can be written to now.
     """
     reasons = []
-    for host, port in location.hosts:
+    for host, port in location.in_order:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                return await _connect(location, host, port, name=name)
+                connection = await _connect(location, host, port, name=name, timeout_ms=timeout_ms)
         except TimeoutError:
             reasons.append(f"{host}:{port}: no answer within {CONNECT_SECONDS:g} s")
         except (NotPrimaryError, *FAULTS) as error:
             reasons.append(f"{host}:{port}: {told_by(error)}")
+        else:
+            location.last[:] = [(host, port)]
+            return connection
     raise LedgerUnavailableError(f"no server can be used now: {'; '.join(reasons)}")
 
 
-async def _connect(location: Location, host: str, port: int, *, name: str) -> Connection:
+async def _connect(
+    location: Location, host: str, port: int, *, name: str, timeout_ms: int | None
+) -> Connection:
     options = dict(location.options)
     settings = dict(_SETTINGS)
+    if timeout_ms is not None:
+        settings["statement_timeout"] = f"{timeout_ms}ms"
     if "search_path" in options:
         settings["search_path"] = options.pop("search_path")
     connection: Connection = await asyncpg.connect(
@@ -186,8 +194,10 @@ class Channel:
         *,
         name: str,
         on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+        timeout_ms: int | None = None,
     ) -> None:
         self._location = location
+        self._timeout_ms = timeout_ms
         self._name = name
         self._on_connect = on_connect
         self._connection: Connection | None = None
@@ -257,7 +267,7 @@ class Channel:
             return self._connection
         self.drop()
         try:
-            connection = await connect(self._location, name=self._name)
+            connection = await connect(self._location, name=self._name, timeout_ms=self._timeout_ms)
         except LedgerError as error:
             # At start this is for the operator to put right; later, for as long as it lasts.
             raise LedgerUnavailableError(str(error)) from error

@@ -21,7 +21,14 @@ _PUT_ACKS: Final = (
     ' CASE WHEN a.epoch = excluded.epoch THEN greatest(a."offset", excluded."offset")'
     ' ELSE excluded."offset" END, acked = greatest(a.acked, excluded.acked),'
     " acked_at = excluded.acked_at"
-    ' WHERE a.epoch <> excluded.epoch OR excluded."offset" >= a."offset"'
+    " WHERE a.epoch <> excluded.epoch OR a.acked IS NULL OR excluded.acked >= a.acked"
+)
+# It moves nothing in its own epoch.
+_PUT_START: Final = (
+    'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked_at)'
+    " VALUES ($1, $2, $3, $4, $5)"
+    " ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch,"
+    ' "offset" = excluded."offset" WHERE a.epoch <> excluded.epoch'
 )
 _FORGET: Final = "DELETE FROM answers WHERE recorded_at < $1"
 _CLAIM: Final = (
@@ -67,6 +74,13 @@ class Acks:
             [gathered[name][0] for name in names],
         )
         await self._channel.run(lambda db: db.execute(_PUT_ACKS, *values))
+
+
+async def start(
+    db: Connection, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
+) -> None:
+    """Keep where a terminal begins, unless a place of this epoch is kept already."""
+    await db.execute(_PUT_START, terminal, stream, epoch, offset, now_ms)
 
 
 async def remember(

@@ -4,17 +4,24 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import asyncpg
+
 from listener import log
-from listener.errors import LedgerUnavailableError
+from listener.errors import LedgerUnavailableError, SearchTooLongError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
 from listener.ledger.promise import (
+    ACKS_PAGE,
+    EVERYWHERE,
     Ack,
+    Acked,
     Bell,
+    Counts,
     Cursor,
     Doubts,
     Head,
@@ -28,6 +35,7 @@ from listener.ledger.promise import (
     Unacked,
 )
 from listener.ledger.schedule import Confirm
+from listener.storage.pool import Pool
 from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
@@ -42,6 +50,10 @@ from listener.storage.postgres.writer import Appended, OnCommit, Writer
 T = TypeVar("T")
 
 READERS: Final = 2
+SEARCHERS: Final = 2
+SEARCH_MS: Final = 1_000
+# A range of entries that is looked through in one go, so that searches take turns.
+RANGE_ENTRIES: Final = 20_000
 # A server that answers no read for so long is left, and the hosts are tried again.
 SILENT_SECONDS: Final = 5.0
 # A plan that was made on empty tables is kept; from here on there is something to look at.
@@ -59,11 +71,13 @@ class PostgresLedger:
         *,
         channel: Callable[..., Channel],
         node: Node,
+        secret: bytes,
         confirm: Confirm,
         clock: Callable[[], int],
         on_commit: OnCommit | None,
     ) -> None:
         self.node = node
+        self.secret = secret
         self._clock = clock
         self._bells: list[Bell] = []
         self._epoch_hooks: list[Callable[[], None]] = []
@@ -75,10 +89,10 @@ class PostgresLedger:
         )
         self._heart = channel("heart", on_connect=node.meet)
         self._errands = channel("errands", on_connect=node.meet)
-        self._readers = [channel("reader", on_connect=node.meet) for _ in range(READERS)]
-        self._free: asyncio.LifoQueue[Channel] = asyncio.LifoQueue()
-        for reader in self._readers:
-            self._free.put_nowait(reader)
+        self._readers = Pool([channel("reader", on_connect=node.meet) for _ in range(READERS)])
+        self._searchers = Pool(
+            [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
+        )
         self._write_channel = channel("writer", on_connect=node.meet)
         self._turns = Turns(self._errands, node=node.id)
         self._presence = Presence(self._errands, node=node.id)
@@ -129,11 +143,22 @@ class PostgresLedger:
         )
 
         def channel(
-            purpose: str, *, on_connect: Callable[[Connection], Awaitable[None]] | None = None
+            purpose: str,
+            *,
+            on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+            timeout_ms: int | None = None,
         ) -> Channel:
-            return Channel(location, name=f"{name} {purpose}", on_connect=on_connect)
+            full_name = f"{name} {purpose}"
+            return Channel(location, name=full_name, on_connect=on_connect, timeout_ms=timeout_ms)
 
-        ledger = cls(channel=channel, node=node, confirm=confirm, clock=clock, on_commit=on_commit)
+        ledger = cls(
+            channel=channel,
+            node=node,
+            secret=bytes.fromhex(identity.secret),
+            confirm=confirm,
+            clock=clock,
+            on_commit=on_commit,
+        )
         try:
             await ledger._start()
         except BaseException:
@@ -231,7 +256,7 @@ class PostgresLedger:
 
     def _channels(self) -> list[Channel]:
         others = (self._heart, self._errands, self._bell_channel, self._write_channel)
-        return [*self._readers, *others]
+        return [*self._readers.all, *self._searchers.all, *others]
 
     async def record(self, fact: Fact) -> Recorded:
         recorded: Recorded = await self._writer.submit(fact)
@@ -240,6 +265,18 @@ class PostgresLedger:
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         await self._acks.put(
             epoch=self.epoch, terminal=terminal, stream=stream, offset=offset, now_ms=self._clock()
+        )
+
+    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+        await self._errands.run(
+            lambda db: errands.start(
+                db,
+                epoch=self.epoch,
+                terminal=terminal,
+                stream=stream,
+                offset=offset,
+                now_ms=self._clock(),
+            )
         )
 
     async def remember(
@@ -265,15 +302,24 @@ class PostgresLedger:
         )
 
     async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run a read on whichever reader is free; once more where its connection was lost."""
-        reader = await self._free.get()
-        try:
+        """Run a read of a few rows; once more where the connection was lost."""
+        async with self._readers.one() as reader:
             try:
                 return await reader.run(work)
             except LedgerUnavailableError:
                 return await reader.run(work)
-        finally:
-            self._free.put_nowait(reader)
+
+    async def _search(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run what may look through many rows, for as long as a search may take."""
+        async with self._searchers.one() as searcher:
+            try:
+                return await searcher.run(work)
+            except LedgerUnavailableError as error:
+                if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                    raise SearchTooLongError(
+                        "that takes too long to look for: name a store, or a shorter time"
+                    ) from error
+                return await searcher.run(work)
 
     async def seq(self) -> int:
         return await self._read(reading.seq)
@@ -290,13 +336,40 @@ class PostgresLedger:
         )
 
     async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
-        return await self._read(lambda db: reading.lines(db, after=after, limit=limit, scope=scope))
+        end = await self.seq()
+        found: list[Line] = []
+        while after < end and len(found) < limit:
+            upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
+            found += await self._search(
+                partial(reading.lines, after=after, upto=upto, limit=left, scope=scope)
+            )
+            after = upto
+        return found
+
+    async def read_counts(self, scope: Scope) -> Counts:
+        head = await self.head()
+        if scope.merchant_no is None:
+            return Counts(
+                entries=head.seq,
+                transactions=head.transactions,
+                events=head.events,
+                repeats=head.repeats,
+            )
+        entries = repeats = 0
+        for after in range(0, head.seq, RANGE_ENTRIES):
+            upto = min(after + RANGE_ENTRIES, head.seq)
+            counted = await self._search(
+                partial(reading.counts_between, after=after, upto=upto, scope=scope)
+            )
+            entries, repeats = entries + counted[0], repeats + counted[1]
+        transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
+        return Counts(entries=entries, transactions=transactions, events=events, repeats=repeats)
 
     async def read_transactions(
         self, search: Search, *, before: Cursor | None, limit: int
     ) -> list[Transaction]:
-        return await self._read(
-            lambda db: reading.transactions(db, search=search, before=before, limit=limit)
+        return await self._search(
+            partial(reading.transactions, search=search, before=before, limit=limit)
         )
 
     async def read_transaction(
@@ -311,8 +384,12 @@ class PostgresLedger:
     async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
         return await self._read(lambda db: reading.lines_of(db, transaction=transaction))
 
-    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
-        return await self._read(lambda db: reading.unacked(db, before_ms=before_ms, limit=limit))
+    async def read_unacked(
+        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
+    ) -> list[Unacked]:
+        return await self._read(
+            partial(reading.unacked, before_ms=before_ms, scope=scope, limit=limit)
+        )
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
         return await self._read(lambda db: reading.doubts(db, now_ms=now_ms))
@@ -331,11 +408,17 @@ class PostgresLedger:
     async def next_due_ms(self) -> int | None:
         return await self._read(reading.next_due_ms)
 
-    async def acks(self) -> list[Ack]:
-        return await self._read(reading.acks)
+    async def acks(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        scope: Scope = EVERYWHERE,
+        limit: int = ACKS_PAGE,
+    ) -> list[Ack]:
+        return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
 
-    async def acked(self, *, terminal: str, stream: str) -> int | None:
-        return await self._read(lambda db: reading.acked(db, terminal=terminal, stream=stream))
+    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
+        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
 
     async def find_key(self, key_id: str) -> Key | None:
         return await self._read(lambda db: keys.find(db, key_id))

@@ -26,6 +26,13 @@ class Location:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, str] = field(default_factory=dict)
+    # The host that could be written to last: it is tried first.
+    last: list[tuple[str, int]] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def in_order(self) -> list[tuple[str, int]]:
+        """The hosts in the order in which they are to be tried."""
+        return [*self.last, *(host for host in self.hosts if host not in self.last)]
 
     @property
     def shown(self) -> str:

@@ -16,6 +16,7 @@ from listener.ledger.model import (
 )
 from listener.ledger.promise import (
     Ack,
+    Acked,
     Cursor,
     Doubts,
     Head,
@@ -68,7 +69,27 @@ _SCOPED: Final = (
     " AND ($2::text IS NULL OR e.merchant_no = $2)"
     " AND ($3::text IS NULL OR coalesce(t.store_no, e.store_no, '-') = $3)"
 )
-_LINES_AFTER: Final = f"{_LINES} WHERE e.seq > $1{_SCOPED} ORDER BY e.seq LIMIT $4"
+_LINES_AFTER: Final = f"{_LINES} WHERE e.seq > $1{_SCOPED} AND e.seq <= $4 ORDER BY e.seq LIMIT $5"
+_COUNTS_BETWEEN: Final = (
+    "SELECT count(*), coalesce(sum(r.count), 0)::bigint FROM entries e"
+    " LEFT JOIN repeats r ON r.seq = e.seq LEFT JOIN transactions t"
+    " ON t.transaction_no = e.transaction_no AND t.merchant_no = e.merchant_no"
+    f" WHERE e.seq > $1{_SCOPED} AND e.seq <= $4"
+)
+_COUNT_TRANSACTIONS: Final = (
+    "SELECT count(*) FROM transactions WHERE merchant_no = $1"
+    " AND ($2::text IS NULL OR coalesce(store_no, '-') = $2)"
+)
+# From one stream of the merchant to the next: a stream's newest offset is how many events it has.
+_COUNT_EVENTS: Final = (
+    "WITH RECURSIVE s AS ("
+    "(SELECT stream FROM events WHERE stream > $1 || '/' AND stream < $1 || '0'"
+    " ORDER BY stream LIMIT 1) UNION ALL"
+    " SELECT (SELECT e.stream FROM events e WHERE e.stream > s.stream AND e.stream < $1 || '0'"
+    " ORDER BY e.stream LIMIT 1) FROM s WHERE s.stream IS NOT NULL)"
+    ' SELECT coalesce(sum((SELECT max(e."offset") FROM events e WHERE e.stream = s.stream)),'
+    " 0)::bigint FROM s WHERE ($2::text IS NULL OR s.stream = $1 || '/' || $2)"
+)
 _LINES_BETWEEN: Final = (
     f"{_LINES} WHERE e.seq > $1{_SCOPED} AND e.seq <= $4"
     " AND ($5::bigint IS NULL OR e.recorded_at >= $5)"
@@ -114,12 +135,20 @@ _UNACKED: Final = (
     " ORDER BY e.stream LIMIT 1) FROM s WHERE s.stream IS NOT NULL)"
     ' SELECT e.stream, e."offset", n.transaction_no, n.recorded_at'
     " FROM s JOIN events e ON e.stream = s.stream AND e.cancelled = 1"
-    ' AND e."offset" > coalesce((SELECT max(a."offset") FROM acks a WHERE a.stream = s.stream), 0)'
-    ' JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < $1 ORDER BY e.stream, e."offset"'
-    " LIMIT $2"
+    ' AND e."offset" > coalesce((SELECT max(a.acked) FROM acks a WHERE a.stream = s.stream), 0)'
+    " JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < $1"
+    " AND ($2::text IS NULL OR n.merchant_no = $2)"
+    " AND ($3::text IS NULL OR e.stream = $2 || '/' || $3)"
+    ' ORDER BY e.stream, e."offset" LIMIT $4'
 )
-_ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
-_ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = $1 AND stream = $2'
+# Terminals are few: as many as there are tills.
+_ACKS: Final = (
+    'SELECT terminal, stream, epoch, "offset", acked, acked_at FROM acks'
+    " WHERE (terminal, stream) > ($1, $2)"
+    " AND ($3::text IS NULL OR starts_with(stream, $3 || '/'))"
+    " AND ($4::text IS NULL OR stream = $3 || '/' || $4) ORDER BY terminal, stream LIMIT $5"
+)
+_ACKED: Final = 'SELECT epoch, "offset" FROM acks WHERE terminal = $1 AND stream = $2'
 _REMEMBERED: Final = (
     "SELECT request, status, body FROM answers WHERE key_id = $1 AND idempotency_key = $2"
 )
@@ -156,10 +185,24 @@ async def events(db: Connection, *, stream: str, after: int, limit: int) -> list
     return [event_of(row) for row in found]
 
 
-async def lines(db: Connection, *, after: int, limit: int, scope: Scope) -> list[Line]:
-    """Read entries past a seq."""
-    rows = await db.fetch(_LINES_AFTER, after, scope.merchant_no, scope.store_no, limit)
-    return await _lines_of(db, rows)
+async def lines(db: Connection, *, after: int, upto: int, limit: int, scope: Scope) -> list[Line]:
+    """Read entries of a range of seqs."""
+    values = (after, scope.merchant_no, scope.store_no, upto, limit)
+    return await _lines_of(db, await db.fetch(_LINES_AFTER, *values))
+
+
+async def counts_between(db: Connection, *, after: int, upto: int, scope: Scope) -> tuple[int, int]:
+    """Count the entries of a range of seqs, and their repeats."""
+    values = (after, scope.merchant_no, scope.store_no, upto)
+    ((entries, repeats),) = await db.fetch(_COUNTS_BETWEEN, *values)
+    return entries, repeats
+
+
+async def count_transactions(db: Connection, *, scope: Scope) -> tuple[int, int]:
+    """Count the transactions of a merchant or a store, and their events."""
+    values = (scope.merchant_no, scope.store_no)
+    transactions = await db.fetchval(_COUNT_TRANSACTIONS, *values)
+    return transactions, await db.fetchval(_COUNT_EVENTS, *values)
 
 
 async def lines_between(
@@ -290,7 +333,7 @@ async def next_due_ms(db: Connection) -> int | None:
     return at
 
 
-async def unacked(db: Connection, *, before_ms: int, limit: int) -> list[Unacked]:
+async def unacked(db: Connection, *, before_ms: int, scope: Scope, limit: int) -> list[Unacked]:
     """Read the cancellations that no terminal of their stream has acknowledged."""
     return [
         Unacked(
@@ -299,22 +342,29 @@ async def unacked(db: Connection, *, before_ms: int, limit: int) -> list[Unacked
             transaction_no=unpacked(row[2]),
             recorded_at_ms=row[3],
         )
-        for row in await db.fetch(_UNACKED, before_ms, limit)
+        for row in await db.fetch(_UNACKED, before_ms, scope.merchant_no, scope.store_no, limit)
     ]
 
 
-async def acks(db: Connection) -> list[Ack]:
-    """Read how far every terminal has come."""
+async def acks(db: Connection, *, after: tuple[str, str], scope: Scope, limit: int) -> list[Ack]:
+    """Read how far terminals have come, past a terminal and stream."""
     return [
-        Ack(terminal=row[0], stream=row[1], offset=row[2], acked_at_ms=row[3])
-        for row in await db.fetch(_ACKS)
+        Ack(
+            terminal=row[0],
+            stream=row[1],
+            epoch=row[2],
+            offset=row[3],
+            acked=row[4],
+            acked_at_ms=row[5],
+        )
+        for row in await db.fetch(_ACKS, *after, scope.merchant_no, scope.store_no, limit)
     ]
 
 
-async def acked(db: Connection, *, terminal: str, stream: str) -> int | None:
-    """Read how far a terminal has come in a stream."""
-    offset: int | None = await db.fetchval(_ACKED, terminal, stream)
-    return offset
+async def acked(db: Connection, *, terminal: str, stream: str) -> Acked | None:
+    """Read where a terminal goes on in a stream."""
+    row = await db.fetchrow(_ACKED, terminal, stream)
+    return Acked(epoch=row[0], offset=row[1]) if row else None
 
 
 async def remembered(db: Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:

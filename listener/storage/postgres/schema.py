@@ -5,7 +5,7 @@ a new name, so that nodes of two versions run side by side during a rolling rest
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from listener.errors import LedgerError
 from listener.storage.postgres.connection import Connection
 
 SCHEMA_VERSION: Final = 1
+SECRET_BYTES: Final = 32
 # The functions that this version calls, oldest first, each in a file of its name.
 FUNCTIONS: Final = ("append_v1",)
 # From each version to the next; version 1 is schema-postgres.sql. They add, and take nothing away.
@@ -25,11 +26,11 @@ MIGRATIONS: Final[dict[int, str]] = {}
 LOCK: Final = "SELECT pg_advisory_xact_lock(1886350196, 1)"
 _SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
 _LEDGER: Final = (
-    "SELECT epoch, is_copy, created_at, system_id, schema_version FROM ledger WHERE id = 1"
+    "SELECT epoch, is_copy, created_at, system_id, schema_version, secret FROM ledger WHERE id = 1"
 )
 _MAKE: Final = (
-    "INSERT INTO ledger (id, epoch, created_at, system_id, schema_version)"
-    " VALUES (1, $1, $2, $3, $4)"
+    "INSERT INTO ledger (id, epoch, created_at, system_id, schema_version, secret)"
+    " VALUES (1, $1, $2, $3, $4, $5)"
 )
 _NEWEST: Final = "(SELECT coalesce(max(seq), 0) FROM entries)"
 _BEGIN_EPOCH: Final = (
@@ -46,6 +47,8 @@ class Identity:
     epoch: str
     created_at_ms: int
     schema_version: int
+    # Seals the cursors of pages; told to nobody.
+    secret: str = field(repr=False)
 
 
 def schema_text() -> str:
@@ -86,9 +89,7 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise LedgerError(f"the role may not make the ledger's tables: {error}") from error
-    return Identity(
-        epoch=row["epoch"], created_at_ms=row["created_at"], schema_version=row["schema_version"]
-    )
+    return _identity(row)
 
 
 async def read_identity(db: Connection) -> Identity:
@@ -105,9 +106,7 @@ async def read_identity(db: Connection) -> Identity:
         ) from error
     if row is None:
         raise LedgerError("there is no ledger in this database; `listener serve` makes it")
-    return Identity(
-        epoch=row["epoch"], created_at_ms=row["created_at"], schema_version=row["schema_version"]
-    )
+    return _identity(row)
 
 
 async def begin_epoch(
@@ -120,6 +119,15 @@ async def begin_epoch(
         await db.execute(_BEGIN_EPOCH, epoch, now_ms, reason, missing)
 
 
+def _identity(row: Any) -> Identity:  # noqa: ANN401 - asyncpg's record
+    return Identity(
+        epoch=row["epoch"],
+        created_at_ms=row["created_at"],
+        schema_version=row["schema_version"],
+        secret=row["secret"],
+    )
+
+
 async def _row(db: Connection) -> Any:  # noqa: ANN401 - asyncpg's record
     if await db.fetchval("SELECT to_regclass('ledger')") is None:
         return None
@@ -129,7 +137,8 @@ async def _row(db: Connection) -> Any:  # noqa: ANN401 - asyncpg's record
 async def _make(db: Connection, *, now_ms: int) -> None:
     epoch = secrets.token_hex(8)
     await db.execute(schema_text())
-    await db.execute(_MAKE, epoch, now_ms, await db.fetchval(_SYSTEM), SCHEMA_VERSION)
+    system_id, secret = await db.fetchval(_SYSTEM), secrets.token_hex(SECRET_BYTES)
+    await db.execute(_MAKE, epoch, now_ms, system_id, SCHEMA_VERSION, secret)
     await db.execute(_BEGIN_EPOCH, epoch, now_ms, "made", 0)
 
 

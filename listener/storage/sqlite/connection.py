@@ -13,13 +13,14 @@ from typing import Final, Self, TypeVar
 
 import aiosqlite
 
-from listener.errors import LedgerError, LedgerUnavailableError
+from listener.errors import LedgerError, LedgerUnavailableError, SearchTooLongError
 from listener.ledger.chain import GENESIS
 from listener.storage.sqlite import statements
 
 T = TypeVar("T")
 
 SCHEMA_VERSION: Final = 1
+SECRET_BYTES: Final = 32
 # "pokt": tells our file from any other SQLite database.
 APPLICATION_ID: Final = 0x706F6B74
 BUSY_SECONDS: Final = 5.0
@@ -27,6 +28,8 @@ CACHE_KIB: Final = 64 * 1024
 TOLD_CHARS_MAX: Final = 200
 # As aiosqlite wants to know; a whole page is fetched in one hop here.
 ROWS_AT_ONCE: Final = 64
+# How many steps of its machine SQLite takes before the time is looked at: well under 1 ms.
+STEPS_BETWEEN_LOOKS: Final = 10_000
 # Every statement for every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 256
 # From each version to the next; version 1 is schema.sql.
@@ -64,6 +67,15 @@ class Connection(aiosqlite.Connection):
         await connection
         return connection
 
+    async def search(self, work: Callable[[sqlite3.Connection], T], *, seconds: float) -> T:
+        """Run ``work``, and break it off once it has taken too long.
+
+        Raises:
+            SearchTooLongError: It was broken off.
+            LedgerUnavailableError: SQLite failed; what it said is the cause.
+        """
+        return await self.run(lambda db: _within(db, work, seconds))
+
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on the raw connection, in this connection's own thread.
 
@@ -80,6 +92,21 @@ class Connection(aiosqlite.Connection):
             # The one way into its thread that takes a function; aiosqlite leaves it untyped.
             result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
         return result
+
+
+def _within(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+    ends_at = time.monotonic() + seconds
+    db.set_progress_handler(lambda: time.monotonic() > ends_at, STEPS_BETWEEN_LOOKS)
+    try:
+        return work(db)
+    except sqlite3.OperationalError as error:
+        if time.monotonic() > ends_at:
+            raise SearchTooLongError(
+                "that takes too long to look for: name a store, or a shorter time"
+            ) from error
+        raise
+    finally:
+        db.set_progress_handler(None, 0)
 
 
 @contextmanager
@@ -252,7 +279,10 @@ def _migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) ->
         for statement in _statements("\n".join(steps or [schema_text()])):
             db.execute(statement)
         if not tables:
-            db.execute(statements.MAKE_LEDGER, (secrets.token_hex(8), clock(), GENESIS))
+            db.execute(
+                statements.MAKE_LEDGER,
+                (secrets.token_hex(8), clock(), GENESIS, secrets.token_hex(SECRET_BYTES)),
+            )
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -1,6 +1,5 @@
 """The ledger on SQLite: one writer, a few readers, all in one file."""
 
-import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,12 @@ from listener.errors import LedgerError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
 from listener.ledger.promise import (
+    ACKS_PAGE,
+    EVERYWHERE,
     Ack,
+    Acked,
     Bell,
+    Counts,
     Cursor,
     Doubts,
     Head,
@@ -28,6 +31,7 @@ from listener.ledger.promise import (
     Unacked,
 )
 from listener.ledger.schedule import Confirm
+from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
 from listener.storage.sqlite.lock import ServiceLock
@@ -37,7 +41,13 @@ T = TypeVar("T")
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
 
+# What a till waits for is a few seeks; it never waits behind what looks through many rows, nor
+# does the look-up of a key.
 READERS: Final = 2
+SEARCHERS: Final = 2
+SEARCH_SECONDS: Final = 1.0
+# A range of entries that is looked through in one go, so that searches take turns.
+RANGE_ENTRIES: Final = 20_000
 ANSWER_DAYS: Final = 7
 
 
@@ -51,6 +61,7 @@ class SqliteLedger:
         writer: Connection,
         readers: Sequence[Connection],
         epoch: str,
+        secret: str,
         confirm: Confirm,
         clock: Clock,
         on_commit: OnCommit | None,
@@ -59,10 +70,9 @@ class SqliteLedger:
         self._epoch = epoch
         self._bells: list[Bell] = []
         self._write_connection = writer
-        self._readers = list(readers)
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-        for reader in readers:
-            self._free.put_nowait(reader)
+        self._key_reader, *others = readers
+        self._readers, self._searchers = Pool(others[:READERS]), Pool(others[READERS:])
+        self._secret = secret
         self._writer = Writer(
             writer,
             epoch=epoch,
@@ -90,10 +100,11 @@ class SqliteLedger:
         opened: list[Connection] = []
         try:
             writer = partial(connect, path, create=True, clock=clock)
-            for connector in (writer, *[partial(_connect_reader, path)] * READERS):
+            reader = partial(_connect_reader, path)
+            for connector in (writer, *[reader] * (1 + READERS + SEARCHERS)):
                 connection = await Connection.open(connector)
                 opened.append(connection)
-            epoch = await opened[0].run(_begin)
+            epoch, secret = await opened[0].run(_begin)
         except BaseException:
             for connection in opened:
                 await connection.close()
@@ -104,6 +115,7 @@ class SqliteLedger:
             writer=opened[0],
             readers=opened[1:],
             epoch=epoch,
+            secret=secret,
             confirm=confirm,
             clock=clock,
             on_commit=on_commit,
@@ -123,6 +135,10 @@ class SqliteLedger:
     @property
     def epoch(self) -> str:
         return self._epoch
+
+    @property
+    def secret(self) -> bytes:
+        return bytes.fromhex(self._secret)
 
     @property
     def waiting(self) -> int:
@@ -146,10 +162,15 @@ class SqliteLedger:
         return recorded
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+        place = (terminal, stream, self._epoch, offset)
         await self._writer.submit(
-            lambda db, at_ms: (
-                db.execute(statements.PUT_ACK, (terminal, stream, offset, at_ms)).rowcount
-            )
+            lambda db, at_ms: db.execute(statements.PUT_ACK, (*place, at_ms)).rowcount
+        )
+
+    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+        place = (terminal, stream, self._epoch, offset)
+        await self._writer.submit(
+            lambda db, at_ms: db.execute(statements.PUT_START, (*place, at_ms)).rowcount
         )
 
     async def remember(
@@ -174,12 +195,14 @@ class SqliteLedger:
         )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read on whichever reader is free."""
-        reader = await self._free.get()
-        try:
+        """Run a read of a few rows on whichever reader is free."""
+        async with self._readers.one() as reader:
             return await reader.run(work)
-        finally:
-            self._free.put_nowait(reader)
+
+    async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run what may look through many rows, for as long as a search may take."""
+        async with self._searchers.one() as searcher:
+            return await searcher.search(work, seconds=SEARCH_SECONDS)
 
     async def seq(self) -> int:
         return (await self._read(reading.head)).seq
@@ -194,12 +217,39 @@ class SqliteLedger:
         return await self._read(partial(reading.events, stream=stream, after=after, limit=limit))
 
     async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
-        return await self._read(partial(reading.lines, after=after, limit=limit, scope=scope))
+        end = (await self.head()).seq
+        found: list[Line] = []
+        while after < end and len(found) < limit:
+            upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
+            found += await self._search(
+                partial(reading.lines, after=after, upto=upto, limit=left, scope=scope)
+            )
+            after = upto
+        return found
+
+    async def read_counts(self, scope: Scope) -> Counts:
+        head = await self.head()
+        if scope.merchant_no is None:
+            return Counts(
+                entries=head.seq,
+                transactions=head.transactions,
+                events=head.events,
+                repeats=head.repeats,
+            )
+        entries = repeats = 0
+        for after in range(0, head.seq, RANGE_ENTRIES):
+            upto = min(after + RANGE_ENTRIES, head.seq)
+            counted = await self._search(
+                partial(reading.counts_between, after=after, upto=upto, scope=scope)
+            )
+            entries, repeats = entries + counted[0], repeats + counted[1]
+        transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
+        return Counts(entries=entries, transactions=transactions, events=events, repeats=repeats)
 
     async def read_transactions(
         self, search: Search, *, before: Cursor | None, limit: int
     ) -> list[Transaction]:
-        return await self._read(
+        return await self._search(
             partial(reading.transactions, search=search, before=before, limit=limit)
         )
 
@@ -217,8 +267,12 @@ class SqliteLedger:
     async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
         return await self._read(partial(reading.lines_of, transaction=transaction))
 
-    async def read_unacked(self, *, before_ms: int, limit: int) -> list[Unacked]:
-        return await self._read(partial(reading.unacked, before_ms=before_ms, limit=limit))
+    async def read_unacked(
+        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
+    ) -> list[Unacked]:
+        return await self._read(
+            partial(reading.unacked, before_ms=before_ms, scope=scope, limit=limit)
+        )
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
         return await self._read(partial(reading.doubts, now_ms=now_ms))
@@ -235,20 +289,26 @@ class SqliteLedger:
     async def next_due_ms(self) -> int | None:
         return await self._read(reading.next_due_ms)
 
-    async def acks(self) -> list[Ack]:
-        return await self._read(reading.acks)
+    async def acks(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        scope: Scope = EVERYWHERE,
+        limit: int = ACKS_PAGE,
+    ) -> list[Ack]:
+        return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
 
-    async def acked(self, *, terminal: str, stream: str) -> int | None:
+    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
         return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
 
     async def find_key(self, key_id: str) -> Key | None:
-        return await self._read(partial(keys.find, key_id=key_id))
+        return await self._key_reader.run(partial(keys.find, key_id=key_id))
 
     async def keys_version(self) -> int:
-        return await self._read(keys.version)
+        return await self._key_reader.run(keys.version)
 
     async def revoked_keys(self) -> frozenset[str]:
-        return await self._read(keys.revoked)
+        return await self._key_reader.run(keys.revoked)
 
     # There is one node: what it does not lock for itself, nobody else holds.
 
@@ -274,7 +334,8 @@ class SqliteLedger:
         # A caller that is cancelled here leaves all open for the writer, which ends by itself.
         await self._writer.close()
         # The writer's last, so that it is the one to move the log into the file.
-        for connection in (*self._readers, self._write_connection):
+        readers = (*self._readers.all, *self._searchers.all, self._key_reader)
+        for connection in (*readers, self._write_connection):
             await connection.close()
         self._lock.release()
 
@@ -285,8 +346,8 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _begin(db: sqlite3.Connection) -> str:
-    """Return the ledger's epoch; a copy that is served for the first time gets its own."""
+def _begin(db: sqlite3.Connection) -> tuple[str, str]:
+    """Return the ledger's epoch and secret; a copy that is served first gets its own epoch."""
     row = db.execute(statements.ORIGIN).fetchone()
     if row is None:
         raise LedgerError("the ledger's file has lost its head; restore a backup")
@@ -294,4 +355,5 @@ def _begin(db: sqlite3.Connection) -> str:
     if row[2]:
         epoch = secrets.token_hex(8)
         db.execute(statements.BEGIN_EPOCH, (epoch,))
-    return epoch
+    (secret,) = db.execute(statements.SEAL).fetchone()
+    return epoch, secret

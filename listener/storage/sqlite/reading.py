@@ -14,6 +14,7 @@ from listener.ledger.model import (
 )
 from listener.ledger.promise import (
     Ack,
+    Acked,
     Cursor,
     Doubts,
     Head,
@@ -61,10 +62,27 @@ def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> li
     ]
 
 
-def lines(db: sqlite3.Connection, *, after: int, limit: int, scope: Scope) -> list[Line]:
-    """Read entries past a seq."""
-    rows = db.execute(statements.LINES_AFTER, (after, scope.merchant_no, scope.store_no, limit))
-    return _lines_of(db, rows.fetchall())
+def lines(db: sqlite3.Connection, *, after: int, upto: int, limit: int, scope: Scope) -> list[Line]:
+    """Read entries of a range of seqs."""
+    values = (after, upto, scope.merchant_no, scope.store_no, limit)
+    return _lines_of(db, db.execute(statements.LINES_AFTER, values).fetchall())
+
+
+def counts_between(
+    db: sqlite3.Connection, *, after: int, upto: int, scope: Scope
+) -> tuple[int, int]:
+    """Count the entries of a range of seqs, and their repeats."""
+    values = (after, upto, scope.merchant_no, scope.store_no)
+    entries, repeats = db.execute(statements.COUNTS_BETWEEN, values).fetchone()
+    return entries, repeats
+
+
+def count_transactions(db: sqlite3.Connection, *, scope: Scope) -> tuple[int, int]:
+    """Count the transactions of a merchant or a store, and their events."""
+    values = (scope.merchant_no, scope.store_no)
+    (transactions,) = db.execute(statements.COUNT_TRANSACTIONS, values).fetchone()
+    (events,) = db.execute(statements.COUNT_EVENTS, values).fetchone()
+    return transactions, events
 
 
 def lines_between(
@@ -190,26 +208,35 @@ def next_due_ms(db: sqlite3.Connection) -> int | None:
     return found
 
 
-def unacked(db: sqlite3.Connection, *, before_ms: int, limit: int) -> list[Unacked]:
+def unacked(db: sqlite3.Connection, *, before_ms: int, scope: Scope, limit: int) -> list[Unacked]:
     """Read the cancellations that no terminal of their stream has acknowledged."""
+    values = (before_ms, scope.merchant_no, scope.store_no, limit)
     return [
         Unacked(stream=row[0], offset=row[1], transaction_no=row[2], recorded_at_ms=row[3])
-        for row in db.execute(statements.UNACKED, (before_ms, limit))
+        for row in db.execute(statements.UNACKED, values)
     ]
 
 
-def acks(db: sqlite3.Connection) -> list[Ack]:
-    """Read how far every terminal has come."""
+def acks(db: sqlite3.Connection, *, after: tuple[str, str], scope: Scope, limit: int) -> list[Ack]:
+    """Read how far terminals have come, past a terminal and stream."""
+    values = (*after, scope.merchant_no, scope.store_no, limit)
     return [
-        Ack(terminal=row[0], stream=row[1], offset=row[2], acked_at_ms=row[3])
-        for row in db.execute(statements.ACKS)
+        Ack(
+            terminal=row[0],
+            stream=row[1],
+            epoch=row[2],
+            offset=row[3],
+            acked=row[4],
+            acked_at_ms=row[5],
+        )
+        for row in db.execute(statements.ACKS, values)
     ]
 
 
-def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> int | None:
-    """Read how far a terminal has come in a stream."""
+def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> Acked | None:
+    """Read where a terminal goes on in a stream."""
     row = db.execute(statements.ACKED, (terminal, stream)).fetchone()
-    return row[0] if row else None
+    return Acked(epoch=row[0], offset=row[1]) if row else None
 
 
 def remembered(db: sqlite3.Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:

@@ -23,7 +23,10 @@ _TRANSACTION: Final = _named(TRANSACTION_COLUMNS)
 
 # The head.
 
-MAKE_LEDGER: Final = "INSERT INTO ledger (id, epoch, created_at, hash) VALUES (1, ?, ?, ?)"
+MAKE_LEDGER: Final = (
+    "INSERT INTO ledger (id, epoch, created_at, hash, secret) VALUES (1, ?, ?, ?, ?)"
+)
+SEAL: Final = "SELECT secret FROM ledger"
 HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
 HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 NUMBER: Final = "SELECT number FROM ledger"
@@ -105,12 +108,15 @@ _EVENTS: Final = f"SELECT {_named(EVENT_COLUMNS)} FROM events"
 EVENTS_OF_STREAM: Final = f'{_EVENTS} WHERE stream = ? AND "offset" > ? ORDER BY "offset" LIMIT ?'
 # after, limit
 EVERY_EVENT: Final = f"{_EVENTS} WHERE number > ? ORDER BY number LIMIT ?"
-# before; CROSS JOIN keeps the order: stream by stream past its acks, not through all cancellations.
+# before, merchant_no, store_no, limit; CROSS JOIN keeps the order: stream by stream past its acks,
+# not through all cancellations.
 UNACKED: Final = (
     'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at FROM streams s'
     " CROSS JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
-    ' AND e."offset" > coalesce((SELECT max("offset") FROM acks WHERE stream = s.stream), 0)'
-    " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ? LIMIT ?"
+    ' AND e."offset" > coalesce((SELECT max(acked) FROM acks WHERE stream = s.stream), 0)'
+    " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ?1"
+    " AND (?2 IS NULL OR n.merchant_no = ?2)"
+    " AND (?3 IS NULL OR s.stream = ?2 || '/' || ?3) LIMIT ?4"
 )
 
 # Entries, with how often each was delivered and the sale of its transaction.
@@ -121,10 +127,10 @@ _LINES: Final = (
     " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
     " AND t.merchant_no = e.merchant_no"
 )
-# after, merchant_no, store_no, limit
+# after, upto, merchant_no, store_no, limit
 LINES_AFTER: Final = (
-    f"{_LINES} WHERE e.seq > ?1 AND (?2 IS NULL OR e.merchant_no = ?2)"
-    " AND (?3 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?3) ORDER BY e.seq LIMIT ?4"
+    f"{_LINES} WHERE e.seq > ?1 AND e.seq <= ?2 AND (?3 IS NULL OR e.merchant_no = ?3)"
+    " AND (?4 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?4) ORDER BY e.seq LIMIT ?5"
 )
 # after, upto, since, until, merchant_no, store_no
 LINES_BETWEEN: Final = (
@@ -135,6 +141,25 @@ LINES_BETWEEN: Final = (
 # transaction_no, merchant_no, sale_seq
 LINES_OF: Final = (
     f"{_LINES} WHERE (e.transaction_no = ?1 AND e.merchant_no = ?2) OR e.seq = ?3 ORDER BY e.seq"
+)
+
+# after, upto, merchant_no, store_no; ends with entries and repeats.
+COUNTS_BETWEEN: Final = (
+    "SELECT count(*), coalesce(sum(r.count), 0) FROM entries e"
+    " LEFT JOIN repeats r ON r.seq = e.seq LEFT JOIN transactions t"
+    " ON t.transaction_no = e.transaction_no AND t.merchant_no = e.merchant_no"
+    " WHERE e.seq > ?1 AND e.seq <= ?2 AND (?3 IS NULL OR e.merchant_no = ?3)"
+    " AND (?4 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?4)"
+)
+# merchant_no, store_no
+COUNT_TRANSACTIONS: Final = (
+    "SELECT count(*) FROM transactions WHERE merchant_no = ?1"
+    " AND (?2 IS NULL OR coalesce(store_no, '-') = ?2)"
+)
+# merchant_no, store_no. A stream's head is how many events it has.
+COUNT_EVENTS: Final = (
+    "SELECT coalesce(sum(head), 0) FROM streams WHERE substr(stream, 1, length(?1) + 1) = ?1 || '/'"
+    " AND (?2 IS NULL OR stream = ?1 || '/' || ?2)"
 )
 
 # Transactions.
@@ -178,15 +203,30 @@ SALE: Final = f"{_SALES} WHERE s.merchant_no = ? AND s.reference = ?"
 
 # Acknowledgements.
 
-# terminal, stream, offset, acked_at
+# terminal, stream, epoch, offset, acked_at. A lower offset than the one kept changes nothing; one
+# of another epoch is no measure.
 PUT_ACK: Final = (
-    'INSERT INTO acks (terminal, stream, "offset", acked_at) VALUES (?, ?, ?, ?)'
-    ' ON CONFLICT (terminal, stream) DO UPDATE SET "offset" = max("offset", excluded."offset"),'
-    ' acked_at = excluded.acked_at WHERE excluded."offset" >= "offset"'
+    'INSERT INTO acks (terminal, stream, epoch, "offset", acked, acked_at)'
+    " VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (terminal, stream) DO UPDATE SET"
+    ' "offset" = CASE epoch WHEN ?3 THEN max("offset", ?4) ELSE ?4 END, epoch = ?3,'
+    " acked = max(coalesce(acked, 0), ?4), acked_at = ?5"
+    " WHERE epoch <> ?3 OR acked IS NULL OR ?4 >= acked"
 )
-ACKS: Final = 'SELECT terminal, stream, "offset", acked_at FROM acks ORDER BY terminal, stream'
+# terminal, stream, epoch, offset, acked_at. It moves nothing in its own epoch.
+PUT_START: Final = (
+    'INSERT INTO acks (terminal, stream, epoch, "offset", acked_at) VALUES (?, ?, ?, ?, ?)'
+    " ON CONFLICT (terminal, stream) DO UPDATE SET epoch = excluded.epoch,"
+    ' "offset" = excluded."offset" WHERE epoch <> excluded.epoch'
+)
+# terminal, stream, merchant_no, store_no, limit; the first two are those of the row before.
+ACKS: Final = (
+    'SELECT terminal, stream, epoch, "offset", acked, acked_at FROM acks'
+    " WHERE (terminal, stream) > (?1, ?2)"
+    " AND (?3 IS NULL OR substr(stream, 1, length(?3) + 1) = ?3 || '/')"
+    " AND (?4 IS NULL OR stream = ?3 || '/' || ?4) ORDER BY terminal, stream LIMIT ?5"
+)
 # terminal, stream
-ACKED: Final = 'SELECT "offset" FROM acks WHERE terminal = ? AND stream = ?'
+ACKED: Final = 'SELECT epoch, "offset" FROM acks WHERE terminal = ? AND stream = ?'
 
 # Answers under an Idempotency-Key.
 

@@ -1,7 +1,6 @@
 """Answer an operator and a load balancer: alive, ready, metrics."""
 
 import asyncio
-import time
 from typing import Final
 
 import orjson
@@ -9,7 +8,7 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.promise import Ledger
-from listener.web.context import LEDGER, LIFECYCLE, METRICS, SESSIONS
+from listener.web.context import CLOCK, LEDGER, LIFECYCLE, METRICS, SESSIONS
 from listener.web.metrics import CONTENT_TYPE
 from listener.web.problem import draining
 from listener.web.shapes.models import JSON
@@ -65,10 +64,11 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
     found.seq.set(await ledger.seq())
     found.waiting.set(ledger.waiting)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = app[CLOCK].now_ms()
     found.doubt(await ledger.read_doubts(now_ms=now_ms))
     before_ms = now_ms - int(UNACKED_SECONDS * 1_000)
-    found.unacked.set(len(await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)))
+    unacked = await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)
+    found.unacked.set(len(unacked))
     return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})
 
 

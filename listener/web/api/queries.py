@@ -1,8 +1,6 @@
 """Answer what is asked of the ledger: transactions, entries, the head, the terminals."""
 
 import asyncio
-import base64
-import hashlib
 import struct
 from typing import Final
 
@@ -10,11 +8,12 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM
-from listener.ledger.promise import Cursor, Line, Scope, Search
+from listener.ledger.promise import Cursor, Ledger, Line, Scope, Search
 from listener.settings import Settings
 from listener.web.api.lookup import find_transaction
-from listener.web.context import HUB, LEDGER, SETTINGS
+from listener.web.context import HUB, LEDGER, SETTINGS, SHARES
 from listener.web.problem import ProblemError
+from listener.web.shapes.cursors import open_cursor, seal_cursor
 from listener.web.shapes.models import (
     JSON,
     NDJSON,
@@ -27,6 +26,7 @@ from listener.web.shapes.models import (
     TransactionsPage,
 )
 from listener.web.shapes.parameters import EntriesQuery, NoQuery, TransactionsQuery, read_query
+from listener.web.shares import ENTRY_WAITS_MAX
 
 EPOCH_HEADER: Final = "Ledger-Epoch"
 HEAD_HEADER: Final = "Ledger-Head"
@@ -34,7 +34,6 @@ HEAD_HEADER: Final = "Ledger-Head"
 # An entry that tells tills nothing rings no bell, so that whoever waits looks this often.
 _LOOK_SECONDS: Final = 1.0
 _PLACE: Final = struct.Struct(">QQ")
-_SEAL_BYTES: Final = 8
 
 
 async def list_transactions(request: web.Request, key: Key) -> web.Response:
@@ -42,7 +41,7 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
     query = read_query(request, TransactionsQuery)
     ledger = request.app[LEDGER]
     scope = _narrow(key.scope, _scope_of(query, key, request.app[SETTINGS]))
-    before = _open_cursor(query, epoch=ledger.epoch) if query.cursor else None
+    before = _place_of(query.cursor, query, ledger) if query.cursor else None
     if scope is None:
         return _answer(TransactionsPage(data=[], next_cursor=None))
     search = Search(
@@ -52,13 +51,14 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
         since_ms=query.since,
         until_ms=query.until,
     )
-    # One more than is wanted tells whether there is a next page.
-    found = await ledger.read_transactions(search, before=before, limit=query.limit + 1)
+    # One more than is wanted shows whether there is a next page.
+    async with request.app[SHARES].searching(key.id):
+        found = await ledger.read_transactions(search, before=before, limit=query.limit + 1)
     page = found[: query.limit]
     cursor = None
     if len(found) > query.limit:
-        last = Cursor(created_at_ms=page[-1].created_at_ms, first_seq=page[-1].first_seq)
-        cursor = _cursor_text(last, query, epoch=ledger.epoch)
+        place = _PLACE.pack(page[-1].created_at_ms, page[-1].first_seq)
+        cursor = seal_cursor(place, query, ledger=ledger)
     data = [Transaction.of(transaction) for transaction in page]
     return _answer(TransactionsPage(data=data, next_cursor=cursor))
 
@@ -74,7 +74,11 @@ async def list_entries(request: web.Request, key: Key) -> web.Response:
     """Answer entries in seq order, as one document or one a line; wait for the first if asked."""
     query = read_query(request, EntriesQuery)
     ledger = request.app[LEDGER]
-    head, lines = await _read_entries(request, query, key.scope)
+    if query.wait:
+        with request.app[SHARES].waiting(key.id, limit=ENTRY_WAITS_MAX):
+            head, lines = await _read_entries(request, query, key)
+    else:
+        head, lines = await _read_entries(request, query, key)
     entries = [Entry.of(line) for line in lines]
     if not _wants_lines(request):
         return _answer(EntriesPage(epoch=ledger.epoch, head=head, data=entries))
@@ -83,14 +87,17 @@ async def list_entries(request: web.Request, key: Key) -> web.Response:
     return web.Response(body=body, content_type=NDJSON, headers=headers)
 
 
-async def show_head(request: web.Request, _key: Key) -> web.Response:
-    """Answer the end of the ledger."""
+async def show_head(request: web.Request, key: Key) -> web.Response:
+    """Answer the end of the ledger, and the counts of what the key may see."""
     read_query(request, NoQuery)
-    return _answer(LedgerHead.of(await request.app[LEDGER].head()))
+    ledger = request.app[LEDGER]
+    async with request.app[SHARES].searching(key.id):
+        counts = await ledger.read_counts(key.scope)
+    return _answer(LedgerHead.of(await ledger.head(), counts))
 
 
 async def _read_entries(
-    request: web.Request, query: EntriesQuery, scope: Scope
+    request: web.Request, query: EntriesQuery, key: Key
 ) -> tuple[int, list[Line]]:
     """Read a page of entries and the ledger's newest seq; where there is none, wait for one."""
     ledger, hub = request.app[LEDGER], request.app[HUB]
@@ -103,7 +110,8 @@ async def _read_entries(
         bell = asyncio.ensure_future(hub.wait(EVERY_STREAM, wait_seconds=left))
         try:
             head = await ledger.seq()
-            lines = await ledger.read_entries(after=after, limit=query.limit, scope=scope)
+            async with request.app[SHARES].searching(key.id):
+                lines = await ledger.read_entries(after=after, limit=query.limit, scope=key.scope)
             if lines or left <= 0 or hub.is_closed:
                 # Entries may have come since the head was read.
                 return max(head, lines[-1].entry.seq if lines else 0), lines
@@ -117,7 +125,7 @@ async def _read_entries(
 
 
 def _wants_lines(request: web.Request) -> bool:
-    """Tell whether one entry a line is asked for, and no less than one document."""
+    """Return whether one entry a line is asked for, and no less than one document."""
     wanted: dict[str, float] = {}
     for part in request.headers.get("Accept", "").split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -162,35 +170,8 @@ def _narrow(allowed: Scope, wanted: Scope) -> Scope | None:
     )
 
 
-def _seal(place: bytes, query: TransactionsQuery, *, epoch: str) -> bytes:
-    """Bind a place to its ledger and filters, so that it is of use nowhere else."""
-    filters = query.model_dump_json(exclude={"cursor", "limit"}).encode()
-    return hashlib.blake2b(place + filters, digest_size=_SEAL_BYTES, key=epoch.encode()).digest()
-
-
-def _cursor_text(cursor: Cursor, query: TransactionsQuery, *, epoch: str) -> str:
-    place = _PLACE.pack(cursor.created_at_ms, cursor.first_seq)
-    return base64.urlsafe_b64encode(place + _seal(place, query, epoch=epoch)).decode()
-
-
-def _open_cursor(query: TransactionsQuery, *, epoch: str) -> Cursor:
-    """Read the cursor of a query.
-
-    Raises:
-        ProblemError: It was changed, or is of other filters or of another ledger.
-    """
-    text = query.cursor or ""
-    try:
-        packed = base64.urlsafe_b64decode(text)
-    except ValueError:
-        packed = b""
-    place, seal = packed[: _PLACE.size], packed[_PLACE.size :]
-    # One place is written in one way only.
-    is_ours = base64.urlsafe_b64encode(packed).decode() == text and len(place) == _PLACE.size
-    if not is_ours or seal != _seal(place, query, epoch=epoch):
-        advice = "cursor is not one that this query gave: begin again without it"
-        raise ProblemError(400, "bad-cursor", advice)
-    created_at_ms, first_seq = _PLACE.unpack(place)
+def _place_of(cursor: str, query: TransactionsQuery, ledger: Ledger) -> Cursor:
+    created_at_ms, first_seq = _PLACE.unpack(open_cursor(cursor, query, ledger=ledger))
     return Cursor(created_at_ms=created_at_ms, first_seq=first_seq)
 
 

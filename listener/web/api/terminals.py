@@ -1,6 +1,5 @@
 """Answer who follows the streams, how far each has come, and which cancellations nobody saw."""
 
-import time
 from collections import Counter
 from typing import Final
 
@@ -8,48 +7,70 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import NO_STORE, rfc3339
-from listener.ledger.promise import Ack, Unacked
+from listener.ledger.promise import Ack, Ledger, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
-from listener.web.context import LEDGER, SESSIONS
+from listener.web.context import CLOCK, LEDGER, SESSIONS
+from listener.web.shapes.cursors import open_cursor, seal_cursor
 from listener.web.shapes.models import JSON, Terminals, TerminalState, Unacknowledged
-from listener.web.shapes.parameters import NoQuery, read_query
+from listener.web.shapes.parameters import TerminalsQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
 
 
 async def list_terminals(request: web.Request, key: Key) -> web.Response:
-    """Answer every terminal that is connected or ever acknowledged something."""
-    read_query(request, NoQuery)
+    """Answer a page of the terminals that are connected or ever began to follow something."""
+    query = read_query(request, TerminalsQuery)
     ledger, sessions = request.app[LEDGER], request.app[SESSIONS]
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = request.app[CLOCK].now_ms()
+    after = _place_of(query, ledger)
     # Read before the heads, so that no terminal is ahead of its stream.
-    acks = [ack for ack in await ledger.acks() if key.scope.covers(ack.stream)]
-    unacked = [
-        one
-        for one in await ledger.read_unacked(before_ms=now_ms + 1, limit=UNACKED_MAX)
-        if key.scope.covers(one.stream)
-    ]
+    acks = await ledger.acks(after=after, scope=key.scope, limit=query.limit + 1)
+    unacked = await ledger.read_unacked(before_ms=now_ms + 1, scope=key.scope, limit=UNACKED_MAX)
     heads = await ledger.stream_heads(sorted({ack.stream for ack in acks}))
     online, seen = sessions.online(), sessions.seen()
     for name, count in (await ledger.elsewhere()).items():
         online[name] = online.get(name, 0) + count
         seen[name] = now_ms / 1_000
-    silent = set(online) - {ack.terminal for ack in acks}
     unseen = Counter(one.stream for one in unacked)
-    data = [
-        _followed(ack, head=heads[ack.stream], online=online, seen=seen, unseen=unseen[ack.stream])
+    rows: dict[tuple[str, str], TerminalState] = {
+        (ack.terminal, ack.stream): _followed(
+            ack, head=heads[ack.stream], online=online, seen=seen, unseen=unseen[ack.stream]
+        )
         for ack in acks
-    ]
-    data += [_silent(name, seen=seen) for name in sorted(silent) if key.scope.covers(name)]
+    }
+    # Where there are more rows than these, the last one's name is as far as this page can see.
+    is_cut = len(acks) > query.limit
+    with_rows = {ack.terminal for ack in acks}
+    for name in set(online) - with_rows:
+        is_here = after[0] < name and (not is_cut or name < acks[-1].terminal)
+        if is_here and key.scope.covers(name):
+            rows[name, ""] = _silent(name, seen=seen)
+    places = sorted(rows)
+    page = places[: query.limit]
+    cursor = None
+    if len(places) > query.limit:
+        cursor = seal_cursor("\n".join(page[-1]).encode(), query, ledger=ledger)
     late_ms = now_ms - int(UNACKED_SECONDS * 1_000)
-    answer = Terminals(data=data, unacknowledged=[_unseen(one, late_ms) for one in unacked])
+    answer = Terminals(
+        data=[rows[place] for place in page],
+        unacknowledged=[_unseen(one, late_ms) for one in unacked],
+        next_cursor=cursor,
+    )
     return web.Response(body=answer.encode(), content_type=JSON)
+
+
+def _place_of(query: TerminalsQuery, ledger: Ledger) -> tuple[str, str]:
+    """Return the terminal and stream that the page before ended with."""
+    if query.cursor is None:
+        return "", ""
+    terminal, _, stream = open_cursor(query.cursor, query, ledger=ledger).decode().partition("\n")
+    return terminal, stream
 
 
 def _followed(
     ack: Ack, *, head: int, online: dict[str, int], seen: dict[str, float], unseen: int
 ) -> TerminalState:
-    """Word how far a terminal has come in a stream."""
+    """Describe how far a terminal has come in a stream."""
     merchant_no, store_no, terminal = _parts(ack.terminal)
     heard_ms = int(seen.get(ack.terminal, 0.0) * 1_000)
     return TerminalState(
@@ -60,8 +81,8 @@ def _followed(
         stream=ack.stream,
         online=ack.terminal in online,
         last_seen_at=rfc3339(max(ack.acked_at_ms, heard_ms)),
-        acked_offset=ack.offset,
-        acked_at=rfc3339(ack.acked_at_ms),
+        acked_offset=ack.acked,
+        acked_at=None if ack.acked is None else rfc3339(ack.acked_at_ms),
         head=head,
         lag=max(0, head - ack.offset),
         unacknowledged_cancellations=unseen,
@@ -69,7 +90,7 @@ def _followed(
 
 
 def _silent(name: str, *, seen: dict[str, float]) -> TerminalState:
-    """Word a connection that follows without acknowledging, such as a dashboard."""
+    """Describe a connection that follows without acknowledging, such as a dashboard."""
     merchant_no, store_no, terminal = _parts(name)
     return TerminalState(
         name=name,

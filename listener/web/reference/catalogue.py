@@ -28,7 +28,12 @@ from listener.web.shapes.models import (
     TransactionDetail,
     TransactionsPage,
 )
-from listener.web.shapes.parameters import EntriesQuery, TransactionQuery, TransactionsQuery
+from listener.web.shapes.parameters import (
+    EntriesQuery,
+    TerminalsQuery,
+    TransactionQuery,
+    TransactionsQuery,
+)
 
 HTML: Final = "text/html"
 TEXT: Final = "text/plain"
@@ -147,6 +152,7 @@ _LEDGER: Final = (
         says="Who is online, when it was last heard, how far it has come, and the cancellations"
         " that no till of their stream has acknowledged.",
         roles=_READERS,
+        query=TerminalsQuery,
         answers={200: Answer(says="The terminals.", model=Terminals, example=examples.TERMINALS)},
         problems={400: BAD_QUERY},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/terminals"',

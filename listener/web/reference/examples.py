@@ -113,6 +113,7 @@ TERMINALS: Final[JsonObject] = {
             "late": False,
         }
     ],
+    "nextCursor": None,
 }
 EVENT: Final[JsonObject] = {
     "specversion": "1.0",

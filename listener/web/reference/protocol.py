@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from listener.pos.codes import CloseCode, Duty
+from listener.pos.codes import PROBLEM_TYPE, CloseCode, Duty
 from listener.pos.frames import (
     CONNECT_SECONDS,
     DEAD_SECONDS,
@@ -71,14 +71,26 @@ CHAPTERS: Final = (
         f"""
         Upgrade `GET /v1/pos/stream` with the subprotocol `pos.v1`, or with none. The key
         goes into `Authorization: Bearer <key>`, or, from a browser, into `connect`; where
-        both are given, the header's counts. Never into the URL.
+        both are given, the one in `connect` counts: a proxy may have put the header there.
+        Never into the URL.
+
+        Several lines of `Sec-WebSocket-Protocol` are one list; an empty list names none. A
+        page's `Origin` has to be the listener's own (that of `public_url`, or the host that
+        was asked for; a scheme's own port is the same as none) or one of the setting
+        `origins`, where any scheme may stand (`capacitor://localhost`), and `null` if said.
 
         Before the upgrade HTTP answers 400 (only other subprotocols), 403 (a foreign
         `Origin`), 426 (no upgrade) or 503 (a restart is under way: back off). Every other
         refusal accepts the upgrade and closes with a code.
 
+        Only the listener says stop: by a 40xx code, or by a problem
+        (`application/problem+json`) whose `type` begins with `{PROBLEM_TYPE}` and
+        whose member `retry` is false. Whatever else answers, a proxy's 403 or a sign-on
+        page, a till comes back.
+
         The listener says `hello` first. `connect` is due within {CONNECT_SECONDS:g} s of
-        the upgrade, with a key in the header too. The times in `hello` are those that
+        the upgrade, with a key in the header too; a late one is closed with 4103, a `connect`
+        without any key with 4003. The times in `hello` are those that
         hold, whatever stands here.
 
         `connect` without `streams`, or with an empty list, follows all streams of the
@@ -168,8 +180,12 @@ CHAPTERS: Final = (
         "Limits",
         f"""
         A client's frame has at most {FRAME_BYTES_MAX // 1024} KiB (1009) and is JSON
-        text: a binary one, or one that is not as described, closes with 4002. A server's
-        frame has at most 1 MiB.
+        text; one that is not as described closes with 4002. A server's frame has at most
+        1 MiB.
+
+        JSON is read as any language writes it: `7.0` and `7E0` are the integer 7, a member
+        that is `null` is absent, a byte order mark in front and a binary frame that holds
+        text are taken. Half a number, or one above 2⁵³ - 1, is malformed.
 
         At most {FRAMES_AT_ONCE_MAX} frames at once and {FRAMES_PER_SECOND} a second for
         long (4101); at most {SESSIONS_PER_KEY_MAX} connections a key (4102).

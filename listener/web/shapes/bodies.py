@@ -20,12 +20,15 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from listener.ledger.model import Status, Transaction
+from listener.pos.lenient import LenientModel, without_mark
 from listener.settings import NUMBER_PATTERN
 from listener.web.problem import ProblemError
 from listener.web.shapes import models
 from listener.web.shapes.raw import read_raw
 
 ERRORS_MAX: Final = 10
+
+_NOTHING: Final = (b"", b"null")
 
 _EXPLAINED: Final = {
     "extra_forbidden": "is not known here",
@@ -86,7 +89,7 @@ Barcode = Annotated[
 ]
 
 
-class Body(BaseModel):
+class Body(LenientModel):
     """What every body shares: camelCase, strict, and no member that is not known."""
 
     model_config = ConfigDict(
@@ -162,7 +165,7 @@ class StartedSale(models.Transaction):
     def started(
         cls, transaction: Transaction, *, qrcode_url: str | None, deep_link: str | None
     ) -> "StartedSale":
-        """Word a sale that was started."""
+        """Build the answer to a sale that was started."""
         members = models.Transaction.of(transaction).model_dump()
         return cls.model_validate({**members, "qrcode_url": qrcode_url, "deep_link": deep_link})
 
@@ -171,14 +174,14 @@ _B = TypeVar("_B", bound=BaseModel)
 
 
 async def read_body(request: web.Request, model: type[_B]) -> _B:
-    """Read the JSON body of a request; none at all is an empty object.
+    """Read the JSON body of a request; none at all, and ``null``, is an empty object.
 
     Raises:
-        ProblemError: As ``read_raw`` has it; not JSON (400), or a member is wrong (422).
+        ProblemError: As for ``read_raw``; not JSON (400), or a member is wrong (422).
     """
-    raw = await read_raw(request)
+    text = without_mark(await read_raw(request)).strip()
     try:
-        return model.model_validate_json(raw or b"{}")
+        return model.model_validate_json(text if text not in _NOTHING else b"{}")
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
     if faults[0]["type"] == "json_invalid":

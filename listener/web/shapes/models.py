@@ -71,7 +71,7 @@ class Cancel(Model):
 
     @classmethod
     def of(cls, cancel: model.Cancel) -> Self:
-        """Word a cancel."""
+        """Describe a cancel."""
         return cls(
             state=cancel.state,
             requested_at=rfc3339(cancel.requested_at_ms),
@@ -106,7 +106,7 @@ class Transaction(Model):
 
     @classmethod
     def of(cls, transaction: model.Transaction) -> Self:
-        """Word a transaction."""
+        """Describe a transaction."""
         return cls.model_validate(_members(transaction))
 
 
@@ -142,7 +142,7 @@ class Entry(Model):
 
     @classmethod
     def of(cls, line: ledger.Line) -> Self:
-        """Word an entry as it is read back."""
+        """Describe an entry as it is read back."""
         entry, fact = line.entry, line.entry.fact
         return cls(
             seq=entry.seq,
@@ -175,7 +175,7 @@ class TransactionDetail(Transaction):
 
     @classmethod
     def with_entries(cls, transaction: model.Transaction, lines: list[ledger.Line]) -> Self:
-        """Word a transaction and its entries."""
+        """Describe a transaction and its entries."""
         entries = [Entry.of(line) for line in lines]
         return cls.model_validate({**_members(transaction), "entries": entries})
 
@@ -201,7 +201,7 @@ class EntriesPage(Model):
 
 
 class Counts(Model):
-    """What the ledger holds."""
+    """What the ledger holds, as far as the key may see it."""
 
     entries: int = Field(ge=0)
     transactions: int = Field(ge=0)
@@ -219,16 +219,16 @@ class LedgerHead(Model):
     counts: Counts
 
     @classmethod
-    def of(cls, head: ledger.Head) -> Self:
-        """Word the end of the ledger."""
-        counts = Counts(
-            entries=head.seq,
-            transactions=head.transactions,
-            events=head.events,
-            deliveries=head.seq + head.repeats,
-            repeats=head.repeats,
+    def of(cls, head: ledger.Head, counts: ledger.Counts) -> Self:
+        """Describe the end of the ledger, and what of it may be seen."""
+        shown = Counts(
+            entries=counts.entries,
+            transactions=counts.transactions,
+            events=counts.events,
+            deliveries=counts.entries + counts.repeats,
+            repeats=counts.repeats,
         )
-        return cls(epoch=head.epoch, seq=head.seq, hash=head.hash, counts=counts)
+        return cls(epoch=head.epoch, seq=head.seq, hash=head.hash, counts=shown)
 
 
 class TerminalState(Model):
@@ -246,10 +246,14 @@ class TerminalState(Model):
     last_seen_at: Time | None = Field(
         description="When it was last heard: on its connection, or by an acknowledgement."
     )
-    acked_offset: int | None = Field(ge=0, description="All up to here is handled.")
-    acked_at: Time | None
+    acked_offset: int | None = Field(
+        ge=0, description="All up to here is handled; null where it has acknowledged nothing yet."
+    )
+    acked_at: Time | None = Field(description="When it last acknowledged.")
     head: int | None = Field(ge=0, description="The newest offset of the stream.")
-    lag: int | None = Field(ge=0, description="How many events it has not acknowledged.")
+    lag: int | None = Field(
+        ge=0, description="How many events past its start, or its last ack, it has not handled."
+    )
     unacknowledged_cancellations: int = Field(
         ge=0, description="Cancellations of the stream that no terminal has acknowledged."
     )
@@ -269,7 +273,12 @@ class Terminals(Model):
     """Who follows which stream, and the cancellations that nobody acknowledged."""
 
     data: list[TerminalState]
-    unacknowledged: list[Unacknowledged]
+    unacknowledged: list[Unacknowledged] = Field(
+        description="The same on every page; at most 1,000."
+    )
+    next_cursor: str | None = Field(
+        description="Brings the next page; null where this was the last."
+    )
 
 
 class Problem(Model):
@@ -277,13 +286,22 @@ class Problem(Model):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["about:blank"])
+    type: str = Field(
+        description="Begins with `urn:pockyt-listener:problem:` in each answer of the listener's"
+        " own, and in nobody else's.",
+        examples=["urn:pockyt-listener:problem:bad-parameter"],
+    )
     title: str = Field(examples=["Bad request"])
     status: int = Field(ge=400, le=599, examples=[400])
     code: str = Field(description="A word for programs.", examples=["bad-parameter"])
     detail: str = Field(
         description="A sentence for people: what to do.",
         examples=["limit must be a whole number from 1 to 500"],
+    )
+    retry: bool = Field(
+        description="Whether the same request may do later. Where it is false, a program stops:"
+        " a person has to change something.",
+        examples=[False],
     )
 
 

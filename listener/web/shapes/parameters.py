@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from listener.errors import UnreadableError
 from listener.ledger.model import Status
 from listener.pos.frames import After, Stream
+from listener.pos.lenient import NUMBER_MAX, whole_of
 from listener.pos.wire import parse_after
 from listener.web.problem import ProblemError
 
@@ -30,15 +31,15 @@ PAGE_MAX: Final = 500
 TRANSACTIONS_PAGE: Final = 50
 ENTRIES_PAGE: Final = 100
 EVENTS_PAGE: Final = 100
+TERMINALS_PAGE: Final = 500
 WAIT_SECONDS_MAX: Final = 30
 EVENTS_WAIT_SECONDS_MAX: Final = 60
 TEXT_CHARS_MAX: Final = 128
 NUMBER_CHARS_MAX: Final = 64
 CURSOR_CHARS_MAX: Final = 64
-# The largest whole number that JavaScript keeps exactly.
-SEQ_MAX: Final = 2**53 - 1
+PLACE_CHARS_MAX: Final = 1_024
+SEQ_MAX: Final = NUMBER_MAX
 
-_WHOLE: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
@@ -54,10 +55,11 @@ def _wrong(text: str) -> PydanticCustomError:
 
 
 def _whole(text: object) -> object:
-    """Refuse what int() takes beside digits: signs, spaces, underscores, other scripts."""
-    if isinstance(text, str) and not _WHOLE.fullmatch(text):
+    """Read a whole number as JSON writes it: ``7``, and ``7.0`` or ``7E0`` as some languages do."""
+    number = whole_of(text) if isinstance(text, str) else text
+    if number is None:
         raise _wrong("must be a whole number in digits")
-    return text
+    return number
 
 
 def _time_ms(text: object) -> int:
@@ -180,6 +182,15 @@ class EventsQuery(Query):
         default=0, description="Where there is none, wait so many seconds for the first."
     )
     limit: Limit = Field(default=EVENTS_PAGE, description="At most so many.")
+
+
+class TerminalsQuery(Query):
+    """Which terminals are wanted."""
+
+    limit: Limit = Field(default=TERMINALS_PAGE, description="At most so many.")
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=PLACE_CHARS_MAX)] | None = (
+        Field(default=None, description="The `nextCursor` of the page before.")
+    )
 
 
 class NoQuery(Query):

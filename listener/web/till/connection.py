@@ -34,7 +34,7 @@ class Connection:
 
     @property
     def is_closing(self) -> bool:
-        """Tell whether good-bye was said here."""
+        """Whether the listener has closed it."""
         return self.code is not None
 
     def offer(self, frames: bytes) -> bool:
@@ -62,7 +62,7 @@ class Connection:
         return self._transport.get_write_buffer_size()
 
     def has_room(self) -> bool:
-        """Tell whether the socket's own buffer is short enough for more."""
+        """Return whether the socket's own buffer is short enough for more."""
         return self.buffered < BUFFER_BYTES_MAX
 
     def note(self, size: int) -> None:
@@ -70,7 +70,7 @@ class Connection:
         self._written += size
 
     def is_stalled(self, now: float, *, limit_seconds: float) -> bool:
-        """Tell whether the socket has taken nothing for too long, though there was something."""
+        """Return whether the socket has taken nothing for too long, though there was something."""
         waiting = self.buffered
         taken = self._written - waiting
         if not waiting or taken > self._taken:
@@ -78,9 +78,9 @@ class Connection:
         return now - self._taken_at > limit_seconds
 
     def close(self, code: CloseCode) -> None:
-        """Say good-bye with a code; who does not answer it in time is cut off.
+        """Send a close frame with a code; a client that does not answer in time is cut off.
 
-        Nothing is waited for: a stalled socket never takes the good-bye.
+        Nothing is waited for: a stalled socket never takes the frame.
         """
         if self.code is None:
             self.write(ws_close(code, code.meaning))
@@ -92,7 +92,7 @@ class Connection:
         self.close(CloseCode.SERVER_ERROR)
 
     def end(self) -> None:
-        """Let the socket go; what it still holds is sent, but not waited for for long."""
+        """Close the socket; what it still holds is sent, but not waited for for long."""
         self._transport.close()
         if self.buffered:
             self._loop.call_later(self._close_seconds, self._transport.abort)

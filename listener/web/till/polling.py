@@ -1,32 +1,37 @@
 """The stream without a websocket: the same ledger read by long-poll, and acks by POST."""
 
+from collections.abc import Mapping
+
 import orjson
 from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.pos.frames import AckBody, Position, ResyncMembers, StreamStart
-from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
+from listener.settings import Merchant
+from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import key_of
 from listener.web.problem import ProblemError, unauthorized
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import JSON
 from listener.web.shapes.parameters import EventsQuery, read_query
-from listener.web.till.starts import begin, lost
+from listener.web.shares import EVENT_WAITS_MAX
+from listener.web.till.starts import begin, lost, may_follow
 
 
 async def events(request: web.Request, key: Key) -> web.Response:
     """Answer the events of a stream past a position; where there is none, wait for one."""
     query = read_query(request, EventsQuery)
     name = query.stream or _only_stream(request, key)
-    _check_stream(name, key)
+    _check_stream(name, key, request.app[SETTINGS].merchants)
     ledger, hub = request.app[LEDGER], request.app[HUB]
     start = StreamStart(stream=name, after=query.after)
     (begun,) = await begin([start], key=key, ledger=ledger, hub=hub)
     if begun.resync is not None:
         raise _gone(begun.resync)
     wait_seconds = 0 if request.app[SESSIONS].is_draining else query.wait
-    page = await hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
+    with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
+        page = await hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
     # A revocation acts within a second, however long this has waited.
     if wait_seconds and await key_of(request, request.app[KEYS]) is None:
         raise unauthorized()
@@ -37,11 +42,11 @@ async def events(request: web.Request, key: Key) -> web.Response:
 async def acks(request: web.Request, key: Key) -> web.Response:
     """Keep how far a terminal has come; durable once this answers 204."""
     body = await read_body(request, AckBody)
-    _check_stream(body.stream, key)
+    _check_stream(body.stream, key, request.app[SETTINGS].merchants)
     ledger = request.app[LEDGER]
     head = (await request.app[HUB].heads([body.stream]))[body.stream]
     position = Position(epoch=body.epoch, offset=body.offset)
-    resync = lost(StreamStart(stream=body.stream, after=position), epoch=ledger.epoch, head=head)
+    resync = lost(body.stream, position, epoch=ledger.epoch, head=head)
     if resync is not None and body.epoch != ledger.epoch:
         raise _gone(resync)
     if body.offset > head:
@@ -64,8 +69,8 @@ def _only_stream(request: web.Request, key: Key) -> str:
     return names[0]
 
 
-def _check_stream(name: str, key: Key) -> None:
-    if not key.may_follow(name):
+def _check_stream(name: str, key: Key, merchants: Mapping[str, Merchant]) -> None:
+    if not may_follow(key, name, merchants):
         raise ProblemError(403, "stream-not-allowed", "the key may not follow this stream")
 
 

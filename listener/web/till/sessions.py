@@ -1,9 +1,8 @@
-"""Keep the POS connections: heartbeat, silence, stalls, revoked keys, the end of all."""
+"""Look after the POS connections: heartbeat, silence, stalls, revoked keys, the end of all."""
 
 import asyncio
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +20,8 @@ from listener.pos.wire import encode, ws_text
 from listener.web.till.connection import Connection
 
 SESSIONS_MAX: Final = 20_000
+# Connections that have yet to send ``connect``; one more, and the oldest of them has to go.
+PENDING_MAX: Final = 2_000
 SESSIONS_PER_KEY_MAX: Final = 1_000
 STALLED_SECONDS: Final = 10.0
 TICK_SECONDS: Final = 0.5
@@ -77,13 +78,17 @@ class Sessions:
         presence: Presence | None = None,
         timing: Timing | None = None,
         on_close: Callable[[int], None] = lambda _code: None,
+        now_ms: Callable[[], int],
     ) -> None:
         self.timing = timing or Timing()
         self.is_draining = False
         self.on_close = on_close
         self._keys = keys
         self._presence = presence
-        # A connection has no session until its ``connect``.
+        self._now_ms = now_ms
+        self._closed = log.Throttle(_LOG, "pos_closed")
+        # Those without a session have yet to send ``connect``; the oldest first.
+        self._pending: dict[Connection, None] = {}
         self._connections: dict[Connection, Session | None] = {}
         self._left = asyncio.Event()
         self._of_key: Counter[str] = Counter()
@@ -108,25 +113,32 @@ class Sessions:
 
     def seen(self) -> dict[str, float]:
         """Return when each subscriber was last heard here, as Unix seconds."""
-        now, wall = asyncio.get_running_loop().time(), time.time()
+        now, wall = asyncio.get_running_loop().time(), self._now_ms() / 1_000
         heard = {session.key.subscriber: session.heard_at for session in self._all()}
         return {name: wall - (now - at) for name, at in (self._seen | heard).items()}
 
     def is_full(self, key: Key) -> bool:
-        """Tell whether a key has as many connections as it may."""
+        """Return whether a key has as many connections as it may."""
         return self._of_key[key.id] >= SESSIONS_PER_KEY_MAX
 
     def arrive(self, connection: Connection) -> None:
-        """Take in a connection that has yet to say whose it is."""
+        """Register a connection that has yet to say whose it is."""
         self._connections[connection] = None
         if self.is_draining:
             self._send_away(connection)
-        elif self.count > SESSIONS_MAX:
+            return
+        if self.count > SESSIONS_MAX:
             self.close(connection, CloseCode.TOO_MANY_CONNECTIONS)
+            return
+        self._pending[connection] = None
+        if len(self._pending) > PENDING_MAX:
+            # A till sends its ``connect`` at once: who has waited for longest is none.
+            self.close(next(iter(self._pending)), CloseCode.CONNECT_LATE)
 
     def add(self, session: Session) -> None:
-        """Take in a session; an older one of the same terminal is replaced."""
+        """Register a session; an older one of the same terminal is replaced."""
         self._connections[session.connection] = session
+        self._pending.pop(session.connection, None)
         self._of_key[session.key.id] += 1
         # Its key may have been revoked since it was looked up.
         self._keys_version = None
@@ -144,6 +156,7 @@ class Sessions:
     def remove(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         session = self._connections.pop(connection, None)
+        self._pending.pop(connection, None)
         self._left.set()
         if session is None:
             return
@@ -164,11 +177,12 @@ class Sessions:
         """Start to close a connection; its handler then ends by itself."""
         if connection.is_closing:
             return
+        self._pending.pop(connection, None)
         session = self._connections.get(connection)
         if session is not None:
             _stop_following(session)
         key_id = session.key.id if session else None
-        log.event(_LOG, "pos_closed", session=connection.id, keyId=key_id, code=int(code))
+        self._closed.event((code, key_id), session=connection.id, keyId=key_id, code=int(code))
         self.on_close(code)
         connection.close(code)
 
@@ -191,7 +205,7 @@ class Sessions:
                 _LOG.exception("keys_unread")
 
     async def drain(self) -> None:
-        """Tell every till to come back later, spread over the drain time, and close all."""
+        """Send every till away until later, spread over the drain time, and close all."""
         self.is_draining = True
         for connection in list(self._connections):
             self._send_away(connection)
@@ -211,7 +225,7 @@ class Sessions:
         self.close(connection, CloseCode.RESTART)
 
     def _tick(self) -> None:
-        now, t_ms = asyncio.get_running_loop().time(), time.time_ns() // 1_000_000
+        now, t_ms = asyncio.get_running_loop().time(), self._now_ms()
         for session in self._all():
             try:
                 self._look_after(session, now, t_ms)

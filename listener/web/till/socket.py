@@ -32,7 +32,7 @@ from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.till.connection import Connection
 from listener.web.till.sessions import Session
-from listener.web.till.starts import Start, begin
+from listener.web.till.starts import Start, begin, may_follow
 from listener.web.till.upgrade import check_upgrade
 
 # A till may send so many frames at once, and so many a second for long.
@@ -62,7 +62,7 @@ class _CloseError(Exception):
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Upgrade to a websocket and speak until one side ends it."""
-    check_upgrade(request)
+    upgrade = check_upgrade(request)
     close_seconds = request.app[SESSIONS].timing.close_seconds
     ws = web.WebSocketResponse(
         protocols=(PROTOCOL,),
@@ -73,7 +73,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         max_msg_size=FRAME_BYTES_MAX + 1,
         timeout=close_seconds,
     )
-    await ws.prepare(request)
+    await ws.prepare(upgrade)
     if request.transport is None:
         return ws
     connection = Connection(
@@ -145,20 +145,19 @@ class _Till:
             )
         )
         self._sessions.arrive(self._connection)
-        text = bearer(request)
-        key = await self._authenticate(text) if text else None
         try:
             async with asyncio.timeout(timing.connect_seconds):
                 connect = await self._await_connect()
         except TimeoutError:
-            raise _CloseError(CloseCode.NO_CONNECT) from None
+            raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
-        if key is None:
-            if connect.key is None:
-                raise _CloseError(CloseCode.NO_CONNECT)
-            key = await self._authenticate(connect.key.get_secret_value())
-        session = await self._enter(key, connect)
+        # A proxy may have put a header of its own in the place of the key's.
+        own = connect.key.get_secret_value().strip() if connect.key else ""
+        text = own or bearer(request)
+        if not text:
+            raise _CloseError(CloseCode.NO_KEY)
+        session = await self._enter(await self._authenticate(text), connect)
         while (frame := await self._receive()) is not _End.END:
             session.heard_at = self._clock()
             if isinstance(frame, Ack):
@@ -191,7 +190,7 @@ class _Till:
         merchant = self._merchants.get(key.merchant_no or "")
         names = key.streams(merchant.stores if merchant else ())
         wanted = connect.streams or [StreamStart(stream=name) for name in names]
-        if not all(key.may_follow(start.stream) for start in wanted):
+        if not all(may_follow(key, start.stream, self._merchants) for start in wanted):
             raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
         if self._sessions.is_full(key):
             raise _CloseError(CloseCode.TOO_MANY_CONNECTIONS)
@@ -241,9 +240,8 @@ class _Till:
             await self._take_end(message.type, message.data)
             return _End.END
         self._count_frame()
-        if message.type is not WSMsgType.TEXT:
-            raise _CloseError(CloseCode.MALFORMED)
         try:
+            # Frames are JSON text; some libraries send any text in a binary frame.
             return parse_client_frame(message.data)
         except UnreadableError:
             raise _CloseError(CloseCode.MALFORMED) from None

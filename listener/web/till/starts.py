@@ -1,14 +1,14 @@
 """Work out where a till begins in a stream, or that its position cannot be resumed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
 from listener.hub.hub import Hub
 from listener.keys import Key, Role
-from listener.ledger.model import EVERY_STREAM
-from listener.ledger.promise import Ledger
+from listener.ledger.model import EVERY_STREAM, NO_STORE
+from listener.ledger.promise import Acked, Ledger
 from listener.pos.frames import (
     After,
     Position,
@@ -17,6 +17,7 @@ from listener.pos.frames import (
     ResyncReason,
     StreamStart,
 )
+from listener.settings import Merchant
 
 TRANSACTIONS_PATH: Final = "/v1/transactions"
 
@@ -32,7 +33,7 @@ class Start:
     resync: ResyncMembers | None
 
     def ready(self) -> ReadyStream:
-        """Word it for the ``ready`` frame."""
+        """Build its part of the ``ready`` frame."""
         return ReadyStream(
             stream=self.stream,
             epoch=self.epoch,
@@ -42,12 +43,27 @@ class Start:
         )
 
 
+def may_follow(key: Key, stream: str, merchants: Mapping[str, Merchant]) -> bool:
+    """Return whether a key may follow a stream: one of its scope, and of a store that there is.
+
+    A stream of a store that nobody configured has no events, and would be kept for ever.
+    """
+    if stream == EVERY_STREAM:
+        return key.may_follow(stream)
+    merchant_no, _, store_no = stream.partition("/")
+    merchant = merchants.get(merchant_no)
+    is_there = merchant is not None and (store_no == NO_STORE or store_no in merchant.stores)
+    return is_there and key.may_follow(stream)
+
+
 async def begin(
     wanted: Sequence[StreamStart], *, key: Key, ledger: Ledger, hub: Hub
 ) -> list[Start]:
-    """Find where each stream begins, and keep a pos key's first start as its ack.
+    """Find where each stream begins, and keep a pos key's first start.
 
-    A crash before the first ack then loses nothing: ``acked`` goes on from there.
+    A crash before the first ack then loses nothing: ``acked`` goes on from there. Nothing is
+    acknowledged by it. After a restore the place of the old epoch stays until the till has shown
+    that it knows the new one, so that ``acked`` is answered by ``resync`` until it has read one.
 
     Raises:
         LedgerUnavailableError: The ledger cannot be read or written now.
@@ -57,35 +73,41 @@ async def begin(
     for start in wanted:
         name, head = start.stream, heads[start.stream]
         acked = await ledger.acked(terminal=key.subscriber, stream=name)
-        resync = lost(start, epoch=ledger.epoch, head=head)
-        after = head if resync else _offset(start.after, acked=acked, head=head)
-        if acked is None and key.role is Role.POS:
-            await ledger.ack(terminal=key.subscriber, stream=name, offset=after)
+        asked = _resolve(start.after, acked)
+        resync = lost(name, asked, epoch=ledger.epoch, head=head)
+        after = head if resync else _offset(asked, head=head)
+        is_first = acked is None or (acked.epoch != ledger.epoch and resync is None)
+        if is_first and key.role is Role.POS:
+            await ledger.start(terminal=key.subscriber, stream=name, offset=after)
         starts.append(Start(stream=name, epoch=ledger.epoch, head=head, after=after, resync=resync))
     return starts
 
 
-def lost(start: StreamStart, *, epoch: str, head: int) -> ResyncMembers | None:
-    """Tell how to go on from a position that cannot be resumed, None where it can be."""
-    after = start.after
+def lost(stream: str, after: After, *, epoch: str, head: int) -> ResyncMembers | None:
+    """Return how to go on from a position that cannot be resumed, None where it can be."""
     if not isinstance(after, Position) or (after.epoch == epoch and after.offset <= head):
         return None
     is_other = after.epoch != epoch
     return ResyncMembers(
-        stream=start.stream,
+        stream=stream,
         reason=ResyncReason.EPOCH_CHANGED if is_other else ResyncReason.OFFSET_AHEAD,
         epoch=epoch,
         head=head,
-        snapshot=_snapshot(start.stream),
+        snapshot=_snapshot(stream),
     )
 
 
-def _offset(after: After, *, acked: int | None, head: int) -> int:
+def _resolve(after: After, acked: Acked | None) -> After:
+    """Return the position that ``acked`` stands for; all else as it is."""
+    if after != "acked":
+        return after
+    return Position(epoch=acked.epoch, offset=acked.offset) if acked else "latest"
+
+
+def _offset(after: After, *, head: int) -> int:
     if isinstance(after, Position):
         return after.offset
-    if after == "earliest":
-        return 0
-    return head if after == "latest" or acked is None else acked
+    return 0 if after == "earliest" else head
 
 
 def _snapshot(stream: str) -> str:

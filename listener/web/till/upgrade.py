@@ -1,38 +1,83 @@
 """Decide whether a request may become a websocket at all; the rest is refused by a close code."""
 
+from typing import Final
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
+from listener.origin import read_origin
 from listener.pos.frames import PROTOCOL
 from listener.web.context import SESSIONS, SETTINGS
 from listener.web.problem import ProblemError, draining
 
+# That of RFC 6455, and of its last drafts, which differ in nothing that matters here.
+_VERSIONS: Final = ("13", "8", "7")
+_OFFER: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 
-def check_upgrade(request: web.Request) -> None:
-    """Refuse what is not to become a websocket at all.
+
+def check_upgrade(request: web.Request) -> web.Request:
+    """Return the request with its lists of names made plain, as aiohttp needs them.
 
     Raises:
         ProblemError: A foreign origin, other subprotocols, a restart, or no upgrade.
     """
-    origin = request.headers.get("Origin")
-    if origin is not None and not _is_allowed(origin.lower(), request):
+    if not all(_is_allowed(origin, request) for origin in request.headers.getall("Origin", ())):
         raise ProblemError(403, "foreign-origin", "this origin is not among the setting origins")
-    named = request.headers.get("Sec-WebSocket-Protocol")
-    if named is not None and PROTOCOL not in [name.strip() for name in named.split(",")]:
+    named = _names(request, hdrs.SEC_WEBSOCKET_PROTOCOL)
+    if named and PROTOCOL not in named:
         raise ProblemError(400, "unknown-subprotocol", f"the subprotocol is {PROTOCOL}")
     if request.app[SESSIONS].is_draining:
         raise draining()
-    if request.headers.get("Upgrade", "").lower() != "websocket":
-        raise ProblemError(
-            426, "no-upgrade", "this is a websocket", headers={"Upgrade": "websocket"}
-        )
+    version = request.headers.get(hdrs.SEC_WEBSOCKET_VERSION, "").strip()
+    if (
+        "websocket" not in _names(request, hdrs.UPGRADE, lower=True)
+        or "upgrade" not in _names(request, hdrs.CONNECTION, lower=True)
+        or version not in _VERSIONS
+    ):
+        raise ProblemError(426, "no-upgrade", "this is a websocket", headers=_OFFER)
+    return _plain(request, version=version, subprotocol=PROTOCOL if named else None)
 
 
-def _is_allowed(origin: str, request: web.Request) -> bool:
-    """Tell whether an origin is our own host, or one of the setting ``origins``."""
-    try:
-        host = urlsplit(origin).netloc
-    except ValueError:
+def _plain(request: web.Request, *, version: str, subprotocol: str | None) -> web.Request:
+    """Build the request that aiohttp upgrades: it reads only the first line of each header."""
+    headers = CIMultiDict(
+        {
+            hdrs.HOST: request.host,
+            hdrs.UPGRADE: "websocket",
+            hdrs.SEC_WEBSOCKET_VERSION: version,
+            hdrs.SEC_WEBSOCKET_KEY: request.headers.get(hdrs.SEC_WEBSOCKET_KEY, ""),
+        }
+    )
+    if subprotocol is not None:
+        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = subprotocol
+    if not all(value.isascii() for value in headers.values()):
+        raise ProblemError(400, "bad-handshake", "the headers of the upgrade must be ASCII")
+    return request.clone(headers=headers)
+
+
+def _names(request: web.Request, header: str, *, lower: bool = False) -> list[str]:
+    """Return the names that a header lists, over all of its lines.
+
+    Source: RFC 9110, section 5.3; RFC 6455, sections 4.2.1 and 11.3.4.
+    """
+    text = ",".join(request.headers.getall(header, ()))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [name.lower() for name in names] if lower else names
+
+
+def _is_allowed(text: str, request: web.Request) -> bool:
+    """Return whether an origin is our own, or one of the setting ``origins``.
+
+    Our own is that of ``public_url``, and that of the host that was asked for: a proxy may have
+    changed the one, and its scheme is not known here.
+    """
+    origin = read_origin(text)
+    if origin is None:
         return False
-    return origin in request.app[SETTINGS].origins or host == request.host.lower()
+    settings = request.app[SETTINGS]
+    own = [read_origin(f"{scheme}://{request.host}") for scheme in ("http", "https")]
+    if settings.public_url:
+        parts = urlsplit(settings.public_url)
+        own.append(read_origin(f"{parts.scheme}://{parts.netloc}"))
+    return origin in own or origin in settings.origins

@@ -1,0 +1,55 @@
+"""Read JSON as other languages write it.
+
+Some JSON libraries know one kind of number and send the offset 7 as ``7.0`` or ``7E0``; some
+serializers write ``null`` for what is absent; some put a byte order mark in front.
+"""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from pydantic import BaseModel, BeforeValidator, model_validator
+
+# The largest whole number that JavaScript keeps exactly.
+NUMBER_MAX: Final = 2**53 - 1
+
+_MARK: Final = "\ufeff"
+_MARK_BYTES: Final = _MARK.encode()
+_NUMBER_CHARS_MAX: Final = 32
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?", re.ASCII)
+
+
+def without_mark(text: str | bytes) -> str | bytes:
+    """Return a text without the byte order mark that it may begin with."""
+    return text.removeprefix(_MARK) if isinstance(text, str) else text.removeprefix(_MARK_BYTES)
+
+
+def whole(value: object) -> object:
+    """Return the integer that a number with a zero fraction equals; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Before the checks of the field, which is as strict as ever: half a number is no integer.
+WHOLE: Final = BeforeValidator(whole)
+
+
+def whole_of(text: str) -> int | None:
+    """Return the integer from 0 to NUMBER_MAX that a JSON number equals; None where it is none."""
+    if len(text) > _NUMBER_CHARS_MAX or not _NUMBER.fullmatch(text):
+        return None
+    number = Decimal(text)
+    # Compared first: as an int, 1e999999 has a million digits.
+    if number > NUMBER_MAX or number != number.to_integral_value():
+        return None
+    return int(number)
+
+
+class LenientModel(BaseModel):
+    """A model in which a member that is ``null`` is absent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: object) -> object:
+        if isinstance(value, dict) and None in value.values():
+            return {name: member for name, member in value.items() if member is not None}
+        return value
