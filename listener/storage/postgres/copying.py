@@ -36,7 +36,8 @@ _SNAPSHOT: Final = (
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
     " SET LOCAL idle_in_transaction_session_timeout = 0"
 )
-_LEDGER: Final = "SELECT epoch, created_at, keys_version FROM ledger"
+_LEDGER: Final = "SELECT epoch, created_at, keys_version, secret FROM ledger"
+_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM entries"
 _TOTAL: Final = (
     "SELECT (SELECT coalesce(max(seq), 0) FROM entries) + (SELECT coalesce(max(number), 0)"
     " FROM events)"
@@ -45,7 +46,7 @@ _TOTAL: Final = (
 _STREAMS: Final = (
     'INSERT INTO streams (stream, head) SELECT stream, max("offset") FROM events GROUP BY stream'
 )
-_PUT_LEDGER: Final = "UPDATE ledger SET epoch = ?, created_at = ?, keys_version = ?"
+_PUT_LEDGER: Final = "UPDATE ledger SET epoch = ?, created_at = ?, keys_version = ?, secret = ?"
 _PUT_HEAD: Final = (
     "UPDATE ledger SET seq = (SELECT coalesce(max(seq), 0) FROM entries),"
     f" hash = coalesce((SELECT hash FROM entries ORDER BY seq DESC LIMIT 1), '{GENESIS}'),"
@@ -53,7 +54,9 @@ _PUT_HEAD: Final = (
     " repeats = (SELECT coalesce(sum(count), 0) FROM repeats),"
     " transactions = (SELECT count(*) FROM transactions)"
 )
-_TAKE_LEDGER: Final = "UPDATE ledger SET epoch = $1, created_at = $2, keys_version = $3"
+_TAKE_LEDGER: Final = (
+    "UPDATE ledger SET epoch = $1, created_at = $2, keys_version = $3, secret = $4"
+)
 _NAME_EPOCH: Final = "UPDATE epochs SET epoch = $1, began_at = $2, seq = $3"
 _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales, acks"
 
@@ -76,8 +79,7 @@ async def to_file(db: Connection, copy: sqlite3.Connection, progress: Progress) 
             copy.executemany(insert, _converted(rows, names, unpacked))
             done += len(rows)
             progress(min(done, total), total)
-    epoch, created_at, keys_version = await _row(db, _LEDGER)
-    copy.execute(_PUT_LEDGER, (epoch, created_at, keys_version))
+    copy.execute(_PUT_LEDGER, tuple(await _row(db, _LEDGER)))
     copy.execute(_STREAMS)
     copy.execute(_PUT_HEAD)
     copy.execute("COMMIT")
@@ -106,10 +108,9 @@ async def from_file(source: sqlite3.Connection, db: Connection, progress: Progre
                 await db.copy_records_to_table(table, records=records, columns=list(names))
                 done += len(rows)
                 progress(min(done, total), total)
-        epoch, created_at, keys_version, seq = source.execute(
-            "SELECT epoch, created_at, keys_version, seq FROM ledger"
-        ).fetchone()
-        await db.execute(_TAKE_LEDGER, epoch, created_at, keys_version)
+        origin = source.execute(_LEDGER).fetchone()
+        (epoch, created_at, *_), (seq,) = origin, source.execute(_SEQ).fetchone()
+        await db.execute(_TAKE_LEDGER, *origin)
         await db.execute(_NAME_EPOCH, epoch, created_at, seq)
     await db.execute(_ANALYZE)
 
