@@ -113,9 +113,12 @@ CREATE TABLE transactions (
 
 CREATE UNIQUE INDEX transactions_by_number ON transactions (transaction_no, merchant_no);
 CREATE INDEX transactions_by_time ON transactions (created_at, first_seq);
+-- A small merchant does not drown among the others.
+CREATE INDEX transactions_by_merchant ON transactions (merchant_no, created_at, first_seq);
 CREATE INDEX transactions_by_store ON transactions (merchant_no, store_no, created_at, first_seq);
 -- Only a sale has a terminal, so that what Pockyt alone told costs nothing here.
 CREATE INDEX transactions_by_terminal ON transactions (terminal, created_at, first_seq) WHERE terminal IS NOT NULL;
+CREATE INDEX transactions_by_till ON transactions (merchant_no, store_no, terminal, created_at, first_seq) WHERE terminal IS NOT NULL;
 CREATE INDEX transactions_by_reference ON transactions (reference, created_at, first_seq);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at, first_seq) WHERE status <> 'paid';

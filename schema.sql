@@ -109,6 +109,7 @@ CREATE INDEX transactions_by_time ON transactions (created_at);
 CREATE INDEX transactions_by_store ON transactions (merchant_no, store_no, created_at);
 -- Only a sale has a terminal, so that what Pockyt alone told costs nothing here.
 CREATE INDEX transactions_by_terminal ON transactions (terminal, created_at) WHERE terminal IS NOT NULL;
+CREATE INDEX transactions_by_till ON transactions (merchant_no, store_no, terminal, created_at) WHERE terminal IS NOT NULL;
 CREATE INDEX transactions_by_reference ON transactions (reference, created_at);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at) WHERE status <> 'paid';

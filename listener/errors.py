@@ -42,5 +42,20 @@ class SearchTooLongError(ListenerError):
     """A search took longer than a search may; a narrower one will do."""
 
 
-class ReferenceUsedError(ListenerError):
-    """A sale has the reference of an earlier one of its merchant; nothing was recorded."""
+class ReferenceTakenError(ListenerError):
+    """An earlier sale of the store has this reference; ``transaction_no`` is its, if known."""
+
+    def __init__(self, transaction_no: str | None = None) -> None:
+        self.transaction_no = transaction_no
+        super().__init__("a sale of this reference was started before; give a new reference")
+
+
+class NumberTakenError(ListenerError):
+    """A transaction number for a sale is another sale's, or another store's, already."""
+
+    def __init__(self, transaction_no: str) -> None:
+        self.transaction_no = transaction_no
+        super().__init__(
+            "Pockyt gave this sale a transaction number that belongs to another one;"
+            " nothing was started here"
+        )

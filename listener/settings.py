@@ -3,13 +3,11 @@
 A wrong setting is one line that says which and what to do, and never what a token was.
 """
 
-import difflib
-import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,11 +19,13 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
+from yarl import URL
 
+from listener import environment
+from listener.environment import shown, unknown
 from listener.errors import SettingsError
 from listener.origin import read_origin
 
-PREFIX: Final = "LISTENER_"
 PORT_MAX: Final = 65_535
 TOKENS_MAX: Final = 8
 TOKEN_CHARS_MAX: Final = 256
@@ -33,7 +33,6 @@ URL_CHARS_MAX: Final = 2_048
 HOST_CHARS_MAX: Final = 255
 TIMEOUT_SECONDS_MIN: Final = 0.1
 TIMEOUT_SECONDS_MAX: Final = 60.0
-SHOWN_CHARS_MAX: Final = 80
 
 NUMBER_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
 _ADD_A_MERCHANT: Final = (
@@ -48,22 +47,53 @@ def _wrong(text: str) -> PydanticCustomError:
 
 
 def _check_url(text: str) -> str:
-    """Return an http or https URL without its closing slash, so that paths can be appended."""
+    """Return an http or https URL as machines write it, so that paths can be appended.
+
+    That is without its closing slash, its scheme and host in lower case, a name with letters
+    beyond ASCII in the form that DNS has (``xn--…``).
+    """
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        written = str(URL(text))
     except ValueError:
         usable = False
     if not usable or any(char.isspace() for char in text):
         raise _wrong("must be a URL that begins with http:// or https://")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise _wrong("must be a URL without a user name, a query or a fragment")
-    return text.rstrip("/")
+    return written.rstrip("/")
+
+
+def _check_proxy(proxy: SecretStr) -> SecretStr:
+    """Return the URL of a proxy; one without a scheme is reached by HTTP, as elsewhere."""
+    text = proxy.get_secret_value()
+    text = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # As HTTP's basic authentication can carry them.
+        unquote(f"{parts.username}{parts.password}").encode("latin-1")
+    except ValueError:
+        usable = False
+    if not usable or len(text) > URL_CHARS_MAX or any(char.isspace() for char in text):
+        raise _wrong("must be the URL of a proxy that begins with http:// or https://")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise _wrong("must be the URL of a proxy without a path")
+    return SecretStr(text)
+
+
+def _check_host(text: str) -> str:
+    """Return the host to listen on; IPv6 may stand in brackets, as in a URL."""
+    if not text.isprintable():
+        raise _wrong("must be one word")
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _check_origin(text: str) -> str:
     """Return an origin in the spelling that others are compared with."""
-    origin = read_origin(text)
+    is_web = text.lower().startswith(("http://", "https://"))
+    origin = read_origin(_check_url(text) if is_web else text)
     if origin is None:
         raise _wrong(
             "must be scheme and host only, such as https://till.example.com or"
@@ -74,7 +104,7 @@ def _check_origin(text: str) -> str:
 
 def _check_database(text: str) -> str:
     for scheme in ("sqlite:///", "postgresql://"):
-        if text.startswith(scheme) and len(text) > len(scheme):
+        if text.startswith(scheme) and len(text) > len(scheme) and text.isprintable():
             return text
     raise _wrong("must be sqlite:///PATH or postgresql://USER@HOST/NAME")
 
@@ -83,6 +113,8 @@ def _check_token(token: SecretStr) -> SecretStr:
     text = token.get_secret_value()
     if not text or text != text.strip():
         raise _wrong("must not be blank, nor begin or end with a space")
+    if not text.isprintable():
+        raise _wrong("must be characters that can be printed")
     if len(text) > TOKEN_CHARS_MAX:
         raise _wrong(f"must have at most {TOKEN_CHARS_MAX} characters")
     return token
@@ -101,7 +133,12 @@ Origin = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValida
 Database = Annotated[
     str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_database)
 ]
-Host = Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=HOST_CHARS_MAX)]
+Host = Annotated[
+    str,
+    StringConstraints(pattern=r"^\S+$", max_length=HOST_CHARS_MAX),
+    AfterValidator(_check_host),
+]
+Proxy = Annotated[SecretStr, AfterValidator(_check_proxy)]
 Secret = Annotated[SecretStr, AfterValidator(_check_token)]
 
 
@@ -122,12 +159,19 @@ class Merchant(_Table):
 
 
 class Pockyt(_Table):
-    """Where Pockyt is, without a closing slash, and how long one call to it may take."""
+    """Where Pockyt is, without a closing slash, and how it is called.
+
+    Attributes:
+        timeout_seconds: How long one call may take.
+        proxy: Through which proxy; where it is not set, HTTPS_PROXY and NO_PROXY say so. Not in
+            the repr: it may hold a password.
+    """
 
     url: Url = "https://mapi.pockyt.io"
     timeout_seconds: float = Field(
         default=10.0, ge=TIMEOUT_SECONDS_MIN, le=TIMEOUT_SECONDS_MAX, strict=True
     )
+    proxy: Proxy | None = None
 
 
 class Settings(_Table):
@@ -161,21 +205,42 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Args:
         path: A TOML file; None for the environment and the defaults alone.
-        environ: ``LISTENER_<NAME>`` is read, other names are left alone.
+        environ: ``LISTENER_<NAME>`` is read, and where a proxy is; other names are left alone.
 
     Raises:
         SettingsError: A setting is unknown, missing or wrong, or the file cannot be read. One
             line, without the value; the cause is not chained, because it holds the value.
     """
     table = {} if path is None else _read_file(path)
-    sources = _apply_environment(table, environ)
+    sources = environment.apply(table, environ)
     try:
-        return Settings.model_validate(table)
+        return _with_proxy(Settings.model_validate(table), environ)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     # A misspelt name first: it is why what it was meant for is missing.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     raise SettingsError(_explain(first, sources, path))
+
+
+def _with_proxy(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Put in the proxy that the environment names for Pockyt, where no setting does.
+
+    Raises:
+        SettingsError: It cannot be used. To go past it would be against the network's rules.
+    """
+    found = environment.proxy_for(settings.pockyt.url, environ)
+    if settings.pockyt.proxy is not None or found is None:
+        return settings
+    variable, text = found
+    try:
+        proxy = _check_proxy(SecretStr(text))
+    except PydanticCustomError as error:
+        raise SettingsError(
+            f"the variable {variable} {error.message()}; set pockyt.proxy, or NO_PROXY"
+        ) from None
+    return settings.model_copy(
+        update={"pockyt": settings.pockyt.model_copy(update={"proxy": proxy})}
+    )
 
 
 def _read_file(path: Path) -> dict[str, object]:
@@ -187,76 +252,8 @@ def _read_file(path: Path) -> dict[str, object]:
         reason = "is not UTF-8 text"
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         # Its own words may quote a key, never a value.
-        reason = f"is not TOML: {_shown(str(error))}"
+        reason = f"is not TOML: {shown(str(error))}"
     raise SettingsError(f"the settings file {path} {reason}")
-
-
-def _read_json(text: str) -> object:
-    value: object = json.loads(text)
-    return value
-
-
-def _read_list(text: str) -> object:
-    if text.lstrip().startswith("["):
-        return _read_json(text)
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-# Where in the table each variable goes, what reads its text (ValueError if it cannot), and what
-# the text should have been.
-_VARIABLES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str], object], str]]] = {
-    "LISTENER_HOST": (("host",), str, "text"),
-    "LISTENER_PORT": (("port",), int, "a whole number"),
-    "LISTENER_DATABASE": (("database",), str, "text"),
-    "LISTENER_PUBLIC_URL": (("public_url",), str, "text"),
-    "LISTENER_ORIGINS": (("origins",), _read_list, "a JSON list, or origins between commas"),
-    "LISTENER_CONFIRM": (("confirm",), str, "text"),
-    "LISTENER_POCKYT_URL": (("pockyt", "url"), str, "text"),
-    "LISTENER_POCKYT_TIMEOUT_SECONDS": (("pockyt", "timeout_seconds"), float, "a number"),
-    "LISTENER_MERCHANTS": (
-        ("merchants",),
-        _read_json,
-        'JSON such as {"<merchantNo>": {"tokens": ["<API token>"]}}',
-    ),
-}
-
-
-def _apply_environment(
-    table: dict[str, object], environ: Mapping[str, str]
-) -> dict[tuple[str, ...], str]:
-    """Put the variables into the table; return which of its places came from which variable."""
-    sources: dict[tuple[str, ...], str] = {}
-    for variable in sorted(environ):
-        if not variable.startswith(PREFIX):
-            continue
-        if variable not in _VARIABLES:
-            raise SettingsError(_unknown(variable, tuple(_VARIABLES), "in the environment"))
-        place, value = _read_variable(variable, environ[variable])
-        inner = table
-        for name in place[:-1]:
-            nested = inner.setdefault(name, {})
-            if not isinstance(nested, dict):
-                raise SettingsError(f'the setting "{name}" must be a table')
-            inner = nested
-        inner[place[-1]] = value
-        sources[place] = variable
-    return sources
-
-
-def _read_variable(variable: str, text: str) -> tuple[tuple[str, ...], object]:
-    place, read, wanted = _VARIABLES[variable]
-    try:
-        return place, read(text)
-    except (ValueError, RecursionError):
-        # Raised below, outside of this block: what Python says here quotes the value.
-        pass
-    raise SettingsError(f"the variable {variable} must be {wanted}")
-
-
-def _unknown(name: str, known: tuple[str, ...], where: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    advice = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"
-    return f'unknown setting "{_shown(name)}" {where}; {advice}'
 
 
 _EXPLAINED: Final[Mapping[str, str]] = {
@@ -282,8 +279,8 @@ def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: 
     if place == ("merchants",) and error["type"] in ("missing", "too_short"):
         return _ADD_A_MERCHANT
     if error["type"] == "extra_forbidden":
-        return _unknown(".".join(place), _known(place[:-1]), where)
-    name = _shown(".".join(part for part in place if part != "[key]"))
+        return unknown(".".join(place), _known(place[:-1]), where)
+    name = shown(".".join(part for part in place if part != "[key]"))
     if error["type"] == "string_pattern_mismatch":
         in_merchants = place[0] == "merchants"
         reason = "must be 1 to 64 of 0-9 A-Z a-z _ -" if in_merchants else "must be one word"
@@ -297,8 +294,3 @@ def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: 
 def _known(parents: tuple[str, ...]) -> tuple[str, ...]:
     tables: tuple[type[BaseModel], ...] = (Settings, Pockyt, Merchant)
     return tuple(".".join((*parents, name)) for name in tables[len(parents)].model_fields)
-
-
-def _shown(text: str) -> str:
-    """Return a name for a message: on one line, and not for ever."""
-    return text[:SHOWN_CHARS_MAX].encode("unicode_escape").decode()

@@ -47,7 +47,7 @@ const TO_DO = {
   1009: 'a frame was too big; name fewer streams',
   4001: 'the key is not known; set one that `listener keys create` made',
   4002: 'the request was malformed; update this client or the listener',
-  4003: 'connect or its key came too late; set a key, look at the network',
+  4003: 'no key reached the listener; set one that `listener keys create` made',
   4004: 'the key may not follow this stream; name one of its scope',
   4009: "another program uses this terminal's key; stop it, or make a key",
   4010: 'the key was revoked; ask for a new one',

@@ -1,11 +1,12 @@
 """Look over settings, surroundings and ledger, before and after a deploy."""
 
 import asyncio
+import os
 import platform
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -38,6 +39,7 @@ def check(config: Path | None, as_json: bool) -> None:
         listener check --config listener.toml
         listener check --config listener.toml --json | jq '.findings[] | select(.advice)'
     """
+    from listener.commands.hygiene import look_over
     from listener.storage import check_up
     from listener.storage.checks import Severity
 
@@ -49,6 +51,7 @@ def check(config: Path | None, as_json: bool) -> None:
         *_settings(settings),
         *_address(settings, is_served=is_served),
         asyncio.run(_pockyt(settings)),
+        *look_over(settings, config=config, environ=os.environ),
         *in_ledger,
     ]
     problems = sum(finding.severity is Severity.PROBLEM for finding in findings)
@@ -88,16 +91,17 @@ def _settings(settings: "Settings") -> "Iterator[Finding]":
 
 
 def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
-    """Tell whether the service answers, or could."""
+    """Yield whether the service answers, or could."""
     from listener.storage.checks import Finding, Severity
+    from listener.web.address import bind
 
-    address = f"{settings.host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.port}"
     if is_served:
         yield asyncio.run(_readiness(settings))
         return
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        socket.create_server((settings.host, settings.port), family=family).close()
+        bind(settings.host, settings.port).close()
     except OSError as error:
         advice = f"{error.strerror or error}: choose another host or port"
         yield Finding(name="address", value=address, severity=Severity.PROBLEM, advice=advice)
@@ -108,9 +112,11 @@ def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
 async def _readiness(settings: "Settings") -> "Finding":
     """Ask the service that has the ledger whether it is ready."""
     from listener.storage.checks import Finding, Severity
+    from listener.web.address import is_everywhere
 
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
-    host = everywhere.get(settings.host, settings.host)
+    host = settings.host
+    if is_everywhere(host):
+        host = "::1" if ":" in host else "127.0.0.1"
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/readyz"
     answer = await _answer(url) if settings.port else "its port is not known: it chose one"
     if answer == 200:
@@ -122,17 +128,22 @@ async def _readiness(settings: "Settings") -> "Finding":
 
 
 async def _pockyt(settings: "Settings") -> "Finding":
-    """Tell whether anything answers at Pockyt's address, whatever it says."""
+    """Return whether anything answers at Pockyt's address, whatever it says."""
     from listener.storage.checks import Finding, Severity
 
-    answer = await _answer(settings.pockyt.url)
+    proxy = settings.pockyt.proxy.get_secret_value() if settings.pockyt.proxy else None
+    value = settings.pockyt.url
+    if proxy is not None:
+        # Without the user and the password that it may have.
+        value = f"{value} through {urlsplit(proxy).netloc.rpartition('@')[2]}"
+    answer = await _answer(settings.pockyt.url, proxy=proxy)
     if isinstance(answer, int):
-        return Finding(name="pockyt", value=settings.pockyt.url)
+        return Finding(name="pockyt", value=value)
     advice = f"{answer}; until it answers, sales and cancels wait, and nothing can be asked"
-    return Finding(name="pockyt", value=settings.pockyt.url, severity=Severity.NOTE, advice=advice)
+    return Finding(name="pockyt", value=value, severity=Severity.NOTE, advice=advice)
 
 
-async def _answer(url: str) -> int | str:
+async def _answer(url: str, *, proxy: str | None = None) -> int | str:
     """Return the HTTP status with which a URL answers, or why it does not."""
     import aiohttp
 
@@ -140,11 +151,14 @@ async def _answer(url: str) -> int | str:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, allow_redirects=False) as response,
+            session.get(url, allow_redirects=False, proxy=proxy) as response,
         ):
             return response.status
     except TimeoutError:
         return f"no answer within {ANSWER_SECONDS:g} s"
+    except aiohttp.ClientHttpProxyError as error:
+        # Its own words hold the proxy's password.
+        return f"no answer: the proxy answered HTTP {error.status}"
     except aiohttp.ClientError as error:
         return f"no answer: {error}"
 

@@ -1,11 +1,16 @@
 """Serve: take notifications, keep them, tell the tills."""
 
 import asyncio
+import logging
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
 from listener.commands.terminal import config_option, read_settings
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @click.command()
@@ -32,8 +37,11 @@ def serve(config: Path | None) -> None:
     """
     settings = read_settings(config)
     # Only now, so that a wrong setting is told at once.
-    from listener import log
+    from listener import environment, log
     from listener.web import app
 
     log.set_up()
+    links = environment.service_links(os.environ)
+    if links:
+        log.event(_LOG, "service_links", passed_over=" ".join(links))
     asyncio.run(app.serve(settings))

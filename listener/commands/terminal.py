@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from listener.environment import CONFIG_VARIABLE
+
 if TYPE_CHECKING:
     from listener.settings import Settings
 
@@ -24,8 +26,10 @@ def config_option(function: F) -> F:
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
+        envvar=CONFIG_VARIABLE,
         metavar="FILE",
-        help="The settings, a TOML file. Variables LISTENER_<NAME> win over it, or do without it.",
+        help=f"The settings, a TOML file; else the one that {CONFIG_VARIABLE} names. Variables"
+        " LISTENER_<NAME> win over it, or do without it.",
     )(function)
 
 
@@ -50,7 +54,7 @@ def read_settings(config: Path | None) -> "Settings":
 
 
 def is_watched() -> bool:
-    """Tell whether a person looks at the results."""
+    """Return whether a person looks at the results."""
     return sys.stdout.isatty()
 
 

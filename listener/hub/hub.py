@@ -89,8 +89,8 @@ class Hub:
         while events := await self._ledger.read_events(
             EVERY_STREAM, after=after, limit=PAGE_EVENTS_MAX
         ):
-            for event in events:
-                self._remember(event.stream, event)
+            for name, told in _by_stream(events).items():
+                self._remember(name, told)
             after = events[-1].number
 
     async def heads(self, streams: Sequence[str]) -> dict[str, int]:
@@ -226,22 +226,19 @@ class Hub:
 
     def _publish(self, events: Sequence[Event]) -> None:
         """Take the events of a commit, and hand them on; rung by the ledger."""
-        touched: dict[str, Stream] = {}
-        every = self._streams.get(EVERY_STREAM)
-        for event in events:
-            stream = self._remember(event.stream, event)
-            touched[stream.name] = stream
-            if every is not None:
-                touched[EVERY_STREAM] = self._remember(EVERY_STREAM, event)
-        for stream in touched.values():
+        grown = _by_stream(events)
+        if EVERY_STREAM in self._streams:
+            grown[EVERY_STREAM] = [*events]
+        # All are remembered before anybody is called: who follows two streams finds both grown.
+        for stream in [self._remember(name, told) for name, told in grown.items()]:
             for subscription in list(stream.subscriptions):
                 _advance(subscription)
             _wake(stream)
         self.on_publish(len(events))
 
-    def _remember(self, name: str, event: Event) -> Stream:
+    def _remember(self, name: str, events: Sequence[Event]) -> Stream:
         stream = self._stream(name)
-        self._tail.add(stream.tail, event)
+        self._tail.add(stream.tail, events)
         stream.head = max(stream.head, stream.tail.head)
         return stream
 
@@ -267,6 +264,14 @@ class Hub:
         finally:
             stream.waiters.discard(waiter)
             self._waiting -= 1
+
+
+def _by_stream(events: Sequence[Event]) -> dict[str, list[Event]]:
+    """Sort events by the stream that each is of; their order stays."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.stream, []).append(event)
+    return found
 
 
 def _advance(subscription: Subscription) -> None:

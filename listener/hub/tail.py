@@ -1,6 +1,7 @@
 """Keep the newest events in memory, within a bound, and frame them once for all who follow."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from listener.ledger.model import EVERY_STREAM, Event
@@ -64,20 +65,33 @@ class Tail:
         # Whose event is the oldest, the next one, …: one place for each event that is kept.
         self._order: deque[StreamTail] = deque()
 
-    def add(self, tail: StreamTail, event: Event) -> None:
-        """Put an event at the end of a stream's tail; one that is there already is left out."""
+    def add(self, tail: StreamTail, events: Sequence[Event]) -> None:
+        """Add events of a stream, in order, to its tail; those that are there are left out."""
+        first, last = offset_in(tail.name, events[0]), offset_in(tail.name, events[-1])
+        if first == tail.head + 1 and last == tail.head + len(events):
+            self._append(tail, events)
+        else:
+            for event in events:
+                self._add_apart(tail, event)
+        while self._bytes > self._bytes_max or len(self._order) > self._events_max:
+            self._drop(self._order.popleft())
+
+    def _add_apart(self, tail: StreamTail, event: Event) -> None:
+        """Add an event that may be there already, or may not follow on what is there."""
         offset = offset_in(tail.name, event)
         if offset <= tail.head:
             return
         if offset != tail.head + 1:
             self._forget(tail)
-        tail.events.append(event)
-        tail.head = offset
+            tail.head = offset - 1
+        self._append(tail, [event])
+
+    def _append(self, tail: StreamTail, events: Sequence[Event]) -> None:
+        tail.events.extend(events)
+        tail.head += len(events)
         tail.joined = None
-        self._order.append(tail)
-        self._bytes += len(event.body)
-        while self._bytes > self._bytes_max or len(self._order) > self._events_max:
-            self._drop(self._order.popleft())
+        self._order.extend([tail] * len(events))
+        self._bytes += sum([len(event.body) for event in events])
 
     def _drop(self, tail: StreamTail) -> None:
         self._bytes -= len(tail.events.popleft().body)

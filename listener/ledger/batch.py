@@ -12,10 +12,11 @@ lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and off
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
-from listener.errors import ListenerError, ReferenceUsedError
+from msgspec import Struct
+
+from listener.errors import ListenerError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm, next_due_ms
@@ -30,8 +31,7 @@ _CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunde
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """What a back-end must read before some facts can be decided.
 
     For each of ``transactions`` its state and all of its entries; of ``unnumbered``, the entry
@@ -45,8 +45,7 @@ class Wanted:
     references: frozenset[Key]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
     ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
@@ -60,8 +59,7 @@ class Seen:
     references: Mapping[Key, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(Struct, frozen=True, kw_only=True):
     """An event that a new entry makes, before it has its number and its offset."""
 
     stream: str
@@ -77,8 +75,7 @@ class NewEvent:
         return f"{self.before_seq}{self.seq}{self.after_seq}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSale:
+class NewSale(Struct, frozen=True, kw_only=True):
     """A sale that begins; ``due_ms`` is when it is looked for, if Pockyt has not answered."""
 
     seq: int
@@ -87,8 +84,7 @@ class NewSale:
     due_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaleChange:
+class SaleChange(Struct, frozen=True, kw_only=True):
     """What an answer or a query does to a sale; no ``transaction_no`` leaves the one it has."""
 
     seq: int
@@ -96,8 +92,7 @@ class SaleChange:
     due_ms: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(Struct, frozen=True, kw_only=True):
     """What some facts became, and all that a back-end writes for them.
 
     ``recorded`` tells for each fact, in order, where it is, or why it is nowhere. ``entries`` are
@@ -105,14 +100,14 @@ class Changes:
     ``begun`` did not exist before. ``repeats`` are the deliveries to add, by the seq of the entry.
     """
 
-    recorded: list[Recorded | ListenerError] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    events: list[NewEvent] = field(default_factory=list)
-    transactions: dict[Key, Transaction] = field(default_factory=dict)
-    begun: set[Key] = field(default_factory=set)
-    repeats: dict[int, int] = field(default_factory=dict)
-    new_sales: list[NewSale] = field(default_factory=list)
-    sale_changes: list[SaleChange] = field(default_factory=list)
+    recorded: list[Recorded | ListenerError] = []
+    entries: list[Entry] = []
+    events: list[NewEvent] = []
+    transactions: dict[Key, Transaction] = {}
+    begun: set[Key] = set()
+    repeats: dict[int, int] = {}
+    new_sales: list[NewSale] = []
+    sale_changes: list[SaleChange] = []
 
 
 def wanted(facts: Iterable[Fact]) -> Wanted:
@@ -201,12 +196,11 @@ def number_events(
     return numbered
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct, kw_only=True):
     """The entries of one transaction number (or of none) so far, and where they lead."""
 
-    entries: list[Entry] = field(default_factory=list)
-    by_fingerprint: dict[str, int] = field(default_factory=dict)
+    entries: list[Entry] = []
+    by_fingerprint: dict[str, int] = {}
     transaction: Transaction | None = None
 
     def add(self, entry: Entry) -> None:
@@ -245,7 +239,7 @@ class _Batch:
             repeats[original] = repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
         if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
-            return ReferenceUsedError(f"the reference {fact.reference!r} is of an earlier sale")
+            return ReferenceTakenError()
         self._seq += 1
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)

@@ -6,26 +6,23 @@ spaces, of all its columns before the hash.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import fields
-from operator import attrgetter
 from typing import Final
 
 import orjson
+from msgspec import to_builtins
 
 from listener.ledger.model import Entry, Fact
 
 GENESIS: Final = "0" * 64
 
 # A fact's fields are columns of the table of entries under the same names, in the same order.
-FACT_COLUMNS: Final = tuple(field.name for field in fields(Fact))
+FACT_COLUMNS: Final = Fact.__struct_fields__
 ENTRY_COLUMNS: Final = ("seq", "recorded_at", *FACT_COLUMNS, "hash")
-
-_values = attrgetter(*FACT_COLUMNS)
 
 
 def columns(entry: Entry) -> tuple[str | int | None, ...]:
     """Return an entry's values for ENTRY_COLUMNS, without the hash."""
-    return (entry.seq, entry.recorded_at_ms, *_values(entry.fact))
+    return (entry.seq, entry.recorded_at_ms, *to_builtins(entry.fact))
 
 
 def digest(previous: str, row: Iterable[str | int | None]) -> str:

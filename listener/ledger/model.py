@@ -1,7 +1,6 @@
 """The nouns of the ledger: what was said, where it stands, and what follows from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -9,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 import orjson
+from msgspec import Struct
 
 NO_STORE: Final = "-"
 EVERY_STREAM: Final = "*"
@@ -90,14 +90,14 @@ class Alarm(StrEnum):
     UNKNOWN_STORE = "unknown_store"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
+class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     """What somebody said, before it has a place in the ledger.
 
     ``amount`` is decimal text as it was sent. ``says`` is our reading of ``provider_status``
     (Pockyt's own word), None where it tells nothing. ``as_of`` is the ledger's seq when a query
     or a cancel was sent. ``sale_seq`` names the sale whose transaction number this fact brings.
-    ``fields`` is a JSON object of text: all that arrived, verifySign left out.
+    ``fields`` is a JSON object of text: all that arrived, verifySign left out. In this order these
+    are the columns of an entry.
     """
 
     kind: Kind
@@ -123,8 +123,7 @@ class Fact:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deliveries:
+class Deliveries(Struct, frozen=True, kw_only=True):
     """How often a notification was brought, and when first and last (Unix ms)."""
 
     count: int
@@ -132,8 +131,7 @@ class Deliveries:
     last_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One line of the ledger: a fact and its place.
 
     ``hash`` is hex and covers the one before; it is '' until the entry is in the chain.
@@ -145,8 +143,7 @@ class Entry:
     hash: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(Struct, frozen=True, kw_only=True, array_like=True):
     """When Pockyt is to be asked about a transaction (Unix ms), and how often it was.
 
     ``due_at_ms`` is None once asking has been given up, ``raise_at_ms`` once the silence has been
@@ -165,8 +162,7 @@ class Ask:
         return self.raise_at_ms is None and not self.why.is_calm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(Struct, frozen=True, kw_only=True, array_like=True):
     """The newest cancel that was asked for, and how it ended."""
 
     state: CancelState
@@ -175,13 +171,21 @@ class Cancel:
     evidence: Evidence | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transaction:
-    """What the entries of one transaction number add up to."""
+class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
+    """What the entries of one transaction number add up to.
 
+    Its fields, and those of its cancel and its ask, are columns in this order.
+    """
+
+    first_seq: int
     merchant_no: str
     transaction_no: str
-    first_seq: int
+    store_no: str | None = None
+    terminal: str | None = None
+    reference: str | None = None
+    amount: str | None = None
+    currency: str | None = None
+    settle_currency: str | None = None
     status: Status
     provider_status: str | None
     evidence: Evidence
@@ -189,12 +193,6 @@ class Transaction:
     state_version: int
     created_at_ms: int
     updated_at_ms: int
-    reference: str | None = None
-    store_no: str | None = None
-    terminal: str | None = None
-    amount: str | None = None
-    currency: str | None = None
-    settle_currency: str | None = None
     sale_seq: int | None = None
     cancel: Cancel | None = None
     ask: Ask | None = None
@@ -210,8 +208,7 @@ class Transaction:
         return self.cancel is not None and self.cancel.resolved_at_ms is None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """What a till is told. ``number`` is its offset in the stream of all events."""
 
     number: int

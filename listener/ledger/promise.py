@@ -1,8 +1,9 @@
 """What every back-end of the ledger promises."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
 
@@ -12,8 +13,7 @@ ACKS_PAGE: Final = 500
 Bell = Callable[[Sequence[Event]], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(Struct, frozen=True, kw_only=True):
     """What became of a fact: its entry's seq, or that of the one recorded before for the same.
 
     ``transaction`` is where the transaction stands after it; None for a repeat, and for a fact
@@ -26,8 +26,7 @@ class Recorded:
     event_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """An entry as it is read back, with what is not part of it but belongs to it."""
 
     entry: Entry
@@ -35,8 +34,7 @@ class Line:
     deliveries: Deliveries
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(Struct, frozen=True, kw_only=True):
     """The end of the ledger: its newest entry, and what it holds."""
 
     epoch: str
@@ -47,8 +45,7 @@ class Head:
     repeats: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(Struct, frozen=True, kw_only=True):
     """What of the ledger somebody may see; ``repeats`` are deliveries beyond the first."""
 
     entries: int
@@ -57,8 +54,7 @@ class Counts:
     repeats: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """Which merchant's, store's and terminal's lines may be seen; None for all."""
 
     merchant_no: str | None = None
@@ -76,8 +72,7 @@ class Scope:
 EVERYWHERE: Final = Scope()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Struct, frozen=True, kw_only=True):
     """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until."""
 
     scope: Scope
@@ -87,16 +82,14 @@ class Search:
     until_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(Struct, frozen=True, kw_only=True):
     """The last transaction of a page, newest first."""
 
     created_at_ms: int
     first_seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ack:
+class Ack(Struct, frozen=True, kw_only=True):
     """Where a terminal stands in a stream, and up to where it has ever acknowledged it.
 
     ``offset`` is where it goes on, in its epoch: its newest acknowledgement, or its start until
@@ -111,16 +104,14 @@ class Ack:
     acked_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acked:
+class Acked(Struct, frozen=True, kw_only=True):
     """Where a terminal goes on in a stream; of use only in its own epoch."""
 
     epoch: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unacked:
+class Unacked(Struct, frozen=True, kw_only=True):
     """A cancellation that no terminal of its stream has acknowledged."""
 
     stream: str
@@ -129,8 +120,7 @@ class Unacked:
     recorded_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
+class Doubts(Struct, frozen=True, kw_only=True):
     """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
 
     why: Why
@@ -138,8 +128,7 @@ class Doubts:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedSale:
+class RecordedSale(Struct, frozen=True, kw_only=True):
     """A recorded sale; ``transaction_no`` is None until Pockyt has told it."""
 
     seq: int
@@ -148,8 +137,7 @@ class RecordedSale:
     transaction_no: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class Remembered(Struct, frozen=True, kw_only=True):
     """The answer that was given under an Idempotency-Key; its status is None while under way."""
 
     request: str
@@ -157,8 +145,7 @@ class Remembered:
     body: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class Seat(Struct, frozen=True, kw_only=True):
     """A connection of a subscriber; of two of a terminal only the newer one stays."""
 
     session: str
@@ -208,7 +195,15 @@ class Ledger(Protocol):
 
         Raises:
             OverloadedError: Too much is waiting; try again in a moment.
-            ReferenceUsedError: It is a sale, and an earlier one of its merchant has its reference.
+            ReferenceTakenError: It is a sale, and an earlier one of its store has its reference.
+            NumberTakenError: It brings a sale the number of another sale, or of another store.
+        """
+
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        """Queue a fact to be recorded, for a caller that waits for nothing else.
+
+        ``answer`` is called in the event loop with what :meth:`record` would return or raise, but
+        for what is raised here: OverloadedError, and LedgerUnavailableError while closing.
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:

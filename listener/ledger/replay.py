@@ -6,9 +6,10 @@ each of its entries; the columns of ``ask`` themselves are not compared.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from listener.errors import DamagedError
 from listener.ledger.batch import new_event, next_step
@@ -17,8 +18,7 @@ from listener.ledger.schedule import Confirm
 from listener.ledger.transaction import Step
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredEvent:
+class StoredEvent(Struct, frozen=True, kw_only=True):
     """An event as a ledger holds it, without its numbers."""
 
     stream: str

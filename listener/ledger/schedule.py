@@ -1,8 +1,9 @@
 """Schedule the questions to Pockyt: why it is asked about a transaction, and when; pure."""
 
 import re
-from dataclasses import replace
 from typing import Final, Literal
+
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     PAYABLE,

@@ -5,9 +5,10 @@ commit of the entry itself, and ``listener verify`` calls them again to check wh
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     Cancel,

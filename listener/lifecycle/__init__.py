@@ -17,7 +17,6 @@ from listener.lifecycle.errors import (
     NotifyUrlMissingError,
     NotOpenError,
     OutcomeUnknownError,
-    ReferenceTakenError,
 )
 from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
@@ -33,7 +32,6 @@ __all__ = [
     "NotifyUrlMissingError",
     "Order",
     "OutcomeUnknownError",
-    "ReferenceTakenError",
     "Started",
     "Steady",
 ]

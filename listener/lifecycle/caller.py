@@ -14,7 +14,7 @@ from listener.lifecycle.errors import NotifyUrlMissingError
 from listener.lifecycle.facts import Order, Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
 from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
-from listener.pockyt.calls import Credentials, Pockyt
+from listener.pockyt.calls import Credentials, PockytCalls
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
 
@@ -30,7 +30,7 @@ class Caller:
         self,
         *,
         ledger: Ledger,
-        pockyt: Pockyt,
+        pockyt: PockytCalls,
         merchants: Mapping[str, Merchant],
         public_url: str | None,
         limits: Limits,

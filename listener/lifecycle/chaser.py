@@ -46,11 +46,6 @@ class Chaser:
         self._chasing: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
 
-    @property
-    def in_flight(self) -> int:
-        """How many questions are under way."""
-        return len(self._chasing)
-
     def nudge(self) -> None:
         """Have the schedule looked at again soon."""
         self._bell.set()

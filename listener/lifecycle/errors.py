@@ -4,14 +4,6 @@ from listener.errors import ListenerError
 from listener.ledger.model import Transaction
 
 
-class ReferenceTakenError(ListenerError):
-    """A sale was recorded under this reference before; ``transaction_no`` is its, if known."""
-
-    def __init__(self, transaction_no: str | None) -> None:
-        self.transaction_no = transaction_no
-        super().__init__("a sale of this reference was started before; give a new reference")
-
-
 class NotifyUrlMissingError(ListenerError):
     """A sale with a code to scan needs a notify URL, and the setting public_url is not there."""
 

@@ -4,13 +4,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from listener.ledger.model import Alarm, Fact, Kind, Status, Transaction, fields_text, read_amount
+import orjson
+from msgspec.structs import replace
+
+from listener.ledger.model import (
+    Alarm,
+    Fact,
+    Kind,
+    Status,
+    Transaction,
+    fields_text,
+    read_amount,
+    same_amount,
+)
 from listener.ledger.status import read_query, read_word
 from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
 
 FIELDS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 2_048
 NO_RECORD: Final = "000021"
+
+# Our own words about a call; nothing that Pockyt answers can take their place.
+_OURS: Final = frozenset({"call", "error", "next", "retCode", "retMsg", "sent"})
 
 # What came of a call: Pockyt's answer, or why there is none.
 Outcome = Answer | PockytError
@@ -116,6 +131,12 @@ def query_fact(transaction: Transaction, outcome: Outcome, *, as_of: int) -> Fac
     )
 
 
+def sending_cancel(query: Fact) -> Fact:
+    """Mark a query as the one after which /cancel is sent, before it is: once for each wish."""
+    fields = {**orjson.loads(query.fields), "next": "cancel"}
+    return replace(query, fields=fields_text(fields))
+
+
 def answer_fact(
     transaction: Transaction, outcome: Outcome, *, call: str, as_of: int | None = None
 ) -> Fact:
@@ -174,6 +195,16 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
         transaction_no=number,
         as_of=None if is_open else as_of,
         sale_seq=sale_seq,
+    )
+
+
+def is_about(transaction: Transaction, query: Fact) -> bool:
+    """Return whether a query speaks of the amount, currency and reference of a transaction."""
+    known = transaction
+    return (
+        (query.amount is None or known.amount is None or same_amount(query.amount, known.amount))
+        and (known.currency is None or query.currency in (None, known.currency))
+        and (known.reference is None or query.reference in (None, known.reference))
     )
 
 
@@ -249,8 +280,8 @@ def _outcome_fact(
 
 def _said(fields: Mapping[str, str]) -> dict[str, str | None]:
     """Return what an answer said, cleaned, and cut where it is more than an answer should be."""
-    kept = list(fields.items())[:FIELDS_MAX]
-    return {_clean(name) or "": _clean(value) for name, value in kept}
+    kept = [(_clean(name) or "", _clean(value)) for name, value in fields.items()][:FIELDS_MAX]
+    return {name: value for name, value in kept if name not in _OURS}
 
 
 def _failure(outcome: Outcome) -> dict[str, str | None]:
@@ -262,7 +293,7 @@ def _failure(outcome: Outcome) -> dict[str, str | None]:
             "retMsg": _clean(outcome.ret_msg),
         }
     if isinstance(outcome, PockytUnavailableError):
-        return {"error": outcome.reason}
+        return {"error": outcome.reason, "sent": None if outcome.sent else "false"}
     return {}
 
 

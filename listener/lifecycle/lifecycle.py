@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Final
 
 from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
@@ -17,8 +18,9 @@ from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps
+from listener.lifecycle.turns import Turns
 from listener.pockyt.answer import Answer, PockytError
-from listener.pockyt.calls import Pockyt
+from listener.pockyt.calls import PockytCalls
 from listener.settings import Merchant
 
 _LOG: Final = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class Lifecycle:
 
     Args:
         ledger: Where everything is recorded, before and after each call.
-        pockyt: Pockyt, over HTTP or in-process.
+        pockyt: PockytCalls, over HTTP or in-process.
         merchants: By merchantNo; the first token of each signs.
         public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl is sent.
         limits: How hard Pockyt may be asked.
@@ -45,7 +47,7 @@ class Lifecycle:
         self,
         *,
         ledger: Ledger,
-        pockyt: Pockyt,
+        pockyt: PockytCalls,
         merchants: Mapping[str, Merchant],
         public_url: str | None = None,
         limits: Limits | None = None,
@@ -63,7 +65,7 @@ class Lifecycle:
             clock=self._clock,
         )
         self._steps = Steps(ledger=ledger, caller=self._caller)
-        self._chaser = Chaser(
+        self.chaser = Chaser(
             ledger=ledger,
             caller=self._caller,
             steps=self._steps,
@@ -71,22 +73,20 @@ class Lifecycle:
             clock=self._clock,
         )
         self._starter = Starter(
-            ledger=ledger, caller=self._caller, steps=self._steps, nudge=self._chaser.nudge
+            ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
         )
-        self._settling: set[asyncio.Task[None]] = set()
+        # What is settled behind a till that waits, by transaction.
+        self._settling: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wishes = Turns()
 
     @property
     def is_pockyt_down(self) -> bool:
         """Whether Pockyt failed so often that nothing is chased for a while."""
         return self._caller.breaker.is_open
 
-    @property
-    def in_flight(self) -> int:
-        """How many transactions are being chased right now."""
-        return self._chaser.in_flight
-
     def on_call(self, hook: OnCall) -> None:
-        """Have a hook called after each call: its name, a word for its outcome, its seconds."""
+        """Call a hook after each call: its name, a word for its outcome, its seconds."""
         self._caller.on_call = hook
 
     async def run(self) -> None:
@@ -95,32 +95,16 @@ class Lifecycle:
         One transaction's trouble is logged and harms no other. Cancelling this loses nothing.
         """
         try:
-            await self._chaser.run()
+            await self.chaser.run()
         finally:
             await self.close()
 
-    async def chase(self) -> bool:
-        """Do once what ``run`` does for ever, and wait until all that is due is done.
-
-        Returns:
-            Whether more is due than may be asked now.
-        """
-        return await self._chaser.chase()
-
-    async def look(self) -> bool:
-        """Do as :meth:`chase` does, but do not wait for what Pockyt says.
-
-        Returns:
-            Whether more is due than may be asked now.
-        """
-        return await self._chaser.start()
-
     async def close(self) -> None:
         """End what goes on behind answered requests; the schedule takes it up after a restart."""
-        for task in self._settling:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._settling, return_exceptions=True)
-        await self._chaser.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.chaser.stop()
 
     async def start_sale(self, order: Order, *, is_repeat: bool = False) -> Started:
         """Record a sale, then start it at Pockyt; its number is bound to it.
@@ -164,7 +148,7 @@ class Lifecycle:
                 current, payment_barcode=payment_barcode, vendor=vendor
             )
             recorded = await self._ledger.record(facts.answer_fact(current, outcome, call="prepay"))
-            self._chaser.nudge()
+            self.chaser.nudge()
             if isinstance(outcome, Answer):
                 return recorded.transaction or current
             # An earlier try may have been paid although its answer never came.
@@ -181,29 +165,31 @@ class Lifecycle:
         refund_if_paid: bool = False,
         key_id: str | None = None,
     ) -> Transaction:
-        """Record that a cashier cancels, then see to it; waits a few seconds for the end of it.
+        """Record that a cashier cancels, then settle it; wait a few seconds for the end of it.
 
         Pockyt is asked first, because its /cancel refunds what is paid: a paid sale is refused
-        unless ``refund_if_paid``. What has not ended when this returns is chased.
+        unless ``refund_if_paid``. What has not ended when this returns is chased. A wish that was
+        recorded before is not recorded again: the answer is where it stands.
 
         Returns:
             The transaction, with its ``cancel`` as far as it has come.
         """
-        recorded = await self._ledger.record(
-            facts.cancel_fact(
-                transaction, terminal=terminal, refund_if_paid=refund_if_paid, key_id=key_id
-            )
-        )
-        self._chaser.nudge()
-        after = recorded.transaction or transaction
-        if after.cancel is not None and after.cancel.resolved_at_ms is not None:
+        # One at a time, so that a button that is pressed twice at once is one wish.
+        async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
+            after = await self._steps.read(transaction)
+            if await self._steps.is_new_wish(after, refund_if_paid=refund_if_paid):
+                fact = facts.cancel_fact(
+                    after, terminal=terminal, refund_if_paid=refund_if_paid, key_id=key_id
+                )
+                after = (await self._ledger.record(fact)).transaction or after
+                self.chaser.nudge()
+                if after.is_being_cancelled:
+                    self._start(after)
+        settling = self._settling.get((after.merchant_no, after.transaction_no))
+        if settling is None or not after.is_being_cancelled:
+            # It has ended, or the chaser asks about it on its schedule.
             return after
-        settling = self._start(self._settle(after))
-        waiting = asyncio.ensure_future(self._clock.sleep(self._limits.wait_seconds))
-        try:
-            await asyncio.wait([settling, waiting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
+        await self._wait_for(settling)
         return await self._steps.read(after)
 
     async def ask(self, transaction: Transaction) -> Transaction:
@@ -214,7 +200,7 @@ class Lifecycle:
         """
         async with self._turn(transaction):
             asked = await self._steps.settle(await self._steps.read(transaction))
-        self._chaser.nudge()
+        self.chaser.nudge()
         if isinstance(asked.outcome, PockytError):
             raise asked.outcome
         return asked.transaction
@@ -246,14 +232,26 @@ class Lifecycle:
             if current.is_being_cancelled:
                 await self._steps.settle(current)
 
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name="settle")
-        self._settling.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    async def _wait_for(self, settling: asyncio.Task[None]) -> None:
+        """Wait until something is settled, but no longer than a till waits."""
+        waiting = asyncio.ensure_future(self._clock.sleep(self._limits.wait_seconds))
+        try:
+            await asyncio.wait([settling, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._settling.discard(task)
+    def _start(self, transaction: Transaction) -> None:
+        """Settle a cancel behind the till that waits for it; another one goes on after it."""
+        key = (transaction.merchant_no, transaction.transaction_no)
+        task = asyncio.create_task(self._settle(transaction), name="settle")
+        self._settling[key] = task
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, key))
+
+    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._settling.get(key) is task:
+            del self._settling[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             # The schedule goes on with it; the till reads how it stands.
             _LOG.error("settle_failed", exc_info=error)

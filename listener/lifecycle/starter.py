@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from listener.errors import ReferenceTakenError
 from listener.ledger.model import Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
-from listener.lifecycle.errors import OutcomeUnknownError, ReferenceTakenError
+from listener.lifecycle.errors import OutcomeUnknownError
 from listener.lifecycle.facts import Order
 from listener.lifecycle.steps import Steps
 from listener.pockyt.answer import Answer, PockytError

@@ -22,7 +22,7 @@ _BAD_SIGNATURE: Final = "verifysign"
 # Whatever looks like a token, its digest or a signature is kept out of every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
 
-Reason = Literal["timeout", "connection", "status", "unreadable", "too_large"]
+Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "overtaken"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

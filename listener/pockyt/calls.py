@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 from listener.pockyt import signature
 from listener.pockyt.answer import Answer, PockytUnavailableError, read_answer
@@ -38,8 +38,8 @@ class Credentials:
     token: Token
 
 
-class Pockyt(Protocol):
-    """The calls that the listener makes, over HTTP or in-process.
+class PockytCalls(ABC):
+    """Sign each call and read its answer; a subclass carries the bytes.
 
     ``request_id`` becomes the header ``Pockyt-Request-ID`` (one is made where none is given);
     Pockyt answers a repeat under the same id with its first answer, so a fresh question needs a
@@ -49,90 +49,6 @@ class Pockyt(Protocol):
         PockytRefusedError: Pockyt answered anything but 000100.
         PockytUnavailableError: There was no readable answer; see its ``sent``.
         ValueError: Not exactly one of ``transaction_no`` and ``reference`` was given.
-    """
-
-    async def add(
-        self,
-        credentials: Credentials,
-        *,
-        amount: str,
-        currency: str,
-        settle_currency: str,
-        reference: str,
-        timeout_minutes: int | None = None,
-        ipn_url: str | None = None,
-        request_id: str | None = None,
-    ) -> Answer:
-        """Open a sale whose code the till will scan. Source: Pockyt, "Add"."""
-
-    async def create_trans_qrcode(  # noqa: PLR0913 - the parameters are Pockyt's
-        self,
-        credentials: Credentials,
-        *,
-        amount: str,
-        currency: str,
-        settle_currency: str,
-        reference: str,
-        vendor: str,
-        ipn_url: str,
-        need_qrcode: bool = True,
-        timeout_minutes: int | None = None,
-        description: str | None = None,
-        request_id: str | None = None,
-    ) -> Answer:
-        """Open a sale whose code the customer will scan. Source: "Create Trans QR Code"."""
-
-    async def prepay(
-        self,
-        credentials: Credentials,
-        *,
-        payment_barcode: str,
-        transaction_no: str | None = None,
-        reference: str | None = None,
-        vendor: str | None = None,
-        request_id: str | None = None,
-    ) -> Answer:
-        """Take the payment with the customer's code. Source: Pockyt, "Prepay"."""
-
-    async def cancel(
-        self,
-        credentials: Credentials,
-        *,
-        transaction_no: str | None = None,
-        reference: str | None = None,
-        request_id: str | None = None,
-    ) -> Answer:
-        """Close an unpaid sale; a paid one is REFUNDED, so ask first. Source: "Cancel API"."""
-
-    async def tran_query(
-        self,
-        credentials: Credentials,
-        *,
-        transaction_no: str | None = None,
-        reference: str | None = None,
-        request_id: str | None = None,
-    ) -> Answer:
-        """Ask how a transaction stands. Source: Pockyt, "Tran Query"."""
-
-    async def refund(
-        self,
-        credentials: Credentials,
-        *,
-        refund_amount: str,
-        currency: str,
-        settle_currency: str,
-        transaction_no: str | None = None,
-        reference: str | None = None,
-        refund_reference: str | None = None,
-        request_id: str | None = None,
-    ) -> Answer:
-        """Pay all or a part of the money back. Source: Pockyt, "Refund"."""
-
-
-class PockytCalls(ABC):
-    """Words and signs each call, and reads its answer; a subclass carries the bytes.
-
-    It implements :class:`Pockyt`, whose methods say what each call does.
     """
 
     @abstractmethod
@@ -155,7 +71,7 @@ class PockytCalls(ABC):
         ipn_url: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """See :meth:`Pockyt.add`."""
+        """Open a sale whose code the till will scan. Source: Pockyt, "Add"."""
         fields = {
             "amount": amount,
             "currency": currency,
@@ -181,7 +97,7 @@ class PockytCalls(ABC):
         description: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """See :meth:`Pockyt.create_trans_qrcode`."""
+        """Open a sale whose code the customer will scan. Source: "Create Trans QR Code"."""
         fields = {
             "amount": amount,
             "currency": currency,
@@ -205,7 +121,7 @@ class PockytCalls(ABC):
         vendor: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """See :meth:`Pockyt.prepay`."""
+        """Take the payment with the customer's code. Source: Pockyt, "Prepay"."""
         fields = {
             **_one_of(transaction_no, reference),
             "paymentBarcode": payment_barcode,
@@ -221,7 +137,7 @@ class PockytCalls(ABC):
         reference: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """See :meth:`Pockyt.cancel`."""
+        """Close an unpaid sale; a paid one is REFUNDED, so ask first. Source: "Cancel API"."""
         fields = _one_of(transaction_no, reference)
         return await self._call(Call.CANCEL, credentials, fields, request_id)
 
@@ -233,9 +149,11 @@ class PockytCalls(ABC):
         reference: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """See :meth:`Pockyt.tran_query`; tried a second time where the first had no answer.
+        """Ask how a transaction stands; once more where the first time had no answer.
 
         A time-out is not repeated: who asks on a schedule will ask again, and a till is waiting.
+
+        Source: Pockyt, "Tran Query".
         """
         fields = _one_of(transaction_no, reference)
         request_id = request_id or str(uuid.uuid4())
@@ -258,7 +176,7 @@ class PockytCalls(ABC):
         refund_reference: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """See :meth:`Pockyt.refund`."""
+        """Pay all or a part of the money back. Source: Pockyt, "Refund"."""
         fields = {
             **_one_of(transaction_no, reference),
             "refundAmount": refund_amount,

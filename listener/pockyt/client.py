@@ -11,6 +11,7 @@ A public Python API, usable without the rest of the listener::
 Source: Pockyt, "Signing API Calls".
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -22,14 +23,13 @@ from listener.pockyt.answer import (
     PockytUnavailableError,
     is_answer,
 )
-from listener.pockyt.calls import Call, Credentials, Pockyt, PockytCalls
+from listener.pockyt.calls import Call, Credentials, PockytCalls
 from listener.pockyt.signature import Token
 
 __all__ = [
     "Answer",
     "Call",
     "Credentials",
-    "Pockyt",
     "PockytCalls",
     "PockytClient",
     "PockytError",
@@ -44,7 +44,10 @@ REQUEST_ID_HEADER: Final = "Pockyt-Request-ID"
 
 
 class PockytClient(PockytCalls):
-    """Calls Pockyt over HTTPS with a session that the caller opens and closes."""
+    """Calls Pockyt over HTTPS with a session that the caller opens and closes.
+
+    ``proxy`` is the URL of a proxy to call through, with a user and a password if it wants them.
+    """
 
     def __init__(
         self,
@@ -52,9 +55,11 @@ class PockytClient(PockytCalls):
         *,
         session: aiohttp.ClientSession,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        proxy: str | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._session = session
+        self._proxy = proxy
         # Half of the time is for connecting, so that a dead host is known not to have heard.
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=timeout_seconds / 2)
 
@@ -62,14 +67,7 @@ class PockytClient(PockytCalls):
         """POST a body; cancelling it hangs up, which Pockyt may not notice."""
         headers = {"Content-Type": "application/json", REQUEST_ID_HEADER: request_id}
         try:
-            async with self._session.post(
-                self._url + call,
-                data=body,
-                headers=headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-            ) as response:
-                body = await _read(response.content)
+            status, answer = await self._post(call, body, headers)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise PockytUnavailableError(
                 "it cannot be reached", reason="connection", sent=False
@@ -79,10 +77,33 @@ class PockytClient(PockytCalls):
         except aiohttp.ClientError as error:
             raise PockytUnavailableError("it hung up", reason="connection") from error
         # One revision of Pockyt's pages shows refusals under HTTP 400, so those are read too.
-        refused = 400 <= response.status < 500 and is_answer(body)
-        if response.status != 200 and not refused:
-            raise PockytUnavailableError(f"HTTP {response.status}", reason="status")
-        return body
+        refused = 400 <= status < 500 and is_answer(answer)
+        if status != 200 and not refused:
+            raise PockytUnavailableError(f"HTTP {status}", reason="status")
+        return answer
+
+    async def _post(self, call: Call, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Return the status and the body of an answer.
+
+        Raises:
+            PockytUnavailableError: The answer is too large, or the proxy made no way to Pockyt.
+        """
+        try:
+            async with self._session.post(
+                self._url + call,
+                data=body,
+                headers=headers,
+                timeout=self._timeout,
+                proxy=self._proxy,
+                allow_redirects=False,
+            ) as response:
+                return response.status, await _read(response.content)
+        except aiohttp.ClientHttpProxyError as error:
+            proxy_status = error.status
+        # Not within the block above: that error holds the proxy's password.
+        raise PockytUnavailableError(
+            f"the proxy answered HTTP {proxy_status}", reason="connection", sent=False
+        )
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

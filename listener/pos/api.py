@@ -1,5 +1,6 @@
 """The listener's HTTP side as a POS client uses it: snapshots, long-poll and acks."""
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -9,6 +10,14 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 from yarl import URL
 
+from listener.pos.causes import (
+    Cause,
+    Outage,
+    is_problem,
+    of_answer,
+    of_error,
+    read_problem,
+)
 from listener.pos.codes import Duty
 from listener.pos.frames import (
     PROTOCOL,
@@ -20,7 +29,7 @@ from listener.pos.frames import (
     Position,
     ResyncMembers,
 )
-from listener.pos.tracking import Ended, ended_by_status
+from listener.pos.tracking import Ended, ended_by_answer
 from listener.pos.wire import after_text, encode
 
 STREAM_PATH: Final = "/v1/pos/stream"
@@ -29,10 +38,15 @@ ACKS_PATH: Final = "/v1/pos/acks"
 SNAPSHOT: Final = "transaction.snapshot"
 FRAME_BYTES_MAX: Final = 1024 * 1024
 
+# A page of events or of transactions; far above the longest one.
+PAGE_BYTES_MAX: Final = 32 * 1024 * 1024
+
+_PROBLEM_BYTES_MAX: Final = 64 * 1024
 _GRACE_SECONDS: Final = 10.0
-_GONE: Final = 410
+_SWITCHING: Final = 101
 _OK: Final = 200
 _NO_CONTENT: Final = 204
+_GONE: Final = 410
 _SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 
 
@@ -40,8 +54,15 @@ class ApiError(Exception):
     """The listener did not answer as asked; ``ended`` says what follows."""
 
     def __init__(self, ended: Ended) -> None:
-        super().__init__(ended.detail)
+        super().__init__(ended.outage.why)
         self.ended = ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +80,12 @@ class _TransactionsPage(BaseModel):
 
 
 def base_url(url: str) -> URL:
-    """Take the listener's address, or that of its stream, in http or ws, as the base of all.
+    """Return the base of all paths from the listener's address, or its stream's, in http or ws.
 
     Raises:
         ValueError: Neither http nor ws, or with a query: a key never goes into a URL.
     """
-    given = URL(url)
+    given = URL(url.strip())
     if given.scheme not in _SCHEMES or not given.host:
         raise ValueError("the listener's url begins with http://, https://, ws:// or wss://")
     if given.query_string or given.user or given.password:
@@ -74,26 +95,38 @@ def base_url(url: str) -> URL:
 
 
 class Api:
-    """Calls the listener with one key. Every method raises ApiError where it fails."""
+    """Calls the listener with one key. Every call raises ApiError where it fails."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, base: URL, key: SecretStr) -> None:
-        self._session = session
+    def __init__(self, base: URL, *, key: SecretStr) -> None:
+        self._session = aiohttp.ClientSession(middlewares=(_refuse_pages,))
         self._base = base
-        self._key = key
+        self.key: Final = key
+        self.host: Final = base.authority
 
-    async def upgrade(self, *, timeout_seconds: float) -> aiohttp.ClientWebSocketResponse:
-        """Open the websocket.
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
 
-        Raises:
-            aiohttp.ClientError, OSError: There is no websocket to be had.
-        """
-        return await self._session.ws_connect(
-            self._url(STREAM_PATH),
-            headers=self._headers,
-            protocols=[PROTOCOL],
-            timeout=aiohttp.ClientWSTimeout(ws_close=timeout_seconds),
-            max_msg_size=FRAME_BYTES_MAX,
-        )
+    async def upgrade(self, *, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
+        """Open the websocket; whoever calls limits the time."""
+        try:
+            return await self._session.ws_connect(
+                self._url(STREAM_PATH),
+                headers=self._headers,
+                protocols=[PROTOCOL],
+                timeout=aiohttp.ClientWSTimeout(ws_close=close_seconds),
+                max_msg_size=FRAME_BYTES_MAX,
+            )
+        except ApiError:
+            raise
+        except aiohttp.WSServerHandshakeError as error:
+            outage = Outage(
+                cause=Cause.NOT_WEBSOCKET,
+                why=f"{self.host} answers the upgrade to WebSocket wrongly: {error.message}",
+            )
+            raise ApiError(Ended(duty=Duty.BACK_OFF, outage=outage)) from error
+        except Exception as error:
+            raise self._unreached(error) from error
 
     async def page(
         self, stream: str | None, *, after: After | None, wait_seconds: int
@@ -105,72 +138,116 @@ class Api:
         if after is not None:
             query["after"] = after_text(after)
         url = self._url(EVENTS_PATH).with_query(query)
-        body = await self._call("GET", url, wait_seconds=wait_seconds, also=_GONE)
+        answer = await self._call("GET", url, wait_seconds=wait_seconds, wanted={_OK, _GONE})
         try:
-            value = orjson.loads(body)
+            value = orjson.loads(answer.body)
             # Only a 410 problem has a reason; a page never has.
             model = ResyncMembers if "reason" in value else EventsPage
             return model.model_validate(value)
         except (ValueError, TypeError) as error:
-            raise ApiError(Ended(duty=Duty.BACK_OFF, detail="unreadable page")) from error
+            raise self._unreadable(answer) from error
 
     async def ack(self, stream: str, position: Position) -> None:
         """Acknowledge a stream up to a position."""
         body = AckBody(stream=stream, epoch=position.epoch, offset=position.offset)
-        await self._call("POST", self._url(ACKS_PATH), body=encode(body))
+        # A captive portal answers 200 to anything; only 204 says that the ack is kept.
+        await self._call("POST", self._url(ACKS_PATH), body=encode(body), wanted={_NO_CONTENT})
 
     async def snapshot(self, resync: ResyncMembers, *, cursor: str | None) -> SnapshotPage:
         """Read one page of the transactions that replace a position."""
         if not resync.snapshot.startswith("/") or resync.snapshot.startswith("//"):
             # The key is not taken to another host.
-            raise ApiError(Ended(duty=Duty.BACK_OFF, detail="the snapshot is not a path"))
+            outage = Outage(cause=Cause.REFUSED, why="the snapshot is not a path of the listener")
+            raise ApiError(Ended(duty=Duty.BACK_OFF, outage=outage))
         url = self._url(resync.snapshot)
         if cursor is not None:
             url = url.update_query(cursor=cursor)
-        body = await self._call("GET", url)
+        answer = await self._call("GET", url)
         try:
-            page = _TransactionsPage.model_validate_json(body)
+            page = _TransactionsPage.model_validate_json(answer.body)
             events = [_snapshot_event(row, epoch=resync.epoch) for row in page.data]
         except ValueError as error:
-            raise ApiError(Ended(duty=Duty.BACK_OFF, detail="unreadable snapshot")) from error
+            raise self._unreadable(answer) from error
         return SnapshotPage(events=events, cursor=page.nextCursor)
 
     @property
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._key.get_secret_value()}"}
+        return {"Authorization": f"Bearer {self.key.get_secret_value()}"}
 
     def _url(self, path: str) -> URL:
         return URL(str(self._base).rstrip("/") + path)
 
     async def _call(
-        self, method: str, url: URL, *, body: bytes = b"", wait_seconds: int = 0, also: int = _OK
-    ) -> bytes:
+        self,
+        method: str,
+        url: URL,
+        *,
+        body: bytes = b"",
+        wait_seconds: int = 0,
+        wanted: Set[int] = frozenset({_OK}),
+    ) -> _Answer:
         headers = self._headers | ({"Content-Type": "application/json"} if body else {})
         timeout = aiohttp.ClientTimeout(total=wait_seconds + _GRACE_SECONDS)
         try:
             async with self._session.request(
                 method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
-                text = await answer.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            detail = f"no answer: {type(error).__name__}"
-            raise ApiError(Ended(duty=Duty.BACK_OFF, detail=detail)) from error
-        if answer.status not in {_OK, _NO_CONTENT, also}:
-            raise ApiError(ended_by_status(answer.status, problem=_problem_of(text)))
-        return text
+                if answer.status not in wanted:
+                    raise await _refusal(answer, host=self.host)
+                text = await _read(answer, limit=PAGE_BYTES_MAX)
+                return _Answer(status=answer.status, headers=answer.headers, body=text)
+        except ApiError:
+            raise
+        # Whatever an edge sends in the listener's place, and however the client library takes it:
+        # it is no verdict, and must not end the program.
+        except Exception as error:
+            raise self._unreached(error) from error
+
+    def _unreadable(self, answer: _Answer) -> ApiError:
+        outage = of_answer(answer.status, answer.headers, host=self.host)
+        return ApiError(Ended(duty=Duty.BACK_OFF, outage=outage))
+
+    def _unreached(self, error: Exception) -> ApiError:
+        return ApiError(Ended(duty=Duty.BACK_OFF, outage=of_error(error, host=self.host)))
 
 
-def _problem_of(body: bytes) -> str:
-    """Return the code of a problem; '' where a body is none, such as a proxy's page."""
+async def _refuse_pages(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Raise ApiError for an upgrade that was answered by a page; no redirect is followed."""
+    answer = await handler(request)
+    if "Upgrade" not in request.headers or answer.status == _SWITCHING:
+        return answer
     try:
-        code = orjson.loads(body)["code"]
-    except (ValueError, TypeError, LookupError):
-        return ""
-    return code if isinstance(code, str) else ""
+        raise await _refusal(answer, host=request.url.authority)
+    finally:
+        answer.close()
+
+
+async def _refusal(answer: aiohttp.ClientResponse, *, host: str) -> ApiError:
+    """Build the error for an answer that is not what was asked for."""
+    body = await _read(answer, limit=_PROBLEM_BYTES_MAX) if is_problem(answer.headers) else b""
+    problem = read_problem(answer.headers, body)
+    outage = of_answer(answer.status, answer.headers, host=host, problem=problem)
+    return ApiError(ended_by_answer(answer.status, outage, problem=problem))
+
+
+async def _read(answer: aiohttp.ClientResponse, *, limit: int) -> bytes:
+    """Read a body of at most ``limit`` bytes, after decompression.
+
+    Raises:
+        aiohttp.ClientPayloadError: It is longer, or not what its headers say.
+    """
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > limit:
+            raise aiohttp.ClientPayloadError("a page of the listener is never so long")
+    return bytes(body)
 
 
 def _snapshot_event(row: dict[str, object], *, epoch: str) -> Event:
-    """Word a transaction as it stands as the event that a till would show."""
+    """Build the event that a till would show from a transaction as it stands."""
     data = EventData.model_validate({"reason": "resync", **row})
     at = row.get("updatedAt")
     time = datetime.fromisoformat(at) if isinstance(at, str) else datetime.now(UTC)

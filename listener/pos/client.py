@@ -3,28 +3,35 @@
     async for event in follow("https://pos.example.com", key=KEY, position=FilePositions("pos")):
         show(event.data)
 
-It connects, resumes, answers pings, comes back for ever, drops what is known already, and falls
-back to long-poll where WebSocket is blocked. It imports nothing of the server.
+It connects, resumes, answers pings, drops what is known already, and falls back to long-poll where
+WebSocket is blocked. It comes back for ever: only the listener itself can stop it, and what a proxy
+or a sign-on page answers in its place is reported to ``on_status``. It imports nothing of the
+server.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-import aiohttp
 from pydantic import SecretStr
 
+from listener.errors import UnreadableError
 from listener.pos.api import SNAPSHOT, Api, base_url
+from listener.pos.causes import Cause
+from listener.pos.credential import read_key
 from listener.pos.frames import EVERY_STREAM, Event, Position, ResyncMembers, Start
-from listener.pos.link import FollowStatus, Link, Resynced, State, StoppedError, Taken
+from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
 from listener.pos.snapshot import Snapshot
-from listener.pos.tracking import Schedule, Timing, Tracker, Versions
+from listener.pos.status import FollowStatus, State, StoppedError
+from listener.pos.tracking import Ended, Schedule, Timing, Tracker, Versions
 
 __all__ = [
     "SNAPSHOT",
+    "Cause",
     "Event",
     "FilePositions",
     "FollowStatus",
@@ -40,6 +47,8 @@ __all__ = [
 # Frames read ahead of the program; beyond, the listener's ledger is the queue.
 AHEAD_MAX: Final = 256
 
+_LOG: Final = logging.getLogger(__name__)
+
 
 class Follower:
     """Events of a listener's streams, as an async iterator; close it, or use ``async with``.
@@ -50,18 +59,20 @@ class Follower:
 
     Args:
         url: The listener's, in http or ws, with or without the path of its stream.
-        key: Of a POS; it goes into a header only.
+        key: Of a POS; blanks around it do not count. It never goes into a URL.
         streams: Those to follow; None for all of the key's scope. Where WebSocket is blocked, a key
             of several stores has to name them.
         position: Where to keep how far this POS has come; None: only at the listener.
         start: Where a stream begins that has no position yet: "acked", "latest" or "earliest".
         timing: How long to wait for what.
         acks: Whether to acknowledge; an admin key may not.
-        on_status: Called when ``status`` has changed.
+        on_status: Called when ``status`` has changed: at the latest a second after it ceased to be
+            live, with the cause.
         on_resync: Called with what the listener said before a snapshot.
 
     Raises:
-        ValueError: The url is neither http nor ws, or holds a query or a password.
+        ValueError: The url is neither http nor ws, or holds a query or a password; or the key is
+            empty, or cannot be one.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword, each with a default
@@ -78,7 +89,7 @@ class Follower:
         on_resync: Callable[[ResyncMembers], None] | None = None,
     ) -> None:
         self._base = base_url(url)
-        self._key = key if isinstance(key, SecretStr) else SecretStr(key)
+        self._key = read_key(key)
         names = [streams] if isinstance(streams, str) else streams
         self._tracker = Tracker(streams=names, start=start)
         self._store = position or MemoryPositions()
@@ -93,7 +104,6 @@ class Follower:
         self._failed: Exception | None = None
         self._unacked: set[str] = set()
         self._to_ack = asyncio.Event()
-        self._session: aiohttp.ClientSession | None = None
         self._api: Api | None = None
         self._link: Link | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -101,12 +111,23 @@ class Follower:
 
     @property
     def status(self) -> FollowStatus:
-        """Whether this is live, over what, and how old the listener's last word is."""
+        """Whether this is live, over what, or why not; and how old the listener's last word is."""
         link = self._link
         if link is None:
-            return FollowStatus(state="connecting", transport=None, age_seconds=None)
+            return FollowStatus(
+                state="connecting", transport=None, age_seconds=None, cause=Cause.STARTING
+            )
         state: State = "stopped" if self._is_closed else link.state
-        return FollowStatus(state=state, transport=link.transport, age_seconds=self.age_seconds)
+        cause, why = (link.outage.cause, link.outage.why) if link.outage else (None, "")
+        if self._is_closed and cause is not Cause.STOPPED:
+            cause, why = Cause.STOPPED, "the program closed it"
+        return FollowStatus(
+            state=state,
+            transport=link.transport,
+            age_seconds=self.age_seconds,
+            cause=cause,
+            why=why,
+        )
 
     @property
     def age_seconds(self) -> float | None:
@@ -139,11 +160,11 @@ class Follower:
         return self
 
     async def __anext__(self) -> Event:
-        """Take the event handed out before as handled, and wait for the next.
+        """Count the event handed out before as handled, and wait for the next.
 
         Raises:
             StoppedError: The listener said not to come back unchanged.
-            UnreadableError, OSError: The position store failed; nothing is acknowledged.
+            Exception: What a position store of the program's own raised; nothing is acknowledged.
         """
         if self._is_closed:
             raise StopAsyncIteration
@@ -166,7 +187,7 @@ class Follower:
                 return event
 
     async def aclose(self) -> None:
-        """Stop: send the acks that wait, say good-bye, let go. The event in hand is not acked."""
+        """Stop: send the acks that wait, and close. The event in hand is not acknowledged."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -177,19 +198,18 @@ class Follower:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Whoever waits for an event hears that none will come.
+        # Whoever waits for an event learns that none will come.
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(StopAsyncIteration())
-        if self._session is not None:
-            await self._session.close()
+        if self._api is not None:
+            await self._api.aclose()
 
     async def _start(self) -> None:
         if self._link is not None or self._is_closed:
             return
-        self._tracker.load(await self._store.load())
-        self._session = aiohttp.ClientSession()
-        self._api = Api(self._session, base=self._base, key=self._key)
+        await self._load()
+        self._api = Api(self._base, key=self._key)
         self._link = Link(
             self._api,
             tracker=self._tracker,
@@ -203,6 +223,17 @@ class Follower:
             asyncio.create_task(self._keep_acking()),
         ]
 
+    async def _load(self) -> None:
+        """Begin from the saved positions; where they are lost, from what was acknowledged."""
+        try:
+            self._tracker.load(await self._store.load())
+        except UnreadableError as error:
+            if not self._acks:
+                # Nothing else knows how far this program has come.
+                raise
+            _LOG.warning("positions_lost why=%s; going on from the acknowledged ones", error)
+            self._tracker.start = "acked"
+
     async def _run(self, link: Link) -> None:
         try:
             await link.run()
@@ -211,7 +242,7 @@ class Follower:
             await self._queue.put(error)
 
     async def _take(self, item: Taken | Resynced | Exception) -> Event | None:
-        """Take an item from the queue; return its event where it says something new."""
+        """Handle an item of the queue; return its event where it says something new."""
         if isinstance(item, Exception):
             self._failed = item
         elif isinstance(item, Resynced):
@@ -235,7 +266,7 @@ class Follower:
         return None
 
     async def _handled(self, stream: str, position: Position) -> None:
-        """Save a position, then have it acknowledged: the store is never behind the listener."""
+        """Save a position, then queue its ack: the store is never behind the listener."""
         await self._store.save(stream, position)
         self._tracker.handled[stream] = position
         if self._acks:
@@ -251,18 +282,27 @@ class Follower:
             self._on_status(self.status)
 
     async def _keep_acking(self) -> None:
+        schedule = Schedule(self._timing)
         while True:
             await self._to_ack.wait()
             self._to_ack.clear()
             if not self._unacked:
                 continue
-            await self._send_acks()
-            # So that a fast program does not send a frame for each event.
-            await asyncio.sleep(self._timing.ack_seconds)
+            failed = await self._send_acks()
+            # So that a fast program does not send a frame for each event, and that one whose acks
+            # do not get through does not storm.
+            pause = self._timing.ack_seconds
+            if failed is None:
+                schedule.progress()
+            else:
+                pause = max(pause, schedule.next(failed))
+            await asyncio.sleep(pause)
             if self._unacked and self._link is not None and self._link.state == "live":
                 self._to_ack.set()
 
-    async def _send_acks(self) -> None:
+    async def _send_acks(self) -> Ended | None:
+        """Send what waits; return why one of them has to be sent again, None if none has."""
+        failed = None
         for stream in sorted(self._unacked):
             # Taken out first: what is handled while this waits puts it back.
             self._unacked.discard(stream)
@@ -272,8 +312,11 @@ class Follower:
             # Only admin keys follow it, and those may not acknowledge.
             if stream == EVERY_STREAM:
                 continue
-            if not await self._link.ack(stream, position):
+            ended = await self._link.ack(stream, position)
+            if ended is not None:
+                failed = ended
                 self._unacked.add(stream)
+        return failed
 
 
 async def follow(  # noqa: PLR0913 - options by keyword, each with a default

@@ -5,6 +5,10 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final
 
+# Begins the type of each problem that the listener answers over HTTP. Only such a one may stop a
+# client: what a proxy or a sign-on page answers has another type, or none.
+PROBLEM_TYPES: Final = "urn:pockyt-listener:problem:"
+
 
 class Duty(StrEnum):
     """What a client does after its connection was closed."""
@@ -75,11 +79,6 @@ class CloseCode(IntEnum):
         """Why, in words for a close frame (at most 123 bytes) or a log."""
         return _MEANINGS[self]
 
-
-# What the ``type`` of each of the listener's own problems begins with (RFC 9457). A client stops
-# for a problem only where it does, and where its member ``retry`` is false: all else may be the
-# answer of a proxy.
-PROBLEM_TYPE: Final = "urn:pockyt-listener:problem:"
 
 _MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {

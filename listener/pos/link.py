@@ -2,61 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import aiohttp
 
-from listener.errors import ListenerError
 from listener.pos.api import Api, ApiError
+from listener.pos.causes import Cause, Outage, of_error
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.frames import Ack, Event, EventsPage, PageEvent, Position, ResyncMembers
+from listener.pos.status import State, Transport, stopped
 from listener.pos.talk import Talk
-from listener.pos.tracking import BrokenError, Ended, Schedule, Timing, Tracker
+from listener.pos.tracking import BrokenError, Ended, Schedule, Timing, Tracker, ended_by
 from listener.pos.wire import encode
 
-State = Literal["connecting", "live", "stopped"]
-Transport = Literal["websocket", "long-poll"]
-
 _LOG: Final = logging.getLogger(__name__)
-_UNAVAILABLE: Final = 503
-# By close code, or by the code of a problem, which says more.
-_TO_DO: Final[Mapping[int | str, str]] = MappingProxyType(
-    {
-        CloseCode.TOO_BIG: "a frame was too big; name fewer streams",
-        CloseCode.BAD_KEY: "the key is not known; set one that `listener keys create` made",
-        CloseCode.MALFORMED: "the request was malformed; update this client or the listener",
-        CloseCode.NO_KEY: "no key reached the listener; set one",
-        CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream; name one of its scope",
-        CloseCode.REPLACED: "another program uses this terminal's key; stop it, or make a key",
-        CloseCode.REVOKED: "the key was revoked; ask for a new one",
-        "stream-missing": "without WebSocket a key of several stores has to name `streams`",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FollowStatus:
-    """Whether what is shown is live: "live" or not; and the age of the listener's last word.
-
-    ``age_seconds`` is None before the first word. While "live" it stays below the time after
-    which a silent listener is given up (35 s).
-    """
-
-    state: State
-    transport: Transport | None
-    age_seconds: float | None
-
-
-class StoppedError(ListenerError):
-    """The listener said not to come back unchanged; ``code`` says why, the text what to do."""
-
-    def __init__(self, *, code: int, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+# Closed like this before `ready`, WebSocket may not get through; other codes are the listener's.
+_LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.CONNECT_LATE})
+_STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +42,7 @@ class Resynced:
 
 
 class Link:
-    """Brings what the listener tells to ``put``, in order, each event once; comes back for ever.
+    """Brings what the listener sends to ``put``, in order, each event once; comes back for ever.
 
     While ``put`` waits nothing is read, so a slow program holds no long queue here.
     """
@@ -101,9 +66,11 @@ class Link:
         self._blocked = 0
         self._is_http_well = False
         self._connects = 0
+        self._talk: Talk | None = None
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self.state: State = "connecting"
         self.transport: Transport | None = None
+        self.outage: Outage | None = _STARTING
         self.word_at: float | None = None
 
     async def run(self) -> None:
@@ -114,47 +81,67 @@ class Link:
         """
         while True:
             is_blocked = self._blocked >= self._timing.blocked_tries
-            ended = await (self._poll() if is_blocked else self._converse())
+            ended = await self._watched(self._poll() if is_blocked else self._converse())
             if is_blocked:
                 # Now WebSocket has its turn; if it fails again, long-poll is next.
                 self._blocked -= 1
                 self._is_http_well = ended is None
             if ended is None:
                 continue
-            _LOG.info("disconnected code=%s detail=%s", ended.code, ended.detail)
+            _LOG.info("disconnected code=%s why=%s", ended.code, ended.outage.why)
             if ended.duty is Duty.STOP:
-                self._change("stopped", None)
-                raise stopped(ended)
-            self._change("connecting", None)
+                error = stopped(ended)
+                self._change("stopped", None, Outage(cause=Cause.STOPPED, why=str(error)))
+                raise error
+            self._change("connecting", None, ended.outage)
             await asyncio.sleep(self._schedule.next(ended))
 
-    async def ack(self, stream: str, position: Position) -> bool:
-        """Acknowledge a stream over the link as it is; False where that was not possible now."""
+    async def _watched(self, trying: Coroutine[None, None, Ended | None]) -> Ended | None:
+        """Await a try; say that nothing answers where it is not live soon."""
+        task = asyncio.create_task(trying)
+        try:
+            await asyncio.wait({task}, timeout=self._timing.slow_seconds)
+            if not task.done() and self.state != "live":
+                self._change("connecting", None, Outage(cause=Cause.SILENT, why=self._step))
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @property
+    def _step(self) -> str:
+        if self._talk is not None:
+            return self._talk.step
+        return f"{self._api.host} does not answer so far"
+
+    async def ack(self, stream: str, position: Position) -> Ended | None:
+        """Acknowledge a stream over the link as it is; return why it has to be sent again."""
+        error: Exception = ConnectionError("there is no link")
         try:
             async with asyncio.timeout(self._timing.connect_seconds):
                 if self._ws is not None:
                     frame = encode(Ack(stream=stream, offset=position.offset))
                     await self._ws.send_str(frame.decode())
-                    return True
+                    return None
                 if self.transport == "long-poll":
                     await self._api.ack(stream, position)
-                    return True
-        except ApiError as error:
-            _LOG.warning("ack refused stream=%s detail=%s", stream, error)
-            # What is refused for good is not tried again.
-            return error.ended.duty is Duty.STOP
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
-        return False
+                    return None
+        except ApiError as refused:
+            _LOG.warning("ack refused stream=%s why=%s", stream, refused)
+            # What the listener itself refuses for good is not sent again.
+            return None if refused.ended.duty is Duty.STOP else refused.ended
+        except (aiohttp.ClientError, OSError, TimeoutError) as failed:
+            error = failed
+        return Ended(duty=Duty.BACK_OFF, outage=of_error(error, host=self._api.host))
 
-    def _change(self, state: State, transport: Transport | None) -> None:
-        changed = (state, transport) != (self.state, self.transport)
-        self.state, self.transport = state, transport
+    def _change(self, state: State, transport: Transport | None, outage: Outage | None) -> None:
+        changed = (state, transport, outage) != (self.state, self.transport, self.outage)
+        self.state, self.transport, self.outage = state, transport, outage
         if changed:
             self._on_change()
 
     def word(self) -> None:
-        """Note that the listener said something."""
+        """Remember that the listener said something just now."""
         self.word_at = asyncio.get_running_loop().time()
 
     async def _converse(self) -> Ended | None:
@@ -162,45 +149,57 @@ class Link:
         timing = self._timing
         try:
             async with asyncio.timeout(timing.connect_seconds):
-                ws = await self._api.upgrade(timeout_seconds=timing.close_seconds)
-        except aiohttp.WSServerHandshakeError as error:
-            if error.status == _UNAVAILABLE:
-                return Ended(duty=Duty.BACK_OFF, code=CloseCode.OVERLOADED, detail="HTTP 503")
+                ws = await self._api.upgrade(close_seconds=timing.close_seconds)
+        except ApiError as error:
+            # A listener that is draining is not taken for one that is behind a wall.
+            self._blocked += error.ended.code != CloseCode.OVERLOADED
+            return error.ended
+        except TimeoutError as error:
             self._blocked += 1
-            return Ended(duty=Duty.BACK_OFF, detail=f"no upgrade: HTTP {error.status}")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._blocked += 1
-            return Ended(duty=Duty.BACK_OFF, detail=f"no upgrade: {type(error).__name__}")
+            return Ended(duty=Duty.BACK_OFF, outage=of_error(error, host=self._api.host))
+        try:
+            return await self._read(ws)
+        finally:
+            self._ws = self._talk = None
+
+    async def _read(self, ws: aiohttp.ClientWebSocketResponse) -> Ended:
+        """Read an open websocket until it ends, and close it."""
         self._connects += 1
-        talk = Talk(ws, tracker=self._tracker, sink=self, timing=timing, number=self._connects)
+        talk = self._talk = Talk(
+            ws,
+            key=self._api.key,
+            tracker=self._tracker,
+            sink=self,
+            timing=self._timing,
+            number=self._connects,
+        )
         code = CloseCode.DONE
         try:
             ended = await talk.run()
             code = talk.say
         finally:
-            self._ws = None
-            # A stalled listener never takes the good-bye.
+            # A stalled listener never takes the close frame.
             with suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with asyncio.timeout(timing.close_seconds):
+                async with asyncio.timeout(self._timing.close_seconds):
                     await ws.close(code=code)
-        if talk.hello is not None:
+        if talk.is_ready:
             self._blocked = 0
             self._is_http_well = False
-        else:
+        elif talk.hello is None or ended.code in _LOST_ON_THE_WAY:
             self._blocked += 1
         return ended
 
     def ready(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        """Note that events follow on a websocket, and that it takes acks."""
+        """Go live: events follow on this websocket, and it takes acks."""
         self._ws = ws
-        self._change("live", "websocket")
+        self._change("live", "websocket", None)
 
     def progress(self) -> None:
-        """Note that the link works, so that the next wait is short."""
+        """Make the next wait short: the link works."""
         self._schedule.progress()
 
     async def take(self, event: PageEvent) -> bool:
-        """Pass on an event that is next; tell whether it was."""
+        """Pass an event on if it is the next of its stream; return whether it was."""
         position = self._tracker.take(event)
         if position is None:
             return False
@@ -234,7 +233,7 @@ class Link:
         except ApiError as error:
             return error.ended
         except BrokenError as error:
-            return Ended(duty=Duty.BACK_OFF, detail=str(error))
+            return ended_by(CloseCode.SERVER_ERROR, jitter_ms=None, after_ms=None, why=str(error))
         finally:
             for poll in polls.values():
                 poll.cancel()
@@ -264,11 +263,4 @@ class Link:
             for event in page.events:
                 await self.take(event)
         self._schedule.progress()
-        self._change("live", "long-poll")
-
-
-def stopped(ended: Ended) -> StoppedError:
-    """Word what a person must do before the client may come back."""
-    to_do = _TO_DO.get(ended.problem) or _TO_DO.get(ended.code)
-    detail = to_do or ended.detail or "ask the listener's operator"
-    return StoppedError(code=ended.code, detail=f"the listener refused ({ended.code}): {detail}")
+        self._change("live", "long-poll", None)

@@ -1,6 +1,7 @@
 """Where a POS client keeps how far it has come, so that it resumes there after a restart."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from listener.errors import UnreadableError
 from listener.pos.frames import Position
 
+_LOG: Final = logging.getLogger(__name__)
 _MODE: Final = 0o600
 
 
@@ -40,33 +42,49 @@ class MemoryPositions:
 
 
 class FilePositions:
-    """Keeps positions in a JSON file of its own, replaced as a whole: never half written."""
+    """Keeps positions in a JSON file of its own, replaced as a whole: never half written.
+
+    A disk that is full or gone stops no till: what cannot be written is logged, kept in memory, and
+    written with the next position. After a restart the listener then repeats some events.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._positions: dict[str, Position] = {}
         self._adapter = TypeAdapter(dict[str, Position])
+        self._is_failing = False
 
     async def load(self) -> Mapping[str, Position]:
         """Return the position of each stream that was saved; none where there is no file yet.
 
         Raises:
-            UnreadableError: The file is not one of positions.
+            UnreadableError: The file cannot be read, or is not one of positions.
+            ValueError: The folder of the file does not exist.
         """
         try:
             text = await asyncio.to_thread(self._path.read_bytes)
-        except FileNotFoundError:
-            return {}
-        try:
             self._positions = self._adapter.validate_json(text)
+        except FileNotFoundError:
+            if not self._path.parent.is_dir():
+                raise ValueError(f"{self._path.parent}, for the positions, is no folder") from None
+            return {}
+        except OSError as error:
+            raise UnreadableError(f"{self._path.name} cannot be read: {error.strerror}") from error
         except ValidationError as error:
             raise UnreadableError(f"{self._path.name} is not a file of positions") from error
         return dict(self._positions)
 
     async def save(self, stream: str, position: Position) -> None:
-        """Keep the position of a stream; on disk once this returns."""
+        """Keep the position of a stream; on disk once this returns, unless the disk fails."""
         self._positions[stream] = position
-        await asyncio.to_thread(self._write, self._adapter.dump_json(self._positions))
+        try:
+            await asyncio.to_thread(self._write, self._adapter.dump_json(self._positions))
+        except OSError as error:
+            if not self._is_failing:
+                _LOG.warning("positions_not_saved file=%s why=%s", self._path, error.strerror)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def _write(self, text: bytes) -> None:
         fresh = self._path.with_name(f".{self._path.name}.new")

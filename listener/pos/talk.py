@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Final, Protocol
 
 import aiohttp
+from pydantic import SecretStr
 
 from listener.errors import UnreadableError
-from listener.pos.codes import CloseCode
+from listener.pos.causes import Cause, Outage
+from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.frames import (
-    Connect,
+    PROTOCOL,
     ErrorFrame,
     EventFrame,
     Hello,
@@ -23,32 +26,32 @@ from listener.pos.frames import (
     ServerFrame,
 )
 from listener.pos.tracking import BrokenError, Ended, Timing, Tracker, ended_by
-from listener.pos.wire import encode, parse_server_frame
+from listener.pos.wire import encode, encode_connect, parse_server_frame
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """What takes what is heard."""
+    """Receives what is read from the websocket."""
 
     def word(self) -> None:
-        """Note that the listener said something."""
+        """Remember that the listener said something just now."""
 
     def ready(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        """Note that events follow on a websocket, and that it takes acks."""
+        """Go live: events follow on this websocket, and it takes acks."""
 
     def progress(self) -> None:
-        """Note that the link works, so that the next wait is short."""
+        """Make the next wait short: the link works."""
 
     async def take(self, event: PageEvent) -> bool:
-        """Pass on an event that is next; tell whether it was."""
+        """Pass an event on if it is the next of its stream; return whether it was."""
 
     async def resync(self, resync: ResyncMembers) -> None:
         """Pass on that a stream's position is lost."""
 
 
 class Talk:
-    """One websocket: answers its pings, watches its silence, passes on what it tells.
+    """One websocket: answers its pings, watches its silence, passes on what it brings.
 
     ``say`` is the code to close with once ``run`` has returned.
     """
@@ -57,41 +60,49 @@ class Talk:
         self,
         ws: aiohttp.ClientWebSocketResponse,
         *,
+        key: SecretStr,
         tracker: Tracker,
         sink: Sink,
         timing: Timing,
         number: int,
     ) -> None:
         self._ws = ws
+        self._key = key
         self._tracker = tracker
         self._sink = sink
         self._timing = timing
         self._number = number
         self._clock = asyncio.get_running_loop().time
         self._heard_at = self._clock()
-        self._ready_by = self._heard_at + timing.connect_seconds
+        self._step_began_at = self._heard_at
         self._behind_since: float | None = None
         self._after_ms: int | None = None
-        self._ready = False
         self.hello: Hello | None = None
+        self.is_ready = False
         self.say = CloseCode.DONE
 
     async def run(self) -> Ended:
-        """Read until the end, and say why it came."""
+        """Read until the end; return why it came."""
         try:
             return await self._read()
         except UnreadableError as error:
             self.say = CloseCode.MALFORMED
-            return self._ended(CloseCode.SERVER_ERROR, detail=str(error))
+            return self._ended(CloseCode.SERVER_ERROR, why=f"an unreadable frame came: {error}")
         except BrokenError as error:
-            return self._ended(CloseCode.COME_BACK, detail=str(error))
+            return self._ended(CloseCode.COME_BACK, why=str(error))
         except TimeoutError:
-            if not self._ready:
-                return self._ended(CloseCode.CUT, detail="no hello or no ready in time")
-            self.say = CloseCode.DEAD
-            return self._ended(CloseCode.DEAD, detail="silent, or behind its own heads")
+            return self._silent()
         except (aiohttp.ClientError, OSError) as error:
-            return self._ended(CloseCode.CUT, detail=type(error).__name__)
+            return self._ended(
+                CloseCode.CUT, why=f"the connection was cut ({type(error).__name__})"
+            )
+
+    @property
+    def step(self) -> str:
+        """Say what is being waited for, for a person."""
+        if self.hello is None:
+            return "the websocket is open, but no hello comes"
+        return "hello came, but no ready" if not self.is_ready else "nothing comes any more"
 
     async def _read(self) -> Ended:
         while True:
@@ -100,15 +111,19 @@ class Talk:
             if message.type is aiohttp.WSMsgType.TEXT:
                 self._sink.word()
                 await self._hear(parse_server_frame(message.data))
+            elif message.type is aiohttp.WSMsgType.ERROR:
+                # Too long, or no frame at all: a fault of the line, and no word of the listener.
+                return self._ended(CloseCode.CUT, why=f"what came is no frame: {message.data}")
             elif message.type is not aiohttp.WSMsgType.BINARY:
-                return self._ended(self._ws.close_code or CloseCode.CUT)
+                return self._closed(self._ws.close_code or CloseCode.CUT)
             # Taken after an event was passed on: while that waits, the silence is ours.
             self._heard_at = self._clock()
 
     def _patience(self) -> float:
         """Return until when (loop time) the next frame is waited for."""
-        if not self._ready or self.hello is None:
-            return self._ready_by
+        if not self.is_ready or self.hello is None:
+            # Each step of the handshake has its own time: a slow line is no dead one.
+            return self._step_began_at + self._timing.connect_seconds
         patience = self._heard_at + self.hello.dead_seconds
         if self._behind_since is None:
             return patience
@@ -123,13 +138,15 @@ class Talk:
                 self._tracker.ping(frame)
                 self._sink.progress()
                 self._watch(restart=False)
-                await self._send(Pong(t=frame.t))
+                await self._send(encode(Pong(t=frame.t)))
             case Hello():
                 self.hello = frame
-                await self._send(self._tracker.connect(self._number))
+                self._step_began_at = self._clock()
+                connect = self._tracker.connect(self._number)
+                await self._send(encode_connect(connect, key=self._key))
             case Ready():
                 self._tracker.ready(frame)
-                self._ready = True
+                self.is_ready = True
                 self._sink.ready(self._ws)
             case Resync():
                 await self._sink.resync(frame)
@@ -139,16 +156,35 @@ class Talk:
                 _LOG.warning("refused code=%s message=%s", frame.code, frame.message)
 
     def _watch(self, *, restart: bool) -> None:
-        """Count the time that the listener's heads are ahead of what came."""
+        """Measure for how long the listener's heads have been ahead of what came."""
         if not self._tracker.is_behind:
             self._behind_since = None
         elif restart or self._behind_since is None:
             self._behind_since = self._clock()
 
-    async def _send(self, frame: Connect | Pong) -> None:
+    async def _send(self, frame: bytes) -> None:
         async with asyncio.timeout(self._timing.connect_seconds):
-            await self._ws.send_str(encode(frame).decode())
+            await self._ws.send_str(frame.decode())
 
-    def _ended(self, code: int, *, detail: str = "") -> Ended:
+    def _closed(self, code: int) -> Ended:
+        """Conclude from a close by the other side.
+
+        Only the listener says stop. It is the listener that said hello, or took our subprotocol;
+        somebody else's websocket that closes with a code of the same range is none.
+        """
+        is_listener = self.hello is not None or self._ws.protocol == PROTOCOL
+        if duty_of(code) is Duty.STOP and not is_listener:
+            return self._ended(CloseCode.CUT, why=f"closed by somebody else with code {code}")
+        return self._ended(code)
+
+    def _silent(self) -> Ended:
+        why = self.step
+        if self.is_ready:
+            self.say = CloseCode.DEAD
+            why = "the listener is silent, or behind its own heads"
+        ended = self._ended(self.say if self.is_ready else CloseCode.CUT)
+        return replace(ended, outage=Outage(cause=Cause.SILENT, why=why))
+
+    def _ended(self, code: int, *, why: str = "") -> Ended:
         jitter_ms = None if self.hello is None else self.hello.reconnect_jitter_ms
-        return ended_by(code, jitter_ms=jitter_ms, after_ms=self._after_ms, detail=detail)
+        return ended_by(code, jitter_ms=jitter_ms, after_ms=self._after_ms, why=why)

@@ -6,8 +6,10 @@ Nothing here waits or talks to anybody; ``pos.client`` does, and asks here.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
+from listener.pos.causes import Cause, Outage, Problem
 from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.frames import (
     Connect,
@@ -25,6 +27,10 @@ VERSIONS_MAX: Final = 100_000
 AFTER_MS_MAX: Final = 600_000
 
 _LONGER_SECONDS: Final = 1.0
+_UNAVAILABLE: Final = 503
+_CODE_OF_STATUS: Final[Mapping[int, CloseCode]] = MappingProxyType(
+    {401: CloseCode.BAD_KEY, 403: CloseCode.STREAM_NOT_ALLOWED}
+)
 # 0.5 s · 2¹⁶ is beyond any longest wait; the exponent is held there so that it cannot overflow.
 _DOUBLINGS_MAX: Final = 16
 
@@ -34,9 +40,11 @@ class Timing:
     """How long a client waits for what, in seconds; the defaults are those of the protocol."""
 
     connect_seconds: float = 10.0
-    """For the upgrade, then for ``hello``, then for ``ready``."""
+    """For each step: the upgrade, then ``hello``, then ``ready``."""
+    slow_seconds: float = 0.8
+    """How long a try may last before the status says that nothing answers."""
     close_seconds: float = 2.0
-    """For saying good-bye."""
+    """For the closing handshake."""
     retry_first_seconds: float = 0.5
     retry_max_seconds: float = 30.0
     behind_seconds: float = 2.0
@@ -55,37 +63,41 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """Why a connection is over.
+    """How a connection, or a try at one, came to its end, and what follows.
 
     ``jitter_ms`` is that of the listener's ``hello``; None where no listener was reached.
-    ``after_ms`` is when it asked to be called again. ``detail`` is in words, for a person.
-    ``problem`` is the code of the problem that HTTP answered; '' where there was none.
+    ``after_ms`` is when it asked to be called again. ``problem`` is the code of the listener's own
+    problem over HTTP; '' where there was none.
     """
 
     duty: Duty
+    outage: Outage
     code: int = CloseCode.CUT
-    detail: str = ""
     jitter_ms: int | None = None
     after_ms: int | None = None
     problem: str = ""
 
 
-def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, detail: str = "") -> Ended:
+def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, why: str = "") -> Ended:
     """Conclude from a close code what follows."""
-    duty = duty_of(code)
-    return Ended(duty=duty, code=code, detail=detail, jitter_ms=jitter_ms, after_ms=after_ms)
+    outage = Outage(cause=Cause.CLOSED, why=why or f"the connection was closed: {_meaning(code)}")
+    return Ended(
+        duty=duty_of(code), code=code, outage=outage, jitter_ms=jitter_ms, after_ms=after_ms
+    )
 
 
-def ended_by_status(status: int, *, problem: str = "") -> Ended:
-    """Conclude from an HTTP status of the API what follows."""
-    codes = {
-        400: CloseCode.MALFORMED,
-        401: CloseCode.BAD_KEY,
-        403: CloseCode.STREAM_NOT_ALLOWED,
-        422: CloseCode.MALFORMED,
-    }
-    code = codes.get(status, CloseCode.SERVER_ERROR)
-    return Ended(duty=code.duty, code=code, detail=f"HTTP {status}", problem=problem)
+def ended_by_answer(status: int, outage: Outage, *, problem: Problem | None) -> Ended:
+    """Conclude from an HTTP answer what follows: only the listener's own problem may stop us."""
+    if problem is None or problem.retry:
+        code = CloseCode.OVERLOADED if status == _UNAVAILABLE else CloseCode.SERVER_ERROR
+        return Ended(duty=Duty.BACK_OFF, code=code, outage=outage)
+    code = _CODE_OF_STATUS.get(status, CloseCode.MALFORMED)
+    return Ended(duty=Duty.STOP, code=code, outage=outage, problem=problem.code)
+
+
+def _meaning(code: int) -> str:
+    known = code in CloseCode.__members__.values()
+    return f"{CloseCode(code).meaning} ({code})" if known else f"code {code}"
 
 
 class Schedule:
@@ -96,7 +108,7 @@ class Schedule:
         self._tries = 0
 
     def progress(self) -> None:
-        """Note that the connection works: an event was new, or a ping came."""
+        """Start over with short waits: the connection works, an event was new or a ping came."""
         self._tries = 0
 
     def next(self, ended: Ended) -> float:
@@ -126,7 +138,7 @@ class Versions:
         self._held: dict[tuple[str, str], tuple[int, str]] = {}
 
     def is_new(self, event: Event, *, stream: str) -> bool:
-        """Tell whether an event says more than what was shown, and hold its version if so."""
+        """Return whether an event says more than what was shown, and hold its version if so."""
         key = (event.data.merchant_no, event.data.transaction_no)
         held = self._held.get(key)
         if held is not None and event.data.state_version <= held[0]:
@@ -139,12 +151,12 @@ class Versions:
         return True
 
     def forget(self, stream: str) -> None:
-        """Forget what a stream told."""
+        """Forget the versions of a stream's transactions."""
         self._held = {key: held for key, held in self._held.items() if held[1] != stream}
 
 
 class BrokenError(Exception):
-    """The connection tells less than it should: come back from our own position."""
+    """Events are missing on this connection: come back from our own position."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,7 +188,7 @@ class Tracker:
         return list(self.streams) if self.streams is not None else list(self._named)
 
     def connect(self, number: int) -> Connect:
-        """Word the connect frame: from our own positions, else from the acknowledged ones."""
+        """Build the connect frame: from our own positions, else from the acknowledged ones."""
         starts = [
             StreamStart(stream=name, after=self.received.get(name, self.start))
             for name in self.names
@@ -184,7 +196,7 @@ class Tracker:
         return Connect(id=number, streams=starts or None)
 
     def ready(self, ready: Ready) -> None:
-        """Take where the listener begins.
+        """Begin each stream where the listener says.
 
         Raises:
             BrokenError: It begins past our own position, in another ledger, or elsewhere than at
@@ -235,7 +247,7 @@ class Tracker:
         return position
 
     def ping(self, ping: Ping) -> None:
-        """Note how far the listener says that the streams have come."""
+        """Remember how far the listener says that the streams have come."""
         self.heads = dict(ping.heads)
 
     @property

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from listener.errors import UnreadableError
 from listener.pos.frames import (
@@ -70,9 +70,18 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
 def encode(frame: BaseModel) -> bytes:
     """Write a frame, page or body as the JSON that goes over the wire; what is None is left out.
 
-    A connect frame's key is written as stars: a client that has headers sends it there.
+    A connect frame's key is written as stars; see encode_connect.
     """
     return frame.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def encode_connect(connect: Connect, *, key: SecretStr) -> bytes:
+    """Write a connect frame with its key, which the listener takes before a header's.
+
+    A proxy may have put another key into the header, or none.
+    """
+    members = connect.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return orjson.dumps(members | {"key": key.get_secret_value()})
 
 
 def parse_after(text: str) -> After:

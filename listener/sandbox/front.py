@@ -1,13 +1,11 @@
 """Strike the faults of a call around what the desk does; pure, for HTTP and simulations alike."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from listener.pockyt.answer import PockytUnavailableError
-from listener.pockyt.calls import Call, PockytCalls
+from listener.pockyt.calls import Call
 from listener.sandbox.book import Book, RefusalError, RetCode, Sale, Word
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Script
@@ -143,19 +141,3 @@ class Front:
         self._on_step(Step.PAID, {"transactionNo": sale.transaction_no})
         self._tell(Follow.NOTIFY, sale, relay=True)
         return sale
-
-
-class DirectPockyt(PockytCalls):
-    """A Pockyt in the same process, faults included: no socket, and no time passes."""
-
-    def __init__(self, front: Front) -> None:
-        self._front = front
-
-    async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
-        """Hand a call to the front; a call that hangs times out at once."""
-        served = self._front.serve(call, json.loads(body), request_id=request_id)
-        if served.hangs:
-            raise PockytUnavailableError("it did not answer in time", reason="timeout")
-        if served.fails:
-            raise PockytUnavailableError("HTTP 503", reason="status")
-        return HTML_ERROR.encode() if served.is_html else served.body

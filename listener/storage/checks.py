@@ -7,6 +7,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from msgspec import MsgspecError
+
 from listener.errors import DamagedError
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry
@@ -95,7 +97,7 @@ def check_entry(read: Callable[[], Entry], found: int, *, seq: int, previous: st
     try:
         entry = read()
         again = digest(previous, columns(entry))
-    except (ValueError, TypeError) as error:
+    except (MsgspecError, ValueError, TypeError) as error:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
     if again != entry.hash:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)

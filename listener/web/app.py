@@ -23,6 +23,7 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
 from listener.storage import open_ledger
 from listener.web import notify
+from listener.web.address import bind
 from listener.web.api import sales
 from listener.web.api.health import READINESS, Readiness
 from listener.web.context import (
@@ -107,8 +108,12 @@ async def running(
         await hub.start()
         stack.push_async_callback(hub.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
+        proxy = settings.pockyt.proxy
         pockyt = PockytClient(
-            settings.pockyt.url, session=session, timeout_seconds=settings.pockyt.timeout_seconds
+            settings.pockyt.url,
+            session=session,
+            timeout_seconds=settings.pockyt.timeout_seconds,
+            proxy=proxy.get_secret_value() if proxy else None,
         )
 
         lifecycle = Lifecycle(
@@ -223,8 +228,7 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 
 def _listen(host: str, port: int) -> socket.socket:
     """Bind; what is set here, every connection inherits."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listening = bind(host, port, backlog=BACKLOG)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)

@@ -1,6 +1,7 @@
 """Serve the pages: the dashboard, the reference till, and what they load, from here alone."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -9,7 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import segno
 from aiohttp import web
+
+from listener.keys import Key
+from listener.web.problem import ProblemError
 
 STATIC: Final = "/static/"
 # Nothing from elsewhere, nothing inline, no frame around it, no form that sends a key away.
@@ -39,6 +44,8 @@ _TYPES: Final = MappingProxyType(
 )
 _CLIENT: Final = "pos-client.js"
 _TAG_CHARS: Final = 32
+# A code that holds more is too dense for a phone's camera.
+CODE_BYTES_MAX: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +80,19 @@ class Files:
 
 
 FILES = web.AppKey("files", Files)
+
+
+async def code(request: web.Request, _key: Key) -> web.Response:
+    """Draw the QR code of a text, such as the link that a customer's wallet opens."""
+    text = await request.text()
+    if not 0 < len(text.encode()) <= CODE_BYTES_MAX:
+        advice = f"send the text of the code, 1 to {CODE_BYTES_MAX} bytes"
+        raise ProblemError(422, "bad-code", advice)
+    drawing = io.BytesIO()
+    segno.make_qr(text, error="m", boost_error=False).save(
+        drawing, kind="svg", omitsize=True, light="#fff", nl=False
+    )
+    return web.Response(body=drawing.getvalue(), content_type="image/svg+xml")
 
 
 async def dashboard(request: web.Request) -> web.Response:

@@ -10,13 +10,14 @@ from aiohttp import web
 from listener.errors import (
     LedgerUnavailableError,
     ListenerError,
+    NumberTakenError,
     OverloadedError,
-    ReferenceUsedError,
+    ReferenceTakenError,
     SearchTooLongError,
     SignatureError,
     UnreadableError,
 )
-from listener.pos.codes import PROBLEM_TYPE
+from listener.pos.codes import PROBLEM_TYPES
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -25,9 +26,10 @@ RETRY_SECONDS: Final = 1
 STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
     {
         UnreadableError: (400, "unreadable"),
-        SignatureError: (401, "bad-signature"),
         SearchTooLongError: (400, "search-too-long"),
-        ReferenceUsedError: (409, "reference-taken"),
+        SignatureError: (401, "bad-signature"),
+        ReferenceTakenError: (409, "reference-taken"),
+        NumberTakenError: (502, "number-taken"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),
     }
@@ -53,9 +55,9 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 
-# The statuses below 500 after which the same request may do later: what it asks for may come to
-# be there, or what stands in between may be set right. A client gives up only after the others.
-_MAY_PASS: Final = frozenset({404, 408, 410, 425, 426, 429})
+# Refused until a person changes the request, the key or the settings. The others may pass by
+# themselves; 410 is left by the way that its members show.
+_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 422})
 
 
 class ProblemError(Exception):
@@ -84,12 +86,12 @@ class ProblemError(Exception):
 def problem(error: ProblemError) -> web.Response:
     """Write a problem as the answer."""
     body = {
-        "type": f"{PROBLEM_TYPE}{error.code}",
+        "type": f"{PROBLEM_TYPES}{error.code}",
         "title": _TITLES.get(error.status, "Error"),
         "status": error.status,
         "code": error.code,
         "detail": error.detail,
-        "retry": error.status >= 500 or error.status in _MAY_PASS,
+        "retry": error.status not in _FINAL,
         **error.members,
     }
     return web.Response(

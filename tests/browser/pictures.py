@@ -77,7 +77,7 @@ def take_till(till: Page, head: Page) -> None:
 def take_dashboards(watching: dict[str, Visit]) -> None:
     """Take the dashboard, and one story."""
     for one in watching.values():
-        expect(one.page.locator("#attention")).to_contain_text("Cancel under way")
+        expect(one.page.locator("#attention")).to_contain_text("Cancelling …")
     shoot(watching["light"].page, "dashboard")
     shoot(watching["dark"].page, "dashboard-dark")
     shoot(watching["phone"].page, "phone")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from importlib import resources
-from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
@@ -15,7 +14,6 @@ from tests.browser.stage import Stage
 from tests.browser.visit import PHONE, Scheme, Visit, visit
 
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
-CODES = Path(__file__).with_name("codes.json")
 NUMBER = "297553638302000001"
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
@@ -195,18 +193,3 @@ def tab_to(page: Page, selector: str) -> None:
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
     raise AssertionError(f"Tab does not lead to {selector}")
-
-
-def test_a_code_is_drawn_as_others_draw_it(head: Visit) -> None:
-    # Made with the package qrcode, byte mode, level M, under the mask that ours takes.
-    for known in json.loads(CODES.read_text()):
-        drawn = head.page.evaluate(
-            "(text) => import('/static/qr.js').then(({ qrModules }) => qrModules(text))",
-            known["text"],
-        )
-        rows = [f"{int(''.join('1' if dark else '0' for dark in row), 2):x}" for row in drawn]
-        assert rows == known["rows"], known["text"]
-    too_long = head.page.evaluate(
-        "import('/static/qr.js').then(({ qrPicture }) => qrPicture('x'.repeat(3000), ''))"
-    )
-    assert too_long is None

@@ -17,8 +17,9 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from listener.cli import main as listener
 from listener.ledger.model import Fact

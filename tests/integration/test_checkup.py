@@ -145,3 +145,15 @@ def test_what_is_no_ledger_is_a_problem(path: Path) -> None:
 def test_another_kind_of_database_is_refused() -> None:
     with pytest.raises(LedgerError):
         check_up("mysql://host/name")
+
+
+async def test_a_ledger_that_others_may_read_or_replace_is_told(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    assert not {"ledger_mode", "folder_mode"} & found(path).keys()
+    path.chmod(0o640)
+    path.parent.chmod(0o770)
+    told = found(path)
+    assert (told["ledger_mode"].value, told["ledger_mode"].severity) == ("640", Severity.NOTE)
+    assert f"chmod 600 {path}" in str(told["ledger_mode"].advice)
+    assert f"chmod 750 {path.parent}" in str(told["folder_mode"].advice)
+    assert not problems(path)

@@ -62,13 +62,13 @@ def test_every_block_of_a_guide_is_run_or_says_why_not() -> None:
 
 
 def test_the_cards_that_a_manager_looks_for_are_those_of_the_dashboard() -> None:
-    shown = (PAGES / "attention.js").read_text()
+    shown = (PAGES / "attention.js").read_text() + (PAGES / "statuses.js").read_text()
     named = re.findall(
         r"\*\*([A-Z][^*]+?)\*\*", (GUIDES / "what-to-do-on-a-conflict.md").read_text()
     )
     cards = [name for name in named if name not in ("Ask Pockyt now", "Decide …")]
     assert len(cards) == 6
-    assert all(f"title: '{card}'" in shown for card in cards)
+    assert all(f"title: '{card}'" in shown or f"word: '{card}'" in shown for card in cards)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
-from listener.errors import LedgerUnavailableError, ReferenceUsedError
+from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
 from listener.ledger.promise import Recorded, Scope
@@ -321,7 +321,7 @@ async def test_a_used_reference_is_refused_and_fails_nobody_else(
         *(ledger.record(fact) for fact in (sold("r1"), numbered(1), sold("r2"), sold("r2"))),
         return_exceptions=True,
     )
-    refused = [isinstance(result, ReferenceUsedError) for result in results]
+    refused = [isinstance(result, ReferenceTakenError) for result in results]
     assert refused == [True, False, False, True]
     assert commits == [1, 4]
     assert (await place.verify()).entries == 3

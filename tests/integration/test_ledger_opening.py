@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock, is_served
 from listener.storage.sqlite.verify import verify
+from tests.support.commands import run, write_settings
 from tests.support.stored import STREAM, Clock, bare, numbered, url_of
 
 
@@ -280,3 +282,76 @@ def test_a_lock_is_given_back_once(path: Path) -> None:
     lock.release()
     assert not is_served(path)
     assert not is_served(path.with_name("other.db"))
+
+
+@pytest.mark.parametrize("name", ["link.db", "linked/ledger.db", "folder/../ledger.db"])
+async def test_a_second_service_is_refused_whatever_name_it_uses(path: Path, name: str) -> None:
+    (path.parent / "link.db").symlink_to(path)
+    (path.parent / "linked").symlink_to(path.parent)
+    (path.parent / "folder").mkdir()
+    other = path.parent / name
+    # The link may be there before the file is.
+    async with await SqliteLedger.open(other) as ledger:
+        assert is_served(path)
+        with pytest.raises(LedgerError, match="another listener is serving"):
+            await SqliteLedger.open(path)
+        with pytest.raises(LedgerError, match="another listener is serving"):
+            await SqliteLedger.open(other)
+        await ledger.record(numbered(1))
+        # Whoever reads by the other name finds the same log.
+        assert verify(url_of(path)).entries == 1
+    assert not is_served(other)
+
+
+async def test_a_relative_name_and_an_absolute_one_are_one_ledger(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    async with await SqliteLedger.open(Path("ledger.db")):
+        with pytest.raises(LedgerError, match="another listener is serving"):
+            await SqliteLedger.open(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only names are locked")
+async def test_a_served_ledger_is_refused_under_the_name_of_a_hard_link(tmp_path: Path) -> None:
+    config = write_settings(tmp_path)
+    path, other = tmp_path / "ledger.db", tmp_path / "other.db"
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        other.hardlink_to(path)
+        env = {"LISTENER_DATABASE": url_of(other)}
+        assert "another listener is serving" in run("serve", "--config", config, env=env).complaint
+        # Its log lies beside the first name: what reads past it would miss the entry, and what
+        # writes past it would damage the file.
+        for command in (
+            ["backup", str(tmp_path / "copy.db")],
+            ["export"],
+            ["verify"],
+            ["keys", "list"],
+            ["keys", "create", "--role", "admin"],
+        ):
+            done = run(*command, "--config", config, env=env)
+            assert "under another name" in done.complaint, command
+            assert run(*command, "--config", config).status == 0, command
+        checked = run("check", "--config", config, "--json", env=env)
+        assert '"served","value":"yes"' in checked.out
+        # The refusals took nothing from the service that runs.
+        assert (await ledger.record(numbered(2))).seq == 2
+        assert verify(url_of(path)).entries == 2
+    assert run("verify", "--config", config, env=env).status == 0
+
+
+async def test_a_file_that_was_moved_away_while_served_leaves_its_name_taken(path: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        path.rename(path.with_name("moved.db"))
+        with pytest.raises(LedgerError, match="another listener is serving"):
+            await SqliteLedger.open(path)
+
+
+def test_a_lock_that_cannot_be_looked_at_is_said(path: Path) -> None:
+    path.with_name("ledger.db.lock").symlink_to("ledger.db.lock")
+    with pytest.raises(LedgerError, match="cannot open"):
+        is_served(path)
+    with pytest.raises(LedgerError, match="cannot open"):
+        ServiceLock(path)

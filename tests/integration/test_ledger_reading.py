@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import NO_STORE, Fact, Status
 from listener.ledger.promise import Cursor, Scope, Search

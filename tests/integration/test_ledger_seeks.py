@@ -2,11 +2,11 @@
 
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import NO_STORE, Status
 from listener.ledger.promise import Cursor, Scope, Search
@@ -73,6 +73,14 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             Search(scope=ALL, reference="r1"),
             Search(scope=replace(ALL, terminal="T-42")),
             Search(scope=replace(store, terminal="T-42")),
+            Search(scope=replace(store, terminal="T-42"), status=Status.PAID),
+            Search(scope=replace(store, store_no=NO_STORE, terminal="T-42")),
+            Search(scope=Scope(merchant_no=told.MERCHANT)),
+            Search(scope=Scope(merchant_no=told.MERCHANT), status=Status.PAID),
+            Search(scope=store, status=Status.CONFLICT),
+            Search(scope=store, status=Status.PAID),
+            Search(scope=store, reference="r1", status=Status.CONFLICT),
+            Search(scope=replace(store, terminal="T-42"), reference="r1"),
             Search(scope=ALL, since_ms=1, until_ms=told.START_MS),
         ):
             await ledger.read_transactions(wanted, before=cursor, limit=9)

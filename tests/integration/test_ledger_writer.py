@@ -10,14 +10,14 @@ from typing import Final
 
 import pytest
 
-from listener.errors import LedgerUnavailableError, OverloadedError
+from listener.errors import LedgerUnavailableError, OverloadedError, ReferenceTakenError
 from listener.ledger.model import Event
 from listener.ledger.promise import Recorded, Scope
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
 from listener.storage.sqlite.writer import BATCH_MAX, CHECKPOINT_AFTER, WAITING_MAX, Writer
-from tests.support.stored import STREAM, bare, numbered, url_of
+from tests.support.stored import STREAM, bare, numbered, sold, url_of
 
 DEADLINE_SECONDS: Final = 20.0
 
@@ -151,7 +151,42 @@ async def test_a_commit_that_told_nobody_rings_no_bell(ledger: SqliteLedger) -> 
     assert rung == [1]
 
 
+async def test_a_callback_is_called_once_its_entry_is_on_disk(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    called: list[tuple[object, int]] = []
+    ledger.queue(numbered(1), lambda result: called.append((result, committed(path))))
+    assert not called
+    second = await ledger.record(numbered(2))
+    ((first, on_disk),) = called
+    assert isinstance(first, Recorded)
+    assert (first.seq, second.seq, on_disk) == (1, 2, 2)
+
+
+async def test_a_callback_gets_the_error_that_a_caller_would_have_got(
+    ledger: SqliteLedger,
+) -> None:
+    results: list[Recorded | Exception] = []
+    await ledger.record(sold("r1"))
+    ledger.queue(sold("r1"), results.append)
+    await ledger.record(numbered(2))
+    assert isinstance(results[0], ReferenceTakenError)
+
+
 # Living on
+
+
+async def test_a_callback_that_fails_stalls_nobody(
+    ledger: SqliteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_result: object) -> None:
+        raise RuntimeError("no answer")
+
+    ledger.queue(numbered(1), fail)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await ledger.record(numbered(2))).seq == 2
+        assert (await ledger.record(numbered(3))).seq == 3
+    assert "answer_failed" in caplog.text
 
 
 async def test_a_caller_that_goes_away_does_not_undo_its_entry(

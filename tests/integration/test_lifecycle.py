@@ -252,7 +252,6 @@ async def test_every_call_is_told_to_the_metrics(tmp_path: Path) -> None:
         await shop.post(f"{SALES}/{started.number}/ask", key=admin(shop))
         shop.plan("sale-timeout")
         await shop.post(SALES, order(vendor="no_such_wallet"))
-        assert lifecycle.in_flight == 0
     assert heard[:4] == [
         ("add", "answered"),
         ("tran-query", "answered"),

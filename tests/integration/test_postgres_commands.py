@@ -3,11 +3,11 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import EVERY_STREAM, Fact, fields_text
 from listener.ledger.promise import Scope

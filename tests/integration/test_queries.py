@@ -702,6 +702,30 @@ async def test_answers_may_not_be_read_by_their_address_alone(service: Serving) 
         assert answer.status == 401
 
 
+async def test_a_whole_merchants_transactions_come_newest_first_over_all_of_its_stores(
+    service: Serving, time: Time
+) -> None:
+    stores = [STORE_NO, OTHER_STORE_NO, None, STORE_NO, None, OTHER_STORE_NO, STORE_NO]
+    for number, store_no in enumerate(stores):
+        time.at_ms += number % 2
+        await service.ledger.record(fact(str(number), store_no=store_no))
+        await service.ledger.record(
+            fact(f"other{number}", merchant_no=OTHER_MERCHANT_NO, store_no="900001")
+        )
+    key = ledger_key(service, MERCHANT_NO)
+    found: list[object] = []
+    cursor = ""
+    while True:
+        _, answer = await service.get(f"/v1/transactions?limit=2{cursor}", key)
+        found += listed(answer)
+        if members(answer)["nextCursor"] is None:
+            break
+        cursor = f"&cursor={members(answer)['nextCursor']}"
+    assert found == [str(number) for number in reversed(range(7))]
+    assert await page(service, "?status=paid&limit=3", key) == ["6", "5", "4"]
+    assert await page(service, "?status=paid&storeNo=-", key) == ["4", "2"]
+
+
 async def test_terminals_come_in_pages_the_silent_ones_in_their_place(service: Serving) -> None:
     names = [f"{STREAM}/T-{number}" for number in range(5)]
     for name in names:

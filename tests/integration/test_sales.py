@@ -446,6 +446,54 @@ async def test_a_cancel_that_pockyt_does_not_answer_is_chased_until_it_is(shop: 
     assert (await shop.post(f"{SALES}/{started.number}/cancel")).status == 200
 
 
+async def test_a_cancel_that_is_repeated_on_a_paid_sale_makes_one_entry(shop: Shop) -> None:
+    started = await shop.start(vendor="alipay")
+    shop.sandbox.pay(started.number)
+    path = f"{SALES}/{started.number}/cancel"
+    assert _code(await shop.post(path, {})) == (409, "already-paid")
+    await shop.sandbox.idle()
+    before = await shop.detail(started.number)
+    for _ in range(5):
+        assert _code(await shop.post(path, {})) == (409, "already-paid")
+    assert await shop.detail(started.number) == before
+
+
+async def test_a_cancel_that_is_repeated_when_it_is_settled_makes_no_entry(shop: Shop) -> None:
+    started = await shop.start()
+    path = f"{SALES}/{started.number}/cancel"
+    assert (await shop.post(path, {})).status == 200
+    await shop.sandbox.idle()
+    before = await shop.kinds(started.number)
+    key = shop.serving.key(may_refund=True)
+    for body in ({}, {"refundIfPaid": True}):
+        told = await shop.post(path, body, key=key)
+        assert (told.status, told.body["status"]) == (200, "cancelled")
+    assert await shop.kinds(started.number) == before
+
+
+async def test_a_cancel_that_is_repeated_while_it_is_chased_is_the_same_wish(shop: Shop) -> None:
+    started = await shop.start()
+    shop.plan("query-5xx")
+    path = f"{SALES}/{started.number}/cancel"
+    told = await asyncio.gather(*(shop.post(path, {}) for _ in range(5)))
+    assert {one.status for one in told} == {202}
+    assert (await shop.post(path, {})).status == 202
+    kinds = await shop.kinds(started.number)
+    assert kinds.count("cancel_request") == 1
+
+
+async def test_a_refund_that_is_wanted_after_a_plain_cancel_is_another_wish(shop: Shop) -> None:
+    started = await shop.start(vendor="alipay")
+    shop.sandbox.pay(started.number)
+    path = f"{SALES}/{started.number}/cancel"
+    assert _code(await shop.post(path, {})) == (409, "already-paid")
+    key = shop.serving.key(may_refund=True)
+    for _ in range(2):
+        told = await shop.post(path, {"refundIfPaid": True}, key=key)
+        assert (told.status, told.body["status"]) == (200, "refunded")
+    assert (await _calls(shop, started.number)).count("cancel") == 1
+
+
 async def test_an_admin_asks_pockyt_now(shop: Shop) -> None:
     started = await shop.start(vendor="alipay")
     shop.plan("notification-lost")

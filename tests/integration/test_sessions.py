@@ -1,6 +1,7 @@
 """The task that looks after all tills: one that is broken is no concern of the others."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -32,6 +33,35 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not is_so():
             await asyncio.sleep(0.005)
+
+
+async def test_of_connections_without_a_connect_the_oldest_has_to_go(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "PENDING_MAX", 2)
+    key = service.key()
+    async with till(service.url, key) as joined, till(service.url) as oldest:
+        await joined.join()
+        await oldest.hear("hello")
+        async with till(service.url) as second, till(service.url, key) as third:
+            await second.hear("hello")
+            await third.hear("hello")
+            assert await oldest.code() == 4103
+            await third.say(type="connect")
+            await third.hear("ready")
+            await joined.nothing_more()
+
+
+async def test_strangers_who_are_closed_fill_no_log(
+    service: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(20):
+        async with till(service.url) as one:
+            await one.ws.send("x")
+            assert await one.code() == 4002
+    lines = [record for record in caplog.records if record.getMessage() == "pos_closed"]
+    assert 1 <= len(lines) <= 3
 
 
 async def test_keys_that_cannot_be_read_for_a_while_end_nothing(

@@ -76,7 +76,7 @@ async def test_a_revoked_key_does_not_come_in(service: Serving) -> None:
         assert await one.code() == 4001
 
 
-async def test_no_connect_in_time_closes_with_4103_with_a_key_too(quick: Serving) -> None:
+async def test_a_late_connect_closes_with_4103_with_a_key_in_the_header_too(quick: Serving) -> None:
     for key in (None, quick.key()):
         async with till(quick.url, key) as one:
             await one.hear("hello")

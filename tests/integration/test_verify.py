@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from listener.errors import DamagedError, LedgerError
 from listener.ledger.model import Fact

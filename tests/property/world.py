@@ -29,7 +29,7 @@ from listener.pockyt.signature import Token
 from listener.sandbox.book import Book, RefundShows, RefusalError, Sale, Word
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Planned, Script
-from listener.sandbox.front import DirectPockyt, Front
+from listener.sandbox.front import Front
 from listener.sandbox.message import (
     Notification,
     notification_fields,
@@ -42,6 +42,7 @@ from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPL
 from listener.sandbox.wallet import SLOW_SECONDS
 from listener.settings import Merchant
 from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support.direct import DirectPockyt
 
 STORE_NO: Final = "303660"
 BEGAN_MS: Final = 1_792_000_000_000
@@ -261,7 +262,7 @@ class World:
                 pass
             self.now_ms = max(self.now_ms, step_ms)
             if self._lifecycle is not None:
-                await self._lifecycle.look()
+                await self._lifecycle.chaser.start()
 
     async def _outside(self, *, until_ms: int) -> bool:
         """Let the next thing happen that needs no listener; tells whether there was one."""
@@ -303,7 +304,7 @@ class World:
         lifecycle = self._lifecycle
 
         async def chase() -> None:
-            await lifecycle.chase()
+            await lifecycle.chaser.chase()
 
         await self._alive(chase())
 

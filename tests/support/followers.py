@@ -3,9 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import orjson
+from msgspec.structs import replace
 
 from listener.hub.hub import Hub
 from listener.ledger.model import EVERY_STREAM, Event, Fact

@@ -1,13 +1,13 @@
 """What a group of facts becomes, whichever back-end has read for it and will write."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
-from listener.errors import ListenerError, ReferenceUsedError
+from listener.errors import ListenerError, ReferenceTakenError
 from listener.ledger.batch import (
     SALE_ANSWER_MS,
     Changes,
@@ -161,7 +161,7 @@ def test_a_reference_is_refused_to_a_second_sale_in_the_same_group_or_a_later_on
     changes = decided(
         sold("r1"), sold("r1"), sold("r2"), view=seen(references={(MERCHANT, "r2"): 3})
     )
-    kinds = [isinstance(one, ReferenceUsedError) for one in changes.recorded]
+    kinds = [isinstance(one, ReferenceTakenError) for one in changes.recorded]
     assert kinds == [False, True, True]
     assert len(changes.entries) == len(changes.new_sales) == 1
     assert all(isinstance(one, Recorded | ListenerError) for one in changes.recorded)

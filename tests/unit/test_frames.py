@@ -386,6 +386,7 @@ def test_another_query_after_is_refused(after: str) -> None:
 def test_every_close_code_has_a_duty_and_a_meaning() -> None:
     stop = {code for code in CloseCode if code.duty is Duty.STOP}
     assert {int(code) for code in stop} == {1009, 4001, 4002, 4003, 4004, 4009, 4010}
+    assert CloseCode.CONNECT_LATE.duty is Duty.BACK_OFF_LONGER
     assert CloseCode.RESTART.duty is Duty.RESTART
     assert CloseCode.SLOW_CONSUMER.duty is Duty.BACK_OFF_LONGER
     assert CloseCode.DEAD.duty is Duty.AT_ONCE

@@ -13,7 +13,7 @@ import pytest
 
 import listener
 from listener.cli import program
-from listener.settings import _VARIABLES
+from listener.environment import VARIABLES
 from listener.web.app import routes
 from listener.web.metrics import Metrics
 
@@ -36,7 +36,7 @@ INNER: Final = {
     "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
     "settings.PORT_MAX": "the settings say it themselves",
-    "settings.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
+    "environment.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
     "settings.TOKEN_CHARS_MAX": "the settings say it themselves",
     "settings.URL_CHARS_MAX": "the settings say it themselves",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
@@ -172,7 +172,7 @@ def test_every_event_of_the_log_exists() -> None:
 def test_every_setting_in_the_environment_exists() -> None:
     named = set(re.findall(r"\bLISTENER_[A-Z_]+", DOC))
     assert named
-    assert named <= set(_VARIABLES)
+    assert named <= set(VARIABLES)
 
 
 @pytest.mark.parametrize(("number", "unit", "path"), _LIMIT.findall(DOC))

@@ -18,7 +18,6 @@ from listener.pockyt.client import (
     Answer,
     Call,
     Credentials,
-    Pockyt,
     PockytCalls,
     PockytClient,
     PockytRefusedError,
@@ -110,8 +109,7 @@ async def test_the_calls_sign_as_published_messages_do() -> None:
 
 async def test_every_call_goes_to_its_own_path_with_a_signature_that_verifies() -> None:
     calls = Kept()
-    plugged: Pockyt = calls
-    await plugged.add(
+    await calls.add(
         CREDENTIALS,
         amount="13",
         currency="USD",
@@ -119,7 +117,7 @@ async def test_every_call_goes_to_its_own_path_with_a_signature_that_verifies() 
         reference="r-1",
         ipn_url="https://pos.example.com/notify/200043",
     )
-    await plugged.create_trans_qrcode(
+    await calls.create_trans_qrcode(
         CREDENTIALS,
         amount="13.00",
         currency="USD",
@@ -130,7 +128,7 @@ async def test_every_call_goes_to_its_own_path_with_a_signature_that_verifies() 
         need_qrcode=False,
         description="Ünïcode & more",
     )
-    await plugged.cancel(CREDENTIALS, reference="r-1")
+    await calls.cancel(CREDENTIALS, reference="r-1")
     assert [call for call, _, _ in calls.sent] == [Call.ADD, Call.CREATE_TRANS_QRCODE, Call.CANCEL]
     assert all(signature.verify(sent, [TOKEN]) for _, sent, _ in calls.sent)
     assert calls.sent[1][1]["needQrcode"] == "false"

@@ -8,6 +8,7 @@ import pytest
 
 from listener.errors import UnreadableError
 from listener.pos.api import base_url
+from listener.pos.causes import Cause, Outage, Problem
 from listener.pos.client import Follower
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.frames import (
@@ -30,10 +31,11 @@ from listener.pos.tracking import (
     Tracker,
     Versions,
     ended_by,
-    ended_by_status,
+    ended_by_answer,
 )
 
 STREAM = "200043/303660"
+OUTAGE = Outage(cause=Cause.UNREACHABLE, why="nobody there")
 ALWAYS_LATEST = Timing(chance=lambda: 1.0)
 
 
@@ -72,7 +74,7 @@ def test_after_a_close_by_the_listener_the_first_wait_is_its_jitter_and_then_dou
 
 
 def test_without_a_listener_the_wait_doubles_from_half_a_second_for_ever() -> None:
-    ended = Ended(duty=Duty.BACK_OFF)
+    ended = Ended(duty=Duty.BACK_OFF, outage=OUTAGE)
     assert waits(ended, tries=8) == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert waits(ended, tries=2000)[-1] == 30
 
@@ -96,7 +98,7 @@ def test_what_the_listener_asked_for_is_waited_but_not_for_ever() -> None:
 
 def test_progress_makes_the_next_wait_short_again_and_jitter_is_full() -> None:
     schedule = Schedule(ALWAYS_LATEST)
-    ended = Ended(duty=Duty.BACK_OFF)
+    ended = Ended(duty=Duty.BACK_OFF, outage=OUTAGE)
     assert [schedule.next(ended) for _ in range(3)] == [0.5, 1, 2]
     schedule.progress()
     assert schedule.next(ended) == 0.5
@@ -109,15 +111,22 @@ def test_progress_makes_the_next_wait_short_again_and_jitter_is_full() -> None:
         (400, CloseCode.MALFORMED),
         (401, CloseCode.BAD_KEY),
         (403, CloseCode.STREAM_NOT_ALLOWED),
-        (404, CloseCode.SERVER_ERROR),
         (422, CloseCode.MALFORMED),
-        (503, CloseCode.SERVER_ERROR),
     ],
 )
-def test_an_http_status_means_what_the_close_code_for_it_means(status: int, code: int) -> None:
-    ended = ended_by_status(status)
-    assert ended.code == code
-    assert (ended.duty is Duty.STOP) is (status in {400, 401, 403, 422})
+def test_the_listeners_own_refusal_stops_with_the_close_code_of_the_same_meaning(
+    status: int, code: int
+) -> None:
+    final = Problem(code="some-code", detail="", retry=False)
+    ended = ended_by_answer(status, OUTAGE, problem=final)
+    assert (ended.duty, ended.code, ended.problem) == (Duty.STOP, code, "some-code")
+    may_pass = Problem(code="some-code", detail="", retry=True)
+    assert ended_by_answer(status, OUTAGE, problem=may_pass).duty is Duty.BACK_OFF
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 407, 410, 422, 429, 502, 503])
+def test_no_answer_of_anybody_else_stops(status: int) -> None:
+    assert ended_by_answer(status, OUTAGE, problem=None).duty is Duty.BACK_OFF
 
 
 def test_only_a_higher_state_version_is_new() -> None:

@@ -5,7 +5,6 @@ import pytest
 from listener.pockyt.client import (
     Answer,
     Credentials,
-    Pockyt,
     PockytRefusedError,
     PockytUnavailableError,
 )
@@ -13,8 +12,9 @@ from listener.pockyt.signature import Token
 from listener.sandbox.book import Book, RefundShows, RefusalError, Sale
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Planned, Script
-from listener.sandbox.front import DirectPockyt, Front
+from listener.sandbox.front import Front
 from listener.sandbox.steps import Step
+from tests.support.direct import DirectPockyt
 
 NOW = 1_792_000_000.0
 TOKEN = Token("a token")
@@ -40,7 +40,7 @@ class World:
             notify_on_cancel=notify_on_cancel,
             on_step=lambda name, _: self.steps.append(name),
         )
-        self.pockyt: Pockyt = DirectPockyt(self.front)
+        self.pockyt = DirectPockyt(self.front)
 
     def follow(self, follow: Follow, sale: Sale, relay: bool) -> None:
         self.follows.append((follow, self.book.shown(sale), relay))

@@ -1,8 +1,7 @@
 """When Pockyt is asked about a cancel, after it, and about a customer's code."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     CancelState,

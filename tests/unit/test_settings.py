@@ -1,11 +1,14 @@
 import json
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pydantic import ValidationError
 
+from listener.environment import VARIABLES, service_links
 from listener.errors import SettingsError
 from listener.settings import (
     HOST_CHARS_MAX,
@@ -169,6 +172,8 @@ def test_no_merchant_is_refused_with_the_way_to_add_one(loaded: Load, text: str)
         ("port = 65536", '"port"'),
         ('host = ""', '"host"'),
         ('host = "a b"', '"host"'),
+        ('host = "a\\u0000"', '"host"'),
+        ('database = "sqlite:///a\\u0000"', '"database"'),
         ("host = 1", '"host"'),
         (f'host = "{"h" * (HOST_CHARS_MAX + 1)}"', '"host"'),
         ('database = "ledger.db"', '"database"'),
@@ -212,6 +217,8 @@ def test_a_wrong_database_is_answered_with_the_kind_that_there_is(loaded: Load) 
         ({"tokens": [""]}, "tokens.0"),
         ({"tokens": ["  "]}, "tokens.0"),
         ({"tokens": [f"{SECRET}\n"]}, "tokens.0"),
+        ({"tokens": [f"{SECRET}\u0000x"]}, "tokens.0"),
+        ({"tokens": [f"{SECRET}\ud800"]}, "tokens.0"),
         ({"tokens": ["x" * (TOKEN_CHARS_MAX + 1)]}, "tokens.0"),
         ({"tokens": [SECRET] * (TOKENS_MAX + 1)}, "tokens"),
         ({"tokens": SECRET}, "tokens"),
@@ -320,3 +327,215 @@ def test_settings_do_not_change(loaded: Load) -> None:
     settings = loaded(MERCHANT)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(settings, "port", 1)  # noqa: B010  # past mypy, as careless code would
+
+
+# The environment
+
+
+@pytest.mark.parametrize("service", ["LISTENER", "LISTENER_WEB"])
+def test_what_kubernetes_says_of_a_service_is_no_setting(service: str) -> None:
+    links = {
+        f"{service}_SERVICE_HOST": "10.96.0.10",
+        f"{service}_SERVICE_PORT": "8080",
+        f"{service}_SERVICE_PORT_HTTP": "8080",
+        f"{service}_PORT": "tcp://10.96.0.10:8080",
+        f"{service}_PORT_8080_TCP": "tcp://10.96.0.10:8080",
+        f"{service}_PORT_8080_TCP_PROTO": "tcp",
+        f"{service}_PORT_8080_TCP_PORT": "8080",
+        f"{service}_PORT_8080_TCP_ADDR": "10.96.0.10",
+        f"{service}_PORT_53_UDP": "udp://[fd00::a]:53",
+        f"{service}_PORT_9_SCTP_ADDR": "fd00::a",
+    }
+    settings = load(None, {**links, **_merchant("")})
+    assert settings.port == 8080
+    assert service_links(links) == tuple(sorted(links))
+
+
+@pytest.mark.parametrize(
+    "variable", ["LISTENER_SERVICE_HOSTS", "LISTENER_PORT_8080", "LISTENER_PORT_X_TCP", "LISTENER_"]
+)
+def test_what_only_looks_like_a_service_link_is_unknown(variable: str) -> None:
+    assert f'"{variable}"' in refusal(lambda: load(None, {variable: "1", **_merchant("")}))
+
+
+def test_a_port_is_a_port_and_no_service_link() -> None:
+    environ = {"LISTENER_PORT": "9000", **_merchant("")}
+    assert load(None, environ).port == 9000
+    assert service_links(environ) == ()
+    wrong = {"LISTENER_PORT": "tcp://here", **_merchant("")}
+    assert "LISTENER_PORT must be" in refusal(lambda: load(None, wrong))
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\n", '""', "''"])
+def test_an_empty_variable_counts_as_not_set(loaded: Load, empty: str) -> None:
+    settings = loaded("port = 1\n" + MERCHANT, **dict.fromkeys(VARIABLES, empty))
+    assert settings.port == 1
+    assert list(settings.merchants) == ["200043"]
+
+
+def test_quotes_and_blanks_around_a_variable_are_taken_off() -> None:
+    settings = load(
+        None,
+        {
+            "LISTENER_PORT": '"9000"\r',
+            "LISTENER_HOST": "'127.0.0.2' ",
+            "LISTENER_MERCHANTS": '\'{"7": {"tokens": ["t"]}}\'',
+            "LISTENER_ORIGINS": ' "https://a.example, https://b.example"',
+        },
+    )
+    assert (settings.port, settings.host) == (9000, "127.0.0.2")
+    assert settings.origins == ("https://a.example", "https://b.example")
+    assert list(settings.merchants) == ["7"]
+    # One pair, and only a pair.
+    for text in ("\"'9000'\"", '"9000', "9000'"):
+        assert "LISTENER_PORT" in refusal(partial(load, None, {"LISTENER_PORT": text}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"7": {{"tokens": ["{SECRET}"]}}, "7": {{"tokens": ["{SECRET}x"]}}}}',
+        f'{{"7": {{"tokens": ["{SECRET}"], "tokens": ["{SECRET}x"]}}}}',
+        f'{{"7": {{"tokens": [{SECRET}]}}}}',
+        f'{{"7": {{"tokens": ["{SECRET}\\ud800"]}}}}',
+        f'{{"7": "{SECRET}"}}',
+        f'"{SECRET}"',
+        "null",
+        "NaN",
+        "{'7': {'tokens': ['t']}}",
+    ],
+)
+def test_odd_json_for_the_merchants_is_refused_in_one_line(text: str) -> None:
+    assert "LISTENER_MERCHANTS" in refusal(lambda: load(None, {"LISTENER_MERCHANTS": text}))
+
+
+def test_json_for_the_merchants_may_have_a_byte_order_mark() -> None:
+    environ = {"LISTENER_MERCHANTS": '\ufeff{"7": {"tokens": ["t"]}}'}
+    assert list(load(None, environ).merchants) == ["7"]
+
+
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "listener.toml"
+    path.write_bytes(b"\xef\xbb\xbfport = 1\r\n" + MERCHANT.replace("\n", "\r\n").encode())
+    assert load(path, {}).port == 1
+    path.write_text(MERCHANT, encoding="utf-16")
+    assert "not UTF-8" in refusal(lambda: load(path, {}))
+
+
+def test_the_variable_that_names_the_file_is_no_setting() -> None:
+    assert load(None, {"LISTENER_CONFIG": "listener.toml", **_merchant("")}).port == 8080
+
+
+# URLs and hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("HTTPS://Pos.Example.COM/", "https://pos.example.com"),
+        ("https://pos.example.com:443/shop/", "https://pos.example.com/shop"),
+        ("https://pos.example.com:8443", "https://pos.example.com:8443"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("http://[2001:DB8::1]", "http://[2001:db8::1]"),
+        ("https://kasse-münchen.example", "https://xn--kasse-mnchen-jlb.example"),
+    ],
+)
+def test_a_url_is_kept_as_machines_write_it(loaded: Load, text: str, read: str) -> None:
+    assert loaded(f'public_url = "{text}"\n{MERCHANT}').public_url == read
+
+
+def test_an_origin_is_kept_as_browsers_write_it(loaded: Load) -> None:
+    settings = loaded(f'origins = ["https://Kasse-München.example:443"]\n{MERCHANT}')
+    assert settings.origins == ("https://xn--kasse-mnchen-jlb.example",)
+
+
+@pytest.mark.parametrize("text", ["http://::1", "http://[::1", "http://[::1]x", "https://ü..de"])
+def test_a_url_that_no_machine_could_use_is_refused(loaded: Load, text: str) -> None:
+    assert '"public_url"' in refusal(lambda: loaded(f'public_url = "{text}"\n{MERCHANT}'))
+
+
+def test_a_host_may_stand_in_brackets(loaded: Load) -> None:
+    assert loaded(f'host = "[::1]"\n{MERCHANT}').host == "::1"
+
+
+# The way to Pockyt
+
+MADE_UP: Final = {"HTTPS_PROXY": "http://proxy:3128"}
+
+
+def proxy_of(settings: Settings) -> str | None:
+    proxy = settings.pockyt.proxy
+    return proxy.get_secret_value() if proxy else None
+
+
+@pytest.mark.parametrize(
+    ("environ", "proxy"),
+    [
+        ({}, None),
+        (MADE_UP, "http://proxy:3128"),
+        ({"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"https_proxy": "http://lower", "HTTPS_PROXY": "http://upper"}, "http://lower"),
+        ({"https_proxy": "", "HTTPS_PROXY": "http://upper"}, None),
+        ({"HTTPS_PROXY": "proxy:3128"}, "http://proxy:3128"),
+        ({"HTTPS_PROXY": "https://me:hidden@proxy"}, "https://me:hidden@proxy"),
+        # For another kind of URL than Pockyt's.
+        ({"HTTP_PROXY": "http://proxy:3128"}, None),
+        (MADE_UP | {"NO_PROXY": "example.com, .pockyt.io"}, None),
+        (MADE_UP | {"no_proxy": "MAPI.pockyt.io"}, None),
+        (MADE_UP | {"NO_PROXY": "*.pockyt.io"}, None),
+        (MADE_UP | {"NO_PROXY": "*"}, None),
+        (MADE_UP | {"NO_PROXY": "ockyt.io,example.com,"}, "http://proxy:3128"),
+        (MADE_UP | {"no_proxy": "", "NO_PROXY": "pockyt.io"}, None),
+        ({"LISTENER_POCKYT_PROXY": "http://ours:1"} | MADE_UP, "http://ours:1"),
+        ({"LISTENER_POCKYT_PROXY": "http://ours:1", "NO_PROXY": "*"}, "http://ours:1"),
+    ],
+)
+def test_the_proxy_is_the_one_that_other_programs_use(
+    environ: Mapping[str, str], proxy: str | None
+) -> None:
+    assert proxy_of(load(None, {**environ, **_merchant("")})) == proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("http://sandbox.example:8090", "http://proxy"),
+        ("http://127.0.0.1:8090", None),
+        ("http://[::1]:8090", None),
+        ("http://localhost:8090", None),
+    ],
+)
+def test_this_machine_is_reached_without_a_proxy(loaded: Load, url: str, proxy: str | None) -> None:
+    text = f'pockyt.url = "{url}"\n{MERCHANT}'
+    assert proxy_of(loaded(text, HTTP_PROXY="http://proxy")) == proxy
+    # Unless the settings say so.
+    text = f'pockyt = {{url = "{url}", proxy = "http://mine"}}\n{MERCHANT}'
+    assert proxy_of(loaded(text)) == "http://mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"socks5://me:{SECRET}@proxy:1080",
+        f"http://me:{SECRET}@",
+        f"http://{SECRET} proxy",
+        f"http://proxy/{SECRET}",
+        f"http://proxy/?{SECRET}",
+        "http://proxy:0",
+        "http://proxy:99999",
+        "http://me:%E2%82%AC@proxy",
+        f"http://proxy{'y' * URL_CHARS_MAX}",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_by_its_name(text: str) -> None:
+    environ = {"LISTENER_POCKYT_PROXY": text, **_merchant("")}
+    assert '"pockyt.proxy" in LISTENER_POCKYT_PROXY must' in refusal(lambda: load(None, environ))
+    environ = {"HTTPS_PROXY": text, **_merchant("")}
+    assert "HTTPS_PROXY must" in refusal(lambda: load(None, environ))
+
+
+def test_a_proxys_password_is_shown_by_nothing(loaded: Load) -> None:
+    settings = loaded(MERCHANT, HTTPS_PROXY=f"http://me:{SECRET}@proxy")
+    assert SECRET in str(proxy_of(settings))
+    assert SECRET not in repr(settings)
+    assert SECRET not in settings.model_dump_json()

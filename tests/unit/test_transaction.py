@@ -1,12 +1,13 @@
 """A transaction step by step: what tills are told, how a cancel stands, when Pockyt is asked."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Self
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from listener.ledger.model import (
     Alarm,

@@ -262,6 +262,9 @@ class PostgresLedger:
         recorded: Recorded = await self._writer.submit(fact)
         return recorded
 
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        self._writer.queue(fact, answer)
+
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         await self._acks.put(
             epoch=self.epoch, terminal=terminal, stream=stream, offset=offset, now_ms=self._clock()

@@ -10,10 +10,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
+from msgspec.structs import replace
 
 from listener import log
 from listener.errors import LedgerUnavailableError, ListenerError, OverloadedError
@@ -41,6 +43,7 @@ _MISTAKES: Final = ("22", "23", "54")
 
 _LOG: Final = logging.getLogger(__name__)
 
+Answer = Callable[[Recorded | Exception], None]
 # Told of a commit: how long it took (seconds), and how many items it carried.
 OnCommit = Callable[[float, int], None]
 
@@ -55,22 +58,26 @@ class Appended:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
 class _Waiter:
-    """Somebody who waits for a commit; a caller that went away leaves its future cancelled."""
+    """Somebody who waits for a commit, since a time of the event loop."""
 
-    fact: Fact
-    since: float
-    done: asyncio.Future[Recorded]
+    __slots__ = ("_answer", "fact", "is_answered", "since")
 
-    def answer(self, result: object) -> None:
-        """Answer the caller; an error as a result is raised there."""
-        if self.done.done():
+    def __init__(self, fact: Fact, answer: Answer, *, since: float) -> None:
+        self.fact = fact
+        self.since = since
+        self.is_answered = False
+        self._answer = answer
+
+    def answer(self, result: Recorded | Exception) -> None:
+        """Answer the caller, once; what goes wrong with that is not of the others."""
+        if self.is_answered:
             return
-        if isinstance(result, Exception):
-            self.done.set_exception(result)
-        else:
-            self.done.set_result(result)  # type: ignore[arg-type]  # what is no error is a place
+        self.is_answered = True
+        try:
+            self._answer(result)
+        except Exception:  # noqa: BLE001 - whoever waits beside this one is answered too
+            _LOG.exception("answer_failed")
 
 
 class Writer:
@@ -95,6 +102,7 @@ class Writer:
         self._waiting: deque[_Waiter] = deque()
         self._under_way: Sequence[_Waiter] = ()
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._closing = False
         self._pause_seconds = PAUSE_SECONDS
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
@@ -105,8 +113,8 @@ class Writer:
         """How many wait for a commit."""
         return len(self._waiting)
 
-    def submit(self, fact: Fact) -> "asyncio.Future[Recorded]":
-        """Queue a fact for the next commit.
+    def queue(self, fact: Fact, answer: Answer) -> None:
+        """Queue a fact for the next commit; ``answer`` is called once that is on disk.
 
         Raises:
             OverloadedError: More wait than the writer can serve in good time.
@@ -116,11 +124,14 @@ class Writer:
             raise LedgerUnavailableError("the ledger is closing; send it again")
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError("too much is waiting for the ledger; send it again")
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(fact, loop.time(), loop.create_future())
-        self._waiting.append(waiter)
+        self._waiting.append(_Waiter(fact, answer, since=self._loop.time()))
         self._wake.set()
-        return waiter.done
+
+    def submit(self, fact: Fact) -> "asyncio.Future[Recorded]":
+        """Queue a fact, and return its place as a future; raises as :meth:`queue` does."""
+        done: asyncio.Future[Recorded] = self._loop.create_future()
+        self.queue(fact, partial(_settle, done))
+        return done
 
     async def close(self) -> None:
         """Append what waits, and stop; cancelling a caller does not hinder it."""
@@ -163,8 +174,7 @@ class Writer:
         self._pause_seconds = PAUSE_SECONDS
         count = min(len(self._waiting), BATCH_MAX)
         batch = [self._waiting.popleft() for _ in range(count)]
-        # Who has gone away, or was told to send it again, is not recorded behind his back.
-        await self._serve([waiter for waiter in batch if not waiter.done.done()])
+        await self._serve(batch)
 
     async def _serve(self, batch: Sequence[_Waiter]) -> None:
         """Append a batch, and answer everybody in it, whatever happens."""
@@ -242,16 +252,25 @@ class Writer:
 
     async def _run_sweep(self) -> None:
         """Answer those who have waited for too long, for ever."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            late = loop.time() - ANSWER_SECONDS
+            late = self._loop.time() - ANSWER_SECONDS
             while self._waiting and (
-                self._waiting[0].since <= late or self._waiting[0].done.done()
+                self._waiting[0].since <= late or self._waiting[0].is_answered
             ):
                 self._refuse([self._waiting.popleft()], "the ledger takes too long; send it again")
             overdue = [waiter for waiter in self._under_way if waiter.since <= late]
             self._refuse(overdue, "the ledger takes too long; send it again")
+
+
+def _settle(done: "asyncio.Future[Recorded]", result: Recorded | Exception) -> None:
+    """Settle a future, unless its caller has gone away."""
+    if done.done():
+        return
+    if isinstance(result, Exception):
+        done.set_exception(result)
+    else:
+        done.set_result(result)
 
 
 async def _nothing(_db: Connection) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,10 @@ LOG_BYTES_HIGH: Final = 256 * 1024**2
 SQLITE_SOUND: Final = (3, 51, 3)
 
 
+_EVERYBODY_ELSE: Final = 0o077
+_WRITERS: Final = 0o022
+
+
 def check_up(url: str) -> list[Finding]:
     """Look over the ledger of a URL; a service may be using it, and is not hindered.
 
@@ -47,9 +52,25 @@ def _surroundings(path: Path) -> Iterator[Finding]:
         return
     if not os.access(folder, os.W_OK):
         yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
+    loose = find_loose_mode(folder, "folder_mode", beyond=_WRITERS)
+    if loose is not None:
+        yield loose
     yield _free(shutil.disk_usage(folder).free)
     served = is_served(path)
     yield Finding(name="served", value="yes" if served else "no")
+
+
+def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:
+    """Return a finding where others than the owner may do what the bits of ``beyond`` are for."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & beyond:
+        return None
+    return Finding(
+        name=name,
+        value=f"{mode:o}",
+        severity=Severity.NOTE,
+        advice=f"others on this machine may read or change it: chmod {mode & ~beyond:o} {path}",
+    )
 
 
 def _sqlite() -> Finding:
@@ -81,6 +102,9 @@ def _ledger(path: Path) -> Iterator[Finding]:
         return
     yield Finding(name="bytes", value=path.stat().st_size)
     yield _log(path)
+    loose = find_loose_mode(path, "ledger_mode", beyond=_EVERYBODY_ELSE)
+    if loose is not None:
+        yield loose
     try:
         db = connect_read_only(path)
     except LedgerError as error:

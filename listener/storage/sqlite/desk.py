@@ -9,6 +9,7 @@ from listener.keys import Key
 from listener.storage.sqlite import keys
 from listener.storage.sqlite.connection import connect, told_by
 from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.lock import refuse_other_name
 
 
 class SqliteDesk:
@@ -33,7 +34,9 @@ class SqliteDesk:
 @contextmanager
 def open_desk(url: str, *, create: bool) -> Iterator[SqliteDesk]:
     """Open the keys of a ledger; see :func:`listener.storage.open_keys`."""
-    with closing(connect(sqlite_path(url), create=create)) as db:
+    path = sqlite_path(url)
+    refuse_other_name(path)
+    with closing(connect(path, create=create)) as db:
         try:
             yield SqliteDesk(db)
         except sqlite3.Error as error:

@@ -161,6 +161,9 @@ class SqliteLedger:
         recorded: Recorded = await self._writer.submit(fact)
         return recorded
 
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        self._writer.queue(fact, answer)
+
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
         place = (terminal, stream, self._epoch, offset)
         await self._writer.submit(

@@ -1,68 +1,115 @@
-"""Let one service at a time have a ledger."""
+"""Let one service at a time serve a ledger, whatever name its file is called by.
+
+Two locks, taken in this order and given back in the other. The one on ``<ledger>.lock`` is for the
+name: SQLite's log lies beside it, and the file itself may have been moved away meanwhile. The one
+on the ledger's own file is for its other names: a hard link, a bind mount.
+"""
 
 import fcntl
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
 
-# `listener check` looks whether the lock is free, and has it for as long as that takes.
+# `listener check` looks whether a lock is free, and holds it for as long as that takes.
 TRIES: Final = 5
 TRY_SECONDS: Final = 0.05
 
 
 class ServiceLock:
-    """A lock that one service holds on a ledger, so that two never write the same chain.
+    """What one service holds on a ledger, so that two never write the same chain.
 
-    It goes with the process that has it, however that ends. Its file stays.
+    It goes with the process that has it, however that ends. The file ``<ledger>.lock`` stays.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock.
+        """Take the lock; an empty file is made where there is no ledger.
+
+        To be taken before SQLite opens the file, and released after SQLite has closed it: closing
+        a file drops every lock that SQLite has on it in the same process.
 
         Raises:
-            LedgerError: Another service has it, or its file cannot be made.
+            LedgerError: Another service has it, or a file cannot be opened.
         """
+        self._held: list[int] = []
         try:
-            self._file: int | None = os.open(_file_of(path), os.O_CREAT | os.O_RDWR, 0o600)
+            for name in _names(path):
+                self._held.append(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
+                if not _lock_soon(self._held[-1]):
+                    raise LedgerError(f"another listener is serving {path}; stop it first")
         except OSError as error:
-            raise LedgerError(f"cannot make {_file_of(path)}: {error.strerror}") from error
-        for attempt in range(TRIES):
-            if _try_lock(self._file, fcntl.LOCK_EX):
-                return
-            if attempt < TRIES - 1:
-                time.sleep(TRY_SECONDS)
-        self.release()
-        raise LedgerError(f"another listener is serving {path}; stop it first")
+            self.release()
+            raise LedgerError(f"cannot open {error.filename}: {error.strerror}") from error
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
-        """Let another service have the ledger."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Allow another service to serve the ledger."""
+        while self._held:
+            os.close(self._held.pop())
 
 
 def is_served(path: Path) -> bool:
-    """Tell whether a service has a ledger now."""
+    """Return whether a service is serving a ledger now, under this name or another.
+
+    Raises:
+        LedgerError: That cannot be seen.
+    """
+    return any(_is_locked(name) for name in _names(path))
+
+
+def refuse_other_name(path: Path) -> None:
+    """Check that the log of a ledger that is being served is beside the name that is used here.
+
+    Raises:
+        LedgerError: It is beside another name. What is read here would lack what is in the log,
+            and what is written here would damage the file.
+    """
+    name, *file = _names(path)
+    # The name once more at the end: a service that starts meanwhile takes it first.
+    if not _is_locked(name) and any(map(_is_locked, file)) and not _is_locked(name):
+        raise LedgerError(
+            f"a listener is serving {path} under another name, a hard link or a mount; use that"
+        )
+
+
+def _names(path: Path) -> list[str]:
+    """Return the files to lock, the one for the name first."""
+    # Links are followed, as SQLite follows them before it looks for its log.
+    file = os.path.realpath(path)
+    # Elsewhere flock takes the same lock that SQLite needs for itself.
+    return [f"{file}.lock", file] if sys.platform == "linux" else [f"{file}.lock"]
+
+
+def _lock_soon(descriptor: int) -> bool:
+    for attempt in range(TRIES):
+        if _lock(descriptor, fcntl.LOCK_EX):
+            return True
+        if attempt < TRIES - 1:
+            time.sleep(TRY_SECONDS)
+    return False
+
+
+def _is_locked(name: str) -> bool:
     try:
-        file = os.open(_file_of(path), os.O_RDONLY)
+        descriptor = os.open(name, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise LedgerError(f"cannot open {name}: {error.strerror}") from error
     try:
-        return not _try_lock(file, fcntl.LOCK_SH)
+        return not _lock(descriptor, fcntl.LOCK_SH)
     finally:
-        os.close(file)
+        os.close(descriptor)
 
 
-def _file_of(path: Path) -> str:
-    return f"{path}.lock"
-
-
-def _try_lock(file: int, kind: int) -> bool:
+def _lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

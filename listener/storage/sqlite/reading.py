@@ -3,6 +3,8 @@
 import sqlite3
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from listener.ledger.model import (
     EVERY_STREAM,
     NO_STORE,
@@ -125,16 +127,29 @@ def transactions(
     db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
 ) -> list[Transaction]:
     """Read a page of transactions, newest first."""
-    scope = search.scope
+    scope, status = search.scope, search.status
+    # What finds the fewest rows leads, by its own index; a + keeps SQLite from another one, which
+    # it would choose for having more columns, and walk through all of a store.
+    by_status = status not in (None, Status.PAID)
+    leader = "reference" if search.reference else "terminal" if scope.terminal else None
+    leader = leader or ("status" if by_status else "store" if scope.store_no else "time")
+    if leader == "time" and scope.merchant_no:
+        return _of_every_store(db, search, before=before, limit=limit)
+    by_store = leader == "store" or (leader == "terminal" and scope.store_no is not None)
+    has_store = scope.store_no not in (None, NO_STORE)
+    has_none = scope.store_no == NO_STORE
     # Each clause is a constant; what was asked for only chooses among them.
     clauses = {
-        # The index by store cannot give one merchant's rows in the order of time.
-        "+merchant_no = :merchant": scope.merchant_no and not scope.store_no,
-        "merchant_no = :merchant AND store_no = :store": scope.store_no not in (None, NO_STORE),
-        "merchant_no = :merchant AND store_no IS NULL": scope.store_no == NO_STORE,
-        "terminal = :terminal": scope.terminal,
-        "status = :status": search.status,
-        "status <> 'paid'": search.status and search.status is not Status.PAID,
+        "+merchant_no = :merchant": scope.merchant_no and not by_store,
+        "merchant_no = :merchant": scope.merchant_no and by_store,
+        "+store_no = :store": has_store and not by_store,
+        "store_no = :store": has_store and by_store,
+        "+store_no IS NULL": has_none and not by_store,
+        "store_no IS NULL": has_none and by_store,
+        "+terminal = :terminal": scope.terminal and leader != "terminal",
+        "terminal = :terminal": leader == "terminal",
+        "+status = :status": status and leader != "status",
+        "status = :status AND status <> 'paid'": leader == "status",
         "reference = :reference": search.reference,
         "created_at >= :since": search.since_ms is not None,
         "created_at < :until": search.until_ms is not None,
@@ -155,6 +170,20 @@ def transactions(
         "limit": limit,
     }
     return [transaction_of(row) for row in db.execute(statement, values)]
+
+
+def _of_every_store(
+    db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
+) -> list[Transaction]:
+    """Read a page of a whole merchant's: by time alone, a small one drowns among the others."""
+    merchant_no = search.scope.merchant_no
+    stores = [store_no for (store_no,) in db.execute(statements.STORES_OF, (merchant_no,))]
+    found: list[Transaction] = []
+    for store_no in (*stores, NO_STORE):
+        of_store = replace(search, scope=replace(search.scope, store_no=store_no))
+        found += transactions(db, of_store, before=before, limit=limit)
+    found.sort(key=lambda one: (one.created_at_ms, one.first_seq), reverse=True)
+    return found[:limit]
 
 
 def transactions_of_number(

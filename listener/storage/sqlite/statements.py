@@ -165,6 +165,13 @@ COUNT_EVENTS: Final = (
 # Transactions.
 
 TRANSACTIONS: Final = f"SELECT {_TRANSACTION} FROM transactions"
+# merchant_no. From one store to the next, however many transactions each has.
+STORES_OF: Final = (
+    "WITH RECURSIVE s (store_no) AS (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
+    " UNION ALL SELECT (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
+    " AND store_no > s.store_no) FROM s WHERE s.store_no IS NOT NULL)"
+    " SELECT store_no FROM s WHERE store_no IS NOT NULL"
+)
 NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 # transaction_no, merchant_no
 TRANSACTIONS_OF_NUMBER: Final = (

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from listener import log
@@ -28,29 +28,20 @@ QUIET_SECONDS: Final = 0.05
 
 # Other work than a fact that is to be in the next commit; it gets the connection, and now.
 Change = Callable[[sqlite3.Connection, int], Any]
-# Told of a commit: how long it took (seconds), and how many items it carried.
+# Called in the loop with an item's result, or with the error that it ended in.
+Answer = Callable[[Any], None]
+# Called in the loop after a commit: how long it took (seconds), and how many items it carried.
 OnCommit = Callable[[float, int], None]
 
-
-@dataclass(frozen=True, slots=True)
-class _Waiter:
-    """Somebody who waits for a commit; a caller that went away leaves its future cancelled."""
-
-    item: Fact | Change
-    done: asyncio.Future[Any]
-
-    def answer(self, result: object) -> None:
-        """Tell the caller; an error as a result is raised there."""
-        if self.done.done():
-            return
-        if isinstance(result, Exception):
-            self.done.set_exception(result)
-        else:
-            self.done.set_result(result)
+_Waiter = tuple[Fact | Change, Answer]
 
 
 class Writer:
-    """Takes facts and changes, commits them in groups, rings the bell, then answers."""
+    """Takes facts and changes, commits them in groups, rings the bell, then answers.
+
+    Commits are made in the connection's thread; all else happens in the loop. Either the thread is
+    at work, or will be at the end of the loop's present turn, or nothing waits.
+    """
 
     def __init__(
         self,
@@ -67,21 +58,24 @@ class Writer:
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
         self._bell = bell
-        self._waiting: deque[_Waiter] = deque()
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._uncheckpointed = 0
         self._on_commit = on_commit
-        self._in_loop = asyncio.get_running_loop().call_soon_threadsafe
-        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        self._waiting: deque[_Waiter] = deque()
+        self._is_busy = False
+        self._closing = False
+        self._has_ended = False
+        self._ended = asyncio.Event()
+        self._uncheckpointed = 0
+        self._quiet: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._in_loop = self._loop.call_soon_threadsafe
 
     @property
     def waiting(self) -> int:
         """How many wait for a commit."""
         return len(self._waiting)
 
-    def submit(self, item: Fact | Change) -> asyncio.Future[Any]:
-        """Have an item in the next commit.
+    def queue(self, item: Fact | Change, answer: Answer) -> None:
+        """Queue an item for the next commit; ``answer`` is called once that is on disk.
 
         Raises:
             OverloadedError: More wait than the writer can serve in good time.
@@ -91,62 +85,85 @@ class Writer:
             raise LedgerUnavailableError("the ledger is closing; send it again")
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError("too much is waiting for the ledger; send it again")
-        waiter = _Waiter(item, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiter)
-        self._wake.set()
-        return waiter.done
+        self._waiting.append((item, answer))
+        if not self._is_busy:
+            # At the end of this turn, so that all that came in it shares a commit.
+            self._is_busy = True
+            self._loop.call_soon(self._start)
+
+    def submit(self, item: Fact | Change) -> asyncio.Future[Any]:
+        """Queue an item, and return its result as a future; raises as :meth:`queue` does."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+        self.queue(item, partial(_settle, done))
+        return done
 
     async def close(self) -> None:
         """Commit what waits, checkpoint, and stop; cancelling a caller does not hinder it."""
         self._closing = True
-        self._wake.set()
-        await asyncio.shield(self._task)
+        if not self._is_busy and not self._has_ended:
+            self._is_busy = True
+            self._start()
+        await self._ended.wait()
 
-    async def _run(self) -> None:
+    def _start(self) -> None:
+        """Send the thread to work."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        self._connection.start(self._work)
+
+    def _work(self, db: sqlite3.Connection) -> None:
+        """Commit batch after batch until nothing waits; in the connection's thread.
+
+        If the loop handed each batch over, the disk would wait for the loop's next turn.
+        """
         try:
-            while self._waiting or not self._closing:
-                if not self._waiting:
-                    await self._rest()
-                    continue
-                await self._connection.run(self._commit_waiting)
+            while self._waiting:
+                self._commit_waiting(db)
                 if self._uncheckpointed >= CHECKPOINT_AT_LATEST:
-                    await self._checkpoint()
-            await self._checkpoint()
+                    self._checkpoint(db)
+            if self._closing:
+                self._checkpoint(db)
+                self._has_ended = True
         except Exception:
             logger.exception("writer_failed")
+            self._closing = self._has_ended = True
         finally:
-            # However it ended, nobody waits for it in vain.
-            self._closing = True
-            for waiter in self._waiting:
-                waiter.answer(LedgerUnavailableError("the ledger's writer has ended"))
+            self._in_loop(self._rest)
 
-    async def _rest(self) -> None:
-        """Wait for work; checkpoint if none comes for a moment and there is enough to."""
-        self._wake.clear()
-        is_due = self._uncheckpointed >= CHECKPOINT_AFTER
-        try:
-            async with asyncio.timeout(QUIET_SECONDS if is_due else None):
-                await self._wake.wait()
-        except TimeoutError:
-            await self._checkpoint()
+    def _rest(self) -> None:
+        """Go on where something came meanwhile; else wait, and checkpoint if it stays quiet."""
+        if self._has_ended:
+            # However it ended, nobody waits for it in vain.
+            ended = [LedgerUnavailableError("the ledger's writer has ended") for _ in self._waiting]
+            _answer(self._waiting, ended)
+            self._waiting.clear()
+            self._ended.set()
+        elif self._waiting or self._closing:
+            self._start()
+        else:
+            self._is_busy = False
+            if self._uncheckpointed >= CHECKPOINT_AFTER:
+                self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        """Checkpoint in a quiet moment."""
+        self._quiet = None
+        self._connection.start(self._checkpoint)
 
     def _commit_waiting(self, db: sqlite3.Connection) -> None:
-        """Commit what waits until a checkpoint is due; in the connection's thread.
-
-        If each batch were handed over by the loop, the disk would wait for the loop's next turn.
-        """
-        while self._waiting and self._uncheckpointed < CHECKPOINT_AT_LATEST:
-            count = min(len(self._waiting), BATCH_MAX)
-            self._serve(db, [self._waiting.popleft() for _ in range(count)])
+        """Commit what waits, as much as one commit carries."""
+        count = min(len(self._waiting), BATCH_MAX)
+        self._serve(db, [self._waiting.popleft() for _ in range(count)])
 
     def _serve(self, db: sqlite3.Connection, batch: Sequence[_Waiter]) -> None:
-        """Commit a batch, and have the loop answer everybody in it, whatever happens."""
+        """Commit a batch, and answer everybody in it, whatever happens."""
         started = time.perf_counter()
         try:
             with faults_told():
                 results, events = _commit(
                     db,
-                    items=[waiter.item for waiter in batch],
+                    items=[item for item, _ in batch],
                     epoch=self._epoch,
                     now_ms=self._now_ms,
                     confirm=self._confirm,
@@ -201,20 +218,33 @@ class Writer:
         failure.__cause__ = error
         self._in_loop(_answer, batch, [failure])
 
-    async def _checkpoint(self) -> None:
+    def _checkpoint(self, db: sqlite3.Connection) -> None:
         """Move the log into the database file; a failure only leaves the log longer."""
         self._uncheckpointed = 0
         try:
-            await self._connection.run(
-                lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            )
+            with faults_told():
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except LedgerUnavailableError as error:
             log.event(logger, "checkpoint_failed", level=logging.WARNING, cause=str(error))
 
 
+def _settle(done: asyncio.Future[Any], result: object) -> None:
+    """Set a future; an error is raised to who awaits it. Who went away has cancelled it."""
+    if done.done():
+        return
+    if isinstance(result, Exception):
+        done.set_exception(result)
+    else:
+        done.set_result(result)
+
+
 def _answer(batch: Sequence[_Waiter], results: Sequence[object]) -> None:
-    for waiter, result in zip(batch, results, strict=True):
-        waiter.answer(result)
+    """Answer everybody in a batch; what goes wrong with one is no concern of the others."""
+    for (_, answer), result in zip(batch, results, strict=True):
+        try:
+            answer(result)
+        except Exception:
+            logger.exception("answer_failed")
 
 
 def _commit(

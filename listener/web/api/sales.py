@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from listener.errors import ListenerError
+from listener.errors import ListenerError, ReferenceTakenError
 from listener.keys import Key, Role
 from listener.ledger.model import PAYABLE, CancelState, Status
 from listener.lifecycle import (
@@ -15,7 +15,6 @@ from listener.lifecycle import (
     NotOpenError,
     Order,
     OutcomeUnknownError,
-    ReferenceTakenError,
 )
 from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.settings import Settings
@@ -23,7 +22,7 @@ from listener.web.api.idempotency import Idempotency
 from listener.web.api.lookup import find_transaction
 from listener.web.context import LEDGER, LIFECYCLE, SETTINGS
 from listener.web.guard import guarded
-from listener.web.problem import ProblemError, of_error
+from listener.web.problem import STATUSES, ProblemError, of_error
 from listener.web.shapes import models
 from listener.web.shapes.bodies import (
     Body,
@@ -48,7 +47,6 @@ _STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTy
         OutcomeUnknownError: (502, "outcome-unknown"),
         PockytRefusedError: (422, "pockyt-refused"),
         PockytUnavailableError: (502, "pockyt-unavailable"),
-        ReferenceTakenError: (409, "reference-taken"),
     }
 )
 
@@ -197,17 +195,19 @@ def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
 
 
 def _problem_of(error: ListenerError) -> ProblemError:
-    """Word why a wish could not be done."""
+    """Return the problem that tells a till why its wish could not be done."""
+    members: dict[str, object]
+    if isinstance(error, ReferenceTakenError):
+        members = {"transactionNo": error.transaction_no}
+        return ProblemError(*STATUSES[ReferenceTakenError], str(error), members=members)
     if type(error) not in _STATUSES:
         return of_error(error)
     status, code = _STATUSES[type(error)]
-    members: dict[str, object] = {}
+    members = {}
     if isinstance(error, PockytRefusedError):
         members = {"retCode": error.ret_code, "retMsg": error.ret_msg}
         # Pockyt's own failure is not the till's mistake.
         status = 502 if error.outcome_unknown else status
-    elif isinstance(error, ReferenceTakenError):
-        members = {"transactionNo": error.transaction_no}
     elif isinstance(error, NotOpenError):
         members = {"transactionStatus": error.transaction.status}
         if error.transaction.status is Status.PAID:

@@ -36,6 +36,7 @@ from listener.web.shapes.parameters import (
 )
 
 HTML: Final = "text/html"
+SVG: Final = "image/svg+xml"
 TEXT: Final = "text/plain"
 METRICS: Final = "application/openmetrics-text"
 FORM: Final = "application/x-www-form-urlencoded"
@@ -247,6 +248,25 @@ _OPERATE: Final = (
 )
 
 
+_CODE: Final = Operation(
+    id="drawCode",
+    handler=pages.code,
+    method="POST",
+    path="/till/code",
+    tag=Tag.DESCRIBE,
+    summary="Draw a code to scan",
+    says="For the reference till: the link of a sale as a QR code.",
+    roles=(Role.POS,),
+    body=Body(media_types=(TEXT,), schema=_STRING, example="https://qr.example/1"),
+    answers={200: Answer(says="The drawing.", media_types=(SVG,), schema=_STRING)},
+    problems={
+        413: "The body is too large.",
+        422: f"The text is empty, or over {pages.CODE_BYTES_MAX} bytes.",
+    },
+    curl='curl -H "Authorization: Bearer $KEY" -d "https://qr.example/1" "$LISTENER/till/code"',
+)
+
+
 def _page(
     path: str, operation_id: str, summary: str, says: str, *, handler: Handler, media_type: str
 ) -> Operation:
@@ -282,6 +302,7 @@ _DESCRIBE: Final = (
         handler=pages.till,
         media_type=HTML,
     ),
+    _CODE,
     _page(
         "/docs",
         "showDocs",

@@ -47,7 +47,7 @@ FOLLOW: Final = (
         summary="Follow statuses without a websocket",
         says="The same read of the same ledger by long-poll: ask again with `after` = the `epoch`"
         " and the `next` of the answer. A terminal's first request on a stream stores its start"
-        " as its acknowledgement.",
+        " as what `acked` means; it acknowledges nothing.",
         roles=(Role.POS, Role.ADMIN),
         query=EventsQuery,
         answers={
@@ -60,8 +60,9 @@ FOLLOW: Final = (
         problems={
             400: f"{BAD_QUERY} Or no stream is named and the key's scope is several:"
             " `stream-missing`, with their names as `streams`.",
-            403: "The key may not follow this stream.",
-            410: "The position cannot be resumed: it is of another ledger, or beyond the head.",
+            403: "The key may not follow this stream, or there is no such store.",
+            410: "The position cannot be resumed: it is of another ledger, or beyond the head."
+            " So is an acknowledgement that `acked` stands for, after a restore.",
         },
         problem_models={410: Gone},
         curl='curl -H "Authorization: Bearer $KEY" \\\n'
@@ -84,7 +85,7 @@ FOLLOW: Final = (
         answers={204: Answer(says="Kept.")},
         problems={
             400: "The body is not JSON, or the offset is beyond the head.",
-            403: "The key may not follow this stream.",
+            403: "The key may not follow this stream, or there is no such store.",
             410: "The epoch is that of another ledger.",
             413: "The body is too large.",
             422: "A member is missing or wrong (`errors` says which).",

@@ -110,6 +110,8 @@ class Operation:
         if self.roles and set(self.roles) != set(EVERY_ROLE):
             own = f"{problems[403]} Also: a" if 403 in problems else "A"
             problems[403] = f"{own} key of another role than {' or '.join(self.roles)}."
+        if self.roles:
+            problems[429] = "Too many requests with this key, or too many that wait."
         if self.uses_ledger:
             own = f"{problems[503]} Also: the" if 503 in problems else "The"
             problems[503] = f"{own} ledger cannot be used now; the same request is safe to repeat."
@@ -130,6 +132,7 @@ DESCRIBED: web.AppKey[tuple[Operation, ...]] = web.AppKey("described")
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
     {
         401: {"WWW-Authenticate": "Bearer."},
+        429: {"Retry-After": "Try again after so many seconds."},
         503: {"Retry-After": "Try again after so many seconds."},
     }
 )

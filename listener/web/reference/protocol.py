@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from listener.pos.codes import PROBLEM_TYPE, CloseCode, Duty
+from listener.pos.codes import PROBLEM_TYPES, CloseCode, Duty
 from listener.pos.frames import (
     CONNECT_SECONDS,
     DEAD_SECONDS,
@@ -13,7 +13,12 @@ from listener.pos.frames import (
     RECONNECT_JITTER_MS,
     STREAMS_MAX,
 )
-from listener.web.till.sessions import DRAIN_SECONDS, SESSIONS_PER_KEY_MAX, STALLED_SECONDS
+from listener.web.till.sessions import (
+    DRAIN_SECONDS,
+    PENDING_MAX,
+    SESSIONS_PER_KEY_MAX,
+    STALLED_SECONDS,
+)
 from listener.web.till.socket import FRAMES_AT_ONCE_MAX, FRAMES_PER_SECOND
 
 DUTIES: Final[Mapping[Duty, str]] = {
@@ -84,7 +89,7 @@ CHAPTERS: Final = (
         refusal accepts the upgrade and closes with a code.
 
         Only the listener says stop: by a 40xx code, or by a problem
-        (`application/problem+json`) whose `type` begins with `{PROBLEM_TYPE}` and
+        (`application/problem+json`) whose `type` begins with `{PROBLEM_TYPES}` and
         whose member `retry` is false. Whatever else answers, a proxy's 403 or a sign-on
         page, a till comes back.
 
@@ -100,8 +105,14 @@ CHAPTERS: Final = (
 
         A `connect` names where each stream begins: a position, `acked` (the default: this
         terminal's last acknowledged offset, `latest` where there is none), `latest` or
-        `earliest`. A terminal's first `ready` on a stream stores its start as its ack, so
-        that a crash before the first ack loses nothing.
+        `earliest`. A terminal's first `ready` on a stream stores its start as what `acked`
+        means, so that a crash before the first ack loses nothing. It acknowledges nothing.
+
+        An ack belongs to its epoch. After a restore `acked` is answered by `resync`, again
+        and again until the terminal has named a start of the new epoch, or acknowledged in
+        it. Acks of before still show that a cancellation was seen.
+
+        Only a configured store has a stream; another's is answered by 4004.
 
         A key made with a terminal has one connection: a newer one closes the older with
         4009. A key without a terminal may have many, and they share one ack.
@@ -188,7 +199,8 @@ CHAPTERS: Final = (
         text are taken. Half a number, or one above 2⁵³ - 1, is malformed.
 
         At most {FRAMES_AT_ONCE_MAX} frames at once and {FRAMES_PER_SECOND} a second for
-        long (4101); at most {SESSIONS_PER_KEY_MAX} connections a key (4102).
+        long (4101); at most {SESSIONS_PER_KEY_MAX} connections a key (4102). Of connections
+        without a `connect` at most {PENDING_MAX} are kept: the oldest is closed with 4103.
 
         A socket that takes nothing for {STALLED_SECONDS:g} s is closed with 4108 and cut.
         A till that is merely slow falls behind in the ledger, and misses nothing.

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from listener.ledger import model
 from listener.ledger import promise as ledger
 from listener.ledger.model import CancelState, Evidence, Kind, Status, rfc3339
+from listener.pos.codes import PROBLEM_TYPES
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -287,9 +288,8 @@ class Problem(Model):
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(
-        description="Begins with `urn:pockyt-listener:problem:` in each answer of the listener's"
-        " own, and in nobody else's.",
-        examples=["urn:pockyt-listener:problem:bad-parameter"],
+        description=f"Names the problem; only the listener's own begin with `{PROBLEM_TYPES}`.",
+        examples=[f"{PROBLEM_TYPES}bad-parameter"],
     )
     title: str = Field(examples=["Bad request"])
     status: int = Field(ge=400, le=599, examples=[400])
@@ -299,8 +299,8 @@ class Problem(Model):
         examples=["limit must be a whole number from 1 to 500"],
     )
     retry: bool = Field(
-        description="Whether the same request may do later. Where it is false, a program stops:"
-        " a person has to change something.",
+        description="False: the same request is refused until a person changes something. True:"
+        " it may pass later.",
         examples=[False],
     )
 

@@ -43,6 +43,15 @@ export class Api {
     return this.#call(path, { method: 'POST', body: JSON.stringify(body), headers });
   }
 
+  /** Post a text. */
+  postText(path, text) {
+    return this.#call(path, {
+      method: 'POST',
+      body: text,
+      headers: { 'Content-Type': 'text/plain' },
+    });
+  }
+
   /**
    * @param {string} path
    * @param {{ method?: string, body?: string, headers?: Record<string, string>, ms?: number }} options
@@ -50,7 +59,7 @@ export class Api {
    */
   async #call(path, { method = 'GET', body, headers, ms = CALL_MS }) {
     const all = { Authorization: `Bearer ${this.#key}`, ...headers };
-    if (body !== undefined) all['Content-Type'] = 'application/json';
+    if (body !== undefined) all['Content-Type'] ??= 'application/json';
     let answer;
     let text;
     try {

@@ -1,7 +1,7 @@
-/** Show what needs somebody: open cancels, conflicts and doubts, each with what to do. */
+/** Show what needs somebody: open cancels, conflicts and doubts, by kind and store. */
 
 import { at, h, reconcile, say } from './dom.js';
-import { icon, money } from './statuses.js';
+import { STATUSES, icon, money, wordOf } from './statuses.js';
 import { ago } from './times.js';
 
 // In the order of their urgency.
@@ -10,130 +10,201 @@ const CASES = [
     name: 'conflict',
     tone: 'bad',
     applies: ({ status }) => status === 'conflict',
-    title: 'Paid and cancelled',
-    todo: 'Keep the goods and give no money back yet. Ask Pockyt; if it cannot tell, look the number up in Pockyt’s portal and record a decision.',
+    title: wordOf('conflict'),
+    todo: 'Pockyt said both paid and cancelled. Keep the goods and give no money back yet. Ask Pockyt; if it cannot tell, look the number up in Pockyt’s portal and record a decision.',
     mayDecide: true,
   },
   {
     name: 'unresolved',
     tone: 'bad',
     applies: ({ cancel }) => cancel?.state === 'unresolved',
-    title: 'Cancel without an answer',
-    todo: 'The customer may still be able to pay. It is asked about for 48 hours by itself; ask now, or look the number up in Pockyt’s portal and record a decision.',
+    title: wordOf('unresolved'),
+    todo: 'A cancel has no answer, so the customer may still be able to pay. Pockyt is asked for 48 hours by itself; ask now, or look the number up in Pockyt’s portal and record a decision.',
     mayDecide: true,
+  },
+  {
+    name: 'unseen',
+    tone: 'warn',
+    applies: () => false,
+    title: 'Unseen cancellation',
+    todo: 'No till has acknowledged it. Call the shop and tell them; then see whether its till is online.',
+    mayDecide: false,
   },
   {
     name: 'held',
     tone: 'warn',
     applies: ({ held }) => held,
-    title: 'A notification is not believed',
-    todo: 'It is signed, yet differs from the sale or reads ambiguously. Pockyt is asked by itself; its story says why.',
+    title: wordOf('held'),
+    todo: 'A notification is signed, yet differs from the sale or reads ambiguously. Pockyt is asked by itself; the story says why.',
     mayDecide: true,
   },
   {
     name: 'unknown',
     tone: 'warn',
     applies: ({ status }) => status === 'unknown',
-    title: 'Nobody can tell what became of it',
-    todo: 'Pockyt is asked by itself. If it stays so, look the number up in Pockyt’s portal and record a decision.',
+    title: wordOf('unknown'),
+    todo: `${STATUSES.unknown.says} Pockyt is asked by itself. If it stays so, look the number up in Pockyt’s portal and record a decision.`,
     mayDecide: true,
   },
   {
     name: 'cancelling',
     tone: 'calm',
     applies: ({ cancel }) => cancel?.state === 'requested',
-    title: 'Cancel under way',
+    title: wordOf('cancelling'),
     todo: 'Pockyt has been told and has not answered yet. Nothing to do; after 60 seconds it is raised here.',
     mayDecide: false,
   },
 ];
-// More than these nobody reads; the count tells of all.
-const CARDS_MAX = 50;
-const UNSEEN = {
-  name: 'unseen',
-  tone: 'warn',
-  title: 'No till has seen this cancellation',
-  todo: 'Call the shop and tell them it is cancelled; then see whether its till is online.',
-  mayDecide: false,
-};
+const UNSEEN = CASES.find(({ name }) => name === 'unseen');
+// The rows of one group, and the groups; the counts tell of all.
+const ROWS_MAX = 100;
+const GROUPS_MAX = 100;
 
-/** Tell what a transaction needs; undefined where it needs nobody. */
+/** Return what a transaction needs; undefined where it needs nobody. */
 export function caseOf(transaction) {
   return CASES.find(({ applies }) => applies(transaction));
 }
 
-/** Show the cards. `unseen` are the cancellations that no till acknowledged in time. */
-export function showAttention({ transactions, unseen, canAct, onAsk, onDecide, hrefOf }) {
+/** Show a card for each kind and store. `unseen` are the cancellations that no till has seen. */
+export function showAttention({ transactions, unseen, ...actions }) {
   const items = transactions
     .map((transaction) => ({ transaction, found: caseOf(transaction) }))
     .filter(({ found }) => found !== undefined)
     .concat(unseen.map((transaction) => ({ transaction, found: UNSEEN })));
-  const rank = ({ found }) => (found === UNSEEN ? 1.5 : CASES.indexOf(found));
-  items.sort((one, other) => rank(one) - rank(other));
-  reconcile(at('attention'), items.slice(0, CARDS_MAX), {
-    keyOf: ({ transaction, found }) =>
-      `${found.name} ${transaction.merchantNo}/${transaction.transactionNo}`,
-    signOf: ({ transaction }) => `${transaction.stateVersion} ${canAct}`,
-    draw: (item) => card(item, { canAct, onAsk, onDecide, hrefOf }),
+  const groups = groupsOf(items);
+  reconcile(at('attention'), groups.slice(0, GROUPS_MAX), {
+    keyOf: ({ key }) => key,
+    signOf: ({ rows }) =>
+      `${rows.length} ${actions.canAct} ${rows
+        .slice(0, ROWS_MAX)
+        .map(({ transactionNo, stateVersion }) => `${transactionNo}/${stateVersion}`)
+        .join(' ')}`,
+    draw: (group) => card(group, actions),
   });
   say(at('attention-count'), items.length ? String(items.length) : '');
   at('attention-none').hidden = items.length > 0;
 }
 
-function card({ transaction, found }, { canAct, onAsk, onDecide, hrefOf }) {
+/** Put together what is of the same kind and store, the most urgent first. */
+function groupsOf(items) {
+  const groups = new Map();
+  for (const { transaction, found } of items) {
+    const key = `${found.name} ${transaction.merchantNo}/${transaction.storeNo ?? '-'}`;
+    if (!groups.has(key)) groups.set(key, { key, found, rows: [] });
+    groups.get(key).rows.push(transaction);
+  }
+  return [...groups.values()].sort(
+    (one, other) => CASES.indexOf(one.found) - CASES.indexOf(other.found),
+  );
+}
+
+function card({ found, rows }, actions) {
+  const [first] = rows;
+  const isAlone = rows.length === 1;
+  const title = isAlone
+    ? [found.title, h('span', { class: 'amount' }, ` · ${money(first)}`)]
+    : [
+        `${rows.length.toLocaleString()} × ${found.title}`,
+        h('span', { class: 'amount' }, sums(rows)),
+      ];
+  return h(
+    'li',
+    { class: `tone-${found.tone}` },
+    icon(found.name),
+    h('h3', {}, ...title),
+    h(
+      'div',
+      { class: 'body' },
+      h('p', { class: 'where' }, ...(isAlone ? whereOf(first, found, actions) : [storeOf(first)])),
+      h('p', { class: 'todo' }, found.todo),
+    ),
+    ...(isAlone ? buttons(first, found, actions) : [list(rows, found, actions)]),
+  );
+}
+
+/** List a group's transactions, folded until somebody looks. */
+function list(rows, found, actions) {
+  const drawn = rows
+    .slice(0, ROWS_MAX)
+    .map((row) =>
+      h(
+        'li',
+        {},
+        h('p', { class: 'where' }, h('b', {}, money(row)), ' · ', ...whereOf(row, found, actions)),
+        ...buttons(row, found, actions),
+      ),
+    );
+  const left = rows.length - drawn.length;
+  return h(
+    'details',
+    { class: 'group' },
+    h('summary', { 'data-focus': 'group' }, 'Show them'),
+    h('ul', {}, ...drawn),
+    left > 0 && h('p', { class: 'where' }, `and ${left.toLocaleString()} more`),
+  );
+}
+
+function buttons(transaction, found, { canAct, onAsk, onDecide }) {
   const outcome = h('p', { class: 'outcome', role: 'status' });
-  const isCancel = found.name === 'cancelling' || found.name === 'unresolved';
-  const since = isCancel
-    ? ['asked for ', ago(transaction.cancel.requestedAt)]
-    : ['last word ', ago(transaction.updatedAt)];
   const ask = async ({ currentTarget: button }) => {
     button.disabled = true;
     say(outcome, 'Asking Pockyt …');
     say(outcome, await onAsk(transaction));
     button.disabled = false;
   };
-  const name = transaction.reference ?? transaction.transactionNo;
-  return h(
-    'li',
-    { class: `tone-${found.tone}` },
-    icon(found.name),
-    h('h3', {}, found.title, h('span', { class: 'amount' }, ` · ${money(transaction)}`)),
-    h(
-      'div',
-      { class: 'body' },
-      h(
-        'p',
-        { class: 'where' },
-        h(
-          'a',
-          { href: hrefOf(transaction), 'data-focus': 'story', 'aria-label': `Story of ${name}` },
-          name,
-        ),
-        ' · ',
-        place(transaction),
-        ' · ',
-        ...since,
-      ),
-      h('p', { class: 'todo' }, found.todo),
-    ),
+  const asks = { type: 'button', 'data-focus': 'ask', 'data-acts': true, onclick: ask };
+  const decides = {
+    type: 'button',
+    'data-focus': 'decide',
+    'data-acts': true,
+    onclick: () => onDecide(transaction),
+  };
+  return [
     h(
       'div',
       { class: 'buttons' },
-      canAct &&
-        found !== UNSEEN &&
-        h('button', { type: 'button', 'data-focus': 'ask', onclick: ask }, 'Ask Pockyt now'),
-      canAct &&
-        found.mayDecide &&
-        h(
-          'button',
-          { type: 'button', 'data-focus': 'decide', onclick: () => onDecide(transaction) },
-          'Decide …',
-        ),
+      canAct && found !== UNSEEN && h('button', asks, 'Ask Pockyt now'),
+      canAct && found.mayDecide && h('button', decides, 'Decide …'),
     ),
     outcome,
-  );
+  ];
 }
 
-function place({ storeNo, terminal }) {
-  return [storeNo ? `store ${storeNo}` : 'no store', terminal].filter(Boolean).join(', ');
+function whereOf(transaction, found, { hrefOf }) {
+  const isCancel = found.name === 'cancelling' || found.name === 'unresolved';
+  const since = isCancel
+    ? ['asked for ', ago(transaction.cancel.requestedAt)]
+    : ['last word ', ago(transaction.updatedAt)];
+  const name = transaction.reference ?? transaction.transactionNo;
+  const link = {
+    href: hrefOf(transaction),
+    'data-focus': 'story',
+    'aria-label': `Story of ${name}`,
+  };
+  return [h('a', link, name), ' · ', placeOf(transaction), ' · ', ...since];
+}
+
+function storeOf({ storeNo }) {
+  return storeNo ? `store ${storeNo}` : 'no store';
+}
+
+function placeOf(transaction) {
+  return [storeOf(transaction), transaction.terminal].filter(Boolean).join(', ');
+}
+
+/** Add amounts up by currency, in the smallest unit so that nothing is rounded. */
+function sums(rows) {
+  const cents = new Map();
+  for (const { amount, currency } of rows) {
+    if (!/^\d+(\.\d{1,2})?$/.test(amount ?? '')) continue;
+    const [whole, part = ''] = amount.split('.');
+    const value = BigInt(whole) * 100n + BigInt(part.padEnd(2, '0'));
+    cents.set(currency ?? '', (cents.get(currency ?? '') ?? 0n) + value);
+  }
+  return [...cents]
+    .map(([currency, sum]) => {
+      const amount = `${sum / 100n}.${String(sum % 100n).padStart(2, '0')}`;
+      return ` · ${money({ amount, currency })}`;
+    })
+    .join('');
 }

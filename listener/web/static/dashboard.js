@@ -9,7 +9,7 @@ import { hear } from './feed.js';
 import { gate, roleOf } from './gate.js';
 import { readHealth, showHealth, showTerminals } from './health.js';
 import { makeFilters, makeSearch, matching, showList } from './list.js';
-import { Live } from './live.js';
+import { Live, isLive } from './live.js';
 import { parseMetrics } from './metrics.js';
 import { Story, askPockyt } from './story.js';
 import { every } from './times.js';
@@ -45,6 +45,7 @@ class Dashboard {
   #activity = new Activity();
   #metrics;
   #unseen = [];
+  #health;
   #canAct;
   #search = '';
   #found = new Set();
@@ -57,7 +58,7 @@ class Dashboard {
     this.#canAct = isAdmin;
     this.#api = new Api(key);
     this.#book = new Book(this.#api, () => this.#drawSoon());
-    this.#live = new Live(() => this.#read());
+    this.#live = new Live((isNow) => (isNow ? this.#read() : this.#showHealth()));
     this.#story = new Story(this.#api, {
       canAct: isAdmin,
       onRead: (story) => this.#book.take(story),
@@ -154,11 +155,20 @@ class Dashboard {
       readHealth(this.#api),
       this.#try(this.#api.get('/v1/terminals')),
     ]);
-    showHealth(health, this.#metrics);
+    this.#health = { health, terminals: terminals?.data, at: new Date() };
+    this.#showHealth();
     if (terminals === undefined) return;
-    showTerminals(terminals.data);
     this.#unseen = terminals.unacknowledged.filter(({ late }) => late).map(identityOf);
     this.#drawSoon();
+  }
+
+  /** Show what was last read of it; while the page is not live, as what it was then. */
+  #showHealth() {
+    if (this.#health === undefined) return;
+    const { health, terminals, at: readAt } = this.#health;
+    const asOf = isLive() ? undefined : readAt;
+    showHealth(health, this.#metrics, asOf);
+    if (terminals !== undefined) showTerminals(terminals, asOf);
   }
 
   /** Wait for something that may fail while the listener is away, which the page says elsewhere. */
@@ -208,9 +218,9 @@ function hrefOf({ merchantNo, transactionNo }) {
   return `#/${encodeURIComponent(merchantNo)}/${encodeURIComponent(transactionNo)}`;
 }
 
-function identityOf({ stream, transactionNo, recordedAt }) {
+function identityOf({ stream, recordedAt, ...told }) {
   const [merchantNo, storeNo] = stream.split('/');
-  return { merchantNo, storeNo, transactionNo, updatedAt: recordedAt, stateVersion: 0 };
+  return { ...told, merchantNo, storeNo, updatedAt: recordedAt, stateVersion: 0 };
 }
 
 makeFilters((status) => dashboard?.filter(status));

@@ -30,7 +30,7 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
     placeholder: 'What you saw, and where',
   });
   const error = h('p', { class: 'error', role: 'alert' });
-  const send = h('button', { class: 'main' }, 'Record the decision');
+  const send = h('button', { class: 'main', 'data-acts': true }, 'Record the decision');
   const opener = h(
     'button',
     { type: 'button', 'aria-expanded': 'false', onclick: () => toggle(element.hidden) },

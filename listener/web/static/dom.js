@@ -30,7 +30,8 @@ export function say(element, text) {
  * Bring a list into line with what it should show, keeping the rows that stay.
  *
  * `keyOf(item)` names a row, `signOf(item)` changes with what it shows, `draw(item)` makes it. Where
- * the focus was in a row that is drawn anew, it goes to the element with the same `data-focus`.
+ * the focus was in a row that is drawn anew, it goes to the element with the same `data-focus`;
+ * what was unfolded stays so.
  */
 export function reconcile(list, items, { keyOf, signOf, draw }) {
   const wanted = new Set(items.map(keyOf));
@@ -49,6 +50,9 @@ export function reconcile(list, items, { keyOf, signOf, draw }) {
       const drawn = draw(item, row === undefined);
       Object.assign(drawn.dataset, { key, sign });
       const hadFocus = row?.contains(document.activeElement);
+      if (row?.querySelector('details[open]')) {
+        drawn.querySelector('details')?.setAttribute('open', '');
+      }
       if (row === place) place = drawn;
       row?.replaceWith(drawn);
       row = drawn;

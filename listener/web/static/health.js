@@ -4,7 +4,7 @@ import { ApiError } from './api.js';
 import { at, h, reconcile, say } from './dom.js';
 import { buckets, quantile } from './metrics.js';
 import { icon } from './statuses.js';
-import { ago } from './times.js';
+import { ago, moment } from './times.js';
 
 const CALLS_READ = 200;
 const CALLS_SHOWN = 20;
@@ -18,8 +18,16 @@ export async function readHealth(api) {
   return { ready, head, calls: page instanceof Error ? [] : callsOf(page.data) };
 }
 
-/** Show what `readHealth` found; `metrics` where the key may see them. */
-export function showHealth({ ready, head, calls }, metrics) {
+/**
+ * Show what `readHealth` found; `metrics` where the key may see them.
+ *
+ * `asOf` is when it was read, where that is not now: then nothing is shown as good.
+ */
+export function showHealth({ ready, head, calls }, metrics, asOf) {
+  if (asOf !== undefined) {
+    at('health').replaceChildren(row('none', 'Not known now', 'Last read ', moment(asOf), '.'));
+    return;
+  }
   // Without an answer nothing is known of the rest.
   const isAway = ready instanceof ApiError && ready.status === 0;
   const rows = isAway
@@ -32,8 +40,8 @@ export function showHealth({ ready, head, calls }, metrics) {
   at('health').replaceChildren(...rows);
 }
 
-/** Show the terminals, those with something to tell first. */
-export function showTerminals(terminals) {
+/** Show the terminals, those with something to tell first; `asOf` as in `showHealth`. */
+export function showTerminals(terminals, asOf) {
   const tills = terminals.filter(({ terminal, stream }) => terminal || stream);
   tills.sort(
     (one, other) => Number(one.online) - Number(other.online) || (other.lag ?? 0) - (one.lag ?? 0),
@@ -41,23 +49,28 @@ export function showTerminals(terminals) {
   reconcile(at('terminals'), tills, {
     keyOf: ({ name, stream }) => `${name} ${stream}`,
     signOf: ({ online, lag, unacknowledgedCancellations, lastSeenAt }) =>
-      `${online} ${lag} ${unacknowledgedCancellations} ${lastSeenAt}`,
-    draw: drawTerminal,
+      `${asOf} ${online} ${lag} ${unacknowledgedCancellations} ${lastSeenAt}`,
+    draw: (terminal) => drawTerminal(terminal, asOf),
   });
   const online = tills.filter((one) => one.online).length;
-  say(at('terminals-count'), tills.length ? `${online} of ${tills.length} online` : '');
+  const was = asOf === undefined ? 'online' : 'were online';
+  say(at('terminals-count'), tills.length ? `${online} of ${tills.length} ${was}` : '');
   at('terminals-none').hidden = tills.length > 0;
 }
 
-function drawTerminal({
-  name,
-  terminal,
-  stream,
-  online,
-  lag,
-  lastSeenAt,
-  unacknowledgedCancellations: unseen,
-}) {
+function drawTerminal(
+  { name, terminal, stream, online, lag, lastSeenAt, unacknowledgedCancellations: unseen },
+  asOf,
+) {
+  if (asOf !== undefined) {
+    return h(
+      'li',
+      { class: 'tone-none' },
+      h('span', { class: 'dot', 'aria-hidden': 'true' }, '○'),
+      h('span', { class: 'name' }, terminal ?? name),
+      h('span', { class: 'what' }, online ? 'was online ' : 'was offline ', moment(asOf)),
+    );
+  }
   const facts = [
     stream ? storeOf(stream) : undefined,
     lag ? `${lag} behind` : 'up to date',

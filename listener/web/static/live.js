@@ -1,41 +1,49 @@
-/** Say whether what the page shows is live, since when it is not, and how old the last word is. */
+/** Show whether the page is live, since when it is not, and let nothing on it claim otherwise. */
 
 import { at, say } from './dom.js';
-import { clock, span } from './times.js';
+import { clock, renewAges, span } from './times.js';
 
 const TITLE = document.title;
 
-/** Show the status that the client tells on each change and once a second. */
+/** Return whether what the page shows is of now. */
+export function isLive() {
+  return document.body.dataset.live === 'yes';
+}
+
+/** Shows the status that the client tells on each change and once a second. */
 export class Live {
   #since = Date.now();
   #isLive = false;
   #wasLive = false;
-  #onLive;
+  #onChange;
 
-  constructor(onLive = () => {}) {
-    this.#onLive = onLive;
+  /**
+   * Call `onChange(isLive)` when the page becomes live, and when it is so no longer.
+   *
+   * @param {(isLive: boolean) => unknown} [onChange]
+   */
+  constructor(onChange) {
+    this.#onChange = onChange;
   }
 
-  show({ state, transport, ageMs }) {
-    const isLive = state === 'live';
-    if (isLive !== this.#isLive) this.#since = Date.now() - (isLive ? 0 : (ageMs ?? 0));
-    const becameLive = isLive && !this.#isLive;
-    this.#isLive = isLive;
-    this.#wasLive ||= isLive;
-    document.body.dataset.live = isLive ? 'yes' : this.#wasLive ? 'no' : 'not-yet';
-    document.title = isLive || !this.#wasLive ? TITLE : `Not live · ${TITLE}`;
-    say(at('live'), isLive ? 'Live' : this.#wasLive ? 'Not live' : 'Connecting …');
+  show({ state, transport, ageMs, why }) {
+    const isNow = state === 'live';
+    const isChanged = isNow !== this.#isLive;
+    if (isChanged) this.#since = Date.now() - (isNow ? 0 : (ageMs ?? 0));
+    this.#isLive = isNow;
+    this.#wasLive ||= isNow;
+    document.body.dataset.live = isNow ? 'yes' : this.#wasLive ? 'no' : 'not-yet';
+    document.title = isNow || !this.#wasLive ? TITLE : `Not live · ${TITLE}`;
+    say(at('live'), isNow ? 'Live' : this.#wasLive ? 'Not live' : 'Connecting …');
     at('live').title = transport === 'long-poll' ? 'By long-poll: WebSocket is blocked here.' : '';
     // Not a part of what is read out: it changes every second.
-    say(at('age'), ageMs === null ? '' : `last word ${span(ageMs)} ago`);
-    say(
-      at('stale'),
-      isLive || !this.#wasLive
-        ? ''
-        : `Not live since ${clock(this.#since)}. What you see may be out of date; trying again by itself.`,
-    );
+    say(at('age'), isNow && ageMs !== null ? `last word ${span(ageMs)} ago` : '');
+    say(at('stale'), isNow || !this.#wasLive ? '' : this.#staleness(why));
     at('stale').hidden = at('stale').textContent === '';
-    if (becameLive) this.#onLive();
+    guardButtons();
+    if (!isChanged) return;
+    renewAges();
+    this.#onChange?.(isNow);
   }
 
   /** Show nothing: nobody is in. */
@@ -43,5 +51,29 @@ export class Live {
     delete document.body.dataset.live;
     document.title = TITLE;
     at('stale').hidden = true;
+  }
+
+  #staleness(why) {
+    const reason = why ? ` (${why})` : '';
+    return `Not live since ${clock(this.#since)}${reason}. What you see is as of then; trying again by itself.`;
+  }
+}
+
+/** @returns {NodeListOf<HTMLButtonElement>} Those that do something at the listener. */
+function actingButtons() {
+  return document.querySelectorAll('button[data-acts]');
+}
+
+/** Disable the buttons that do something at the listener while it cannot be reached. */
+function guardButtons() {
+  const isOff = !isLive();
+  for (const button of actingButtons()) {
+    if (isOff && !button.disabled) {
+      button.dataset.off = 'yes';
+      button.disabled = true;
+    } else if (!isOff && button.dataset.off === 'yes') {
+      delete button.dataset.off;
+      button.disabled = false;
+    }
   }
 }

@@ -1,8 +1,8 @@
 /** Show the sale in hand: what became of it, in letters to be read from afar, and what to do. */
 
 import { at, h, say } from './dom.js';
-import { qrPicture } from './qr.js';
-import { icon, money, shown } from './statuses.js';
+import { codePicture } from './code.js';
+import { CANCELS, icon, money, shown, wordOf } from './statuses.js';
 import { ago } from './times.js';
 
 const SAYS = {
@@ -19,17 +19,16 @@ const SAYS = {
     'No answer for a minute. Keep the goods, and let the customer not pay twice; it is being chased.',
 };
 const EVIDENCE = {
-  signature: 'signed by Pockyt',
-  answer: 'answered by Pockyt',
+  signature: 'Pockyt notified',
+  answer: 'Pockyt answered',
   query: 'Pockyt was asked',
-  none: '',
 };
 const PAYABLE = new Set(['created', 'pending', 'unknown']);
 
 let drawn = {};
 
 /** Show a sale, `{transaction, code, steps}`, or that there is none. */
-export function showSale(sale, { onCancel, onPay }) {
+export function showSale(sale, { api, onCancel, onPay }) {
   if (sale === undefined) return showNothing();
   const { transaction, code, steps } = sale;
   const { name, word } = standingOf(sale);
@@ -46,20 +45,19 @@ export function showSale(sale, { onCancel, onPay }) {
   );
   const heard = stepsOf(steps);
   const rest =
-    isOpen || isCancelling ? workFor(sale, heard, { isCancelling, onCancel, onPay }) : heard;
+    isOpen || isCancelling ? workFor(sale, heard, { api, isCancelling, onCancel, onPay }) : heard;
   at('current').replaceChildren(verdict, priceOf(transaction), rest);
   drawn = { sign, verdict, number: transaction.transactionNo };
 }
 
-/** Tell what a sale shows; how its cancel stands is known from the API or from the last event. */
-function standingOf({ transaction, steps }) {
+/** Return what a sale shows; how its cancel stands is known from the API or from the last event. */
+export function standingOf({ transaction, steps }) {
   const last = steps.at(-1)?.type;
   if (PAYABLE.has(transaction.status)) {
-    if (last === 'transaction.unresolved') return { name: 'unresolved', word: 'No answer' };
-    if (last === 'transaction.cancelling') return { name: 'cancelling', word: 'Cancelling …' };
+    const name = last?.replace('transaction.', '');
+    if (name in CANCELS) return { name, word: wordOf(name) };
   }
-  const { name, word } = shown(transaction);
-  return { name, word: name === 'unresolved' ? 'No answer' : word };
+  return shown(transaction);
 }
 
 function showNothing() {
@@ -93,11 +91,17 @@ function priceOf(transaction) {
   );
 }
 
-function workFor({ transaction, code }, heard, { isCancelling, onCancel, onPay }) {
+function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, onPay }) {
   const error = h('p', { class: 'error', role: 'alert' });
   const cancel = h(
     'button',
-    { type: 'button', class: 'danger big', id: 'cancel', onclick: () => run(onCancel) },
+    {
+      type: 'button',
+      class: 'danger big',
+      id: 'cancel',
+      'data-acts': true,
+      onclick: () => run(onCancel),
+    },
     isCancelling ? 'Ask again to cancel' : 'Cancel the sale',
   );
 
@@ -116,7 +120,7 @@ function workFor({ transaction, code }, heard, { isCancelling, onCancel, onPay }
   }
 
   const picture =
-    code && !isCancelling ? qrPicture(code, `Code to pay ${money(transaction)}`) : undefined;
+    code && !isCancelling ? codePicture(api, code, `Code to pay ${money(transaction)}`) : undefined;
   return h(
     'div',
     { class: 'work' },
@@ -134,7 +138,11 @@ function workFor({ transaction, code }, heard, { isCancelling, onCancel, onPay }
 }
 
 function refundButton(onclick) {
-  return h('button', { type: 'button', class: 'big', onclick }, 'Cancel and give the money back');
+  return h(
+    'button',
+    { type: 'button', class: 'big', 'data-acts': true, onclick },
+    'Cancel and give the money back',
+  );
 }
 
 function scanForm(onScan) {
@@ -153,17 +161,19 @@ function scanForm(onScan) {
     'form',
     { class: 'scan', onsubmit },
     h('label', { for: 'barcode' }, 'The customer’s code'),
-    h('div', {}, field, h('button', { class: 'main' }, 'Charge')),
+    h('div', {}, field, h('button', { class: 'main', 'data-acts': true }, 'Charge')),
   );
 }
 
 function stepsOf(steps) {
   const draw = ({ type, time, evidence }) => {
-    const what = type.replace('transaction.', '');
+    const name = type.replace('transaction.', '');
+    // That a cancel was asked for, or has no answer, is nothing that Pockyt said.
+    const source = name in CANCELS ? undefined : EVIDENCE[evidence];
     return h(
       'li',
       {},
-      h('span', {}, [what, EVIDENCE[evidence]].filter(Boolean).join(' · ')),
+      h('span', {}, [wordOf(name), source].filter(Boolean).join(' · ')),
       ago(time),
     );
   };

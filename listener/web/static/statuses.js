@@ -43,6 +43,12 @@ export const STATUSES = {
   conflict: { word: 'Conflict', says: 'Pockyt said both paid and cancelled.' },
   unknown: { word: 'Unknown', says: 'Nobody has said yet what became of it.' },
 };
+// How a cancel stands while it is open: the same words on every page, in every place.
+export const CANCELS = {
+  cancelling: { word: 'Cancelling …' },
+  unresolved: { word: 'No answer' },
+};
+const HELD = { word: 'Held' };
 
 const OPEN = new Set(['unknown', 'created', 'pending']);
 
@@ -59,19 +65,26 @@ export function icon(name) {
   );
 }
 
-/** Tell what a transaction shows: its status, or how its cancel stands while that is open. */
+/** Return the word for a status, or for how a cancel stands. */
+export function wordOf(name) {
+  return { ...STATUSES, ...CANCELS, held: HELD }[name]?.word ?? name;
+}
+
+/** Return what a transaction shows: its status, or how its cancel stands while that is open. */
 export function shown({ status, cancel }) {
   const isOpen = cancel !== null && cancel !== undefined && OPEN.has(status);
   if (isOpen && cancel.state === 'unresolved') {
-    return { name: 'unresolved', word: 'Cancel unresolved' };
+    return { name: 'unresolved', word: wordOf('unresolved') };
   }
-  if (isOpen && cancel.state === 'requested') return { name: 'cancelling', word: 'Cancelling …' };
-  return { name: status, word: STATUSES[status]?.word ?? status };
+  if (isOpen && cancel.state === 'requested') {
+    return { name: 'cancelling', word: wordOf('cancelling') };
+  }
+  return { name: status, word: wordOf(status) };
 }
 
-/** Show a status as icon and word. */
-export function badge(transaction, { held = transaction.held } = {}) {
-  const { name, word } = shown(transaction);
+/** Show a status as icon and word; `as` is what is shown, where more is known than the row tells. */
+export function badge(transaction, { held = transaction.held, as = shown(transaction) } = {}) {
+  const { name, word } = as;
   return h(
     'span',
     { class: `status ${name}` },
@@ -81,7 +94,7 @@ export function badge(transaction, { held = transaction.held } = {}) {
       h(
         'span',
         { class: 'held', title: 'A notification is held: signed, but not believed alone.' },
-        'held',
+        wordOf('held'),
       ),
   );
 }

@@ -5,7 +5,7 @@ import { keyOf } from './book.js';
 import { caseOf } from './attention.js';
 import { decisionForm } from './decide.js';
 import { at, h, reconcile, say } from './dom.js';
-import { STATUSES, badge, icon, money, shown } from './statuses.js';
+import { STATUSES, badge, icon, money, shown, wordOf } from './statuses.js';
 import { moment } from './times.js';
 
 const CALLS = {
@@ -145,11 +145,11 @@ export class Story {
       await this.refresh(story);
       button.disabled = false;
     };
-    return h('button', { type: 'button', onclick: ask }, 'Ask Pockyt now');
+    return h('button', { type: 'button', 'data-acts': true, onclick: ask }, 'Ask Pockyt now');
   }
 }
 
-/** Have the listener ask Pockyt now; resolves to what came of it, in words. */
+/** Ask the listener to ask Pockyt now; resolves to what came of it, in words. */
 export async function askPockyt(api, { merchantNo, transactionNo }) {
   try {
     const found = await api.post(
@@ -182,12 +182,22 @@ function factsOf(story) {
     ['Last word', moment(story.updatedAt)],
     [
       'Cancel',
-      cancel && h('span', {}, `${cancel.state}, asked for at `, moment(cancel.requestedAt)),
+      cancel && h('span', {}, `${cancelWord(cancel)}, asked for `, moment(cancel.requestedAt)),
     ],
   ];
   return rows
     .filter(([, value]) => value)
     .flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]);
+}
+
+/** Word how a cancel stands as the rest of the page does. */
+function cancelWord({ state }) {
+  const ended = {
+    confirmed: wordOf('cancelled'),
+    refunded: wordOf('refunded'),
+    refused: 'Refused',
+  };
+  return ended[state] ?? wordOf(state === 'requested' ? 'cancelling' : state);
 }
 
 /** Group questions that came to the same again and again: a chase may be dozens of them. */

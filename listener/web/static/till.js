@@ -11,7 +11,7 @@ import { at, h, reconcile, say } from './dom.js';
 import { gate } from './gate.js';
 import { Live } from './live.js';
 import { SNAPSHOT, follow } from './pos-client.js';
-import { showSale } from './sale.js';
+import { showSale, standingOf } from './sale.js';
 import { badge, money } from './statuses.js';
 
 const RECENT = 20;
@@ -58,10 +58,12 @@ class Till {
     this.choose(started.transactionNo);
   }
 
-  /** Show a sale as the one in hand. */
+  /** Show a sale as the one in hand; on a small screen, bring it into sight. */
   choose(transactionNo) {
     this.#chosen = transactionNo;
     this.#draw();
+    const { top, bottom } = at('current').getBoundingClientRect();
+    if (top < 0 || bottom > innerHeight) at('current').scrollIntoView({ block: 'start' });
   }
 
   end() {
@@ -104,20 +106,22 @@ class Till {
   #draw() {
     const sale = this.#sales.get(this.#chosen);
     showSale(sale, {
+      api: this.#api,
       onCancel: (refundIfPaid) => this.#act(sale, 'cancel', refundIfPaid ? { refundIfPaid } : {}),
       onPay: (paymentBarcode) => this.#act(sale, 'pay', { paymentBarcode }),
     });
     const sales = [...this.#sales.values()].reverse().slice(0, RECENT);
     reconcile(at('recent'), sales, {
       keyOf: ({ transaction }) => transaction.transactionNo,
-      signOf: ({ transaction }) =>
-        `${transaction.stateVersion} ${transaction.transactionNo === this.#chosen}`,
-      draw: ({ transaction }) => this.#drawRecent(transaction),
+      signOf: ({ transaction, steps }) =>
+        `${transaction.stateVersion} ${steps.length} ${transaction.transactionNo === this.#chosen}`,
+      draw: (one) => this.#drawRecent(one),
     });
     at('recent-none').hidden = sales.length > 0;
   }
 
-  #drawRecent(transaction) {
+  #drawRecent(sale) {
+    const { transaction } = sale;
     const { transactionNo, reference } = transaction;
     const attributes = {
       type: 'button',
@@ -131,7 +135,11 @@ class Till {
       money(transaction),
       h('small', {}, reference ?? transactionNo),
     );
-    return h('li', {}, h('button', attributes, what, badge(transaction, { held: false })));
+    return h(
+      'li',
+      {},
+      h('button', attributes, what, badge(transaction, { held: false, as: standingOf(sale) })),
+    );
   }
 
   /** Cancel or charge; the answer is the transaction as it stands, and events tell the rest. */

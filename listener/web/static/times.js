@@ -2,8 +2,15 @@
 
 import { h } from './dom.js';
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
-const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' });
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  day: 'numeric',
+  month: 'short',
+  year: 'numeric',
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+  timeZoneName: 'short',
+});
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'long' });
 const AGES_MS = 1000;
 
@@ -16,23 +23,30 @@ export function span(ms) {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
-/** Word the time of day, with the day where it is not today's. */
+/** Word a time with its day and its zone. */
 export function clock(at) {
-  const date = new Date(at);
-  const isToday = date.toDateString() === new Date().toDateString();
-  return isToday ? CLOCK.format(date) : `${DAY.format(date)}, ${CLOCK.format(date)}`;
+  return CLOCK.format(new Date(at));
 }
 
-/** Show how old a time is, and go on doing so; its title says when it was. */
+/**
+ * Show how old a time is, and go on doing so; its title says when it was.
+ *
+ * While the page is not live, it shows when it was instead: an age would claim to be of now.
+ */
 export function ago(at) {
   const element = h('time', { datetime: at, title: FULL.format(new Date(at)), class: 'ago' });
   renew(element);
   return element;
 }
 
-/** Show a time of day; its title says the day and the zone as well. */
+/** Show a time, with its day and its zone. */
 export function moment(at) {
   return h('time', { datetime: at, title: FULL.format(new Date(at)) }, clock(at));
+}
+
+/** Show every age on the page anew. */
+export function renewAges() {
+  document.querySelectorAll('time.ago').forEach(renew);
 }
 
 /** Do some work now and every so many seconds, but not while nobody looks. */
@@ -55,8 +69,11 @@ export function every(seconds, work) {
 }
 
 function renew(element) {
-  const text = `${span(Date.now() - Date.parse(element.dateTime))} ago`;
+  const isLive = document.body.dataset.live !== 'no';
+  const text = isLive
+    ? `${span(Date.now() - Date.parse(element.dateTime))} ago`
+    : clock(element.dateTime);
   if (element.textContent !== text) element.textContent = text;
 }
 
-setInterval(() => document.querySelectorAll('time.ago').forEach(renew), AGES_MS);
+setInterval(renewAges, AGES_MS);

@@ -1,0 +1,121 @@
+"""Look for settings that work and are unwise: what a stranger or a neighbour could use."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from listener import environment
+from listener.environment import is_this_machine
+from listener.storage.checks import Finding, Severity
+from listener.storage.sqlite.checkup import find_loose_mode
+
+if TYPE_CHECKING:
+    from listener.settings import Merchant, Settings
+
+TOKEN_CHARS_MIN: Final = 16
+TOKEN_VARIETY_MIN: Final = 6
+
+# Tokens of Pockyt's public pages; with them anybody can sign.
+_PUBLISHED: Final = frozenset(
+    {"5cbfb079f15b150122261c8537086d77a", "359c05eb811c7c8576f4a8a277dc6f6b"}
+)
+_PLACEHOLDER: Final = re.compile(
+    r"[<>{}\s$…]|\.\.\.|your|token|change|replace|secret|example|sample|placeholder|dummy|todo",
+    re.IGNORECASE,
+)
+# A group may read the settings, as a service of its own user must.
+_OTHERS: Final = 0o037
+
+
+def look_over(
+    settings: "Settings", *, config: Path | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yield a note for each thing that is unwise in the settings, and where they are kept."""
+    yield from _tokens(settings)
+    if config is not None and "LISTENER_MERCHANTS" not in environ:
+        loose = find_loose_mode(config, "settings_mode", beyond=_OTHERS)
+        if loose is not None:
+            yield loose
+    yield from _lines(settings)
+    links = environment.service_links(environ)
+    if links:
+        yield Finding(
+            name="service_links",
+            value=len(links),
+            severity=Severity.NOTE,
+            advice="variables that Kubernetes sets for a Service called listener are passed over;"
+            " enableServiceLinks: false in the pod's spec keeps them away",
+        )
+
+
+def _tokens(settings: "Settings") -> Iterator[Finding]:
+    is_tried_out = is_this_machine(urlsplit(settings.pockyt.url).hostname or "")
+    for number, merchant in settings.merchants.items():
+        if any(_is_placeholder(text, tried_out=is_tried_out) for text in _texts(merchant)):
+            yield Finding(
+                name=f"token {number}",
+                value="placeholder",
+                severity=Severity.NOTE,
+                advice="a token of this merchant looks like one from a page, which anybody knows:"
+                " put in the API token that Pockyt gave you",
+            )
+    owners = defaultdict(list)
+    for number, merchant in settings.merchants.items():
+        for text in set(_texts(merchant)):
+            owners[text].append(number)
+    shared = {number for numbers in owners.values() if len(numbers) > 1 for number in numbers}
+    if shared:
+        yield Finding(
+            name="shared_token",
+            value=", ".join(sorted(shared)),
+            severity=Severity.NOTE,
+            advice="these merchants have a token in common: what Pockyt signs for one is believed"
+            " of the other; give each its own",
+        )
+
+
+def _texts(merchant: "Merchant") -> list[str]:
+    return [token.get_secret_value() for token in merchant.tokens]
+
+
+def _is_placeholder(token: str, *, tried_out: bool) -> bool:
+    """Return whether a token was copied from a page; the sandbox's own is right with it."""
+    if token in _PUBLISHED:
+        return not tried_out
+    is_short = len(token) < TOKEN_CHARS_MIN or len(set(token)) < TOKEN_VARIETY_MIN
+    return is_short or _PLACEHOLDER.search(token) is not None
+
+
+def _lines(settings: "Settings") -> Iterator[Finding]:
+    """Yield what goes over a network as plain text."""
+    if _is_plain(settings.pockyt.url):
+        yield Finding(
+            name="pockyt_plain",
+            value=settings.pockyt.url,
+            severity=Severity.NOTE,
+            advice="whoever is on the way can read and change what Pockyt answers: use https://",
+        )
+    if settings.public_url is not None and _is_plain(settings.public_url):
+        yield Finding(
+            name="public_url_plain",
+            value=settings.public_url,
+            severity=Severity.NOTE,
+            advice="whoever is on the way can read keys and notifications: use https://",
+        )
+    has_proxy = (settings.public_url or "").startswith("https://")
+    if not is_this_machine(settings.host) and not has_proxy:
+        yield Finding(
+            name="host",
+            value=settings.host,
+            severity=Severity.NOTE,
+            advice="other machines reach it by plain HTTP: let it listen on 127.0.0.1 behind a"
+            " proxy that speaks TLS, and set public_url to the https:// address of that",
+        )
+
+
+def _is_plain(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_this_machine(parts.hostname or "")

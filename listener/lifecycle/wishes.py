@@ -1,0 +1,72 @@
+"""Read off a transaction's entries what a cashier's wish to cancel still asks for; pure."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from listener.ledger.model import MONEY, CancelState, Entry, Fact, Kind, Status, Transaction
+from listener.ledger.transaction import refunds_if_paid
+
+_OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
+# Pockyt's codes for a call that it did not do; what is not among them may have had an effect.
+_REFUSALS: Final = frozenset({"000010", "000020", "000021", "000022", "000023", "000030", "000040"})
+_TAKEN_BACK: Final = frozenset({Status.CONFLICT, Status.REFUNDED})
+
+
+def may_refund(entries: Sequence[Entry]) -> bool:
+    """Return whether the newest wish is to give money back."""
+    requests = [entry for entry in entries if entry.fact.kind is Kind.CANCEL_REQUEST]
+    return bool(requests) and refunds_if_paid(requests[-1])
+
+
+def is_spent(entries: Sequence[Entry]) -> bool:
+    """Return whether /cancel was sent for the newest wish, so that Pockyt may have done it.
+
+    What was about to be sent counts: the listener may have been killed just after sending it.
+    """
+    spent = False
+    for entry in entries:
+        fact = entry.fact
+        if fact.kind is Kind.CANCEL_REQUEST:
+            spent = False
+        elif fact.kind is Kind.QUERY and fact.field("next") == "cancel":
+            spent = True
+        elif fact.kind is Kind.ANSWER and fact.field("call") == "cancel":
+            spent = not _had_no_effect(fact)
+    return spent
+
+
+def allows_cancel(says: Status | None, *, status: Status, refunds: bool) -> bool:
+    """Return whether /cancel may be sent, where Pockyt just said how a sale stands.
+
+    Its /cancel refunds what is paid. So Pockyt must say that the sale is open; or that it is paid,
+    and the cashier wants the money to go back.
+
+    Args:
+        says: What Pockyt said about this very sale; None where that settles nothing.
+        status: What the ledger believes.
+        refunds: Whether the cashier gives the money back if it is paid.
+    """
+    if says in _OPEN:
+        return refunds or status not in MONEY
+    # In a conflict a refund was counted already; giving money back twice is for nobody to try.
+    return says is Status.PAID and refunds and status not in _TAKEN_BACK
+
+
+def changes_nothing(
+    transaction: Transaction, entries: Sequence[Entry], *, refund_if_paid: bool
+) -> bool:
+    """Return whether a wish was recorded already, so that the answer is where it stands.
+
+    One that was raised as unresolved may be repeated: a person wants it tried once more.
+    """
+    cancel = transaction.cancel
+    if cancel is None or cancel.state is CancelState.UNRESOLVED:
+        return False
+    ended = cancel.state in (CancelState.CONFIRMED, CancelState.REFUNDED)
+    return ended or not refund_if_paid or may_refund(entries)
+
+
+def _had_no_effect(answer: Fact) -> bool:
+    """Return whether Pockyt refused a /cancel, or cannot have heard it."""
+    is_refusal = answer.field("error") == "refused" and answer.field("retCode") in _REFUSALS
+    return is_refusal or answer.field("sent") == "false"

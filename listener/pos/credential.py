@@ -1,0 +1,26 @@
+"""Read a key as people hand it over: from a file, a variable or a paste, with blanks around it."""
+
+from typing import Final
+
+from pydantic import SecretStr
+
+# What editors and copied text leave at the edges, and str.strip does not know: a byte order mark,
+# and the blanks that have no width.
+_INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u2060"
+
+
+def read_key(text: str | SecretStr) -> SecretStr:
+    """Return a key without the blanks and line breaks around it.
+
+    Raises:
+        ValueError: Nothing is left, or what no key holds is inside it. The key is not quoted.
+    """
+    given = text.get_secret_value() if isinstance(text, SecretStr) else text
+    key = given
+    while (stripped := key.strip().strip(_INVISIBLE)) != key:
+        key = stripped
+    if not key:
+        raise ValueError("the key is empty; set one that `listener keys create` made")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("inside the key is a blank or a letter that no key has; copy it anew")
+    return SecretStr(key)

@@ -1,0 +1,116 @@
+"""What the pages say is true: grouped, dated, and never live when it is not."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from listener.keys import Role
+from tests.browser.stage import Stage
+from tests.browser.visit import PHONE, visit
+
+# A day, a clock and a zone, such as "26 Nov 2026, 10:11:12 UTC".
+DATED = re.compile(r"\d{1,2} \w{3} \d{4}, \d{2}:\d{2}:\d{2} \S+")
+
+
+def is_in_sight(page: Page, element: Locator) -> bool:
+    box = element.bounding_box()
+    height = page.evaluate("innerHeight")
+    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= height
+
+
+def test_on_a_phone_the_code_is_on_the_screen_after_the_sale_was_started(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till", size=PHONE) as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        for _ in range(2):
+            button = till.page.get_by_role("button", name="Start the sale")
+            button.scroll_into_view_if_needed()
+            button.click()
+            code = till.page.get_by_role("img", name="Code to pay 13.00 USD")
+            expect(code).to_be_visible()
+            expect(till.page.locator("#current .price")).to_be_visible()
+            assert code.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
+            assert is_in_sight(till.page, code)
+
+
+def test_many_of_a_kind_at_one_store_are_one_card_with_each_reference_and_amount(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        for place in range(3):
+            number = f"29755363831000000{place}"
+            stage.notify(number, "success", amount="4.10", reference=f"twin-{place}")
+            stage.notify(number, "closed", amount="4.10", reference=f"twin-{place}")
+        cards = head.page.locator("#attention > li").filter(has_text="Conflict")
+        expect(cards).to_have_count(1)
+        expect(cards.locator("h3")).to_have_text(re.compile(r"3 × Conflict · 12\.30\sUSD"))
+        expect(cards).to_contain_text("store 303660")
+        cards.locator("summary").click()
+        rows = cards.locator(".group li")
+        expect(rows).to_have_count(3)
+        for place in range(3):
+            expect(rows.filter(has_text=f"twin-{place}")).to_contain_text("4.10")
+        # One more comes while the list is unfolded: it stays so.
+        stage.notify("297553638310000003", "success", reference="twin-3")
+        stage.notify("297553638310000003", "closed", reference="twin-3")
+        expect(rows).to_have_count(4)
+        expect(rows.filter(has_text="twin-3")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/till"])
+def test_a_page_that_is_not_live_claims_nothing(browser: Browser, stage: Stage, path: str) -> None:
+    is_till = path == "/till"
+    key = stage.key(Role.POS, terminal="T-5") if is_till else stage.key(Role.ADMIN)
+    with visit(browser, stage.url + path) as made:
+        made.enter(key)
+        if is_till:
+            made.page.get_by_role("button", name="Start the sale").click()
+            expect(made.page.get_by_role("button", name="Cancel the sale")).to_be_enabled()
+        else:
+            expect(made.page.locator("#health .tone-good").first).to_be_visible()
+            expect(made.page.locator("#terminals li").first).to_be_visible()
+        stage.kill()
+        made.expect_not_live()
+        expect(made.page.locator("#stale")).to_contain_text(DATED)
+        expect(made.page.locator("#age")).to_have_text("")
+        expect(made.page.locator("button[data-acts]:enabled:visible")).to_have_count(0)
+        expect(made.page.locator("time.ago", has_text=" ago")).to_have_count(0)
+        if not is_till:
+            expect(made.page.locator("#health .tone-good")).to_have_count(0)
+            expect(made.page.locator("#health")).to_contain_text("Not known now")
+            expect(made.page.locator("#terminals .is-online")).to_have_count(0)
+        stage.start()
+        made.expect_live()
+        if is_till:
+            expect(made.page.get_by_role("button", name="Cancel the sale")).to_be_enabled()
+        else:
+            expect(made.page.locator("#health .tone-good").first).to_be_visible()
+
+
+def test_a_cancel_without_an_answer_is_one_word_on_the_till_and_nobodys_answer(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-6"))
+        till.page.get_by_role("button", name="Start the sale").click()
+        expect(till.page.locator("#current .word")).to_have_text("Created")
+        stage.plan("query-5xx", "cancel-5xx-unheard")
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        expect(till.page.locator("#current .word")).to_have_text("Cancelling …")
+        step = till.page.locator("#current .steps li").last
+        expect(step.locator("span")).to_have_text("Cancelling …")
+        expect(till.page.locator("#recent li").first).to_contain_text("Cancelling …")
+        stage.plan()
+
+
+def test_every_time_of_a_story_has_its_day_and_zone(browser: Browser, stage: Stage) -> None:
+    stage.notify("297553638310000009", "success")
+    with visit(browser, f"{stage.url}/#/200043/297553638310000009") as head:
+        head.enter(stage.key(Role.ADMIN))
+        times = head.page.locator("#story time")
+        expect(times.first).to_be_visible()
+        for text in times.all_inner_texts():
+            assert DATED.fullmatch(text), text

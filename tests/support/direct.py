@@ -1,0 +1,23 @@
+"""Call the sandbox's Pockyt in the same process: no socket, and no time passes."""
+
+import json
+
+from listener.pockyt.answer import PockytUnavailableError
+from listener.pockyt.calls import Call, PockytCalls
+from listener.sandbox.front import HTML_ERROR, Front
+
+
+class DirectPockyt(PockytCalls):
+    """A Pockyt in the same process, faults included: no socket, and no time passes."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
+        """Hand a call to the front; a call that hangs times out at once."""
+        served = self._front.serve(call, json.loads(body), request_id=request_id)
+        if served.hangs:
+            raise PockytUnavailableError("it did not answer in time", reason="timeout")
+        if served.fails:
+            raise PockytUnavailableError("HTTP 503", reason="status")
+        return HTML_ERROR.encode() if served.is_html else served.body
