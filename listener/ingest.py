@@ -1,30 +1,24 @@
 """Take a notification in: verify, parse, record. What returns from here is on disk."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 import orjson
 
 from listener import log
-from listener.errors import (
-    LedgerUnavailableError,
-    ListenerError,
-    SignatureError,
-    UnreadableError,
-)
+from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ledger.model import Alarm, Fact, Kind, fields_text
 from listener.ledger.promise import Ledger, Recorded
 from listener.ledger.status import read_word
 from listener.pockyt import signature
-from listener.pockyt.notification import fingerprint, read_fields, read_notification
+from listener.pockyt.body import Fields, readings
+from listener.pockyt.notification import read_notification
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
 
 _LOG: Final = logging.getLogger(__name__)
-_LOG_PAUSE_SECONDS: Final = 1.0
 
 
 class Ingest:
@@ -35,7 +29,6 @@ class Ingest:
         *,
         ledger: Ledger,
         merchants: Mapping[str, Merchant],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._tokens = {
@@ -43,41 +36,59 @@ class Ingest:
             for number, merchant in merchants.items()
         }
         self._stores = {number: merchant.stores for number, merchant in merchants.items()}
-        self._clock = clock
-        self._refused = 0
-        self._logged_at = -_LOG_PAUSE_SECONDS
 
     def knows(self, merchant_no: str) -> bool:
-        """Tell whether a merchant is configured."""
+        """Return whether a merchant is configured."""
         return merchant_no in self._tokens
 
     async def receive(
-        self, *, merchant_no: str, store_no: str | None, content_type: str, body: bytes
+        self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
     ) -> Recorded:
         """Record a notification; durable once this returns, and safe to receive again.
 
         ``store_no`` is the one in the notify URL. The merchant must be a configured one.
 
         Raises:
-            UnreadableError: The body is not what its type says, or names a field twice.
+            UnreadableError: The body is no message, or names a field twice.
             SignatureError: It is not signed with one of the merchant's tokens.
             LedgerUnavailableError: It was not recorded; Pockyt will send it again.
         """
-        try:
-            fields = read_fields(body, is_json=content_type == "application/json")
-            if not signature.verify(fields, self._tokens[merchant_no]):
-                raise SignatureError("verifySign is missing or wrong")
-        except (UnreadableError, SignatureError) as error:
-            self._refuse(merchant_no, error)
-            raise
-        known_store = self._store(merchant_no, store_no)
-        fact = _fact(merchant_no, known_store, fields)
+        fact = self.read(merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body)
         recorded = await self._ledger.record(fact)
-        if recorded.is_new and store_no and known_store is None:
+        if recorded.is_new and store_no and fact.store_no is None:
             # The notification is on disk: it is acknowledged even if this is not.
             with suppress(LedgerUnavailableError):
                 await self._raise_unknown_store(fact, store_no)
         return recorded
+
+    def read(self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes) -> Fact:
+        """Return the fact that a body tells, once its signature is checked.
+
+        Raises:
+            UnreadableError: The body is no message, or names a field twice.
+            SignatureError: It is not signed with one of the merchant's tokens.
+        """
+        fields, signed = self._verified(self._tokens[merchant_no], is_json=is_json, body=body)
+        return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed)
+
+    def _verified(
+        self, tokens: Sequence[Token], *, is_json: bool, body: bytes
+    ) -> tuple[Fields, bytes]:
+        """Return the fields of a body and the text that was signed; what verifies is believed.
+
+        Raises:
+            UnreadableError, SignatureError: What is wrong with the body as its type has it.
+        """
+        faults: list[ListenerError] = []
+        for fields in readings(body, is_json=is_json):
+            if isinstance(fields, ListenerError):
+                faults.append(fields)
+                continue
+            signed = signature.signed_text(fields.values, tokens, encoding=fields.encoding)
+            if signed is not None:
+                return fields, signed
+            faults.append(fields.fault())
+        raise faults[0]
 
     def _store(self, merchant_no: str, store_no: str | None) -> str | None:
         """Return the store that a notify URL stands for, None where it names none we know."""
@@ -104,40 +115,39 @@ class Ingest:
             )
         )
 
-    def _refuse(self, merchant_no: str, error: ListenerError) -> None:
-        """Log a refusal, one line a second at most, so that a flood cannot fill the disk."""
-        self._refused += 1
-        now = self._clock()
-        if now - self._logged_at < _LOG_PAUSE_SECONDS:
-            return
-        log.event(
-            _LOG,
-            "refused",
-            level=logging.WARNING,
-            merchantNo=merchant_no,
-            reason=str(error),
-            count=self._refused,
-        )
-        self._refused, self._logged_at = 0, now
 
-
-def _fact(merchant_no: str, store_no: str | None, fields: dict[str, str]) -> Fact:
-    """Word a verified notification as a fact."""
-    said = read_notification(fields)
-    digest = fingerprint(merchant_no, fields)
-    del fields[signature.FIELD]
+def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes) -> Fact:
+    """Build the fact of a verified notification."""
+    values = fields.as_text()
+    said = read_notification(values)
+    number = said.transaction_no
+    if said.suspect == "ambiguous" and (not number or "&" in number):
+        number = _number_in(signed)
+    del values[signature.FIELD]
     return Fact(
         kind=Kind.NOTIFICATION,
         merchant_no=merchant_no,
         store_no=store_no,
-        transaction_no=said.transaction_no,
+        transaction_no=number,
         reference=said.reference,
         provider_status=said.word,
         says=read_word(said.word),
         amount=said.amount,
         currency=said.currency,
         settle_currency=said.settle_currency,
-        suspect=said.suspect,
-        fingerprint=digest,
-        fields=orjson.dumps(fields).decode(),
+        suspect=said.suspect or fields.suspect,
+        fingerprint=signature.fingerprint(merchant_no, signed),
+        fields=orjson.dumps(values).decode(),
     )
+
+
+def _number_in(signed: bytes) -> str:
+    """Return the transaction number in a signed text, however it was cut into fields.
+
+    So a captured message that is cut anew is found as what it is: a repeat.
+    """
+    pairs = {name: value for name, _, value in (one.partition(b"=") for one in signed.split(b"&"))}
+    if pairs.get(b"invoiceId"):
+        return ""
+    number = pairs.get(b"transactionNo") or pairs.get(b"yuansferId") or b""
+    return number.decode(errors="replace").replace("\0", "\ufffd")

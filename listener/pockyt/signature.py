@@ -9,25 +9,29 @@ import hmac
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from listener.errors import SignatureError
+
 FIELD: Final = "verifySign"
 
 
 class Token:
     """One API token of a merchant, ready to sign with; its text is kept and shown by nothing."""
 
-    __slots__ = ("_digest",)
+    __slots__ = ("_end",)
 
     def __init__(self, text: str) -> None:
         if not text.strip():
             raise ValueError("a token is empty")
-        self._digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        self._end = f"&{digest}".encode()
 
     def __repr__(self) -> str:
         return "Token(**********)"
 
-    def sign(self, joined: str) -> str:
+    def sign(self, joined: bytes) -> bytes:
         """Return verifySign, 32 lower-case hex digits, of fields joined by :func:`join`."""
-        return hashlib.md5(f"{joined}&{self._digest}".encode(), usedforsecurity=False).hexdigest()
+        signed = hashlib.md5(joined + self._end, usedforsecurity=False)
+        return signed.hexdigest().encode()
 
 
 def join(fields: Mapping[str, str]) -> str:
@@ -37,32 +41,63 @@ def join(fields: Mapping[str, str]) -> str:
 
 def sign(fields: Mapping[str, str], token: Token) -> str:
     """Sign fields as Pockyt's PHP, Java and Python code does: empty values are signed too."""
-    return token.sign(join(fields))
+    return token.sign(join(fields).encode()).decode()
 
 
 def verify(fields: Mapping[str, str], tokens: Iterable[Token]) -> bool:
-    """Tell whether one of the tokens signed these fields, exactly as they were received.
+    """Return whether one of the tokens signed these fields, exactly as they were received."""
+    return signed_text(fields, tokens) is not None
+
+
+def signed_text(
+    fields: Mapping[str, str], tokens: Iterable[Token], *, encoding: str = "utf-8"
+) -> bytes | None:
+    """Return the bytes that one of the tokens signed, None where none of them did.
 
     Vendor code differs on empty values: some signs ``name=``, some leaves the pair out. Where
     there are any, both are computed, and compared in constant time, for every token, whatever
-    matched before.
+    matched before. Hex has no case. ``encoding`` makes the fields' text the bytes that came.
     """
-    given = fields.get(FIELD, "").encode()
-    variants = [join(fields)]
+    given = fields.get(FIELD, "").encode(encoding).lower()
+    variants = [join(fields).encode(encoding)]
     if not all(fields.values()):
-        variants.append(join({name: value for name, value in fields.items() if value}))
-    matched = False
+        said = {name: value for name, value in fields.items() if value}
+        variants.append(join(said).encode(encoding))
+    matched = None
     for token in tokens:
         for joined in variants:
-            matched |= hmac.compare_digest(token.sign(joined).encode(), given)
+            if hmac.compare_digest(token.sign(joined), given):
+                matched = joined
     return matched
 
 
+def fingerprint(merchant_no: str, signed: bytes) -> str:
+    """Return what makes a notification the same one: hex SHA-256 of merchant and signed text.
+
+    The signed text does not show where a name or value ends, so a captured message can be cut
+    into other fields; it is the same message all the same. Empty pairs count for nothing: they
+    can be added unseen.
+    """
+    if b"=&" in signed or signed.endswith(b"="):
+        signed = b"&".join([pair for pair in signed.split(b"&") if not _is_empty(pair)])
+    return hashlib.sha256(f"{len(merchant_no)}:{merchant_no}".encode() + signed).hexdigest()
+
+
+def missing() -> SignatureError:
+    """Build the error of a message that no token of its merchant signed."""
+    return SignatureError("verifySign is missing or wrong")
+
+
 def is_ambiguous(fields: Mapping[str, str]) -> bool:
-    """Tell whether other fields would have the same signature.
+    """Return whether other fields would have the same signature.
 
     The joined text has no escapes: ``&`` in a name or a value, or ``=`` in a name, lets one
     pair absorb or release its neighbour unseen.
     """
     names = "".join(fields)
     return "&" in names or "=" in names or "&" in "".join(fields.values())
+
+
+def _is_empty(pair: bytes) -> bool:
+    """Return whether a pair is a name without a value; ``a==`` has one, and ``a`` is no pair."""
+    return pair.endswith(b"=") and pair.count(b"=") == 1

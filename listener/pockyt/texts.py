@@ -6,6 +6,7 @@ Source: Pockyt, "Signing API Calls": a signature is over the text that was sent,
 
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 
 
 class _Number(str):
@@ -68,12 +69,14 @@ def _compact(value: object) -> str:
     """Write a nested JSON value without spaces, its numbers in their source text."""
     if isinstance(value, _Number):
         return str(value)
+    if isinstance(value, str):
+        return encode_basestring(value)
     if isinstance(value, dict):
-        pairs = [f"{_compact(name)}:{_compact(item)}" for name, item in value.items()]
+        pairs = [f"{encode_basestring(name)}:{_compact(item)}" for name, item in value.items()]
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ",".join([_compact(item) for item in value]) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
 
 
 def _refuse_constant(name: str) -> str:

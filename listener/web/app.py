@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 from aiohttp import web
@@ -26,6 +26,13 @@ from listener.web import notify
 from listener.web.address import bind
 from listener.web.api import sales
 from listener.web.api.health import READINESS, Readiness
+from listener.web.connections import (
+    ACCEPTS_AT_ONCE,
+    Connection,
+    Connections,
+    raise_descriptor_limit,
+    throttle_accept_errors,
+)
 from listener.web.context import (
     CLOCK,
     HUB,
@@ -34,11 +41,14 @@ from listener.web.context import (
     LEDGER,
     LIFECYCLE,
     METRICS,
+    REFUSALS,
     SESSIONS,
     SETTINGS,
     SHARES,
 )
+from listener.web.expect import expect
 from listener.web.guard import answering, no_route
+from listener.web.headers import harden_each
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
@@ -136,6 +146,7 @@ async def running(
         app[INGEST] = Ingest(ledger=ledger, merchants=settings.merchants)
         app[LIFECYCLE] = lifecycle
         app[METRICS] = metrics
+        app[REFUSALS] = log.Throttle(notify.LOG, "refused", level=logging.WARNING)
         app[READINESS] = Readiness(ledger)
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
@@ -154,17 +165,27 @@ async def running(
 @asynccontextmanager
 async def _answering(app: web.Application, listening: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket, with what has to run beside it; tills are sent away at the end."""
-    app.add_routes(routes())
-    app.add_routes(app[FILES].routes())
-    app.router.add_route("*", "/{unknown:.*}", answering(no_route))
+    unknown = web.route("*", "/{unknown:.*}", answering(no_route))
+    app.add_routes(
+        web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
+        for one in (*routes(), *app[FILES].routes(), notify.loose_route(), unknown)
+    )
+    app.on_response_prepare.append(harden_each)
+    loop = asyncio.get_running_loop()
+    connections = Connections(metrics=app[METRICS])
+    throttle_accept_errors(loop)
     async with AsyncExitStack() as stack:
-        for work in (app[SESSIONS].run(), app[LIFECYCLE].run()):
+        for work in (app[SESSIONS].run(), app[LIFECYCLE].run(), connections.run()):
             await stack.enter_async_context(_beside(work))
-        stack.enter_context(unquoted())
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+        stack.enter_context(unquoted(connections.unread))
+        runner = web.AppRunner(app, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        make = partial(Connection, cast(web.Server, runner.server), connections, loop=loop)
+        server = await loop.create_server(make, sock=listening, backlog=ACCEPTS_AT_ONCE)
+        # asyncio has one number for how many may wait and how many it accepts in one turn.
+        listening.listen(BACKLOG)
+        stack.callback(server.close)
         # Before the clean-up: from then on aiohttp hears neither a good-bye nor who comes anew.
         stack.push_async_callback(_drain, app)
         yield
@@ -181,6 +202,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None] | None = Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    raise_descriptor_limit()
     async with running(settings) as service:
         _calm_collector()
         log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
@@ -198,7 +220,7 @@ def _begin_epoch(app: web.Application) -> None:
 
 
 def _calm_collector() -> None:
-    """Have cycles looked for less often: nearly all that a notification makes is freed without.
+    """Run the garbage collector less often: nearly all that a notification makes is freed without.
 
     What was made at start stays for ever and is looked at no more. See docs/adr/0006.
     """

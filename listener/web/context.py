@@ -7,6 +7,7 @@ from listener.ingest import Ingest
 from listener.keys import KeyStore
 from listener.ledger.promise import Ledger
 from listener.lifecycle import Clock, Lifecycle
+from listener.log import Throttle
 from listener.settings import Settings
 from listener.web.metrics import Metrics
 from listener.web.shares import Shares
@@ -22,3 +23,5 @@ LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 METRICS = web.AppKey("metrics", Metrics)
 SESSIONS = web.AppKey("sessions", Sessions)
 SHARES = web.AppKey("shares", Shares)
+# The log of the notifications that are refused.
+REFUSALS = web.AppKey("refusals", Throttle)

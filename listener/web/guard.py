@@ -8,6 +8,7 @@ from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.keys import Key, KeyStore, Role, authenticate
+from listener.web.connections import prove
 from listener.web.context import KEYS, SHARES
 from listener.web.problem import ProblemError, of_error, problem, unauthorized
 
@@ -78,4 +79,7 @@ def bearer(request: web.Request) -> str | None:
 async def key_of(request: web.Request, keys: KeyStore) -> Key | None:
     """Return the key that a request brings, None where it brings none that is good."""
     text = bearer(request)
-    return await authenticate(text, keys) if text else None
+    key = await authenticate(text, keys) if text else None
+    if key is not None:
+        prove(request)
+    return key

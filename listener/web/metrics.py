@@ -1,6 +1,7 @@
 """Count what an operator watches, in Prometheus' terms. No label holds anything from outside."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -11,11 +12,22 @@ from listener.ledger.promise import Doubts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-# What is noted at one notification, and counted with others.
+NOTIFY_STATUSES: Final = (200, 400, 401, 404, 405, 408, 413, 415, 417, 503)
+
+# How many acknowledged notifications are counted at once.
 NOTED_MAX: Final = 256
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Cut(StrEnum):
+    """Why an HTTP connection was cut off."""
+
+    SLOW_HEAD = "slow-head"
+    SLOW_READER = "slow-reader"
+    CROWDED_OUT = "crowded-out"
+    FULL = "full"
 
 
 class Metrics:
@@ -29,7 +41,27 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        # Each answer of the table is there from the start: a count that appears with its first
+        # refusal has no increase that an alarm could see.
+        for status in NOTIFY_STATUSES:
+            self.notifications.labels(status)
         self._acknowledged = self.notifications.labels(200)
+        self.unread = Counter(
+            "listener_unread_requests",
+            "Requests that could not be read as HTTP; the log has the rule.",
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "listener_connections", "HTTP connections that are open.", registry=self.registry
+        )
+        self.cuts = Counter(
+            "listener_connection_cuts",
+            "HTTP connections that were cut off, by why.",
+            ["why"],
+            registry=self.registry,
+        )
+        for why in Cut:
+            self.cuts.labels(why)
         self._taken_seconds: list[float] = []
         self.repeats = Counter(
             "listener_notification_repeats",
@@ -100,7 +132,7 @@ class Metrics:
         self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
 
     def acknowledged(self, seconds: float, *, is_repeat: bool) -> None:
-        """Note a notification that was acknowledged, and how long that took."""
+        """Count a notification that was acknowledged, and how long that took."""
         self._taken_seconds.append(seconds)
         if is_repeat:
             self.repeats.inc()
@@ -108,24 +140,24 @@ class Metrics:
             self._note()
 
     def _note(self) -> None:
-        """Count what was noted; many at once, since each has to take locks."""
+        """Count what was collected; many at once, since each has to take locks."""
         self._acknowledged.inc(len(self._taken_seconds))
         for seconds in self._taken_seconds:
             self.notify_seconds.observe(seconds)
         self._taken_seconds.clear()
 
     def observe_commit(self, seconds: float, facts: int) -> None:
-        """Note a commit."""
+        """Count a commit."""
         self.commit_seconds.observe(seconds)
         self.commit_facts.observe(facts)
 
     def called(self, call: str, outcome: str, seconds: float) -> None:
-        """Note a call to Pockyt."""
+        """Count a call to Pockyt."""
         self.pockyt_calls.labels(call, outcome).inc()
         self.pockyt_seconds.observe(seconds)
 
     def doubt(self, doubts: Iterable[Doubts]) -> None:
-        """Note what is in doubt now, and that the rest is not."""
+        """Set what is in doubt now, and that the rest is not."""
         found = {(one.why, one.is_raised): one.count for one in doubts}
         for why in Why:
             for is_raised in (False, True):
@@ -133,7 +165,7 @@ class Metrics:
                 self.doubts.labels(why, str(is_raised).lower()).set(count)
 
     def closed(self, code: int) -> None:
-        """Note a POS connection that was closed here."""
+        """Count a POS connection that was closed here."""
         self.closes.labels(code).inc()
 
     def text(self) -> bytes:

@@ -1,20 +1,33 @@
 """Answer Pockyt's notifications: ``success`` once the entry is on disk, and never before."""
 
+import logging
+import re
 import time
+from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
-from listener.web.context import INGEST, METRICS
+from listener.web.connections import prove
+from listener.web.context import INGEST, METRICS, REFUSALS
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.shapes.raw import read_raw, too_large
 
-# All but JSON is read as a form: the header that Pockyt sends is unpublished.
-_TYPES: Final = frozenset(
-    {"", "application/x-www-form-urlencoded", "application/json", "text/plain"}
-)
+LOG: Final = logging.getLogger(__name__)
+
+# Whether a type is read as JSON first; all others are read as a form first.
+_IS_JSON: Final = {
+    "": False,
+    "application/x-www-form-urlencoded": False,
+    "text/plain": False,
+    "application/json": True,
+    "text/json": True,
+}
+_QUOTED: Final = re.compile(r'"[^"]*"')
+_SEGMENT: Final = "notify"
 
 
 def routes() -> list[web.RouteDef]:
@@ -25,42 +38,98 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+def loose_route() -> web.RouteDef:
+    """Return the route of all else under /notify: a slash too many, and what is to be counted."""
+    return web.route("*", f"/{{path:/*(?i:{_SEGMENT})(?:/.*)?}}", notify_loosely)
+
+
 async def notify(request: web.Request) -> web.Response:
     """Take one delivery of a notification."""
+    place = request.match_info
+    return await _take(request, place["merchantNo"], place.get("storeNo"))
+
+
+async def notify_loosely(request: web.Request) -> web.Response:
+    """Take a delivery whose URL has a slash too many; refuse what is no notify URL."""
+    first, *place = [unquote(part) for part in request.rel_url.raw_path.split("/") if part]
+    if first != _SEGMENT or not 1 <= len(place) <= 2:
+        return refuse(request, ProblemError(404, "no-route", "this is no notify URL"))
+    return await _take(request, place[0], place[1] if place[1:] else None)
+
+
+def refuse(request: web.Request, error: ProblemError) -> web.Response:
+    """Build the answer to what is refused, counted and logged."""
+    request.app[METRICS].notifications.labels(error.status).inc()
+    merchant_no = request.match_info.get("merchantNo")
+    if merchant_no is None or not request.app[INGEST].knows(merchant_no):
+        merchant_no = None
+    request.app[REFUSALS].event(
+        (merchant_no, error.status, error.code),
+        status=error.status,
+        reason=error.code,
+        merchantNo=merchant_no,
+        # Without its query, in which somebody may have put a secret.
+        path=request.rel_url.raw_path,
+        sender=request.remote,
+        forwardedFor=request.headers.get("X-Forwarded-For"),
+    )
+    return problem(error)
+
+
+def is_notify(request: web.Request) -> bool:
+    """Return whether a request is under the notify URL, in any spelling."""
+    return request.rel_url.raw_path.lstrip("/").partition("/")[0].lower() == _SEGMENT
+
+
+async def _take(request: web.Request, merchant_no: str, store_no: str | None) -> web.Response:
     started = time.perf_counter()
-    app, place = request.app, request.match_info
-    ingest, metrics = app[INGEST], app[METRICS]
+    app = request.app
+    ingest = app[INGEST]
     try:
-        if not ingest.knows(place["merchantNo"]):
+        if not ingest.knows(merchant_no):
             raise ProblemError(404, "unknown-merchant", "no such merchant is configured")
-        content_type, body = await _read(request)
+        is_json = _check_head(request)
         recorded = await ingest.receive(
-            merchant_no=place["merchantNo"],
-            store_no=place.get("storeNo"),
-            content_type=content_type,
-            body=body,
+            merchant_no=merchant_no,
+            store_no=store_no,
+            is_json=is_json,
+            body=await read_raw(request),
         )
-    except (ProblemError, ListenerError) as error:
-        answer = problem(error if isinstance(error, ProblemError) else of_error(error))
-        metrics.notifications.labels(answer.status).inc()
-        return answer
-    metrics.acknowledged(time.perf_counter() - started, is_repeat=not recorded.is_new)
+    except ProblemError as error:
+        return refuse(request, error)
+    except ListenerError as error:
+        return refuse(request, of_error(error))
+    prove(request)
+    app[METRICS].acknowledged(time.perf_counter() - started, is_repeat=not recorded.is_new)
     return web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
 
 
-async def _read(request: web.Request) -> tuple[str, bytes]:
-    """Return a notification's type, without parameters, and its body.
+def _check_head(request: web.Request) -> bool:
+    """Return whether a notification says that it is JSON.
 
     Raises:
-        ProblemError: It is not one; told before the body is read, where that is possible.
+        ProblemError: The head says that it is none; nothing of the body was read.
     """
     if request.method != "POST":
         raise ProblemError(405, "not-post", "a notification is a POST", headers={"Allow": "POST"})
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise too_large()
-    content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if content_type not in _TYPES:
+    is_json = _is_json(request.headers.get("Content-Type", ""))
+    if is_json is None:
         raise ProblemError(
             415, "unsupported-type", "send a form (application/x-www-form-urlencoded) or JSON"
         )
-    return content_type, await read_raw(request)
+    return is_json
+
+
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool | None:
+    """Return whether a type is JSON, or else a form; None where it is neither.
+
+    A type that a proxy set twice, joined by a comma, counts once; parameters count for nothing,
+    also behind a blank where a semicolon should be.
+    """
+    parts = [part.strip().lower() for part in _QUOTED.sub("", content_type).split(",")]
+    kinds = [re.split(r"[;\s]", part, maxsplit=1)[0] for part in parts if part]
+    found = [True if kind.endswith("+json") else _IS_JSON.get(kind) for kind in kinds or [""]]
+    return None if None in found else found[0]

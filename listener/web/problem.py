@@ -46,12 +46,14 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
         410: "Gone",
         413: "Content too large",
         415: "Unsupported media type",
+        417: "Expectation failed",
         422: "Unprocessable content",
         426: "Upgrade required",
         429: "Too many requests",
         500: "Internal error",
         502: "Bad gateway",
         503: "Service unavailable",
+        504: "Gateway timeout",
     }
 )
 
@@ -84,21 +86,39 @@ class ProblemError(Exception):
 
 
 def problem(error: ProblemError) -> web.Response:
-    """Write a problem as the answer."""
-    body = {
-        "type": f"{PROBLEM_TYPES}{error.code}",
-        "title": _TITLES.get(error.status, "Error"),
-        "status": error.status,
-        "code": error.code,
-        "detail": error.detail,
-        "retry": error.status not in _FINAL,
-        **error.members,
-    }
+    """Build the answer of a problem."""
     return web.Response(
-        status=error.status,
-        body=orjson.dumps(body),
-        content_type=PROBLEM,
-        headers=error.headers,
+        status=error.status, body=_body(error), content_type=PROBLEM, headers=error.headers
+    )
+
+
+def raw_problem(error: ProblemError) -> bytes:
+    """Build the bytes of an answer after which the connection is closed."""
+    body = _body(error)
+    headers = {
+        "Content-Type": PROBLEM,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+        **error.headers,
+    }
+    head = [f"HTTP/1.1 {error.status} {_TITLES[error.status]}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def _body(error: ProblemError) -> bytes:
+    return orjson.dumps(
+        {
+            "type": f"{PROBLEM_TYPES}{error.code}",
+            "title": _TITLES.get(error.status, "Error"),
+            "status": error.status,
+            "code": error.code,
+            "detail": error.detail,
+            "retry": error.status not in _FINAL,
+            **error.members,
+        }
     )
 
 
@@ -115,7 +135,7 @@ def draining() -> ProblemError:
 
 
 def of_error(error: ListenerError) -> ProblemError:
-    """Build the answer to one of the listener's own errors, by the table of statuses."""
+    """Build the problem of one of the listener's own errors, by the table of statuses."""
     found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     status, code = next(found, (500, "failed"))
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}

@@ -1,7 +1,7 @@
-"""Tell of what could not be read as HTTP, without a word of it: a torn header may hold a key."""
+"""Answer and log what could not be read as HTTP, without a word of it: it may hold a key."""
 
 import logging
-import time
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,39 +11,70 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.log import server_logger
 
 from listener import log
-
-PAUSE_SECONDS: Final = 1.0
+from listener.web.headers import harden
+from listener.web.problem import ProblemError, problem
 
 _LOG: Final = logging.getLogger(__name__)
 
+# What aiohttp says of a rule that was broken, where it quotes nothing but a header's name.
+_HEADER_RULE: Final = re.compile(
+    r"Duplicate '[A-Za-z-]{1,40}' header found\.|Missing 'Host' header in request\."
+    r"|Too many headers received"
+)
+# What its parser says, before the line that it quotes; a constant of the parser's.
+_PARSER_RULE: Final = re.compile(r"(?:Bad status line:\n\s+)?([ -~]{1,100}?):\n\n")
+
 
 class Unread:
-    """A filter of aiohttp's own log: its errors quote what was sent, and come one a request."""
+    """What is done with requests that are not HTTP, and with failures that no handler caught."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._count = 0
-        self._told_at = -PAUSE_SECONDS
+    def __init__(self, *, count: Callable[[], None] = lambda: None) -> None:
+        self._count = count
+        self._log = log.Throttle(_LOG, "unread_request", level=logging.WARNING)
+        self._failures = log.Throttle(_LOG, "request_failed", level=logging.ERROR)
+
+    def answer(
+        self, status: int, error: BaseException | None, *, sender: str | None
+    ) -> web.Response:
+        """Build the answer to what aiohttp could not read, or failed at."""
+        if isinstance(error, HttpProcessingError):
+            self.note(error, sender=sender)
+            told = ProblemError(400, "malformed", "this is not HTTP; the log says by which rule")
+        else:
+            self._failures.event(status, status=status, error=type(error).__name__, sender=sender)
+            told = ProblemError(status, "failed", "the listener failed; its log says how")
+        response = problem(told)
+        harden(response)
+        response.force_close()
+        return response
+
+    def note(self, error: BaseException, *, sender: str | None = None) -> None:
+        """Count and log what could not be read."""
+        self._count()
+        rule = rule_of(error)
+        self._log.event(rule, rule=rule, sender=sender)
 
     def __call__(self, record: logging.LogRecord) -> bool:
-        """Let a record pass, or tell in its stead, one line a second at most."""
+        """Keep what aiohttp itself logs of such requests out of the log: it quotes them."""
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
             return True
-        self._count += 1
-        now = self._clock()
-        if now - self._told_at >= PAUSE_SECONDS:
-            level = min(record.levelno, logging.WARNING)
-            reason = type(error).__name__
-            log.event(_LOG, "unread_request", level=level, reason=reason, count=self._count)
-            self._count, self._told_at = 0, now
+        self.note(error)
         return False
 
 
+def rule_of(error: BaseException) -> str:
+    """Return the rule of HTTP that was broken, without anything that was sent."""
+    text = error.message if isinstance(error, HttpProcessingError) else ""
+    if _HEADER_RULE.fullmatch(text):
+        return text
+    found = _PARSER_RULE.match(text)
+    return found[1] if found else type(error).__name__
+
+
 @contextmanager
-def unquoted() -> Iterator[None]:
-    """Keep what strangers sent out of the log for as long as the context lasts."""
-    unread = Unread()
+def unquoted(unread: Unread) -> Iterator[None]:
+    """Keep what strangers sent out of aiohttp's log for as long as the context lasts."""
     server_logger.addFilter(unread)
     try:
         yield

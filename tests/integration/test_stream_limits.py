@@ -15,7 +15,7 @@ from listener.web.context import METRICS
 from listener.web.till import sessions as sessions_module
 from listener.web.till import socket as stream_module
 from listener.web.till.sessions import Timing
-from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, TOKEN_TEXT, Serving, serving
 from tests.support.tills import gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
@@ -81,7 +81,7 @@ async def test_a_frame_in_pieces_past_the_limit_is_too_big(service: Serving) -> 
         '{"type":"ack","stream":"200043/303660","offset":"1"}',
         '{"type":"ack","stream":"no stream","offset":1}',
         '{"type":"pong"}',
-        b'{"type":"pong","t":1}',
+        b"\x00",
     ],
 )
 async def test_a_malformed_frame_closes_with_4002(service: Serving, text: str | bytes) -> None:
@@ -89,16 +89,19 @@ async def test_a_malformed_frame_closes_with_4002(service: Serving, text: str | 
 
 
 @pytest.mark.parametrize("count", [STREAMS_MAX, STREAMS_MAX + 1])
-async def test_a_connect_names_at_most_64_streams(service: Serving, count: int) -> None:
-    async with till(service.url, service.key(store_no=None)) as one:
-        await one.hear("hello")
-        names = [f"{MERCHANT_NO}/{number}" for number in range(count)]
-        await one.say(type="connect", streams=[{"stream": name} for name in names])
-        if count > STREAMS_MAX:
-            assert await one.code() == 4002
-            return
-        assert len((await one.hear("ready"))["streams"]) == count
-    await gone(service.service.app)
+async def test_a_connect_names_at_most_64_streams(tmp_path: Path, count: int) -> None:
+    stores = [str(number) for number in range(count)]
+    merchants = {MERCHANT_NO: {"tokens": [TOKEN_TEXT], "stores": stores}}
+    async with serving(tmp_path / "ledger.db", merchants=merchants) as service:
+        async with till(service.url, service.key(store_no=None)) as one:
+            await one.hear("hello")
+            names = [f"{MERCHANT_NO}/{number}" for number in stores]
+            await one.say(type="connect", streams=[{"stream": name} for name in names])
+            if count > STREAMS_MAX:
+                assert await one.code() == 4002
+                return
+            assert len((await one.hear("ready"))["streams"]) == count
+        await gone(service.service.app)
 
 
 async def test_a_stream_is_named_once(service: Serving) -> None:

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError
 
 from listener.keys import Role
 from listener.web.shapes import raw
-from listener.web.unread import PAUSE_SECONDS, Unread
-from tests.support.service import Serving, serving
+from listener.web.unread import Unread, rule_of
+from tests.support.deliveries import NOTIFY, entries
+from tests.support.service import FIELDS, FORM, Serving, serving, signed
 from tests.support.tills import DEADLINE_SECONDS
 
 KEY = "lk_0123456789ab_do-not-tell"
@@ -25,13 +29,15 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
         yield running
 
 
-async def answer_to(service: Serving, request: bytes) -> bytes:
-    """Send bytes as they are; return the head and body of the answer."""
+async def answer_to(service: Serving, request: bytes, *, until_closed: bool = False) -> bytes:
+    """Send bytes as they are; return the head and body of the answer, or all until the end."""
     parts = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
         writer.write(request)
         async with asyncio.timeout(DEADLINE_SECONDS):
+            if until_closed:
+                return await reader.read()
             head = await reader.readuntil(b"\r\n\r\n")
             return head + await reader.read(4_096)
     finally:
@@ -39,43 +45,141 @@ async def answer_to(service: Serving, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"Authorization: Bearer {KEY}\x01",
-        f"Authorization : Bearer {KEY}",
-        f"Authorization: Bearer {KEY}{'x' * 9_000}",
-        f"\x7f: Bearer {KEY}",
-    ],
-)
-async def test_a_torn_header_is_not_logged(
-    service: Serving, caplog: pytest.LogCaptureFixture, line: str
+BODY: Final = signed(FIELDS)
+POST: Final = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n".encode()
+LENGTH: Final = b"Content-Length: %d\r\n" % len(BODY)
+CHUNKED: Final = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+GET: Final = b"GET /v1/ledger HTTP/1.1\r\nHost: x\r\n"
+HIDDEN: Final = f"success {KEY}".encode()
+
+# What is not HTTP, and a part of the rule that the log names.
+MALFORMED: Final = {
+    "a control character in a value": (
+        GET + b"Authorization: Bearer %b\x01\r\n\r\n",
+        "header value",
+    ),
+    "a blank before the colon": (GET + b"Authorization : Bearer %b\r\n\r\n", "header token"),
+    "a long header": (GET + b"Authorization: %b" + b"x" * 9_000 + b"\r\n\r\n", "LineTooLong"),
+    "an odd name": (GET + b"\x7f: Bearer %b\r\n\r\n", "header token"),
+    "a long line": (b"GET /%b" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "LineTooLong"),
+    "too many headers": (GET + b"X: %b\r\n" * 200 + b"\r\n", "Too many headers"),
+    "two hosts": (GET + b"Host: %b\r\n\r\n", "Duplicate 'Host'"),
+    "two types": (POST + LENGTH + b"Content-Type: %b\r\n\r\n", "Duplicate 'Content-Type'"),
+    "two agents": (
+        GET + b"User-Agent: a\r\nUser-Agent: %b\r\n\r\n",
+        "Duplicate 'User-Agent'",
+    ),
+    "no host": (b"GET /%b HTTP/1.1\r\n\r\n", "Missing 'Host'"),
+    "two lengths": (POST + LENGTH + LENGTH + b"\r\n%b", "Content-Length"),
+    "a length and chunks": (
+        POST + LENGTH + b"Transfer-Encoding: chunked\r\nX: %b\r\n\r\n" + CHUNKED,
+        "Transfer-Encoding",
+    ),
+    "a length that is no number": (POST + b"Content-Length: %b\r\n\r\n", "Content-Length"),
+    "a folded header": (GET + b"X: a\r\n %b\r\n\r\n", ""),
+    "another version": (b"GET /%b HTTP/9.9\r\nHost: x\r\n\r\n", "version"),
+    "another method": (b"success-%b / HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
+    "no HTTP at all": (b"\x16\x03\x01%b\r\n\r\n", ""),
+    "a URL that is none": (b"GET http://[%b HTTP/1.1\r\nHost: x\r\n\r\n", ""),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MALFORMED))
+async def test_malformed_http_is_answered_in_our_words_and_logged_by_its_rule(
+    service: Serving, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told = await answer_to(
-        service, f"GET /v1/ledger HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n".encode()
-    )
-    assert b" 400 " in told
-    assert "unread_request" in caplog.text
+    request, rule = MALFORMED[name]
+    told = await answer_to(service, request.replace(b"%b", HIDDEN.replace(b" ", b"-")))
+    assert re.match(rb"HTTP/1\.[01] 400 ", told)
+    assert b"Content-Type: application/problem+json" in told
+    assert b'"code":"malformed"' in told
     formatted = "\n".join(f"{record.__dict__}" for record in caplog.records)
-    assert "do-not-tell" not in caplog.text + formatted
+    for secret in (b"success", b"do-not-tell"):
+        assert secret not in told
+        assert secret.decode() not in caplog.text + formatted
+    (line,) = [one.__dict__["fields"] for one in caplog.records if one.msg == "%s"]
+    assert rule in line["rule"]
+    assert line["sender"] == "127.0.0.1"
+    assert await entries(service) == []
 
 
-def test_a_flood_of_what_is_not_http_is_one_line_a_second(
+async def test_what_follows_a_body_that_is_longer_than_it_says_is_not_quoted(
+    service: Serving,
+) -> None:
+    body = urlencode({**FIELDS, "status": "success", "verifySign": "not-to-be-told"}).encode()
+    request = POST + b"Content-Length: %d\r\n\r\n" % (len(body) - 40) + body
+    told = await answer_to(service, request, until_closed=True)
+    assert re.findall(rb"HTTP/1\.[01] (\d+)", told)[-1] == b"400"
+    assert b"success" not in told
+    assert b"not-to-be-told" not in told
+
+
+@pytest.mark.parametrize("path", [NOTIFY, "/healthz", "/nowhere"])
+async def test_an_expectation_that_cannot_be_met_is_not_quoted(service: Serving, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: success {KEY}\r\n"
+    told = await answer_to(service, head.encode() + b"Content-Length: 0\r\n\r\n")
+    assert b" 417 " in told
+    assert b"application/problem+json" in told
+    assert b"success" not in told
+    assert b"do-not-tell" not in told
+
+
+async def test_the_body_is_asked_for_once_it_is_wanted(service: Serving) -> None:
+    parts = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        writer.write(POST + LENGTH + b"Expect: 100-Continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(BODY)
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(7) == b"success"
+        # What is refused by its head is answered at once, and its body is not asked for.
+        head = POST.replace(b"/notify/", b"/notify/9")
+        writer.write(head + LENGTH + b"Expect: 100-continue\r\n\r\n")
+        assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/ledger", "/nowhere", NOTIFY, "/"])
+async def test_no_answer_tells_a_version_or_may_be_guessed_at(service: Serving, path: str) -> None:
+    async with service.client.get(service.url + path) as answer:
+        assert answer.headers["Server"] == "listener"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] in {"no-store", "no-cache"}
+    told = await answer_to(service, b"not HTTP\r\n\r\n")
+    assert b"Server: listener\r\n" in told
+    assert b"X-Content-Type-Options: nosniff\r\n" in told
+
+
+def test_an_error_that_is_not_the_parsers_tells_its_name_only() -> None:
+    assert rule_of(web.RequestPayloadError("success")) == "RequestPayloadError"
+    assert rule_of(InvalidURLError("/success")) == "InvalidURLError"
+    assert rule_of(BadHttpMessage("Duplicate 'success\n' header found.")) == "BadHttpMessage"
+
+
+async def test_a_failure_of_our_own_is_a_problem_too(caplog: pytest.LogCaptureFixture) -> None:
+    answer = Unread().answer(500, ValueError("secret"), sender="192.0.2.1")
+    assert (answer.status, answer.content_type) == (500, "application/problem+json")
+    assert "secret" not in caplog.text
+    (line,) = [one.__dict__["fields"] for one in caplog.records]
+    assert line == {"status": 500, "error": "ValueError", "sender": "192.0.2.1", "count": 1}
+
+
+async def test_what_aiohttp_logs_of_a_body_is_kept_out_of_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    now = [0.0]
-    unread = Unread(clock=lambda: now[0])
+    counted: list[None] = []
+    unread = Unread(count=lambda: counted.append(None))
     record = logging.LogRecord("x", logging.ERROR, "", 0, "m", None, None)
     assert unread(record)
     error = web.RequestPayloadError("400")
     record.exc_info = (type(error), error, None)
-    for _ in range(3):
+    for _ in range(1_000):
         assert not unread(record)
-    now[0] = PAUSE_SECONDS
-    assert not unread(record)
-    lines = [one.__dict__["fields"]["count"] for one in caplog.records]
-    assert lines == [1, 3]
+    assert len(counted) == 1_000
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +199,7 @@ async def test_a_body_that_is_not_encoded_as_it_says_is_400(
     headers = {"Authorization": f"Bearer {service.key(role)}", "Content-Encoding": "gzip"}
     async with service.client.post(service.url + path, data=b"no gzip", headers=headers) as answer:
         problem = await answer.json(content_type="application/problem+json")
-    assert (answer.status, problem["code"]) == (400, "cut-off")
+    assert (answer.status, problem["code"]) == (400, "bad-coding")
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(

@@ -392,7 +392,7 @@ class World:
             await self._ingest.receive(
                 merchant_no=SAMPLE_MERCHANT_NO,
                 store_no=STORE_NO,
-                content_type=notification.content_type,
+                is_json=notification.content_type == "application/json",
                 body=body,
             )
         except ListenerError:

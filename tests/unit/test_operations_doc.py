@@ -163,7 +163,7 @@ def test_every_event_of_the_log_exists() -> None:
     table = DOC[DOC.index("### The log") : DOC.index("## What each alarm means")]
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
     source = "\n".join(path.read_text() for path in SOURCES)
-    logged = set(re.findall(r'event\(\s*\w+,\s*"(\w+)"', source))
+    logged = set(re.findall(r'(?:event|Throttle)\(\s*[\w.]+,\s*"(\w+)"', source))
     logged |= set(re.findall(r'(?:_LOG|logger)\.(?:exception|error)\(\s*"(\w+)"', source))
     logged |= set(re.findall(r'Throttle\(_LOG, "(\w+)"', source))
     assert set(named) == logged

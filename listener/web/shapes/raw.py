@@ -1,6 +1,7 @@
 """Read the body of a request as it came, within the limits that hold for every body."""
 
 import asyncio
+import zlib
 from typing import Final
 
 from aiohttp import web
@@ -9,18 +10,44 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.problem import ProblemError
 
 BODY_SECONDS: Final = 10.0
+# A gzip file may be several, one after the other.
+MEMBERS_MAX: Final = 8
+
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+_DEFLATE: Final = "deflate"
+# Codings that exist and are not read here. Any other word, such as a charset, is no coding.
+_OTHERS: Final = frozenset(
+    {"br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "aes128gcm", "pack200-gzip"}
+)
+_GZIP_BITS: Final = 31
+_ZLIB_BITS: Final = 15
+_RAW_BITS: Final = -15
 
 
 async def read_raw(request: web.Request) -> bytes:
-    """Read the body of a request.
+    """Read the body of a request, decompressed where it says that it is compressed.
 
     Raises:
-        ProblemError: It is cut off or not encoded as it says (400), late (408), too large (413).
+        ProblemError: It is cut off or not encoded as it says (400), late (408), too large as it
+            came or decompressed (413), in a coding that is not read here (415).
     """
+    coding = _coding(request) if "Content-Encoding" in request.headers else None
+    body = await _read(request)
+    return body if coding is None else _decompressed(body, coding)
+
+
+def too_large() -> ProblemError:
+    """Build the refusal of a body that is too large."""
+    return ProblemError(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
+
+
+async def _read(request: web.Request) -> bytes:
     try:
         # A time-out costs more than the reading; a body that is here already needs none.
         if request.content.is_eof():
             return await request.read()
+        if "Expect" in request.headers:
+            await _ask_for(request)
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -31,6 +58,49 @@ async def read_raw(request: web.Request) -> bytes:
         raise ProblemError(408, "too-slow", "the body did not arrive in time") from None
 
 
-def too_large() -> ProblemError:
-    """Return what a body is refused with that is known to be too large."""
-    return ProblemError(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
+async def _ask_for(request: web.Request) -> None:
+    """Send 100 Continue: only now is it known that the body is wanted."""
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+
+
+def _coding(request: web.Request) -> str | None:
+    """Return the coding of a body, None where there is none."""
+    named = ",".join(request.headers.getall("Content-Encoding")).lower().split(",")
+    codings = [word for name in named if (word := name.strip()) in {*_GZIP, _DEFLATE, *_OTHERS}]
+    if not codings:
+        return None
+    if len(codings) > 1 or codings[0] in _OTHERS:
+        headers = {"Accept-Encoding": "gzip, deflate"}
+        raise ProblemError(
+            415, "unsupported-coding", "send it plain, or as gzip or deflate", headers=headers
+        )
+    return codings[0]
+
+
+def _decompressed(body: bytes, coding: str) -> bytes:
+    """Decompress a body, and never more of it than a body may have."""
+    bits = _GZIP_BITS if coding in _GZIP else _deflate_bits(body)
+    text = b""
+    for _ in range(MEMBERS_MAX):
+        if not body:
+            return text
+        stream = zlib.decompressobj(bits)
+        try:
+            text += stream.decompress(body, BODY_BYTES_MAX + 1 - len(text))
+        except zlib.error:
+            break
+        if len(text) > BODY_BYTES_MAX:
+            raise too_large()
+        if not stream.eof or (coding == _DEFLATE and stream.unused_data):
+            break
+        body = stream.unused_data
+    if not body:
+        return text
+    raise ProblemError(400, "bad-coding", "the body is not encoded as Content-Encoding says")
+
+
+def _deflate_bits(body: bytes) -> int:
+    """Return how to read ``deflate``: as RFC 9110 has it, or without its head, as many send it."""
+    is_zlib = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
+    return _ZLIB_BITS if is_zlib else _RAW_BITS

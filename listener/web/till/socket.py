@@ -28,6 +28,7 @@ from listener.pos.frames import (
     StreamStart,
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
+from listener.web.connections import prove
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.till.connection import Connection
@@ -157,7 +158,9 @@ class _Till:
         text = own or bearer(request)
         if not text:
             raise _CloseError(CloseCode.NO_KEY)
-        session = await self._enter(await self._authenticate(text), connect)
+        key = await self._authenticate(text)
+        prove(request)
+        session = await self._enter(key, connect)
         while (frame := await self._receive()) is not _End.END:
             session.heard_at = self._clock()
             if isinstance(frame, Ack):

@@ -1,0 +1,354 @@
+"""Look after HTTP connections: how many there may be, how long a request may take to arrive.
+
+Whoever has proved nothing yet (no key, no notification that verified) waits at the listener's
+pleasure: under pressure the oldest of these are cut off, first of all those of an address that has
+many. A connection that proved itself is never crowded out, so that thousands of tills behind one
+proxy's address are safe.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import resource
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final
+
+from aiohttp import web
+
+from listener import log
+from listener.web.metrics import Cut, Metrics
+from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
+from listener.web.unread import Unread
+
+CONNECTIONS_MAX: Final = 24_576
+# Of one address, and unproven for longer than the grace.
+UNPROVEN_MAX: Final = 1_024
+GRACE_SECONDS: Final = 2.0
+# Descriptors that connections leave alone: for the ledger, Pockyt, and what was just accepted.
+DESCRIPTORS_KEPT: Final = 128
+# In one turn of the event loop; each takes up to four turns until it can be refused.
+ACCEPTS_AT_ONCE: Final = 16
+
+HEAD_SECONDS: Final = 10.0
+# Longer than a proxy's (nginx: 60 s), so that it is the proxy that closes.
+IDLE_SECONDS: Final = 75.0
+# For how long somebody may not read his answer.
+UNREAD_SECONDS: Final = 30.0
+# After an answer, what still comes of a body that was refused is read for so long.
+LINGER_SECONDS: Final = 1.0
+LINGER_BYTES_MAX: Final = 256 * 1024
+
+# Of the event loop, between a request's arrival and its handler.
+_TURNS_TO_START: Final = 3
+_TICK_SECONDS: Final = 1.0
+# Looked at for one to cut off, oldest first.
+_CANDIDATES_MAX: Final = 32
+
+_LOG: Final = logging.getLogger(__name__)
+_TOO_SLOW: Final = raw_problem(
+    ProblemError(408, "too-slow", "the head of the request did not arrive in time")
+)
+_FULL: Final = raw_problem(
+    ProblemError(
+        503,
+        "too-many-connections",
+        "come back in a moment",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+)
+
+
+class Connection(web.RequestHandler):
+    """One HTTP connection: aiohttp's, with limits, and with answers that are all ours."""
+
+    __slots__ = (
+        "_connections",
+        "_heard",
+        "_is_ended",
+        "_left",
+        "address",
+        "is_proved",
+        "made_at",
+        "since",
+    )
+
+    def __init__(
+        self, server: web.Server, connections: "Connections", *, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # halves the throughput; aiohttp takes None
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            # What is sent compressed is decompressed in shapes/raw.py, within its limit.
+            auto_decompress=False,
+        )
+        self._connections = connections
+        self._heard = False
+        self._is_ended = False
+        # After an answer: how much more of the request's body is read.
+        self._left: int | None = None
+        self.is_proved = False
+        self.address = ""
+        self.made_at = self.since = loop.time()
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether this has become a websocket, which has limits of its own."""
+        return self._payload_parser is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has arrived that is not answered yet."""
+        if self._waiter is None:
+            return self._request_count == 0
+        return not self._waiter.done()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the head of the first request, or of one that began, is missing."""
+        return self.is_idle and (self._heard or self._request_count == 0)
+
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether it is the other side's turn: to send, or to prove itself."""
+        request = self._current_request
+        is_sending = request is not None and not request.content.is_eof()
+        return self.is_idle or is_sending or self.is_websocket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or refuse to."""
+        self.address = _network(transport.get_extra_info("peername"))
+        if self._connections.admit(self):
+            super().connection_made(transport)
+            return
+        self._force_close = True
+        if isinstance(transport, asyncio.Transport):
+            transport.write(_FULL)
+        transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._connections.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came in; the time of a head runs from its first byte."""
+        if not self._heard:
+            self._heard = True
+            self.since = self._loop.time()
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self.force_close()
+                return
+        super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
+        """Keep the line open for answers that are due: the sender has only stopped sending."""
+        if self.is_idle or self.is_websocket:
+            return False
+        self._is_ended = True
+        self._end_body(_TURNS_TO_START)
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; the last one, if the sender has stopped sending."""
+        told = await super().finish_response(request, resp, start_time)
+        self._heard = False
+        self._left = None if request.content.is_eof() else LINGER_BYTES_MAX
+        if self._is_ended and not self._messages:
+            self.close()
+        return told
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's, which quotes what was sent
+    ) -> web.StreamResponse:
+        """Build the answer to what is not HTTP, and to what failed, in our own words."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer has been sent")
+        return self._connections.unread.answer(status, exc, sender=request.remote)
+
+    def prove(self) -> None:
+        """Keep this connection from being crowded out."""
+        self.is_proved = True
+        self._connections.trust(self)
+
+    def _end_body(self, turns: int) -> None:
+        """End a body of which no more will come, once its request is at work."""
+        request = self._current_request
+        if self._messages:
+            payload = self._messages[-1][1]
+        elif request is not None:
+            payload = request.content
+        else:
+            if turns:
+                self._loop.call_soon(self._end_body, turns - 1)
+            return
+        if not payload.is_eof():
+            payload.set_exception(web.RequestPayloadError("cut off"))
+
+    def end_late(self) -> None:
+        """Close a line on which the rest of a head does not come."""
+        if self._heard and self.transport is not None:
+            self.transport.write(_TOO_SLOW)
+        self.force_close()
+
+    def cut(self) -> None:
+        """Cut the line off, whatever was to be sent."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Connections:
+    """All HTTP connections of a listener, and the task that looks after them."""
+
+    def __init__(
+        self,
+        *,
+        metrics: Metrics,
+    ) -> None:
+        self.unread = Unread(count=metrics.unread.inc)
+        self._metrics = metrics
+        self._max = connections_that_fit()
+        self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
+        # In the order in which they came; by address, those that have proved nothing.
+        self._all: dict[Connection, None] = {}
+        self._unproven: dict[Connection, None] = {}
+        self._of_address: dict[str, dict[Connection, None]] = {}
+        self._stalled_since: dict[Connection, float] = {}
+        self._clock = asyncio.get_running_loop().time
+        self._log = log.Throttle(_LOG, "connection_cut", level=logging.WARNING)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a connection in; False where nothing else can be cut off for it."""
+        own = self._of_address.setdefault(connection.address, {})
+        if len(own) >= self._unproven_max:
+            self._crowd_out(own, age=GRACE_SECONDS)
+        if len(self._all) >= self._max and not self._crowd_out(self._unproven, age=0.0):
+            self._note(Cut.FULL, connection)
+            if not own:
+                del self._of_address[connection.address]
+            return False
+        self._all[connection] = self._unproven[connection] = None
+        self._of_address.setdefault(connection.address, own)[connection] = None
+        return True
+
+    def trust(self, connection: Connection) -> None:
+        """Take a connection off the list of those that may be crowded out."""
+        self._unproven.pop(connection, None)
+        own = self._of_address.get(connection.address, {})
+        own.pop(connection, None)
+        if not own:
+            self._of_address.pop(connection.address, None)
+
+    def remove(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self._all.pop(connection, None)
+        self._stalled_since.pop(connection, None)
+        self.trust(connection)
+
+    async def run(self) -> None:
+        """Look after the connections until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.tick()
+
+    def tick(self) -> None:
+        """End the connections whose time is over."""
+        self._metrics.connections.set(len(self._all))
+        now = self._clock()
+        for connection in list(self._all):
+            if connection.is_websocket:
+                continue
+            if connection.is_late and now - connection.since >= HEAD_SECONDS:
+                self._note(Cut.SLOW_HEAD, connection)
+                connection.end_late()
+            elif not connection.writing_paused:
+                self._stalled_since.pop(connection, None)
+            elif now - self._stalled_since.setdefault(connection, now) >= UNREAD_SECONDS:
+                self._note(Cut.SLOW_READER, connection)
+                connection.cut()
+
+    def _crowd_out(self, some: Iterable[Connection], *, age: float) -> bool:
+        """Cut off the oldest of some that is waited for; return whether there was one."""
+        youngest = self._clock() - age
+        for connection in islice(some, _CANDIDATES_MAX):
+            if connection.made_at > youngest:
+                return False
+            if connection.waits_for_peer:
+                self._note(Cut.CROWDED_OUT, connection)
+                self.trust(connection)
+                connection.cut()
+                return True
+        return False
+
+    def _note(self, why: Cut, connection: Connection) -> None:
+        self._metrics.cuts.labels(why).inc()
+        self._log.event(why, why=why, sender=connection.address, connections=len(self._all))
+
+
+def prove(request: web.BaseRequest) -> None:
+    """Record that a request brought a key or a notification that is good."""
+    connection = request.protocol
+    if isinstance(connection, Connection) and not connection.is_proved:
+        connection.prove()
+
+
+def connections_that_fit() -> int:
+    """Return how many connections the process's descriptors leave room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return min(CONNECTIONS_MAX, max(soft - DESCRIPTORS_KEPT, soft // 4))
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many descriptors as it is allowed to ask for and could need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def throttle_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Log one line a second where no descriptor is left to accept with; asyncio logs thousands."""
+    throttle = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and "socket" in context and "accept" in context["message"]:
+            throttle.event(error.errno, cause=error.strerror)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+
+
+def _network(peer: object) -> str:
+    """Return the address of a peer; of IPv6 the part that belongs to one customer."""
+    if not isinstance(peer, tuple) or not peer:
+        return ""
+    address = str(peer[0])
+    if ":" not in address:
+        return address
+    with suppress(ValueError):
+        number = ipaddress.IPv6Address(address.partition("%")[0])
+        if number.ipv4_mapped is None:
+            return str(ipaddress.IPv6Network((number, 64), strict=False))
+    return address

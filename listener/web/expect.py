@@ -1,0 +1,16 @@
+"""Answer the header ``Expect``."""
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from listener.web import notify
+from listener.web.problem import ProblemError, problem
+
+
+async def expect(request: web.Request) -> web.Response | None:
+    """Refuse what cannot be met; 100 Continue is sent once the body is read (shapes/raw.py)."""
+    is_known = request.headers.get("Expect", "").strip().lower() == "100-continue"
+    if is_known or request.version < HttpVersion11:
+        return None
+    error = ProblemError(417, "unmet-expectation", "expect 100-continue, or nothing")
+    return notify.refuse(request, error) if notify.is_notify(request) else problem(error)

@@ -1,0 +1,322 @@
+"""HTTP connections have a time for everything, and strangers make room for those who are known."""
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from listener.web import connections
+from listener.web.connections import (
+    CONNECTIONS_MAX,
+    DESCRIPTORS_KEPT,
+    connections_that_fit,
+    raise_descriptor_limit,
+    throttle_accept_errors,
+)
+from tests.support.deliveries import NOTIFY, entries
+from tests.support.service import FIELDS, FORM, Serving, serving, signed
+
+WAIT_SECONDS = 5
+HALF = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n".encode()
+
+
+@asynccontextmanager
+async def limited(
+    path: Path, monkeypatch: pytest.MonkeyPatch, **limits: float
+) -> AsyncIterator[Serving]:
+    """Serve with other limits, which look after the connections ten times as often."""
+    for name, value in {"_TICK_SECONDS": 0.05, "GRACE_SECONDS": 0.0, **limits}.items():
+        monkeypatch.setattr(connections, name, value)
+    async with serving(path / "ledger.db") as running:
+        yield running
+
+
+class Line:
+    """A connection to a service under test."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, path: str = "/healthz", *more: str) -> bytes:
+        """Ask for something, and return the head of the answer; its body is read as well."""
+        self.writer.write("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *more, "", ""]).encode())
+        async with asyncio.timeout(WAIT_SECONDS):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            await self.reader.readexactly(int(length))
+        return head
+
+    async def rest(self) -> bytes:
+        """Return what comes until the other side closes; fail if it does not."""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await self.reader.read()
+        return b""
+
+    def is_open(self) -> bool:
+        return not self.reader.at_eof()
+
+
+class Opens(Protocol):
+    """Open a connection, and send something on it; it is closed after the test."""
+
+    async def __call__(self, service: Serving, sent: bytes = b"", /) -> Line: ...
+
+
+@pytest.fixture(name="line")
+async def _line() -> AsyncIterator[Opens]:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def opens(service: Serving, sent: bytes = b"", /) -> Line:
+        parts = urlsplit(service.url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writers.append(writer)
+        writer.write(sent)
+        return Line(reader, writer)
+
+    yield opens
+    for writer in writers:
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [(HALF, b"HTTP/1.1 408 "), (b"P", b"HTTP/1.1 408 "), (b"", b"")],
+    ids=["half a head", "one letter", "nothing"],
+)
+async def test_half_a_head_has_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes, answer: bytes, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, HEAD_SECONDS=0.1) as service:
+        told = await (await line(service, sent)).rest()
+        assert told.startswith(answer)
+        assert bool(told) is bool(answer)
+        assert (b"application/problem+json" in told) is bool(answer)
+
+
+async def test_half_a_head_has_its_time_after_another_request_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, HEAD_SECONDS=0.2) as service:
+        one = await line(service)
+        assert b" 200 " in await one.ask()
+        # Idle for longer than a head may take, which is no fault.
+        await asyncio.sleep(0.5)
+        assert b" 200 " in await one.ask()
+        one.writer.write(HALF)
+        assert (await one.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_head_that_trickles_in_gains_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, HEAD_SECONDS=0.3) as service:
+        one = await line(service, HALF)
+        rest = asyncio.create_task(one.rest())
+        while not rest.done():
+            one.writer.write(b"X: y\r\n")
+            await asyncio.sleep(0.05)
+        assert rest.exception() is None
+
+
+async def test_an_idle_connection_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, IDLE_SECONDS=0.2) as service:
+        one = await line(service)
+        assert b" 200 " in await one.ask()
+        assert await one.rest() == b""
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNREAD_SECONDS=0.2) as service:
+        one = await line(service)
+        one.reader._transport.pause_reading()  # type: ignore[attr-defined]  # it has no other name
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(WAIT_SECONDS * 2):
+                while True:
+                    one.writer.write(asked)
+                    await one.writer.drain()
+
+
+async def test_strangers_of_one_address_make_room_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=3) as service:
+        lines = [await line(service, HALF) for _ in range(3)]
+        assert all(one.is_open() for one in lines)
+        # One more than may be: the oldest goes.
+        lines.append(await line(service, HALF))
+        assert await lines[0].rest() == b""
+        body = signed(FIELDS)
+        for one in lines[2:]:
+            one.writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert b" 200 " in await one.reader.readuntil(b"\r\n\r\n")
+        (cut,) = [one.__dict__["fields"] for one in caplog.records if one.msg == "%s"]
+        assert (cut["why"], cut["sender"]) == ("crowded-out", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [HALF, HALF + b"Content-Length: 99\r\n\r\na=", b""],
+    ids=["half a head", "half a body", "nothing"],
+)
+async def test_those_who_proved_themselves_are_not_crowded_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=2) as service, AsyncExitStack() as stack:
+        key = {"Authorization": f"Bearer {service.key()}"}
+        tills = []
+        for _ in range(4):
+            url = service.url.replace("http", "ws") + "/v1/pos/stream"
+            pos = [Subprotocol("pos.v1")]
+            till = await stack.enter_async_context(
+                connect(url, additional_headers=key, subprotocols=pos)
+            )
+            tills.append(till)
+            await till.recv()
+            await till.send('{"type":"connect","id":1}')
+            await till.recv()
+        api = await line(service)
+        asked = f"Authorization: {key['Authorization']}"
+        assert b" 200 " in await api.ask("/v1/transactions", asked)
+        sender = await line(service, HALF)
+        body = signed(FIELDS)
+        sender.writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert (await sender.reader.readuntil(b"success")).endswith(b"success")
+        strangers = [await line(service, sent) for _ in range(6)]
+        for stranger in strangers[:4]:
+            await stranger.rest()
+        assert b" 200 " in await api.ask("/v1/transactions", asked)
+        assert b" 200 " in await sender.ask()
+        for till in tills:
+            await (await till.ping())
+
+
+async def test_the_young_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    limits = {"UNPROVEN_MAX": 2, "GRACE_SECONDS": 60.0}
+    async with limited(tmp_path, monkeypatch, **limits) as service:
+        lines = [await line(service) for _ in range(20)]
+        for one in lines:
+            assert b" 200 " in await one.ask()
+
+
+async def test_when_all_are_taken_strangers_go_first_and_then_nobody_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    monkeypatch.setattr(connections, "connections_that_fit", lambda: 4)
+    limits = {"UNPROVEN_MAX": 100, "GRACE_SECONDS": 60.0}
+    async with limited(tmp_path, monkeypatch, **limits) as service:
+        asked = f"Authorization: Bearer {service.key()}"
+        known = [await line(service) for _ in range(3)]
+        for one in known:
+            assert b" 200 " in await one.ask("/v1/transactions", asked)
+        stranger = await line(service, HALF)
+        assert stranger.is_open()
+        known.append(await line(service))
+        assert await stranger.rest() == b""
+        assert b" 200 " in await known[-1].ask("/v1/transactions", asked)
+        told = await (await line(service)).rest()
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1\r\n" in told
+        known.pop().writer.close()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while b" 200 " not in await _tried(service, line):
+                await asyncio.sleep(0.02)
+
+
+async def _tried(service: Serving, line: Opens) -> bytes:
+    try:
+        return await (await line(service)).ask()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return b""
+
+
+async def test_a_crowd_of_strangers_stops_no_notification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=10) as service:
+        for number in range(20):
+            for _ in range(10):
+                await line(service, HALF)
+            status, text = await service.notify({"transactionNo": f"{number}"})
+            assert (status, text) == (200, "success")
+        assert len(await entries(service)) == 20
+
+
+def test_connections_leave_descriptors_for_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, fit in (
+        (resource.RLIM_INFINITY, CONNECTIONS_MAX),
+        (CONNECTIONS_MAX + DESCRIPTORS_KEPT, CONNECTIONS_MAX),
+        (CONNECTIONS_MAX + DESCRIPTORS_KEPT - 1, CONNECTIONS_MAX - 1),
+        (1_024, 1_024 - DESCRIPTORS_KEPT),
+        (100, 25),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda _kind, soft=soft: (soft, soft))
+        assert connections_that_fit() == fit
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    endless = resource.RLIM_INFINITY
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, both: asked.append(both))
+    for soft, hard in ((1_024, 4_096), (1_024, endless), (endless, endless), (wanted, wanted)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _kind, both=(soft, hard): both)
+        raise_descriptor_limit()
+    assert asked == [(4_096, 4_096), (wanted, endless)]
+
+
+async def test_no_descriptor_to_accept_with_is_one_line_and_not_thousands(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    throttle_accept_errors(loop)
+    try:
+        with closing(socket.socket()) as listening:
+            context = {
+                "message": "socket.accept() out of system resource",
+                "exception": OSError(errno.EMFILE, "Too many open files"),
+                "socket": listening,
+            }
+            for _ in range(1_000):
+                loop.call_exception_handler(context)
+        (line_,) = caplog.records
+        assert (line_.args, line_.levelno) == (("accept_failed",), logging.ERROR)
+        loop.call_exception_handler({"message": "something else"})
+        assert "something else" in caplog.text
+    finally:
+        loop.set_exception_handler(before)
+
+
+def test_an_address_of_ipv6_is_its_customers_network() -> None:
+    network = connections._network
+    assert network(("192.0.2.7", 1)) == "192.0.2.7"
+    assert network(("2001:db8:1:2:3:4:5:6", 1, 0, 0)) == "2001:db8:1:2::/64"
+    assert network(("fe80::1%eth0", 1, 0, 2)) == "fe80::/64"
+    assert network(("::ffff:192.0.2.7", 1, 0, 0)) == "::ffff:192.0.2.7"
+    assert network(("not:an:address", 1)) == "not:an:address"
+    assert network("") == network(None) == ""
