@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 from listener.errors import LedgerUnavailableError
@@ -19,6 +20,31 @@ class Leases(Protocol):
     async def claim_turn(self, name: str) -> bool: ...
     async def keep_turn(self, name: str, *, seconds: float) -> bool: ...
     async def release_turn(self, name: str) -> None: ...
+
+
+class _Held:
+    """A turn that is held; a task that was started meanwhile may go on after its end."""
+
+    __slots__ = ("is_over", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_over = False
+
+
+# The turns that the running task holds.
+_HELD: Final[ContextVar[tuple[_Held, ...]]] = ContextVar("held", default=())
+
+
+async def keep_turns(ledger: Leases, *, seconds: float) -> None:
+    """Hold all turns of this task for so long from now on: as long as the next call may take.
+
+    Raises:
+        LedgerUnavailableError: This node was paused, and another one has the turn now.
+    """
+    for held in _HELD.get():
+        if not held.is_over and not await ledger.keep_turn(held.name, seconds=seconds):
+            raise LedgerUnavailableError("another node works on this; look again in a moment")
 
 
 class Turns:
@@ -50,9 +76,13 @@ class Turns:
         try:
             async with lock:
                 await self._claim(name)
+                held = _Held(name)
+                token = _HELD.set((*_HELD.get(), held))
                 try:
                     yield
                 finally:
+                    held.is_over = True
+                    _HELD.reset(token)
                     if self._ledger is not None:
                         await self._ledger.release_turn(name)
         finally:
@@ -66,17 +96,6 @@ class Turns:
             return
         while not await self._ledger.claim_turn(name):  # noqa: ASYNC110 - another process has it
             await asyncio.sleep(RETRY_SECONDS)
-
-    async def ensure(self, *key: str, seconds: float) -> None:
-        """Hold a turn for so long from now on: as long as a call that moves money may take.
-
-        Raises:
-            LedgerUnavailableError: This node was paused, and another one has the turn now.
-        """
-        if self._ledger is None:
-            return
-        if not await self._ledger.keep_turn(self._name(key), seconds=seconds):
-            raise LedgerUnavailableError("another node works on this; look again in a moment")
 
     def _name(self, key: tuple[str, ...]) -> str:
         name = "/".join((self._kind, *key))

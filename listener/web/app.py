@@ -133,6 +133,7 @@ async def running(
             public_url=settings.public_url,
             limits=limits,
             clock=clock,
+            call_seconds=settings.pockyt.timeout_seconds,
         )
         lifecycle.on_call(metrics.called)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from listener.errors import LedgerUnavailableError
 from listener.keys import Role
+from listener.lifecycle.turns import Turns, keep_turns
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage.postgres import turns
 from listener.storage.postgres.ledger import PostgresLedger
@@ -176,3 +178,19 @@ async def _count(served: Serving, *, kind: str) -> int:
     status, found = await served.get("/v1/entries?limit=500", admin)
     assert status == 200
     return sum(entry["kind"] == kind for entry in found["data"])  # type: ignore[index]
+
+
+async def test_a_node_that_lost_its_turn_moves_no_money(
+    nodes: tuple[PostgresLedger, PostgresLedger], url: str
+) -> None:
+    one, _ = nodes
+    held = Turns(one)
+    async with held.of("200043", "1"):
+        await keep_turns(one, seconds=12)
+        async with _connected(url) as db:
+            # As after a pause that was longer than the lease, in which another node went on.
+            await db.execute("UPDATE turns SET node = 'another'")
+        with pytest.raises(LedgerUnavailableError, match="another node works on this"):
+            await keep_turns(one, seconds=60)
+    # Who holds none is in nobody's way.
+    await keep_turns(one, seconds=60)
