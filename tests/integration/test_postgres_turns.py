@@ -132,7 +132,8 @@ async def test_a_cancel_at_two_nodes_is_sent_to_pockyt_once(url: str) -> None:
         answers = await asyncio.gather(
             *(shop.post(f"/v1/transactions/{sale.number}/cancel") for shop in (one, other))
         )
-        assert {answer.status for answer in answers} == {200}
+        # The node that did not begin it does not wait for the other's.
+        assert sorted(answer.status for answer in answers) in ([200, 200], [200, 202])
         detail = await one.detail(sale.number)
         entries = detail["entries"]
         assert isinstance(entries, list)
