@@ -51,6 +51,7 @@ bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--quick: 2 m
 
 simulate: $(STAMP) ## many random histories against the whole core, by seed
 	$(BIN)/python -m tests.property.simulate
+	$(BIN)/python -m tests.property.decisions
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table

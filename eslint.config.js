@@ -4,7 +4,7 @@ import js from '@eslint/js';
 import globals from 'globals';
 
 const BROWSER = ['listener/web/static/**/*.js'];
-const NODE = ['clients/js/{test,testing}/**/*.js', 'bench/peers/*.js', '*.js'];
+const NODE = ['clients/js/{test,testing}/**/*.js', 'tests/**/*.js', 'bench/peers/*.js', '*.js'];
 
 export default [
   { ignores: ['.venv*/', 'build/', 'dist/', '.hypothesis/', '**/*.d.ts'] },
@@ -17,7 +17,7 @@ export default [
       curly: ['error', 'multi-line'],
       'default-case-last': 'error',
       'dot-notation': 'error',
-      eqeqeq: 'error',
+      eqeqeq: ['error', 'always', { null: 'ignore' }],
       'no-console': 'error',
       'no-constructor-return': 'error',
       'no-else-return': 'error',

@@ -123,18 +123,31 @@ CREATE INDEX transactions_by_reference ON transactions (reference, created_at, f
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at, first_seq) WHERE status <> 'paid';
 CREATE INDEX transactions_due ON transactions (ask_due_at, first_seq) WHERE ask_due_at IS NOT NULL;
+CREATE INDEX transactions_to_cancel ON transactions (ask_due_at, first_seq) WHERE ask_due_at IS NOT NULL AND ask_why = 'cancel';
 CREATE INDEX transactions_to_raise ON transactions (ask_raise_at, first_seq) WHERE ask_raise_at IS NOT NULL;
 
 CREATE TABLE sales (
-    seq            bigint PRIMARY KEY,               -- the sale's entry
-    merchant_no    text COLLATE "C" NOT NULL,
-    reference      text COLLATE "C" NOT NULL,
-    transaction_no text COLLATE "C",                 -- NULL until Pockyt has told it
-    ask_due_at     bigint,                           -- when to look for it by its reference; NULL when bound or given up
-    UNIQUE (merchant_no, reference)
+    seq                 bigint PRIMARY KEY,          -- the sale's entry
+    merchant_no         text COLLATE "C" NOT NULL,
+    store_no            text COLLATE "C" NOT NULL,   -- a reference is the store's own
+    reference           text COLLATE "C" NOT NULL,
+    transaction_no      text COLLATE "C",            -- NULL until Pockyt has told it
+    is_refused          smallint NOT NULL DEFAULT 0, -- 1 where Pockyt surely did not start it: its reference is free
+    ask_due_at          bigint,                      -- when to look for it by its reference, or to take its wish over
+    ask_raise_at        bigint,                      -- when to raise the silence about its cancel
+    cancel_seq          bigint,                      -- the wish to cancel it that came before its number
+    cancel_sent         smallint NOT NULL DEFAULT 0, -- 1 once /cancel was sent for that by the reference
+    cancel_state        text COLLATE "C",            -- as in transactions
+    cancel_requested_at bigint,
+    cancel_resolved_at  bigint,
+    cancel_evidence     text COLLATE "C"
 );
 
+CREATE UNIQUE INDEX sales_in_use ON sales (merchant_no, reference, store_no) WHERE is_refused = 0;
+CREATE INDEX sales_by_reference ON sales (merchant_no, reference, is_refused, seq DESC);
 CREATE INDEX sales_due ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL;
+CREATE INDEX sales_to_cancel ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL AND cancel_seq IS NOT NULL;
+CREATE INDEX sales_to_raise ON sales (ask_raise_at) WHERE ask_raise_at IS NOT NULL;
 
 -- No index on "offset" or "acked": it would be written with every acknowledgement.
 CREATE TABLE acks (

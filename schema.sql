@@ -13,6 +13,7 @@ CREATE TABLE ledger (
     repeats      INTEGER NOT NULL DEFAULT 0,         -- deliveries beyond the first, of all entries
     transactions INTEGER NOT NULL DEFAULT 0,         -- how many there are
     keys_version INTEGER NOT NULL DEFAULT 0,         -- grows with every change of a key
+    file         TEXT,                               -- which file was last served, to know a copy of it; NULL before
     secret       TEXT    NOT NULL                    -- seals the cursors of pages, hex; told to nobody
 ) STRICT;
 
@@ -114,18 +115,31 @@ CREATE INDEX transactions_by_reference ON transactions (reference, created_at);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at) WHERE status <> 'paid';
 CREATE INDEX transactions_due ON transactions (ask_due_at) WHERE ask_due_at IS NOT NULL;
+CREATE INDEX transactions_to_cancel ON transactions (ask_due_at) WHERE ask_due_at IS NOT NULL AND ask_why = 'cancel';
 CREATE INDEX transactions_to_raise ON transactions (ask_raise_at) WHERE ask_raise_at IS NOT NULL;
 
 CREATE TABLE sales (
-    seq            INTEGER PRIMARY KEY REFERENCES entries, -- the sale's entry
-    merchant_no    TEXT    NOT NULL,
-    reference      TEXT    NOT NULL,
-    transaction_no TEXT,                             -- NULL until Pockyt has told it
-    ask_due_at     INTEGER,                          -- when to look for it by its reference; NULL when bound or given up
-    UNIQUE (merchant_no, reference)
+    seq                 INTEGER PRIMARY KEY REFERENCES entries, -- the sale's entry
+    merchant_no         TEXT    NOT NULL,
+    store_no            TEXT    NOT NULL,            -- a reference is the store's own
+    reference           TEXT    NOT NULL,
+    transaction_no      TEXT,                        -- NULL until Pockyt has told it
+    is_refused          INTEGER NOT NULL DEFAULT 0,  -- 1 where Pockyt surely did not start it: its reference is free
+    ask_due_at          INTEGER,                     -- when to look for it by its reference, or to take its wish over
+    ask_raise_at        INTEGER,                     -- when to raise the silence about its cancel
+    cancel_seq          INTEGER,                     -- the wish to cancel it that came before its number
+    cancel_sent         INTEGER NOT NULL DEFAULT 0,  -- 1 once /cancel was sent for that by the reference
+    cancel_state        TEXT,                        -- as in transactions
+    cancel_requested_at INTEGER,
+    cancel_resolved_at  INTEGER,
+    cancel_evidence     TEXT
 ) STRICT;
 
+CREATE UNIQUE INDEX sales_in_use ON sales (merchant_no, reference, store_no) WHERE is_refused = 0;
+CREATE INDEX sales_by_reference ON sales (merchant_no, reference, is_refused, seq DESC);
 CREATE INDEX sales_due ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL;
+CREATE INDEX sales_to_cancel ON sales (ask_due_at) WHERE ask_due_at IS NOT NULL AND cancel_seq IS NOT NULL;
+CREATE INDEX sales_to_raise ON sales (ask_raise_at) WHERE ask_raise_at IS NOT NULL;
 
 CREATE TABLE acks (
     terminal TEXT    NOT NULL,                       -- "<merchantNo>/<storeNo>/<terminal>", or "key:<id>" of a key without one

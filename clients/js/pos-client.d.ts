@@ -53,12 +53,31 @@ export interface Resync {
   readonly snapshot: string;
 }
 
+/**
+ * Why it is not live: `starting`; `unreachable` (no such name, nobody there, hung up); `tls`;
+ * `silent` (no answer, or a dead line); `refused` (by a proxy, a firewall, a sign-on page);
+ * `not_websocket` (something else answers, or lets no WebSocket through); `closed`; `stopped`.
+ */
+export type Cause =
+  | 'starting'
+  | 'unreachable'
+  | 'tls'
+  | 'silent'
+  | 'refused'
+  | 'not_websocket'
+  | 'closed'
+  | 'stopped';
+
 export interface Status {
   /** Only `live` is live: say so on the page otherwise. */
   readonly state: 'connecting' | 'live' | 'stopped';
   readonly transport: 'websocket' | 'long-poll' | null;
   /** How old the listener's last word is; null before the first. */
   readonly ageMs: number | null;
+  /** Why it is not live, for programs; null while it is. */
+  readonly cause: Cause | null;
+  /** Why it is not live, for people; '' while it is. */
+  readonly why: string;
 }
 
 /** Keeps a position for each stream; written after each event that was handled. */
@@ -86,7 +105,7 @@ export declare class StoragePositions implements PositionStore {
 
 /** The listener said not to come back unchanged; the message says what to do. */
 export declare class StoppedError extends Error {
-  constructor(code: number, detail?: string);
+  constructor(code: number, detail?: string, problem?: string);
   readonly code: number;
 }
 
@@ -104,6 +123,7 @@ export type WebSocketLike = new (
 /** How long to wait for what. */
 export interface Timing {
   connectMs: number;
+  slowMs: number;
   retryFirstMs: number;
   retryMaxMs: number;
   behindMs: number;
@@ -117,7 +137,7 @@ export interface Timing {
 }
 
 export interface FollowOptions {
-  /** Of a POS; never put into a URL. */
+  /** Of a POS; blanks around it do not count. Never put into a URL. */
   key: string;
   /** Those to follow; without: all of the key's scope. Long-poll wants the names where it is several. */
   streams?: string | readonly string[] | null;
@@ -125,7 +145,10 @@ export interface FollowOptions {
   position?: PositionStore;
   /** Whether to acknowledge (true); an admin key may not. */
   acks?: boolean;
-  /** Called on each change, and about once a second so that a page can show the age. */
+  /**
+   * Called on each change, at the latest a second after it ceased to be live, with the cause; and
+   * about once a second, so that a page can show the age.
+   */
   onStatus?: (status: Status) => void;
   /** Called before a snapshot: what was shown before is to be forgotten. */
   onResync?: (resync: Resync) => void;

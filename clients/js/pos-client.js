@@ -18,20 +18,28 @@ const AHEAD_MAX = 1000;
 const VERSIONS_MAX = 100_000;
 const AFTER_MS_MAX = 600_000;
 const GRACE_MS = 10_000;
+// A page of events or of transactions; far above the longest one.
+const PAGE_BYTES_MAX = 32 * 1024 * 1024;
+const PROBLEM_BYTES_MAX = 64 * 1024;
+const SHOWN_CHARS_MAX = 80;
 const LONGER_MS = 1000;
 const DOUBLINGS_MAX = 16;
 
 const DONE = 1000;
 const CUT = 1006;
+const NO_CODE = 1005;
 const SERVER_ERROR = 1011;
+const OVERLOADED = 1013;
 const BAD_KEY = 4001;
 const MALFORMED = 4002;
 const STREAM_NOT_ALLOWED = 4004;
+const LATE_CONNECT = 4103;
 const COME_BACK = 4200;
 const DEAD = 4201;
 
 const TIMING = {
-  connectMs: 10_000, // for the upgrade with hello, then for ready
+  connectMs: 10_000, // for each step: the upgrade, then hello, then ready
+  slowMs: 800, // how long a try may last before the status says that nothing answers
   retryFirstMs: 500,
   retryMaxMs: 30_000,
   behindMs: 2000, // how long heads may stay ahead while no event comes
@@ -43,6 +51,26 @@ const TIMING = {
   random: Math.random,
 };
 
+// Begins the type of each problem of the listener: only such a one may stop a client.
+const PROBLEM_TYPES = 'urn:pockyt-listener:problem:';
+// Closed like this before `ready`, WebSocket may not get through; other codes are the listener's.
+const LOST_ON_THE_WAY = [NO_CODE, CUT, LATE_CONNECT];
+
+const MEANINGS = {
+  1000: 'the other side is done',
+  1001: 'the other side goes away',
+  1006: 'the line was cut',
+  1009: 'a frame was too big',
+  1011: 'the listener failed',
+  1012: 'the listener restarts',
+  1013: 'the listener has too much to do',
+  4101: 'too many frames in a short time',
+  4102: 'too many connections',
+  4103: 'no connect frame in time',
+  4108: 'this client took nothing for too long',
+  4200: 'come back now',
+  4201: 'nothing was heard for too long',
+};
 const TO_DO = {
   1009: 'a frame was too big; name fewer streams',
   4001: 'the key is not known; set one that `listener keys create` made',
@@ -56,15 +84,15 @@ const TO_DO = {
 
 /** The listener said not to come back unchanged; `code` says why, the message what to do. */
 export class StoppedError extends Error {
-  constructor(code, detail) {
-    const toDo = TO_DO[detail] ?? TO_DO[code];
+  constructor(code, detail, problem) {
+    const toDo = TO_DO[problem] ?? TO_DO[code];
     super(`the listener refused (${code}): ${toDo ?? (detail || "ask the listener's operator")}`);
     this.name = 'StoppedError';
     this.code = code;
   }
 }
 
-/** The connection tells less than it should: come back from our own position. */
+/** Events are missing on this connection: come back from our own position. */
 class BrokenError extends Error {}
 
 /** What came cannot be read. */
@@ -73,7 +101,7 @@ class UnreadableError extends Error {}
 /** The listener did not answer as asked; `ended` says what follows. */
 class ApiError extends Error {
   constructor(ended) {
-    super(ended.detail);
+    super(ended.why);
     this.ended = ended;
   }
 }
@@ -95,10 +123,15 @@ export class MemoryPositions {
   }
 }
 
-/** Keeps positions in localStorage or sessionStorage, under one name. */
+/**
+ * Keeps positions in localStorage or sessionStorage, under one name. A storage that is full, torn or
+ * forbidden stops no till: positions are then kept in memory, and after a restart the listener repeats
+ * what was not acknowledged.
+ */
 export class StoragePositions {
   #storage;
   #name;
+  #positions;
 
   constructor(storage, name = 'pockyt-pos-positions') {
     this.#storage = storage;
@@ -106,13 +139,42 @@ export class StoragePositions {
   }
 
   async load() {
-    return JSON.parse(this.#storage.getItem(this.#name) ?? '{}');
+    this.#positions ??= this.#read();
+    return { ...this.#positions };
   }
 
   async save(stream, position) {
-    const positions = await this.load();
-    this.#storage.setItem(this.#name, JSON.stringify({ ...positions, [stream]: position }));
+    this.#positions = { ...(this.#positions ?? this.#read()), [stream]: position };
+    try {
+      this.#storage.setItem(this.#name, JSON.stringify(this.#positions));
+    } catch {
+      // Full, or forbidden: it is tried again with the next position.
+    }
   }
+
+  #read() {
+    try {
+      const kept = Object.entries(JSON.parse(this.#storage.getItem(this.#name) ?? '{}'));
+      return Object.fromEntries(kept.filter(([, position]) => isPosition(position)));
+    } catch {
+      return {};
+    }
+  }
+}
+
+function isPosition(value) {
+  return typeof value?.epoch === 'string' && value.epoch !== '' && isOffset(value.offset);
+}
+
+/** Return a key without the blanks and line breaks around it, or throw; it is not quoted. */
+function readKey(text) {
+  if (typeof text !== 'string') throw new TypeError('a key is needed');
+  const key = text.replace(/^[\s\u200b-\u200d\u2060\ufeff]+|[\s\u200b-\u200d\u2060\ufeff]+$/g, '');
+  if (key === '') throw new TypeError('the key is empty');
+  if (!/^[!-~]+$/.test(key)) {
+    throw new TypeError('inside the key is a blank or a letter that no key has; copy it anew');
+  }
+  return key;
 }
 
 /** What a client does after a close code: 'stop', 'backOff', 'backOffLonger', 'restart' or 'atOnce'. */
@@ -122,20 +184,118 @@ export function dutyOf(code) {
   return { 40: 'stop', 41: 'backOffLonger', 42: 'atOnce' }[Math.floor(code / 100)] ?? 'backOff';
 }
 
-function endedByStatus(status, text) {
-  const code =
-    { 400: MALFORMED, 401: BAD_KEY, 403: STREAM_NOT_ALLOWED, 422: MALFORMED }[status] ??
-    SERVER_ERROR;
-  return { duty: dutyOf(code), code, detail: problemOf(text) ?? `HTTP ${status}` };
+/** What follows from an HTTP answer: only the listener's own problem may stop us. */
+function endedByAnswer(status, outage, problem) {
+  if (problem === undefined || problem.retry) {
+    return { duty: 'backOff', code: status === 503 ? OVERLOADED : SERVER_ERROR, ...outage };
+  }
+  const code = { 401: BAD_KEY, 403: STREAM_NOT_ALLOWED }[status] ?? MALFORMED;
+  return { duty: 'stop', code, problem: problem.code, ...outage };
 }
 
-/** The code of a problem; undefined where a body is none, such as a proxy's page. */
-function problemOf(text) {
+function backOff(cause, why) {
+  return { duty: 'backOff', code: CUT, cause, why };
+}
+
+function isProblem(headers) {
+  const type = headers?.get?.('Content-Type') ?? '';
+  return type.split(';')[0].trim().toLowerCase() === 'application/problem+json';
+}
+
+/** Read a problem of the listener's own; undefined for anybody else's answer. */
+function readProblem(text) {
+  let members;
   try {
-    const { code } = JSON.parse(text);
-    return typeof code === 'string' ? code : undefined;
+    members = JSON.parse(text);
   } catch {
     return undefined;
+  }
+  if (typeof members?.type !== 'string' || !members.type.startsWith(PROBLEM_TYPES)) {
+    return undefined;
+  }
+  const code = members.code ?? members.type.slice(PROBLEM_TYPES.length);
+  return { code: String(code), detail: shown(members.detail, 300), retry: members.retry !== false };
+}
+
+/** Text of a stranger as a page or a log may show it: short, on one line. */
+function shown(value, limit = SHOWN_CHARS_MAX) {
+  const text = typeof value === 'string' ? value : '';
+  return text
+    .slice(0, limit)
+    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ')
+    .trim();
+}
+
+/** Say who answered what over HTTP, where events were to come. */
+function outageOfAnswer({ status, headers, type }, host, problem) {
+  if (status === 426) {
+    const why = `the upgrade to WebSocket did not get through to ${host}: a proxy takes it out`;
+    return { cause: 'not_websocket', why };
+  }
+  if (problem !== undefined) {
+    return {
+      cause: 'refused',
+      why: `the listener answers ${status}: ${problem.detail || problem.code}`,
+    };
+  }
+  if (type === 'opaqueredirect' || (status >= 300 && status < 400)) {
+    const led = shown(hostOf(headers?.get?.('Location'))) || 'another page';
+    return { cause: 'refused', why: `${host} leads to ${led}: not the listener` };
+  }
+  const told = ['Content-Type', 'Server'].map((name) => shown(headers?.get?.(name)?.split(';')[0]));
+  const who = told.filter(Boolean).join(', ');
+  const by = who && ` (${who})`;
+  if (status < 300) {
+    const why = `${host} answers ${status} with something else than the listener's answer${by}`;
+    return { cause: 'not_websocket', why };
+  }
+  return { cause: 'refused', why: `${host} answers ${status}, not by the listener${by}` };
+}
+
+function hostOf(location) {
+  try {
+    return new URL(location).host;
+  } catch {
+    return '';
+  }
+}
+
+const NOT_TRUSTED = /CERT|SELF_SIGNED|UNABLE_TO_|SSL|TLS|EPROTO/;
+const NO_NAME = /ENOTFOUND|EAI_/;
+const NO_ANSWER = /TIMEOUT|ETIMEDOUT/;
+const NOT_HTTP = /^HPE_|PARSE|ZLIB|Z_/;
+
+/** Say why no answer of the listener could be had at all. */
+function outageOfError(error, host) {
+  const cause = error?.cause?.errors?.[0] ?? error?.cause ?? error;
+  const code = shown(String(cause?.code ?? ''));
+  if (error?.name === 'AbortError' || error?.name === 'TimeoutError' || NO_ANSWER.test(code)) {
+    return { cause: 'silent', why: `${host} does not answer` };
+  }
+  if (error instanceof UnreadableError || NOT_HTTP.test(code)) {
+    return { cause: 'not_websocket', why: `what answers at ${host} is not the listener` };
+  }
+  if (NO_NAME.test(code)) return { cause: 'unreachable', why: `the name ${host} is not found` };
+  if (NOT_TRUSTED.test(code)) return { cause: 'tls', why: `no trusted TLS with ${host} (${code})` };
+  // A browser says no more: no such name, nobody there, no trusted certificate, or another origin.
+  return { cause: 'unreachable', why: `${host} cannot be reached${code && ` (${code})`}` };
+}
+
+/** Read a body of at most so many bytes, after decompression. */
+async function readText(answer, limit) {
+  const reader = answer.body?.getReader?.();
+  if (reader === undefined) return answer.text();
+  const decoder = new TextDecoder();
+  let text = '';
+  for (let bytes = 0; ;) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    bytes += value.byteLength;
+    if (bytes > limit) {
+      await reader.cancel();
+      throw new UnreadableError('a page of the listener is never so long');
+    }
+    text += decoder.decode(value, { stream: true });
   }
 }
 
@@ -259,7 +419,8 @@ class Tracker {
   ackable(stream) {
     const handled = this.handled.get(stream);
     const received = this.received.get(stream);
-    return handled?.epoch === received?.epoch && handled?.offset > 0 ? handled : undefined;
+    const isOfUse = handled?.epoch === received?.epoch && handled?.offset <= received?.offset;
+    return isOfUse && handled.offset > 0 ? handled : undefined;
   }
 }
 
@@ -337,6 +498,7 @@ class Api {
     this.#base = base;
     this.#key = key;
     this.#fetch = fetch;
+    this.host = new URL(base).host;
   }
 
   get streamUrl() {
@@ -347,42 +509,38 @@ class Api {
     const query = new URLSearchParams({ wait: String(waitSeconds) });
     if (stream !== undefined) query.set('stream', stream);
     if (after !== undefined) query.set('after', `${after.epoch}:${after.offset}`);
-    const options = { ms: waitSeconds * 1000 + GRACE_MS, also: 410, signal };
-    const page = await this.#call(`${EVENTS_PATH}?${query}`, options);
-    try {
-      if (page?.reason !== undefined) {
+    const ms = waitSeconds * 1000 + GRACE_MS;
+    const answer = await this.#call(`${EVENTS_PATH}?${query}`, { ms, wanted: [200, 410], signal });
+    return this.#parsed(answer, (page) => {
+      if (page?.reason != null) {
         checkStream(page);
         check(typeof page.snapshot === 'string', 'resync');
       } else {
-        check(
-          typeof page?.epoch === 'string' && isOffset(page.next) && Array.isArray(page.events),
-          'page',
-        );
+        const isPage = typeof page?.epoch === 'string' && isOffset(page.next);
+        check(isPage && Array.isArray(page.events), 'page');
         page.events.forEach(checkEvent);
       }
-    } catch (error) {
-      throw new ApiError({ duty: 'backOff', code: CUT, detail: error.message });
-    }
-    return page;
+    });
   }
 
   async ack(stream, { epoch, offset }) {
     const body = JSON.stringify({ stream, epoch, offset });
-    await this.#call(ACKS_PATH, { method: 'POST', body });
+    // A captive portal answers 200 to anything; only 204 says that the ack is kept.
+    await this.#call(ACKS_PATH, { method: 'POST', body, wanted: [204] });
   }
 
   async snapshot(resync, cursor, signal) {
     if (!/^\/(?!\/)/.test(resync.snapshot)) {
       // The key is not taken to another host.
-      throw new ApiError({ duty: 'backOff', code: CUT, detail: 'the snapshot is not a path' });
+      throw new ApiError(backOff('refused', 'the snapshot is not a path of the listener'));
     }
     const url = new URL(this.#base + resync.snapshot);
     if (cursor) url.searchParams.set('cursor', cursor);
-    const page = await this.#call(url.href.slice(this.#base.length), { signal });
+    const answer = await this.#call(url.href.slice(this.#base.length), { signal });
     const isRow = (row) => typeof row?.transactionNo === 'string' && isOffset(row.stateVersion);
-    if (!Array.isArray(page?.data) || !page.data.every(isRow)) {
-      throw new ApiError({ duty: 'backOff', code: CUT, detail: 'unreadable snapshot' });
-    }
+    const page = this.#parsed(answer, ({ data }) => {
+      check(Array.isArray(data) && data.every(isRow), 'snapshot');
+    });
     return {
       events: page.data.map((row) => snapshotEvent(row, resync.epoch)),
       cursor: page.nextCursor,
@@ -390,38 +548,71 @@ class Api {
   }
 
   /**
-   * @param {string} path
-   * @param {{ method?: string, body?: string, ms?: number, also?: number, signal?: AbortSignal }} [options]
+   * Ask over HTTP, without a key, why no WebSocket opens: a browser does not say. Resolves to what
+   * is known after `ms`; the listener answers 426 here.
    */
-  async #call(path, { method = 'GET', body, ms = GRACE_MS, also = 200, signal } = {}) {
-    const headers = { Authorization: `Bearer ${this.#key}` };
+  async diagnose(ms) {
+    try {
+      await this.#call(STREAM_PATH, { ms, wanted: [], key: false });
+    } catch (error) {
+      if (error instanceof ApiError) return error.ended;
+      throw error;
+    }
+    return undefined;
+  }
+
+  /** Take an answer apart; whatever is not as `examine` wants it is not the listener's. */
+  #parsed({ answer, text }, examine) {
+    try {
+      const value = JSON.parse(text);
+      examine(value);
+      return value;
+    } catch {
+      throw new ApiError({ duty: 'backOff', code: CUT, ...outageOfAnswer(answer, this.host) });
+    }
+  }
+
+  /**
+   * @param {string} path
+   * @param {{ method?: string, body?: string, ms?: number, wanted?: number[], signal?: AbortSignal,
+   *   key?: boolean }} [options]
+   */
+  async #call(path, options = {}) {
+    const { method = 'GET', body, ms = GRACE_MS, wanted = [200], signal, key = true } = options;
+    /** @type {Record<string, string>} */
+    const headers = key ? { Authorization: `Bearer ${this.#key}` } : {};
     if (body !== undefined) headers['Content-Type'] = 'application/json';
     const timeout = new AbortController();
     const abort = () => timeout.abort();
     const timer = setTimeout(abort, ms);
     signal?.addEventListener('abort', abort);
     try {
-      const options = {
+      const answer = await this.#fetch(this.#base + path, {
         method,
         body,
         headers,
         signal: timeout.signal,
         cache: 'no-store',
-        redirect: 'error',
-      };
-      const answer = await this.#fetch(this.#base + path, options);
-      const text = await answer.text();
-      if (!answer.ok && answer.status !== also) {
-        throw new ApiError(endedByStatus(answer.status, text));
-      }
-      return text ? JSON.parse(text) : undefined;
+        redirect: 'manual',
+      });
+      if (!wanted.includes(answer.status)) throw await this.#refusal(answer);
+      return { answer, text: await readText(answer, PAGE_BYTES_MAX) };
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      throw new ApiError({ duty: 'backOff', code: CUT, detail: `no answer: ${error.name}` });
+      throw new ApiError({ duty: 'backOff', code: CUT, ...outageOfError(error, this.host) });
     } finally {
+      // What is not read any further is not loaded any further.
+      abort();
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
     }
+  }
+
+  async #refusal(answer) {
+    const isOurs = isProblem(answer.headers);
+    const problem = isOurs ? readProblem(await readText(answer, PROBLEM_BYTES_MAX)) : undefined;
+    const outage = outageOfAnswer(answer, this.host, problem);
+    return new ApiError(endedByAnswer(answer.status, outage, problem));
   }
 }
 
@@ -512,6 +703,7 @@ export class Follower {
   #snapshot;
   #failed;
   #socket;
+  #talk;
   #unacked = new Set();
   #ackTimer;
   #isAcking = false;
@@ -520,18 +712,19 @@ export class Follower {
   #connects = 0;
   #state = 'connecting';
   #transport = null;
+  #outage = { cause: 'starting', why: 'the first try has only just begun' };
+  #ackTries;
   #wordAt;
   #wake = () => {};
 
   constructor(url, options) {
     const { key, streams, position, acks = true, onStatus, onResync, timing, signal } = options;
-    if (typeof key !== 'string' || key === '') throw new TypeError('a key is needed');
     this.#timing = { ...TIMING, ...timing };
     this.#WebSocket = 'WebSocket' in options ? options.WebSocket : globalThis.WebSocket;
-    this.#key = key;
+    this.#key = readKey(key);
     this.#api = new Api(
       baseOf(url),
-      key,
+      this.#key,
       options.fetch ?? ((address, init) => globalThis.fetch(address, init)),
     );
     this.#tracker = new Tracker(typeof streams === 'string' ? [streams] : (streams ?? undefined));
@@ -540,6 +733,7 @@ export class Follower {
     this.#onStatus = onStatus;
     this.#onResync = onResync;
     this.#schedule = new Schedule(this.#timing);
+    this.#ackTries = new Schedule(this.#timing);
     if (signal?.aborted) this.close();
     else signal?.addEventListener('abort', () => this.close(), { once: true });
   }
@@ -548,10 +742,18 @@ export class Follower {
     return this;
   }
 
-  /** Whether this is live, over what, and how old (ms) the listener's last word is. */
+  /** Whether this is live, over what, or why not; and how old (ms) the listener's last word is. */
   get status() {
     const ageMs = this.#wordAt === undefined ? null : Math.max(0, Date.now() - this.#wordAt);
-    return { state: this.#isClosed ? 'stopped' : this.#state, transport: this.#transport, ageMs };
+    const isOver = this.#isClosed && this.#outage?.cause !== 'stopped';
+    const outage = isOver ? { cause: 'stopped', why: 'the program closed it' } : this.#outage;
+    return {
+      state: this.#isClosed ? 'stopped' : this.#state,
+      transport: this.#transport,
+      ageMs,
+      cause: outage?.cause ?? null,
+      why: outage?.why ?? '',
+    };
   }
 
   /** The streams that are followed; those of the key's scope are known once it is live. */
@@ -621,7 +823,7 @@ export class Follower {
       await this.#queue.drained();
       if (this.#isClosed) return;
       const isBlocked = !this.#WebSocket || this.#blocked >= this.#timing.blockedTries;
-      const ended = await (isBlocked ? this.#poll() : this.#converse());
+      const ended = await this.#watched(isBlocked ? this.#poll() : this.#converse());
       if (isBlocked) {
         // Now WebSocket has its turn; if it fails again, long-poll is next.
         this.#blocked -= 1;
@@ -629,12 +831,33 @@ export class Follower {
       }
       if (ended === undefined || this.#isClosed) continue;
       if (ended.duty === 'stop') {
-        this.#change('stopped', null);
-        throw new StoppedError(ended.code, ended.detail);
+        const error = new StoppedError(ended.code, ended.why, ended.problem);
+        this.#change('stopped', null, { cause: 'stopped', why: error.message });
+        throw error;
       }
-      this.#change('connecting', null);
+      this.#change('connecting', null, { cause: ended.cause, why: ended.why });
       await this.#sleep(this.#schedule.next(ended));
     }
+  }
+
+  /** Await a try; say that nothing answers where it is not live soon. */
+  async #watched(trying) {
+    const timer = setTimeout(() => {
+      if (this.#state === 'live' || this.#isClosed) return;
+      this.#change('connecting', null, { cause: 'silent', why: this.#step });
+    }, this.#timing.slowMs);
+    try {
+      return await trying;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** What is being waited for. */
+  get #step() {
+    if (!this.#talk?.isOpen) return `${this.#api.host} does not answer`;
+    if (this.#talk.hello === undefined) return 'the websocket is open, but no hello comes';
+    return this.#talk.isReady ? 'nothing comes any more' : 'hello came, but no ready';
   }
 
   #sleep(ms) {
@@ -647,10 +870,12 @@ export class Follower {
     });
   }
 
-  #change(state, transport) {
-    if (state === this.#state && transport === this.#transport) return;
+  #change(state, transport, outage) {
+    const isSame = outage?.cause === this.#outage?.cause && outage?.why === this.#outage?.why;
+    if (state === this.#state && transport === this.#transport && isSame) return;
     this.#state = state;
     this.#transport = transport;
+    this.#outage = outage;
     if (state === 'live' && this.#acks) {
       // What a cut connection swallowed is acknowledged again: acks are cumulative.
       for (const stream of this.#tracker.handled.keys()) this.#unacked.add(stream);
@@ -714,7 +939,10 @@ export class Follower {
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         if (error.ended.duty === 'stop') {
-          throw this.#fail(new StoppedError(error.ended.code, error.message));
+          {
+            const { code, why, problem } = error.ended;
+            throw this.#fail(new StoppedError(code, why, problem));
+          }
         }
         await pause(snapshot.schedule.next(error.ended), this.#closing.signal);
       }
@@ -740,37 +968,48 @@ export class Follower {
       this.#ackTimer = undefined;
       if (this.#unacked.size === 0) return;
       this.#isAcking = true;
-      await this.#sendAcks();
-      // So that a fast program does not send a frame for each event.
-      await pause(this.#timing.ackMs, this.#closing.signal);
+      const failed = await this.#sendAcks();
+      // So that a fast program does not send a frame for each event, and that one whose acks do not
+      // get through does not storm.
+      let wait = this.#timing.ackMs;
+      if (failed === undefined) this.#ackTries.progress();
+      else wait = Math.max(wait, this.#ackTries.next(failed));
+      await pause(wait, this.#closing.signal);
       this.#isAcking = false;
       if (this.#unacked.size > 0 && this.#state === 'live') this.#ackSoon(0);
     }, ms);
   }
 
+  /** Send what waits; resolves to why one of them has to be sent again, undefined if none has. */
   async #sendAcks() {
     // Taken out first: what is handled while this waits puts it back.
     const streams = [...this.#unacked];
     this.#unacked.clear();
     const send = async (stream) => {
       const position = this.#tracker.ackable(stream);
-      if (position !== undefined && !(await this.#ack(stream, position))) this.#unacked.add(stream);
+      // Only admin keys follow '*', and those may not acknowledge.
+      if (position === undefined || stream === '*') return undefined;
+      const failed = await this.#ack(stream, position);
+      if (failed !== undefined) this.#unacked.add(stream);
+      return failed;
     };
-    await Promise.all(streams.map(send));
+    const outcomes = await Promise.all(streams.map(send));
+    return outcomes.find((failed) => failed !== undefined);
   }
 
   async #ack(stream, position) {
     if (this.#socket?.readyState === 1) {
       this.#socket.send(JSON.stringify({ type: 'ack', stream, offset: position.offset }));
-      return true;
+      return undefined;
     }
-    if (this.#transport !== 'long-poll') return false;
+    if (this.#transport !== 'long-poll') return backOff('unreachable', 'there is no link');
     try {
       await this.#api.ack(stream, position);
-      return true;
+      return undefined;
     } catch (error) {
-      // What is refused for good is not tried again.
-      return error.ended?.duty === 'stop';
+      if (!(error instanceof ApiError)) throw error;
+      // What the listener itself refuses for good is not sent again.
+      return error.ended.duty === 'stop' ? undefined : error.ended;
     }
   }
 
@@ -791,13 +1030,29 @@ export class Follower {
 
   /** Open a WebSocket and read it until it ends; resolves to why. */
   async #converse() {
-    const talk = { hello: undefined, afterMs: undefined, isReady: false, behindSince: undefined };
-    const ended = await new Promise((resolve) => this.#listen(talk, resolve));
+    const talk = {
+      isOpen: false,
+      hello: undefined,
+      isReady: false,
+      afterMs: undefined,
+      behindSince: undefined,
+    };
+    this.#talk = talk;
+    let ended = await new Promise((resolve) => this.#listen(talk, resolve));
+    this.#talk = undefined;
     this.#socket = undefined;
-    if (talk.hello !== undefined) {
+    if (!talk.isOpen && ended.cause !== 'silent' && !this.#isClosed) {
+      ended = (await this.#api.diagnose(this.#timing.slowMs)) ?? ended;
+      // Whatever a request without a key is answered, it is no verdict on ours.
+      ended = { ...ended, duty: 'backOff' };
+    }
+    if (talk.isReady) {
       this.#blocked = 0;
       this.#isHttpWell = false;
-    } else {
+      // A listener that is draining is not taken for one that is behind a wall.
+    } else if (
+      talk.hello === undefined ? ended.code !== OVERLOADED : LOST_ON_THE_WAY.includes(ended.code)
+    ) {
       this.#blocked += 1;
     }
     return ended;
@@ -808,7 +1063,7 @@ export class Follower {
     const until = { signal: cleanUp.signal };
     let socket;
     let timer;
-    const finish = (code, say = DONE, detail = '') => {
+    const finish = (code, outage, say = DONE) => {
       if (cleanUp.signal.aborted) return;
       cleanUp.abort();
       clearTimeout(timer);
@@ -817,49 +1072,77 @@ export class Follower {
       } catch {
         // It was never open.
       }
-      const jitterMs = talk.hello && (talk.hello.reconnectJitterMs ?? 5000);
-      resolve({ duty: dutyOf(code), code, detail, jitterMs, afterMs: talk.afterMs });
+      const { hello, afterMs } = talk;
+      const jitterMs =
+        hello && (isOffset(hello.reconnectJitterMs) ? hello.reconnectJitterMs : 5000);
+      resolve({ duty: dutyOf(code), code, jitterMs, afterMs, ...outage });
     };
+    const closed = (why) => ({ cause: 'closed', why });
     const watch = (ms, then) => {
       clearTimeout(timer);
       timer = setTimeout(then, Math.max(0, ms));
     };
+    // Each step of the handshake has its own time: a slow line is no dead one.
+    const handshake = () => {
+      watch(this.#timing.connectMs, () => finish(CUT, { cause: 'silent', why: this.#step }));
+    };
     const patience = () => {
       if (!talk.isReady) return;
-      const dead = (talk.hello.deadSeconds ?? 35) * 1000;
+      const dead = (talk.hello.deadSeconds > 0 ? talk.hello.deadSeconds : 35) * 1000;
       const behind = (talk.behindSince ?? Infinity) + this.#timing.behindMs - Date.now();
-      watch(Math.min(dead, behind), () => finish(DEAD, DEAD, 'silent, or behind its own heads'));
+      const why = 'the listener is silent, or behind its own heads';
+      watch(Math.min(dead, behind), () => finish(DEAD, { cause: 'silent', why }, DEAD));
     };
     try {
       socket = new this.#WebSocket(this.#api.streamUrl, [PROTOCOL]);
     } catch (error) {
-      finish(CUT, DONE, error.name);
+      finish(CUT, { cause: 'unreachable', why: `no WebSocket can be made (${error.name})` });
       return;
     }
-    watch(this.#timing.connectMs, () => finish(CUT, DONE, 'no hello or no ready in time'));
+    handshake();
     this.#closing.signal.addEventListener('abort', () => finish(DONE), until);
     const on = (name, then) => {
       socket.addEventListener(name, (event) => cleanUp.signal.aborted || then(event));
     };
-    on('close', ({ code }) => finish(code || CUT));
-    on('error', () => finish(CUT));
+    const { host } = this.#api;
+    on('open', () => {
+      talk.isOpen = true;
+      handshake();
+    });
+    on('close', ({ code }) => finish(...this.#closedBy(code || CUT, talk, socket)));
+    on('error', () => finish(CUT, { cause: 'unreachable', why: `the line to ${host} was cut` }));
     on('message', ({ data }) => {
       if (typeof data !== 'string') return;
       this.#wordAt = Date.now();
       try {
-        this.#hear(parseFrame(data), talk, socket);
+        const isHello = this.#hear(parseFrame(data), talk, socket) === 'hello';
         // A browser reads on by itself: what the program cannot hold stays with the listener.
-        if (this.#queue.isFull) finish(COME_BACK, DONE, 'the program is slower');
+        if (this.#queue.isFull) finish(COME_BACK, closed('the program is slower'));
+        else if (isHello) handshake();
         else patience();
       } catch (error) {
-        if (error instanceof BrokenError) finish(COME_BACK, DONE, error.message);
-        else if (error instanceof UnreadableError) finish(SERVER_ERROR, MALFORMED, error.message);
-        else {
+        if (error instanceof BrokenError) finish(COME_BACK, closed(error.message));
+        else if (error instanceof UnreadableError) {
+          finish(SERVER_ERROR, closed(`an unreadable frame came: ${error.message}`), MALFORMED);
+        } else {
           finish(DONE);
           this.#queue.put({ error });
         }
       }
     });
+  }
+
+  /**
+   * Conclude from a close by the other side. Only the listener says stop: it said hello, or took our
+   * subprotocol. Somebody else's WebSocket that closes with a code of the same range is none.
+   */
+  #closedBy(code, talk, socket) {
+    const isListener = talk.hello !== undefined || socket.protocol === PROTOCOL;
+    if (dutyOf(code) === 'stop' && !isListener) {
+      return [CUT, { cause: 'closed', why: `closed by somebody else with code ${code}` }];
+    }
+    const why = `the connection was closed: ${MEANINGS[code] ?? 'code'} (${code})`;
+    return [code, { cause: 'closed', why }];
   }
 
   #connectFrame() {
@@ -879,7 +1162,7 @@ export class Follower {
         this.#tracker.ready(frame.streams);
         talk.isReady = true;
         this.#socket = socket;
-        this.#change('live', 'websocket');
+        this.#change('live', 'websocket', undefined);
         break;
       case 'event':
         this.#take(frame);
@@ -898,6 +1181,7 @@ export class Follower {
         if (isOffset(frame.afterMs)) talk.afterMs = frame.afterMs;
         break;
     }
+    return frame.type;
   }
 
   /** Read by long-poll until it fails, or until WebSocket is to be tried again (undefined). */
@@ -924,7 +1208,7 @@ export class Follower {
       if (stop.signal.aborted) return undefined;
       if (error instanceof ApiError) return error.ended;
       if (error instanceof BrokenError) {
-        return { duty: 'backOff', code: COME_BACK, detail: error.message };
+        return { duty: 'backOff', code: COME_BACK, cause: 'closed', why: error.message };
       }
       throw error;
     } finally {
@@ -945,7 +1229,7 @@ export class Follower {
 
   #takePage(asked, page) {
     this.#wordAt = Date.now();
-    if (page.reason !== undefined) {
+    if (page.reason != null) {
       this.#resync(page);
     } else {
       const name = asked ?? page.stream ?? page.events[0]?.stream;
@@ -959,7 +1243,7 @@ export class Follower {
       for (const event of page.events) this.#take(event);
     }
     this.#schedule.progress();
-    this.#change('live', 'long-poll');
+    this.#change('live', 'long-poll', undefined);
   }
 }
 

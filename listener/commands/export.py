@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from listener.commands.terminal import config_option, note, progress, read_settings
+from listener.commands.terminal import config_option, escaped, note, progress, read_settings
 
 if TYPE_CHECKING:
     from listener.ledger.promise import Line
@@ -21,9 +22,14 @@ _COLUMNS: Final = (
     *("amount", "currency", "held", "heldReason", "asOf", "recordedAt"),
     *("deliveries.count", "deliveries.first", "deliveries.last", "fields", "hash"),
 )
-# What a spreadsheet may take for the beginning of a formula.
+# What a spreadsheet may take for the beginning of a formula, some of it after blanks.
 # Source: OWASP, "CSV Injection".
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+_FORMULA_BLANKS: Final = ("\t", "\r", "\n")
+# Digits that a spreadsheet would round (it keeps 15 of them), cut or write as a power of ten.
+_LOST_AS_NUMBER: Final = re.compile(r"\d{12,}|0\d+|\d+[eE]\d+")
+# Without it a spreadsheet takes UTF-8 for its own country's letters.
+_BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
 
 def _read_time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -72,7 +78,8 @@ def export(
     """Write the ledger's entries to stdout, one a line, oldest first.
 
     It works while the service runs. A date is the beginning of that day; times are UTC unless
-    they say otherwise. In CSV, text that a spreadsheet would take for a formula begins with '.
+    they say otherwise. In CSV, text that a spreadsheet would take for a formula begins with ', and
+    digits that it would round are written ="…". What steers a terminal is written \\u….
 
     \b
     Examples:
@@ -91,7 +98,7 @@ def export(
     with open_reader(read_settings(config).database) as reader, progress("exporting") as advance:
         end = reader.head().seq
         if form == "csv":
-            out.write(csv_row(_COLUMNS))
+            out.write(_BYTE_ORDER_MARK + csv_row(_COLUMNS))
         pages = reader.pages(after=after, until=end, since_ms=since, until_ms=until, scope=scope)
         for upto, lines in pages:
             out.writelines(map(write, lines))
@@ -104,7 +111,7 @@ def export(
 def _ndjson(line: "Line") -> bytes:
     from listener.web.shapes.models import Entry
 
-    return Entry.of(line).encode() + b"\n"
+    return escaped(Entry.of(line).encode().decode()).encode() + b"\n"
 
 
 def _csv(line: "Line") -> bytes:
@@ -118,7 +125,7 @@ def _csv(line: "Line") -> bytes:
 
 
 def csv_row(cells: Sequence[object]) -> bytes:
-    """Write a row as RFC 4180 has it; what is null is empty."""
+    """Write a row as RFC 4180 has it, so that a spreadsheet shows it as it is; null is empty."""
     text = io.StringIO()
     csv.writer(text).writerow([_cell(value) for value in cells])
     return text.getvalue().encode()
@@ -127,6 +134,12 @@ def csv_row(cells: Sequence[object]) -> bytes:
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    if _LOST_AS_NUMBER.fullmatch(value):
+        return f'="{value}"'
+    shown = escaped(value, but="\t\r\n")
+    # strip() knows every blank there is, which is more than a spreadsheet skips.
+    if shown.startswith(_FORMULA_BLANKS) or shown.strip().startswith(_FORMULA_STARTS):
+        return f"'{shown}"
+    return shown

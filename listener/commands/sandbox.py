@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 PORT: Final = 8090
 PORT_MAX: Final = 65_535
+SEEDS: Final = 2**31
 
 _NUMBER: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _port = click.IntRange(0, PORT_MAX)
@@ -101,7 +103,12 @@ def _read_url(_context: click.Context, option: click.Parameter, url: str | None)
     help="Where notifications go for calls without an ipnUrl; {merchantNo} and {storeNo} in it"
     " are filled in.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of numbers and faults.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Of numbers and faults; else a random one, which is printed: the same seed gives the same"
+    " transaction numbers again.",
+)
 @click.option(
     "--time-scale",
     type=float,
@@ -142,7 +149,7 @@ def sandbox(  # noqa: PLR0913 - a command's options arrive as its arguments
     merchants: Mapping[str, str],
     old_tokens: Mapping[str, str],
     notify_url: str | None,
-    seed: int,
+    seed: int | None,
     time_scale: float,
     notify_on_cancel: bool,
     refund_shows: Literal["success", "closed"],
@@ -172,7 +179,7 @@ def sandbox(  # noqa: PLR0913 - a command's options arrive as its arguments
         wallet_port=wallet_port,
         url=public_url,
         notify_url=notify_url,
-        seed=seed,
+        seed=secrets.randbelow(SEEDS) if seed is None else seed,
         time_scale=time_scale,
         notify_on_cancel=notify_on_cancel,
         refund_shows=refund_shows,
@@ -210,6 +217,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
                 "url": running.url,
                 "walletUrl": running.wallet_url,
                 "merchants": ",".join(settings.merchants),
+                "seed": str(settings.seed),
             }
             say_step("started", detail)
             await told.wait()

@@ -1,6 +1,7 @@
 """Follow the listener from a terminal, as any POS client does."""
 
 import asyncio
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -8,10 +9,10 @@ import click
 from listener.commands.terminal import json_option, note, say_json, say_styled, shown
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from listener.pos.client import Follower, FollowStatus
     from listener.pos.frames import After, Event, ResyncMembers
-
-PATIENCE_SECONDS: Final = 5.0
 
 _STYLES: Final = {
     "cancelled": "bold yellow",
@@ -33,6 +34,15 @@ def _read_after(_context: click.Context, _option: click.Parameter, text: str) ->
         raise click.BadParameter("write <epoch>:<offset>, acked, latest or earliest") from error
 
 
+def _read_key(_context: click.Context, _option: click.Parameter, text: str) -> "SecretStr":
+    from listener.pos.credential import read_key
+
+    try:
+        return read_key(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
 @click.option(
     "--url", required=True, metavar="WS_URL", help="The listener's: ws://… or http://…, any path."
@@ -43,6 +53,7 @@ def _read_after(_context: click.Context, _option: click.Parameter, text: str) ->
     envvar="POS_KEY",
     show_envvar=True,
     metavar="KEY",
+    callback=_read_key,
     help="As `listener keys create` showed it; the variable keeps it out of the shell's history.",
 )
 @click.option(
@@ -64,12 +75,13 @@ def _read_after(_context: click.Context, _option: click.Parameter, text: str) ->
 )
 @json_option
 def tail(
-    *, url: str, key: str, stream: str | None, after: "After", ack: bool, as_json: bool
+    *, url: str, key: "SecretStr", stream: str | None, after: "After", ack: bool, as_json: bool
 ) -> None:
-    """Follow statuses as a till does, one line an event.
+    """Follow statuses as a till does, one line an event; times are UTC.
 
-    It comes back by itself, and goes on where it was. Whether it is live is told on stderr. A
-    key that belongs to a till's name replaces that till: make one without --terminal to look.
+    It comes back by itself, and goes on where it was. Whether it is live, and why not, is written
+    to stderr. A key that belongs to a till's name replaces that till: make one without --terminal
+    to look.
 
     \b
     Examples:
@@ -89,7 +101,9 @@ def tail(
     asyncio.run(_follow(follower, as_json=as_json))
 
 
-def _follower(url: str, *, key: str, stream: str | None, after: "After", ack: bool) -> "Follower":
+def _follower(
+    url: str, *, key: "SecretStr", stream: str | None, after: "After", ack: bool
+) -> "Follower":
     from listener.pos.client import Follower, MemoryPositions
     from listener.pos.frames import Position
 
@@ -111,7 +125,6 @@ def _follower(url: str, *, key: str, stream: str | None, after: "After", ack: bo
 
 async def _follow(follower: "Follower", *, as_json: bool) -> None:
     note("connecting …")
-    watching = asyncio.create_task(_watch(follower))
     try:
         async with follower:
             async for event in follower:
@@ -120,20 +133,12 @@ async def _follow(follower: "Follower", *, as_json: bool) -> None:
                 else:
                     say_event(event)
     finally:
-        watching.cancel()
         for stream, position in follower.positions.items():
             note(f"{shown(stream)} was read up to {position.epoch}:{position.offset}")
 
 
-async def _watch(follower: "Follower") -> None:
-    """Say that the first answer is long in coming: the address may be wrong."""
-    await asyncio.sleep(PATIENCE_SECONDS)
-    if follower.age_seconds is None:
-        note("not live: the listener does not answer; is --url right? It is tried on and on")
-
-
 def _json(event: "Event") -> dict[str, object]:
-    """Word an event as the listener does: every member, times to the millisecond."""
+    """Write an event as the listener does: every member, times to the millisecond."""
     from listener.ledger.model import rfc3339
 
     time = rfc3339(round(event.time.timestamp() * 1000))
@@ -148,7 +153,7 @@ def say_event(event: "Event") -> None:
     because = f"{data.reason}, {data.evidence}" if data.reason else data.evidence
     say_styled(
         [
-            (f"{event.time:%H:%M:%S}", "dim"),
+            (f"{event.time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}", "dim"),
             (f"{shown(word):<10}", _STYLES.get(word, "bold")),
             (shown(data.transaction_no), ""),
             (shown(amount), ""),
@@ -162,8 +167,10 @@ def say_event(event: "Event") -> None:
 def _tell_status(status: "FollowStatus") -> None:
     if status.state == "live":
         note(f"live, over {status.transport}")
-    elif status.age_seconds is not None:
-        note(f"not live: the listener's last word is {status.age_seconds:.0f} s old")
+    elif status.state == "connecting":
+        age = status.age_seconds
+        last = "" if age is None else f"; the listener's last word is {age:.0f} s old"
+        note(f"not live: {shown(status.why)}{last}; it is tried on and on")
 
 
 def _tell_resync(resync: "ResyncMembers") -> None:

@@ -6,10 +6,11 @@ with ``--json``. Results go to stdout, everything else to stderr.
 
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
@@ -17,6 +18,9 @@ from listener.environment import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from listener.settings import Settings
+
+# Control, format (among them the marks of direction), half of a pair, and separators of lines.
+_STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -65,6 +69,27 @@ def shown(text: str) -> str:
     )
 
 
+def escaped(text: str, *, but: str = "") -> str:
+    """Return text with every character that steers a terminal or a reader's eye as ``\\u…``.
+
+    Those are control characters, marks that turn text around, and what is not seen at all. Within
+    JSON the text stays the same value.
+
+    Args:
+        text: Any text, JSON included.
+        but: What is left as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char in but or not _steers(char) else json.dumps(char)[1:-1] for char in text
+    )
+
+
+def _steers(char: str) -> bool:
+    return unicodedata.category(char) in _STEERING
+
+
 def say(text: str) -> None:
     """Write a line of results."""
     click.echo(text)
@@ -72,7 +97,7 @@ def say(text: str) -> None:
 
 def say_json(value: Mapping[str, object] | Sequence[object]) -> None:
     """Write an object, or a list of them, as one line of results."""
-    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    click.echo(escaped(json.dumps(value, ensure_ascii=False, separators=(",", ":"))))
 
 
 def note(text: str) -> None:

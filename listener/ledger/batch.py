@@ -16,19 +16,19 @@ from typing import Final
 
 from msgspec import Struct
 
-from listener.errors import ListenerError, ReferenceTakenError
+from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
-from listener.ledger.schedule import Confirm, next_due_ms
-from listener.ledger.transaction import Step, advance, event_text
-
-# How long the call that starts a sale may take before the sale is looked for by its reference.
-SALE_ANSWER_MS: Final = 30_000
+from listener.ledger.sale import Sale, begin_sale, follow_sale, is_taken
+from listener.ledger.schedule import Confirm
+from listener.ledger.transaction import Step, advance, begin, event_text
 
 _CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
 
-# merchant_no, and one of its: a transaction number, a fingerprint, a reference.
+# merchant_no, and one of its: a transaction number, a fingerprint.
 Key = tuple[str, str]
+# merchant_no, store_no, and a reference of the store's.
+Reference = tuple[str, str, str]
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -36,27 +36,29 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
     For each of ``transactions`` its state and all of its entries; of ``unnumbered``, the entry
     without a transaction number that has this fingerprint; the entries of ``sales`` (seqs), and of
-    the sales that the transactions are bound to; which of ``references`` a sale has.
+    the sales that the transactions are bound to; where ``sales`` stand; which of ``references`` are
+    in use.
     """
 
     transactions: frozenset[Key]
     unnumbered: frozenset[Key]
     sales: frozenset[int]
-    references: frozenset[Key]
+    references: frozenset[Reference]
 
 
 class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
     ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
-    ``sales`` are by their seq, and ``references`` name the sale that has each.
+    ``sales`` and ``sale_states`` are by the sale's seq.
     """
 
     seq: int
     entries: Sequence[Entry]
     transactions: Sequence[Transaction]
     sales: Mapping[int, Entry]
-    references: Mapping[Key, int]
+    sale_states: Mapping[int, Sale]
+    references: frozenset[Reference]
 
 
 class NewEvent(Struct, frozen=True, kw_only=True):
@@ -75,29 +77,13 @@ class NewEvent(Struct, frozen=True, kw_only=True):
         return f"{self.before_seq}{self.seq}{self.after_seq}"
 
 
-class NewSale(Struct, frozen=True, kw_only=True):
-    """A sale that begins; ``due_ms`` is when it is looked for, if Pockyt has not answered."""
-
-    seq: int
-    merchant_no: str
-    reference: str | None
-    due_ms: int
-
-
-class SaleChange(Struct, frozen=True, kw_only=True):
-    """What an answer or a query does to a sale; no ``transaction_no`` leaves the one it has."""
-
-    seq: int
-    transaction_no: str | None
-    due_ms: int | None
-
-
 class Changes(Struct, frozen=True, kw_only=True):
     """What some facts became, and all that a back-end writes for them.
 
     ``recorded`` tells for each fact, in order, where it is, or why it is nowhere. ``entries`` are
     new and have no hash yet. ``transactions`` stand as they do after the last entry, of which
-    ``begun`` did not exist before. ``repeats`` are the deliveries to add, by the seq of the entry.
+    ``begun`` did not exist before, and ``sales`` likewise. ``repeats`` are the deliveries to add,
+    by the seq of the entry.
     """
 
     recorded: list[Recorded | ListenerError] = []
@@ -106,8 +92,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     transactions: dict[Key, Transaction] = {}
     begun: set[Key] = set()
     repeats: dict[int, int] = {}
-    new_sales: list[NewSale] = []
-    sale_changes: list[SaleChange] = []
+    sales: dict[int, Sale] = {}
 
 
 def wanted(facts: Iterable[Fact]) -> Wanted:
@@ -121,9 +106,7 @@ def wanted(facts: Iterable[Fact]) -> Wanted:
             (f.merchant_no, f.fingerprint) for f in facts if f.fingerprint and not f.transaction_no
         ),
         sales=frozenset(f.sale_seq for f in facts if f.sale_seq),
-        references=frozenset(
-            (f.merchant_no, f.reference) for f in facts if f.kind is Kind.SALE and f.reference
-        ),
+        references=frozenset(_reference(f) for f in facts if f.kind is Kind.SALE),
     )
 
 
@@ -152,6 +135,10 @@ def next_step(
         sales: The sales that it may be bound to, by their seq.
         confirm: When Pockyt is asked before a status is believed.
     """
+    if before is None and len(entries) == 1:
+        step = begin(entries[0], confirm=confirm)
+        if step is not None:
+            return step
     sale_seq = (before.sale_seq if before else None) or entries[-1].fact.sale_seq
     sale = sales.get(sale_seq) if sale_seq else None
     return advance(before, entries, sale=sale, confirm=confirm)
@@ -219,6 +206,7 @@ class _Batch:
         self._confirm = confirm
         self._seq = seen.seq
         self._sales = dict(seen.sales)
+        self._sale_states = dict(seen.sale_states)
         self._references = set(seen.references)
         self._known: dict[Key, _Known] = {}
         for entry in seen.entries:
@@ -238,8 +226,12 @@ class _Batch:
             repeats = self.changes.repeats
             repeats[original] = repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
-        if fact.kind is Kind.SALE and (fact.merchant_no, fact.reference) in self._references:
+        if fact.kind is Kind.SALE and _reference(fact) in self._references:
             return ReferenceTakenError()
+        if _brings_a_number(fact):
+            sale = self._sale_states[fact.sale_seq or 0]
+            if is_taken(sale, fact.transaction_no, known.transaction):
+                return NumberTakenError(fact.transaction_no)
         self._seq += 1
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)
@@ -271,25 +263,23 @@ class _Batch:
         fact = entry.fact
         if fact.kind is Kind.SALE:
             self._sales[entry.seq] = entry
-            if fact.reference:
-                self._references.add((fact.merchant_no, fact.reference))
-            self.changes.new_sales.append(
-                NewSale(
-                    seq=entry.seq,
-                    merchant_no=fact.merchant_no,
-                    reference=fact.reference,
-                    due_ms=self._now_ms + SALE_ANSWER_MS,
-                )
-            )
-        elif fact.sale_seq is not None:
-            sale = self._sales[fact.sale_seq]
-            is_open = fact.kind is Kind.QUERY and not fact.transaction_no
-            self.changes.sale_changes.append(
-                SaleChange(
-                    seq=sale.seq,
-                    transaction_no=fact.transaction_no or None,
-                    due_ms=next_due_ms(sale.recorded_at_ms, self._now_ms, entry.seq)
-                    if is_open
-                    else None,
-                )
-            )
+            sale = begin_sale(entry)
+            self._references.add(_reference(fact))
+        elif fact.sale_seq is not None and fact.kind is not Kind.NOTIFICATION:
+            began_ms = self._sales[fact.sale_seq].recorded_at_ms
+            sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
+            if sale.is_refused:
+                self._references.discard(_reference(self._sales[sale.seq].fact))
+        else:
+            return
+        self._sale_states[sale.seq] = self.changes.sales[sale.seq] = sale
+
+
+def _brings_a_number(fact: Fact) -> bool:
+    """Return whether a fact tells the transaction number of a sale."""
+    is_ours = fact.kind is not Kind.NOTIFICATION
+    return is_ours and fact.sale_seq is not None and bool(fact.transaction_no)
+
+
+def _reference(sale: Fact) -> Reference:
+    return sale.merchant_no, sale.store_no or "", sale.reference or ""

@@ -88,6 +88,7 @@ class Alarm(StrEnum):
 
     UNRESOLVED = "unresolved"
     UNKNOWN_STORE = "unknown_store"
+    NUMBER_TAKEN = "number_taken"
 
 
 class Fact(Struct, frozen=True, kw_only=True, array_like=True):

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
+from listener.ledger.sale import Sale
 
 # How many terminals' places are read at a time.
 ACKS_PAGE: Final = 500
@@ -129,12 +130,22 @@ class Doubts(Struct, frozen=True, kw_only=True):
 
 
 class RecordedSale(Struct, frozen=True, kw_only=True):
-    """A recorded sale; ``transaction_no`` is None until Pockyt has told it."""
+    """A recorded sale, where it stands, and the wish to cancel it, if it came before its number."""
 
-    seq: int
+    state: Sale
     fact: Fact
     recorded_at_ms: int
-    transaction_no: str | None
+    wish: Fact | None
+
+    @property
+    def seq(self) -> int:
+        """The seq of its entry."""
+        return self.state.seq
+
+    @property
+    def transaction_no(self) -> str | None:
+        """Its number; None until Pockyt has told it."""
+        return self.state.transaction_no
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
@@ -267,13 +278,26 @@ class Ledger(Protocol):
         """Return what is in doubt now and asked about, counted by reason."""
 
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
-        """Return the transactions about which Pockyt is to be asked, or silence raised, by now."""
+        """Return the transactions about which Pockyt is to be asked, or silence raised, by now.
+
+        ``limit`` is how many of each: of those whose silence is to be raised, which come first; of
+        the cancels that somebody waits for; and of all others.
+        """
 
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
-        """Return the sales without a transaction number that are to be looked for by now."""
+        """Return the sales that are to be looked for, or whose cancel is to be raised, by now.
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
-        """Return the sale recorded under a reference."""
+        As for transactions, ``limit`` is how many of each; those with a cancel come first.
+        """
+
+    async def read_sales(
+        self, *, merchant_no: str, reference: str, store_no: str | None
+    ) -> list[RecordedSale]:
+        """Return the sales recorded under a reference, of one store or of all.
+
+        Those whose reference is in use come first, one a store at most; then those that Pockyt
+        refused, the newest first, of which only so many are returned.
+        """
 
     async def next_due_ms(self) -> int | None:
         """Return when something is due next (Unix ms); None where nothing is."""

@@ -4,10 +4,12 @@ Pure, and the same for every back-end: the ledger stores what these functions re
 commit of the entry itself, and ``listener verify`` calls them again to check what is stored.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import orjson
+from msgspec import Struct
 from msgspec.structs import replace
 
 from listener.ledger.model import (
@@ -22,11 +24,15 @@ from listener.ledger.model import (
     rfc3339,
 )
 from listener.ledger.schedule import Confirm, is_raised, next_ask, why_ask
-from listener.ledger.status import Belief, believe, why_held
+from listener.ledger.status import WORDS, Belief, believe, why_held
+
+# The event of a transaction that begins with a word for this status.
+_BEGUN: Final[Mapping[Status | None, str]] = MappingProxyType(
+    {status: f"transaction.{status}" for status in WORDS.values()}
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """A transaction after one more entry, and the event that the entry makes, if any."""
 
     transaction: Transaction
@@ -80,6 +86,44 @@ def advance(
         event_type=event_type,
         reason=_reason(event_type, entry, belief, is_cancel=is_cancel),
     )
+
+
+def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
+    """Return what :func:`advance` would of a transaction's first entry, where that is plain.
+
+    Nearly every transaction begins with a notification that says a word we know, and that nothing
+    makes doubtful; most end with it. For all others this returns None: only ``advance`` knows.
+    """
+    fact = entry.fact
+    event_type = _BEGUN.get(fact.says)
+    if (
+        fact.says is None
+        or event_type is None
+        or fact.kind is not Kind.NOTIFICATION
+        or fact.suspect
+        or fact.sale_seq
+        or confirm == "always"
+    ):
+        return None
+    transaction = Transaction(
+        first_seq=entry.seq,
+        merchant_no=fact.merchant_no,
+        transaction_no=fact.transaction_no,
+        store_no=fact.store_no or None,
+        terminal=fact.terminal or None,
+        reference=fact.reference or None,
+        amount=fact.amount or None,
+        currency=fact.currency or None,
+        settle_currency=fact.settle_currency or None,
+        status=fact.says,
+        provider_status=fact.provider_status,
+        evidence=Evidence.SIGNATURE,
+        held=False,
+        state_version=1,
+        created_at_ms=entry.recorded_at_ms,
+        updated_at_ms=entry.recorded_at_ms,
+    )
+    return Step(transaction=transaction, event_type=event_type, reason=fact.kind)
 
 
 def refunds_if_paid(request: Entry) -> bool:

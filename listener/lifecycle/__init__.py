@@ -17,6 +17,8 @@ from listener.lifecycle.errors import (
     NotifyUrlMissingError,
     NotOpenError,
     OutcomeUnknownError,
+    SaleCancelledError,
+    TooManyWishesError,
 )
 from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
@@ -32,6 +34,8 @@ __all__ = [
     "NotifyUrlMissingError",
     "Order",
     "OutcomeUnknownError",
+    "SaleCancelledError",
     "Started",
     "Steady",
+    "TooManyWishesError",
 ]

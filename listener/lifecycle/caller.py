@@ -80,6 +80,14 @@ class Caller:
             lambda who: self._pockyt.cancel(who, transaction_no=number),
         )
 
+    async def cancel_sale(self, order: Order) -> Outcome:
+        """Cancel the sale of a reference, whose number nobody has told; as :meth:`cancel`."""
+        return await self._call(
+            "cancel",
+            self._credentials(order.merchant_no, order.store_no),
+            lambda who: self._pockyt.cancel(who, reference=order.reference),
+        )
+
     async def prepay(
         self, transaction: Transaction, *, payment_barcode: str, vendor: str | None
     ) -> Outcome:

@@ -6,27 +6,33 @@ from collections.abc import Coroutine
 from typing import Final
 
 from listener import log
-from listener.errors import LedgerUnavailableError
-from listener.ledger.model import Transaction
+from listener.errors import LedgerUnavailableError, NumberTakenError
+from listener.ledger.model import Transaction, Why
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Bucket, Limits
-from listener.lifecycle.steps import Steps
+from listener.lifecycle.steps import Steps, sale_key
 
 # How many due transactions are read at a time.
 DUE_MAX: Final = 256
 # The longest rest: a doubt that rang no bell is found after so long.
 IDLE_SECONDS_MAX: Final = 10.0
 # The rest while more is due than may be asked: what is to be raised is not kept waiting.
-BEHIND_SECONDS: Final = 1.0
+BEHIND_SECONDS: Final = 0.5
+# After a start: how long silence from before it is not raised, so that Pockyt is asked first.
+GRACE_MS: Final = 15_000
+# Who goes first.
+WAITED_FOR, STARTED, DOUBTED = range(3)
 # The shortest rest, so that a flood of notifications costs few looks.
 REST_SECONDS_MIN: Final = 0.25
 FAILED_SECONDS: Final = 1.0
 # One node chases, so that the limits hold for all of them; another looks whether it still does.
 TURN: Final = "chaser"
 TURN_SECONDS: Final = 1.0
+
+Doubt = Transaction | RecordedSale
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,12 +48,17 @@ class Chaser:
         self._steps = steps
         self._limits = limits
         self._clock = clock
-        self._bucket = Bucket(limits, now_ms=clock.now_ms())
+        self._began_ms = clock.now_ms()
+        # What was in doubt before that, and has been asked about since.
+        self._asked: set[tuple[str, ...]] = set()
+        self._bucket = Bucket(
+            per_second=limits.asks_per_second, burst=limits.asks_burst, now_ms=self._began_ms
+        )
         self._chasing: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
 
     def nudge(self) -> None:
-        """Have the schedule looked at again soon."""
+        """Look at the schedule again soon."""
         self._bell.set()
 
     async def run(self) -> None:
@@ -87,38 +98,52 @@ class Chaser:
         now_ms = self._clock.now_ms()
         due = await self._ledger.read_due(now_ms=now_ms, limit=DUE_MAX)
         sales = await self._ledger.read_due_sales(now_ms=now_ms, limit=DUE_MAX)
-        silent = [t for t in due if t.ask and (t.ask.raise_at_ms or now_ms + 1) <= now_ms]
-        # Together, so that they share a commit.
-        await asyncio.gather(*(self._guard(t, self._raise(t)) for t in silent))
-        # Somebody may wait at a till for a cancel: it goes before sales without a number.
-        doubts: list[Transaction | RecordedSale] = [
-            t for t in due if t.ask and (t.ask.due_at_ms or now_ms + 1) <= now_ms
+        doubts: list[Doubt] = [*due, *sales]
+        silent = [
+            one
+            for one in doubts
+            if _is_over(_raise_ms(one), now_ms) and not self._is_ours(one, now_ms)
         ]
-        doubts += sales
-        is_behind = len(due) >= DUE_MAX or len(sales) >= DUE_MAX
-        for doubt in doubts:
-            if _key(doubt) in self._chasing:
+        # Together, so that they share a commit.
+        await asyncio.gather(*(self._guard(one, self._raise(one)) for one in silent))
+        is_behind = max(len(due), len(sales)) >= DUE_MAX
+        for doubt in sorted(doubts, key=_rank):
+            is_due = _is_over(_due_ms(doubt), now_ms) or self._is_ours(doubt, now_ms)
+            if not is_due or _key(doubt) in self._chasing:
                 continue
-            if not self._may_ask(now_ms):
+            if not self._may_ask(now_ms, is_waited_for=_rank(doubt) == WAITED_FOR):
                 return True
             self._start(doubt, is_probe=self._caller.breaker.is_open)
         return is_behind
 
-    def _may_ask(self, now_ms: int) -> bool:
-        if len(self._chasing) >= self._limits.asks_at_once:
+    def _is_ours(self, doubt: Doubt, now_ms: int) -> bool:
+        """Return whether a silence is our own: Pockyt was not asked since the start.
+
+        It is asked about first, and raised only if Pockyt is silent as well.
+        """
+        if now_ms >= self._began_ms + GRACE_MS or _since_ms(doubt) >= self._began_ms:
+            return False
+        return _is_over(_raise_ms(doubt), now_ms) and _key(doubt) not in self._asked
+
+    def _may_ask(self, now_ms: int, *, is_waited_for: bool) -> bool:
+        # Some room is left for those who wait at a till, however slow Pockyt is with the others.
+        room = self._limits.asks_at_once - (0 if is_waited_for else self._limits.asks_reserved)
+        if len(self._chasing) >= room:
             return False
         # A probe is taken last, so that one that is taken is sent.
         breaker = self._caller.breaker
         return breaker.would_admit(now_ms) and self._bucket.take(now_ms) and breaker.admit(now_ms)
 
-    def _start(self, doubt: Transaction | RecordedSale, *, is_probe: bool) -> None:
+    def _start(self, doubt: Doubt, *, is_probe: bool) -> None:
         task = asyncio.create_task(self._chase(doubt, is_probe=is_probe), name="chase")
         self._chasing[_key(doubt)] = task
 
-    async def _chase(self, doubt: Transaction | RecordedSale, *, is_probe: bool) -> None:
+    async def _chase(self, doubt: Doubt, *, is_probe: bool) -> None:
         ask = self._ask(doubt) if isinstance(doubt, Transaction) else self._look_for(doubt)
         try:
             await self._guard(doubt, ask)
+            if _since_ms(doubt) < self._began_ms:
+                self._asked.add(_key(doubt))
         finally:
             if is_probe:
                 # Of no use where the question was sent: what came of it is noted already.
@@ -126,14 +151,15 @@ class Chaser:
             self._chasing.pop(_key(doubt), None)
             self.nudge()
 
-    async def _guard(
-        self, about: Transaction | RecordedSale, work: Coroutine[None, None, None]
-    ) -> None:
+    async def _guard(self, about: Doubt, work: Coroutine[None, None, None]) -> None:
         """Do one thing; what goes wrong with it is logged, and harms no other."""
         try:
             await work
         except LedgerUnavailableError as error:
             log.event(_LOG, "chase_postponed", level=logging.WARNING, reason=str(error))
+        except NumberTakenError:
+            # It was logged, and an alarm was raised.
+            return
         except Exception:  # noqa: BLE001 - whatever one transaction raises, the others go on
             _LOG.exception("chase_failed", extra={"fields": {"of": " ".join(_key(about))}})
 
@@ -141,34 +167,39 @@ class Chaser:
         async with self._steps.turns.of(*_key(transaction)):
             current = await self._steps.read(transaction)
             # Somebody else may have asked meanwhile.
-            due_at_ms = current.ask.due_at_ms if current.ask else None
-            if due_at_ms is not None and due_at_ms <= self._clock.now_ms():
+            if self._is_still_due(current):
                 await self._steps.settle(current)
 
     async def _look_for(self, sale: RecordedSale) -> None:
-        reference = sale.fact.reference or ""
         async with self._steps.turns.of(*_key(sale)):
-            current = await self._ledger.read_sale(
-                merchant_no=sale.fact.merchant_no, reference=reference
-            )
-            if current is not None and current.transaction_no is None:
-                await self._steps.look_for(current)
+            current = await self._steps.find_sale(facts.order_of(sale.fact))
+            if current and self._is_still_due(current):
+                await self._steps.settle_sale(current)
 
-    async def _raise(self, transaction: Transaction) -> None:
-        """Raise the silence about a transaction, unless it was broken meanwhile."""
-        current = await self._steps.read(transaction)
-        if current.ask is None or current.ask.raise_at_ms is None:
+    def _is_still_due(self, current: Doubt) -> bool:
+        now_ms = self._clock.now_ms()
+        return _is_over(_due_ms(current), now_ms) or self._is_ours(current, now_ms)
+
+    async def _raise(self, doubt: Doubt) -> None:
+        """Raise the silence about something, unless it was broken meanwhile."""
+        now_ms = self._clock.now_ms()
+        current: Doubt | None
+        if isinstance(doubt, Transaction):
+            current = await self._steps.read(doubt)
+        else:
+            current = await self._steps.find_sale(facts.order_of(doubt.fact))
+        if current is None or not _is_over(_raise_ms(current), now_ms):
             return
-        if current.ask.raise_at_ms > self._clock.now_ms():
-            return
-        await self._ledger.record(facts.unresolved_fact(current))
+        fact = facts.unresolved_fact(current)
+        await self._ledger.record(fact)
         log.event(
             _LOG,
             "unresolved",
             level=logging.WARNING,
-            merchantNo=current.merchant_no,
-            transactionNo=current.transaction_no,
-            why=current.ask.why,
+            merchantNo=fact.merchant_no,
+            transactionNo=fact.transaction_no,
+            reference=fact.reference,
+            why=current.ask.why if isinstance(current, Transaction) and current.ask else Why.CANCEL,
         )
 
     async def _look(self) -> float:
@@ -206,8 +237,42 @@ class Chaser:
         self._bell.clear()
 
 
-def _key(doubt: Transaction | RecordedSale) -> tuple[str, ...]:
-    """Name what is chased, as its turn is named."""
+def _key(doubt: Doubt) -> tuple[str, ...]:
+    """Return the name of what is chased, as its turn is named."""
     if isinstance(doubt, Transaction):
         return (doubt.merchant_no, doubt.transaction_no)
-    return (doubt.fact.merchant_no, "", doubt.fact.reference or "")
+    return sale_key(facts.order_of(doubt.fact))
+
+
+def _rank(doubt: Doubt) -> int:
+    """Return who goes first: a cashier who waits for a cancel, then a till, then other doubts."""
+    if isinstance(doubt, RecordedSale):
+        return WAITED_FOR if doubt.state.is_being_cancelled else STARTED
+    why = doubt.ask.why if doubt.ask else None
+    if why is Why.CANCEL:
+        return WAITED_FOR
+    return STARTED if why is Why.SALE else DOUBTED
+
+
+def _due_ms(doubt: Doubt) -> int | None:
+    if isinstance(doubt, RecordedSale):
+        return doubt.state.due_ms
+    return doubt.ask.due_at_ms if doubt.ask else None
+
+
+def _raise_ms(doubt: Doubt) -> int | None:
+    if isinstance(doubt, RecordedSale):
+        return doubt.state.raise_ms
+    return doubt.ask.raise_at_ms if doubt.ask else None
+
+
+def _is_over(at_ms: int | None, now_ms: int) -> bool:
+    return at_ms is not None and at_ms <= now_ms
+
+
+def _since_ms(doubt: Doubt) -> int:
+    """Return since when something is in doubt."""
+    if isinstance(doubt, RecordedSale):
+        cancel = doubt.state.cancel
+        return cancel.requested_at_ms if cancel else doubt.recorded_at_ms
+    return doubt.ask.since_ms if doubt.ask else doubt.updated_at_ms

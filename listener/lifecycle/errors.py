@@ -21,6 +21,20 @@ class OutcomeUnknownError(ListenerError):
         )
 
 
+class TooManyWishesError(ListenerError):
+    """A key asks for more than its share; the same request is safe to repeat in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__("this key asks for too much at once; send it again in a moment")
+
+
+class SaleCancelledError(ListenerError):
+    """A sale was cancelled before Pockyt gave it a number, so it is not started any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the sale of this reference was cancelled; give a new reference")
+
+
 class NotOpenError(ListenerError):
     """A transaction cannot be paid any more: it is ``transaction.status``."""
 

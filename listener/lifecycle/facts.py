@@ -1,5 +1,6 @@
 """Word what tills and operators want, and what Pockyt answers, as facts for the ledger; pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,13 +18,15 @@ from listener.ledger.model import (
     read_amount,
     same_amount,
 )
+from listener.ledger.promise import RecordedSale
+from listener.ledger.sale import NO_RECORD
 from listener.ledger.status import read_query, read_word
 from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
 
 FIELDS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 2_048
-NO_RECORD: Final = "000021"
-
+# Pockyt's are 18 digits; others may come, but none that no address or column can hold.
+_NUMBER: Final = re.compile(r"[!-~]{1,64}")
 # Our own words about a call; nothing that Pockyt answers can take their place.
 _OURS: Final = frozenset({"call", "error", "next", "retCode", "retMsg", "sent"})
 
@@ -96,13 +99,23 @@ def cancel_fact(
     )
 
 
-def unresolved_fact(transaction: Transaction) -> Fact:
-    """Word the alarm that there is no answer about a transaction."""
+def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
+    """Return the alarm that there is no answer about a transaction, or a sale without a number."""
+    fields = fields_text({"alarm": Alarm.UNRESOLVED})
+    if isinstance(doubt, Transaction):
+        return Fact(
+            kind=Kind.ALARM,
+            merchant_no=doubt.merchant_no,
+            transaction_no=doubt.transaction_no,
+            fields=fields,
+        )
     return Fact(
         kind=Kind.ALARM,
-        merchant_no=transaction.merchant_no,
-        transaction_no=transaction.transaction_no,
-        fields=fields_text({"alarm": Alarm.UNRESOLVED}),
+        merchant_no=doubt.fact.merchant_no,
+        store_no=doubt.fact.store_no,
+        reference=doubt.fact.reference,
+        sale_seq=doubt.seq,
+        fields=fields,
     )
 
 
@@ -160,7 +173,7 @@ def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> 
 
     The answer with a code to scan has no status: the sale is there, so it is created.
     """
-    number = (outcome.transaction_no if isinstance(outcome, Answer) else None) or ""
+    number = _number(outcome) if isinstance(outcome, Answer) else ""
     says = None
     if isinstance(outcome, Answer) and number:
         says = read_word(outcome.word) if outcome.word else Status.CREATED
@@ -181,11 +194,11 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
     What was found binds the number to the sale. A final word is a query's; one that is not
     final is the answer that the call itself did not bring. What is another's sale binds nothing.
     """
-    number = ""
+    number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
-        number = outcome.transaction_no or ""
-    says = _query_says(outcome, transaction_no=number) if number else None
-    is_open = says in (Status.CREATED, Status.PENDING)
+        number = _number(outcome)
+        says = _query_says(outcome, transaction_no=outcome.transaction_no or "")
+    is_open = bool(number) and says in (Status.CREATED, Status.PENDING)
     return _outcome_fact(
         Kind.ANSWER if is_open else Kind.QUERY,
         outcome,
@@ -195,6 +208,71 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
         transaction_no=number,
         as_of=None if is_open else as_of,
         sale_seq=sale_seq,
+    )
+
+
+def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
+    """Return what came of /cancel by a reference; a number that it tells is bound to the sale."""
+    number, says = "", None
+    if isinstance(outcome, Answer) and _is_of(order, outcome):
+        number, says = _number(outcome), read_word(outcome.word)
+    return _outcome_fact(
+        Kind.ANSWER,
+        outcome,
+        call="cancel",
+        says=says,
+        merchant_no=order.merchant_no,
+        transaction_no=number,
+        as_of=as_of,
+        sale_seq=sale_seq,
+    )
+
+
+def without_number(fact: Fact) -> Fact:
+    """Return what Pockyt said of a sale, but for a number that is not the sale's."""
+    kind = Kind.QUERY if fact.field("call") == "tran-query" else fact.kind
+    return replace(fact, kind=kind, transaction_no="", says=None)
+
+
+def number_taken_fact(fact: Fact) -> Fact:
+    """Return the alarm that Pockyt gave a sale a number which is another's already."""
+    return Fact(
+        kind=Kind.ALARM,
+        merchant_no=fact.merchant_no,
+        sale_seq=fact.sale_seq,
+        fields=fields_text({"alarm": Alarm.NUMBER_TAKEN, "transactionNo": fact.transaction_no}),
+    )
+
+
+def sale_cancel_fact(
+    sale: Fact, *, sale_seq: int, terminal: str | None, refund_if_paid: bool, key_id: str | None
+) -> Fact:
+    """Return a cashier's cancel of a sale whose number is not known yet."""
+    return Fact(
+        kind=Kind.CANCEL_REQUEST,
+        merchant_no=sale.merchant_no,
+        store_no=sale.store_no,
+        reference=sale.reference,
+        terminal=terminal,
+        sale_seq=sale_seq,
+        fields=fields_text({"refundIfPaid": "true" if refund_if_paid else None, "key": key_id}),
+    )
+
+
+def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> Fact:
+    """Return the wish at a sale as one at its transaction.
+
+    ``is_spent``: /cancel was sent for it already, by the reference.
+    """
+    return Fact(
+        kind=Kind.CANCEL_REQUEST,
+        merchant_no=transaction.merchant_no,
+        transaction_no=transaction.transaction_no,
+        terminal=wish.terminal,
+        sale_seq=wish.sale_seq,
+        fields=fields_text(
+            {**orjson.loads(wish.fields), "next": "cancel" if is_spent else None},
+        ),
     )
 
 
@@ -222,6 +300,12 @@ def never_happened(outcome: Outcome) -> bool:
     """Tell whether a call surely had no effect: it was refused, or never left."""
     unsent = isinstance(outcome, PockytUnavailableError) and not outcome.sent
     return unsent or is_refused(outcome)
+
+
+def _number(answer: Answer) -> str:
+    """Return the transaction number in an answer; empty where it is none that could be kept."""
+    number = answer.transaction_no or ""
+    return number if _NUMBER.fullmatch(number) else ""
 
 
 def _is_of(order: Order, answer: Answer) -> bool:

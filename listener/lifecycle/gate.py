@@ -1,9 +1,15 @@
 """Limit what is asked of Pockyt: how often, how much at once, and not while it is down; pure.
 
-Only the chaser waits here. A cashier's own wish is always tried at once.
+Only the chaser waits here. A cashier's own wish is tried at once, or refused at once where its key
+has used its share up.
 """
 
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from listener.lifecycle.errors import TooManyWishesError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +24,15 @@ class Limits:
     asks_per_second: float = 10.0
     asks_burst: int = 20
     asks_at_once: int = 8
+    # Of those, how many are left for cancels that somebody waits for.
+    asks_reserved: int = 3
     failures_max: int = 5
     pause_seconds: float = 5.0
     pause_seconds_max: float = 60.0
+    # Of one key: how many wishes may be under way at once, and come in a second.
+    wishes_at_once: int = 16
+    wishes_per_second: float = 50.0
+    wishes_burst: int = 200
     # How long a till waits for its cancel before it is told that it is being chased.
     wait_seconds: float = 4.0
 
@@ -75,21 +87,58 @@ class Breaker:
 
 
 class Bucket:
-    """Lets so many questions a second through, and a burst of them after a quiet time."""
+    """Lets so many a second through, and a burst of them after a quiet time."""
 
-    def __init__(self, limits: Limits, *, now_ms: int) -> None:
-        self._limits = limits
-        self._left = float(limits.asks_burst)
+    def __init__(self, *, per_second: float, burst: int, now_ms: int) -> None:
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._left = self._burst
         self._filled_at_ms = now_ms
 
     def take(self, now_ms: int) -> bool:
-        """Take leave to send one question; False where there is none now."""
+        """Take a token for one more; False where there is none now."""
         # A clock that steps back must not empty the bucket for as long.
         passed = max(0, now_ms - self._filled_at_ms) / 1_000
         self._filled_at_ms = now_ms
-        full = float(self._limits.asks_burst)
-        self._left = min(full, self._left + passed * self._limits.asks_per_second)
+        self._left = min(self._burst, self._left + passed * self._per_second)
         if self._left < 1:
             return False
         self._left -= 1
         return True
+
+
+class Shares:
+    """Gives each key its share of the listener: so many wishes at once, and in a second.
+
+    Without it, one till that starts sales in a loop keeps the calls of all others waiting.
+    """
+
+    def __init__(self, limits: Limits, *, now_ms: Callable[[], int]) -> None:
+        self._limits = limits
+        self._now_ms = now_ms
+        self._under_way: Counter[str] = Counter()
+        self._buckets: dict[str, Bucket] = {}
+
+    @contextmanager
+    def of(self, key_id: str) -> Iterator[None]:
+        """Hold a part of a key's share for as long as the context lasts.
+
+        Raises:
+            TooManyWishesError: The key has used its share up.
+        """
+        now_ms = self._now_ms()
+        if key_id not in self._buckets:
+            self._buckets[key_id] = Bucket(
+                per_second=self._limits.wishes_per_second,
+                burst=self._limits.wishes_burst,
+                now_ms=now_ms,
+            )
+        if self._under_way[key_id] >= self._limits.wishes_at_once:
+            raise TooManyWishesError
+        if not self._buckets[key_id].take(now_ms):
+            raise TooManyWishesError
+        self._under_way[key_id] += 1
+        try:
+            yield
+        finally:
+            self._under_way[key_id] -= 1

@@ -2,22 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
 from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
-from listener.ledger.promise import Ledger
-from listener.lifecycle import facts
+from listener.ledger.promise import Ledger, RecordedSale
+from listener.lifecycle import facts, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.errors import BeingCancelledError, NotOpenError
 from listener.lifecycle.facts import Order
-from listener.lifecycle.gate import Limits
+from listener.lifecycle.gate import Limits, Shares
 from listener.lifecycle.starter import Started, Starter
-from listener.lifecycle.steps import Steps
+from listener.lifecycle.steps import Steps, sale_key
 from listener.lifecycle.turns import Turns
 from listener.pockyt.answer import Answer, PockytError
 from listener.pockyt.calls import PockytCalls
@@ -32,7 +32,7 @@ class Lifecycle:
     """The life of every sale, from the till's wish to Pockyt's last word.
 
     It holds no truth: all that it knows is in the ledger, so that a restart goes on where it
-    stopped. ``run`` must be running for anything to be chased.
+    stopped. ``run`` must be running for anything to be chased; ``shares`` are those of the keys.
 
     Every method raises LedgerUnavailableError where the ledger cannot be used now.
 
@@ -81,9 +81,10 @@ class Lifecycle:
             ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
         )
         # What is settled behind a till that waits, by transaction.
-        self._settling: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._settling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wishes = Turns(ledger, kind="wish")
+        self.shares = Shares(self._limits, now_ms=self._clock.now_ms)
 
     @property
     def is_pockyt_down(self) -> bool:
@@ -189,13 +190,57 @@ class Lifecycle:
                 after = (await self._ledger.record(fact)).transaction or after
                 self.chaser.nudge()
                 if after.is_being_cancelled:
-                    self._start(after)
-        settling = self._settling.get((after.merchant_no, after.transaction_no))
-        if settling is None or not after.is_being_cancelled:
+                    self._start(_key(after), self._settle(after))
+        if not after.is_being_cancelled or not await self._is_settled(_key(after)):
             # It has ended, or the chaser asks about it on its schedule.
             return after
-        await self._wait_for(settling)
         return await self._steps.read(after)
+
+    async def cancel_sale(
+        self,
+        sale: RecordedSale,
+        *,
+        terminal: str | None = None,
+        refund_if_paid: bool = False,
+        key_id: str | None = None,
+    ) -> Transaction | RecordedSale:
+        """Record that a cashier cancels a sale whose number may not be known yet; then as cancel.
+
+        The wish stands at the sale, and is taken over by the transaction once Pockyt has told its
+        number. Where Pockyt knows of none for good, the sale ends cancelled.
+
+        Returns:
+            The transaction; the sale, where it has none.
+        """
+        order = facts.order_of(sale.fact)
+        key = sale_key(order)
+        async with self._wishes.of(*key):
+            current = await self._steps.find_sale(order) or sale
+            is_new = wishes.is_new_at_sale(current, refund_if_paid=refund_if_paid)
+            if current.transaction_no is None and is_new:
+                fact = facts.sale_cancel_fact(
+                    sale.fact,
+                    sale_seq=current.seq,
+                    terminal=terminal,
+                    refund_if_paid=refund_if_paid,
+                    key_id=key_id,
+                )
+                await self._ledger.record(fact)
+                self.chaser.nudge()
+                self._start(key, self._settle_sale(order))
+        await self._is_settled(key)
+        current = await self._steps.find_sale(order) or current
+        if current.transaction_no is None:
+            return current
+        (transaction,) = await self._ledger.read_transaction(
+            current.transaction_no, merchant_no=sale.fact.merchant_no
+        )
+        if current.wish is not None and current.state.due_ms is not None:
+            # The transaction is about to take the wish over.
+            return transaction
+        return await self.cancel(
+            transaction, terminal=terminal, refund_if_paid=refund_if_paid, key_id=key_id
+        )
 
     async def ask(self, transaction: Transaction) -> Transaction:
         """Ask Pockyt now, and go on with a cancel that is waited for, as the chaser would.
@@ -230,6 +275,14 @@ class Lifecycle:
     def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:
         return self._steps.turns.of(transaction.merchant_no, transaction.transaction_no)
 
+    async def _settle_sale(self, order: Order) -> None:
+        async with self._steps.turns.of(*sale_key(order)):
+            sale = await self._steps.find_sale(order)
+            # The call that starts it may have brought the number meanwhile.
+            if sale is not None and sale.state.due_ms is not None:
+                await self._steps.settle_sale(sale)
+        self.chaser.nudge()
+
     async def _settle(self, transaction: Transaction) -> None:
         async with self._turn(transaction):
             current = await self._steps.read(transaction)
@@ -237,26 +290,37 @@ class Lifecycle:
             if current.is_being_cancelled:
                 await self._steps.settle(current)
 
-    async def _wait_for(self, settling: asyncio.Task[None]) -> None:
-        """Wait until something is settled, but no longer than a till waits."""
+    async def _is_settled(self, key: tuple[str, ...]) -> bool:
+        """Wait for what is settled under a key, if anything is, but no longer than a till waits.
+
+        Returns:
+            Whether there was something to wait for.
+        """
+        settling = self._settling.get(key)
+        if settling is None:
+            return False
         waiting = asyncio.ensure_future(self._clock.sleep(self._limits.wait_seconds))
         try:
             await asyncio.wait([settling, waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        return True
 
-    def _start(self, transaction: Transaction) -> None:
-        """Settle a cancel behind the till that waits for it; another one goes on after it."""
-        key = (transaction.merchant_no, transaction.transaction_no)
-        task = asyncio.create_task(self._settle(transaction), name="settle")
+    def _start(self, key: tuple[str, ...], work: Coroutine[None, None, None]) -> None:
+        """Settle a cancel behind the till that waits for it."""
+        task = asyncio.create_task(work, name="settle")
         self._settling[key] = task
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, key))
 
-    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+    def _ended(self, key: tuple[str, ...], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if self._settling.get(key) is task:
             del self._settling[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             # The schedule goes on with it; the till reads how it stands.
             _LOG.error("settle_failed", exc_info=error)
+
+
+def _key(transaction: Transaction) -> tuple[str, ...]:
+    return (transaction.merchant_no, transaction.transaction_no)

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from listener.errors import ReferenceTakenError
-from listener.ledger.model import Transaction
+from listener.ledger.model import Fact, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
-from listener.lifecycle.errors import OutcomeUnknownError
+from listener.lifecycle.errors import OutcomeUnknownError, SaleCancelledError
 from listener.lifecycle.facts import Order
-from listener.lifecycle.steps import Steps
-from listener.pockyt.answer import Answer, PockytError
+from listener.lifecycle.steps import Steps, sale_key
+from listener.pockyt.answer import PockytError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,45 +38,40 @@ class Starter:
         """See :meth:`Lifecycle.start_sale`."""
         if order.vendor is not None:
             self._caller.notify_url(order)
-        async with self._steps.turns.of(order.merchant_no, "", order.reference):
-            sale = await self._ledger.read_sale(
-                merchant_no=order.merchant_no, reference=order.reference
-            )
-            if sale is not None:
-                return await self._take_up(order, sale, is_repeat=is_repeat)
-            recorded = await self._ledger.record(facts.sale_fact(order))
-            self._nudge()
-            return await self._open(order, recorded.seq)
+        async with self._steps.turns.of(*sale_key(order)):
+            sale = await self._steps.find_sale(order)
+            try:
+                if sale is not None and not sale.state.is_refused:
+                    return await self._take_up(order, sale, is_repeat=is_repeat)
+                await self._ledger.record(facts.sale_fact(order))
+                self._nudge()
+                return await self._open(order, is_first=True)
+            finally:
+                self._nudge()
 
-    async def _open(self, order: Order, sale_seq: int) -> Started:
-        """Start a recorded sale at Pockyt; an unknown outcome is looked for by its reference."""
-        call, outcome = await self._caller.open(order, sale_seq=sale_seq)
-        if isinstance(outcome, Answer) and outcome.transaction_no:
-            recorded = await self._ledger.record(
-                facts.opened_fact(order, outcome, call=call, sale_seq=sale_seq)
-            )
-            if recorded.transaction is not None:
-                return Started(
-                    transaction=recorded.transaction,
-                    qrcode_url=outcome.qrcode_url,
-                    deep_link=outcome.deep_link,
-                )
-        elif isinstance(outcome, PockytError) and facts.never_happened(outcome):
-            await self._ledger.record(
-                facts.opened_fact(order, outcome, call=call, sale_seq=sale_seq)
-            )
-            raise outcome
-        return await self._find(order, sale_seq)
+    async def _open(self, order: Order, *, is_first: bool) -> Started:
+        """Start a recorded sale at Pockyt; an unknown outcome is looked for by its reference.
 
-    async def _find(self, order: Order, sale_seq: int) -> Started:
-        sale = RecordedSale(
-            seq=sale_seq, fact=facts.sale_fact(order), recorded_at_ms=0, transaction_no=None
-        )
+        A refusal of the first try is the end of it, and nothing is looked up: what Pockyt knows
+        under a reference that it refuses is another's. A refusal after a try whose outcome is
+        unknown may only mean that Pockyt did hear the first.
+        """
+        sale = await self._steps.find_sale(order)
+        if sale is None or sale.state.is_being_cancelled:
+            raise SaleCancelledError
+        call, outcome = await self._caller.open(order, sale_seq=sale.seq)
+        fact = facts.opened_fact(order, outcome, call=call, sale_seq=sale.seq)
+        if fact.transaction_no:
+            recorded = await self._steps.bind(fact)
+            return _started(recorded.transaction, [fact])
+        unknown: Exception = OutcomeUnknownError()
+        if isinstance(outcome, PockytError) and facts.never_happened(outcome):
+            if is_first:
+                await self._ledger.record(fact)
+                raise outcome
+            unknown = outcome
         transaction, _ = await self._steps.look_for(sale)
-        self._nudge()
-        if transaction is None:
-            raise OutcomeUnknownError
-        return Started(transaction=transaction)
+        return _started(transaction, [], otherwise=unknown)
 
     async def _take_up(self, order: Order, sale: RecordedSale, *, is_repeat: bool) -> Started:
         """Go on with a sale that was recorded before."""
@@ -86,13 +81,12 @@ class Starter:
             if not is_repeat:
                 raise ReferenceTakenError(sale.transaction_no)
             return await self._read_started(order, sale.transaction_no)
+        if sale.state.cancel is not None:
+            raise SaleCancelledError
         transaction, outcome = await self._steps.look_for(sale)
-        self._nudge()
-        if transaction is not None:
-            return Started(transaction=transaction)
-        if not facts.is_unheard_of(outcome):
-            raise OutcomeUnknownError
-        return await self._open(order, sale.seq)
+        if transaction is None and facts.is_unheard_of(outcome):
+            return await self._open(order, is_first=False)
+        return _started(transaction, [])
 
     async def _read_started(self, order: Order, transaction_no: str) -> Started:
         (transaction,) = await self._ledger.read_transaction(
@@ -100,8 +94,21 @@ class Starter:
         )
         lines = await self._ledger.read_transaction_entries(transaction)
         said = [line.entry.fact for line in lines if line.entry.fact.sale_seq is not None]
-        return Started(
-            transaction=transaction,
-            qrcode_url=next((u for f in said if (u := f.field("qrcodeUrl"))), None),
-            deep_link=next((u for f in said if (u := f.field("deepLink"))), None),
-        )
+        return _started(transaction, said)
+
+
+def _started(
+    transaction: Transaction | None, said: list[Fact], *, otherwise: Exception | None = None
+) -> Started:
+    """Return a sale that was started, with the code in what Pockyt said about it.
+
+    Raises:
+        Exception: ``otherwise``, or OutcomeUnknownError, where there is no transaction.
+    """
+    if transaction is None:
+        raise otherwise or OutcomeUnknownError
+    return Started(
+        transaction=transaction,
+        qrcode_url=next((u for f in said if (u := f.field("qrcodeUrl"))), None),
+        deep_link=next((u for f in said if (u := f.field("deepLink"))), None),
+    )

@@ -3,19 +3,24 @@
 Whoever takes one holds the transaction's turn.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
+from listener import log
+from listener.errors import NumberTakenError
 from listener.ledger.model import Entry, Fact, Transaction
-from listener.ledger.promise import Ledger, RecordedSale
+from listener.ledger.promise import Ledger, Recorded, RecordedSale
 from listener.lifecycle import facts, wishes
 from listener.lifecycle.caller import Caller
-from listener.lifecycle.facts import Outcome
+from listener.lifecycle.facts import Order, Outcome
 from listener.lifecycle.turns import Turns
 from listener.pockyt.answer import PockytUnavailableError
 
 # What is recorded where a payment came in just before /cancel would have been sent.
 NOT_SENT: Final = PockytUnavailableError("a payment was faster", reason="overtaken", sent=False)
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,112 @@ class Steps:
         entries = await self._entries(transaction)
         return not wishes.changes_nothing(transaction, entries, refund_if_paid=refund_if_paid)
 
+    async def find_sale(self, order: Order) -> RecordedSale | None:
+        """Return the sale that a store recorded under a reference.
+
+        One that Pockyt refused is returned only where no other has its reference.
+        """
+        sales = await self._ledger.read_sales(
+            merchant_no=order.merchant_no, reference=order.reference, store_no=order.store_no
+        )
+        return sales[0] if sales else None
+
+    async def bind(self, fact: Fact) -> Recorded:
+        """Record what Pockyt said of a sale; the number that it tells is bound to the sale.
+
+        Raises:
+            NumberTakenError: The number is another sale's, or another store's. What Pockyt said is
+                kept without it, and an alarm is raised.
+        """
+        try:
+            return await self._ledger.record(fact)
+        except NumberTakenError:
+            await self._ledger.record(facts.without_number(fact))
+            await self._ledger.record(facts.number_taken_fact(fact))
+            log.event(
+                _LOG,
+                "number_taken",
+                level=logging.ERROR,
+                merchantNo=fact.merchant_no,
+                transactionNo=fact.transaction_no,
+                sale=fact.sale_seq,
+            )
+            raise
+
+    async def look_for(self, sale: RecordedSale) -> tuple[Transaction | None, Outcome]:
+        """Look for a sale by its reference; where it is found, its number is bound to it.
+
+        Raises:
+            NumberTakenError: See :meth:`bind`.
+        """
+        fact, outcome = await self._query_sale(sale)
+        return (await self.bind(fact)).transaction, outcome
+
+    async def settle_sale(self, sale: RecordedSale) -> None:
+        """Look for a sale, and go on with the wish to cancel it that came before its number.
+
+        Raises:
+            NumberTakenError: See :meth:`bind`.
+        """
+        if sale.transaction_no is None:
+            await self._cancel_sale(sale)
+        current = await self.find_sale(facts.order_of(sale.fact))
+        if current is None or current.transaction_no is None or current.wish is None:
+            return
+        async with self.turns.of(sale.fact.merchant_no, current.transaction_no):
+            after = await self.take_over(current)
+            if after.is_being_cancelled:
+                await self.settle(after)
+
+    async def take_over(self, sale: RecordedSale) -> Transaction:
+        """Record at a transaction the wish that its sale holds from before its number was known."""
+        (transaction,) = await self._ledger.read_transaction(
+            sale.transaction_no or "", merchant_no=sale.fact.merchant_no
+        )
+        if sale.wish is None or sale.state.due_ms is None:
+            return transaction
+        entries = await self._entries(transaction)
+        is_spent = sale.state.is_cancel_sent or wishes.is_spent(entries)
+        fact = facts.taken_over_fact(transaction, sale.wish, is_spent=is_spent)
+        recorded = await self._ledger.record(fact)
+        return recorded.transaction or transaction
+
+    async def _cancel_sale(self, sale: RecordedSale) -> None:
+        """Ask about a sale by its reference, and cancel it by that where no number is told."""
+        query, _ = await self._query_sale(sale)
+        sends = not query.transaction_no and wishes.allows_cancel_of_sale(sale, query.says)
+        await self.bind(facts.sending_cancel(query) if sends else query)
+        if not sends:
+            return
+        order = facts.order_of(sale.fact)
+        as_of = await self._ledger.seq()
+        outcome = await self._caller.cancel_sale(order)
+        await self.bind(facts.sale_answer_fact(order, outcome, sale_seq=sale.seq, as_of=as_of))
+
+    async def _query_sale(self, sale: RecordedSale) -> tuple[Fact, Outcome]:
+        as_of = await self._ledger.seq()
+        order = facts.order_of(sale.fact)
+        outcome = await self._caller.look_for(order)
+        fact = facts.found_fact(order, outcome, sale_seq=sale.seq, as_of=as_of)
+        if fact.transaction_no and await self._is_shared(order):
+            return facts.without_number(fact), outcome
+        return fact, outcome
+
+    async def _is_shared(self, order: Order) -> bool:
+        """Return whether another store's sale has the same reference, and no number yet.
+
+        Nobody can say whose what Pockyt found is; the answer to the call that starts a sale can.
+        """
+        sales = await self._ledger.read_sales(
+            merchant_no=order.merchant_no, reference=order.reference, store_no=None
+        )
+        return any(
+            one.transaction_no is None
+            and not one.state.is_refused
+            and one.state.store_no != order.store_no
+            for one in sales
+        )
+
     async def _query(self, transaction: Transaction) -> tuple[Fact, Outcome]:
         as_of = await self._ledger.seq()
         outcome = await self._caller.query(transaction)
@@ -106,12 +217,7 @@ class Steps:
     async def _entries(self, transaction: Transaction) -> list[Entry]:
         return [line.entry for line in await self._ledger.read_transaction_entries(transaction)]
 
-    async def look_for(self, sale: RecordedSale) -> tuple[Transaction | None, Outcome]:
-        """Look for a sale by its reference; where it is found, its number is bound to it."""
-        as_of = await self._ledger.seq()
-        order = facts.order_of(sale.fact)
-        outcome = await self._caller.look_for(order)
-        recorded = await self._ledger.record(
-            facts.found_fact(order, outcome, sale_seq=sale.seq, as_of=as_of)
-        )
-        return recorded.transaction, outcome
+
+def sale_key(order: Order) -> tuple[str, ...]:
+    """Return what names the turn of a sale that has no number yet."""
+    return (order.merchant_no, "", order.store_no, order.reference)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from listener.ledger.model import MONEY, CancelState, Entry, Fact, Kind, Status, Transaction
+from listener.ledger.promise import RecordedSale
 from listener.ledger.transaction import refunds_if_paid
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
@@ -27,7 +28,8 @@ def is_spent(entries: Sequence[Entry]) -> bool:
     for entry in entries:
         fact = entry.fact
         if fact.kind is Kind.CANCEL_REQUEST:
-            spent = False
+            # One that came before the number was known may have been sent by the reference.
+            spent = fact.field("next") == "cancel"
         elif fact.kind is Kind.QUERY and fact.field("next") == "cancel":
             spent = True
         elif fact.kind is Kind.ANSWER and fact.field("call") == "cancel":
@@ -50,6 +52,23 @@ def allows_cancel(says: Status | None, *, status: Status, refunds: bool) -> bool
         return refunds or status not in MONEY
     # In a conflict a refund was counted already; giving money back twice is for nobody to try.
     return says is Status.PAID and refunds and status not in _TAKEN_BACK
+
+
+def allows_cancel_of_sale(sale: RecordedSale, says: Status | None) -> bool:
+    """Return whether /cancel may be sent by a reference, where Pockyt tells no number."""
+    if sale.wish is None or not sale.state.is_being_cancelled or sale.state.is_cancel_sent:
+        return False
+    refunds = sale.wish.field("refundIfPaid") == "true"
+    return allows_cancel(says, status=Status.UNKNOWN, refunds=refunds)
+
+
+def is_new_at_sale(sale: RecordedSale, *, refund_if_paid: bool) -> bool:
+    """Return whether a wish to cancel a sale without a number asks for more than before."""
+    cancel = sale.state.cancel
+    if sale.wish is None or cancel is None or cancel.state is CancelState.UNRESOLVED:
+        return True
+    is_waiting = sale.state.is_being_cancelled
+    return is_waiting and refund_if_paid and sale.wish.field("refundIfPaid") != "true"
 
 
 def changes_nothing(

@@ -112,7 +112,7 @@ class Link:
     def _step(self) -> str:
         if self._talk is not None:
             return self._talk.step
-        return f"{self._api.host} does not answer so far"
+        return f"{self._api.host} does not answer"
 
     async def ack(self, stream: str, position: Position) -> Ended | None:
         """Acknowledge a stream over the link as it is; return why it has to be sent again."""

@@ -264,4 +264,5 @@ class Tracker:
         handled, received = self.handled.get(stream), self.received.get(stream)
         if handled is None or received is None or handled.epoch != received.epoch:
             return None
-        return handled
+        # Past what was received is only what was handled before a resync.
+        return handled if handled.offset <= received.offset else None

@@ -232,13 +232,13 @@ class Book:
         """Give all or a part of the money back.
 
         Raises:
-            RefusalError: It is not paid (000040), or that is more than is left (000023).
+            RefusalError: It is not paid, or that is more than is left (000040).
         """
         amount = read_amount(amount_text)
         if sale.word is not Word.SUCCESS or len(sale.refunds) >= REFUNDS_MAX:
             raise RefusalError(RetCode.BAD_STATUS, "transaction status error")
         if amount > sale.amount - sale.refunded:
-            raise RefusalError(RetCode.BAD_VALUE, "refundAmount is more than is left")
+            raise RefusalError(RetCode.BAD_STATUS, "balance insufficient")
         return self._keep(self._give_back(sale, amount, reference)).refunds[-1]
 
     def expire(self, now_seconds: float) -> tuple[Sale, ...]:

@@ -34,6 +34,8 @@ from listener.sandbox.results import json_body, named, refund_result, sale_resul
 REPEATS_KEPT_MAX: Final = 10_000
 TEXT_CHARS_MAX: Final = 256
 URL_CHARS_MAX: Final = 2_048
+# In a store only this one is taken; a code that the customer scans may be in others too.
+IN_STORE_CURRENCIES: Final = frozenset({"USD"})
 CURRENCIES: Final = frozenset(
     {"USD", "CNY", "PHP", "IDR", "KRW", "HKD", "THB", "MYR", "GBP", "BDT", "PKR"}
 )
@@ -215,7 +217,7 @@ class Desk:
             "transactionType": "payment",
         }
         if sale.refunds and word is Word.SUCCESS:
-            result["refundInfo"] = [refund_result(refund) for refund in sale.refunds]
+            result["refundInfo"] = [refund_result(refund, sale) for refund in sale.refunds]
         return _Done(sale=sale, result=result)
 
     def _refund(self, fields: Mapping[str, str], _now_seconds: float) -> "_Done":
@@ -284,7 +286,8 @@ def is_url(text: str) -> bool:
 def _order(fields: Mapping[str, str], *, vendor: str | None, ipn_url: str | None) -> Order:
     amount = _need(fields, "amount")
     read_amount(amount)
-    if _need(fields, "currency") not in CURRENCIES:
+    currencies = IN_STORE_CURRENCIES if vendor is None else CURRENCIES
+    if _need(fields, "currency") not in currencies:
         raise RefusalError(RetCode.BAD_VALUE, "currency")
     if _need(fields, "settleCurrency") not in SETTLE_CURRENCIES:
         raise RefusalError(RetCode.BAD_VALUE, "settleCurrency")

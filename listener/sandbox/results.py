@@ -46,9 +46,15 @@ def sale_result(sale: Sale) -> dict[str, object]:
     }
 
 
-def refund_result(refund: Refund) -> dict[str, object]:
-    """Word one of the refunds that tran-query lists; it has no status of its own."""
-    return {"refundTransactionNo": refund.transaction_no, "refundAmount": f"{refund.amount}"}
+def refund_result(refund: Refund, sale: Sale) -> dict[str, object]:
+    """Build one of the refunds that tran-query lists; it has no status of its own."""
+    return {
+        "refundTransactionId": refund.transaction_no,
+        "refundReference": refund.reference,
+        "refundAmount": f"{refund.amount}",
+        "currency": sale.order.currency,
+        "settleCurrency": sale.order.settle_currency,
+    }
 
 
 def _time(at_seconds: float) -> str:

@@ -10,9 +10,9 @@ from typing import Final
 from msgspec import MsgspecError
 
 from listener.errors import DamagedError
-from listener.ledger.chain import columns, digest
-from listener.ledger.model import Entry
+from listener.ledger.chain import digest
 from listener.ledger.promise import Head
+from listener.storage.rows import Row, entry_of
 
 # Told how much is done, and of how much.
 Progress = Callable[[int, int], None]
@@ -41,6 +41,16 @@ STRAYS: Final = MappingProxyType(
             "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
             "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
             " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
+        ),
+        "the sale has a cancel that nobody asked for": (
+            "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.cancel_seq"
+            " AND n.kind = 'cancel_request' AND n.sale_seq = s.seq"
+            " WHERE s.cancel_state IS NOT NULL AND n.seq IS NULL"
+        ),
+        "the sale's reference is free, and no answer refused the sale": (
+            "SELECT min(s.seq) FROM sales s WHERE s.is_refused = 1 AND NOT EXISTS ("
+            "SELECT 1 FROM entries n WHERE n.transaction_no = '' AND n.merchant_no = s.merchant_no"
+            " AND n.sale_seq = s.seq AND n.kind = 'answer')"
         ),
         "it brought a number that its sale does not have": (
             "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
@@ -84,24 +94,22 @@ class EventPlaces:
         self.heads[stream] = offset
 
 
-def check_entry(read: Callable[[], Entry], found: int, *, seq: int, previous: str) -> str:
-    """Check an entry's place and hash; return the hash.
-
-    ``read`` makes the entry of its row, whose seq is ``found``.
+def check_entry(row: Row, *, seq: int, previous: str) -> str:
+    """Check the place and the hash of an entry, a row of ENTRY_COLUMNS; return the hash.
 
     Raises:
         DamagedError: It is missing, or not what was recorded.
     """
-    if found != seq:
+    if row[0] != seq:
         raise DamagedError(f"entry {seq} is missing", seq=seq)
     try:
-        entry = read()
-        again = digest(previous, columns(entry))
+        entry_of(row)
+        again = digest(previous, row[:-1])
     except (MsgspecError, ValueError, TypeError) as error:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
-    if again != entry.hash:
+    if again != row[-1]:
         raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)
-    return again
+    return str(again)
 
 
 class Severity(StrEnum):

@@ -6,6 +6,7 @@ from msgspec import convert, to_builtins
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import Entry, Event, Fact, Transaction
+from listener.ledger.sale import Sale
 
 # A row as a driver takes and gives it; its types are those of schema.sql.
 Row = tuple[Any, ...]
@@ -40,10 +41,30 @@ TRANSACTION_COLUMNS: Final = (
     "ask_attempt",
 )
 
+SALE_COLUMNS: Final = (
+    "seq",
+    "merchant_no",
+    "store_no",
+    "reference",
+    "transaction_no",
+    "is_refused",
+    "ask_due_at",
+    "ask_raise_at",
+    "cancel_seq",
+    "cancel_sent",
+    "cancel_state",
+    "cancel_requested_at",
+    "cancel_resolved_at",
+    "cancel_evidence",
+)
+# The first columns, which are all that a transaction has that nobody cancels or doubts.
+PLAIN_COLUMNS: Final = TRANSACTION_COLUMNS[: TRANSACTION_COLUMNS.index("cancel_state")]
+
 _HASH: Final = ENTRY_COLUMNS.index("hash")
 _HELD: Final = TRANSACTION_COLUMNS.index("held")
-_CANCEL: Final = TRANSACTION_COLUMNS.index("cancel_state")
+_CANCEL: Final = len(PLAIN_COLUMNS)
 _ASK: Final = TRANSACTION_COLUMNS.index("ask_why")
+_SALE_CANCEL: Final = SALE_COLUMNS.index("cancel_state")
 _NO_CANCEL: Final = (None, None, None, None)
 _NO_ASK: Final = (None, None, None, None, 0)
 
@@ -82,5 +103,30 @@ def transaction_of(row: Row) -> Transaction:
 
 def transaction_row(transaction: Transaction) -> Row:
     """Write a transaction as the values of TRANSACTION_COLUMNS."""
-    *own, cancel, ask = to_builtins(transaction)
-    return (*own, *(cancel or _NO_CANCEL), *(ask or _NO_ASK))
+    *plain, cancel, ask = to_builtins(transaction)
+    # A driver has to look twice at a bool.
+    plain[_HELD] = int(plain[_HELD])
+    return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK))
+
+
+def is_plain(transaction: Transaction) -> bool:
+    """Return whether PLAIN_COLUMNS hold all that there is of a transaction."""
+    return transaction.cancel is None and transaction.ask is None
+
+
+def sale_of(row: Row) -> Sale:
+    """Read a row of SALE_COLUMNS.
+
+    Raises:
+        ValidationError: It holds what no sale can.
+    """
+    cancel = row[_SALE_CANCEL:]
+    values = (*row[:_SALE_CANCEL], cancel if cancel[0] is not None else None)
+    # Not strict: SQLite has no booleans.
+    return convert(values, Sale, strict=False)
+
+
+def sale_row(sale: Sale) -> Row:
+    """Write a sale as the values of SALE_COLUMNS."""
+    *own, cancel = to_builtins(sale)
+    return (*own, *(cancel or _NO_CANCEL))

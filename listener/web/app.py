@@ -63,6 +63,8 @@ BACKLOG: Final = 4_096
 # Per connection: what the kernel holds for a till that does not read, and how long it waits for it.
 SEND_BUFFER_BYTES: Final = 128 * 1024
 UNHEARD_MS: Final = 30_000
+# aiohttp's own is 100, and who comes first takes them.
+POCKYT_CONNECTIONS_MAX: Final = 1_000
 
 # Python's own are 700, 10, 10.
 COLLECT_THRESHOLDS: Final = (20_000, 50, 100)
@@ -117,7 +119,7 @@ async def running(
         hub.on_read = metrics.event_reads.inc
         await hub.start()
         stack.push_async_callback(hub.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(_pockyt_session())
         proxy = settings.pockyt.proxy
         pockyt = PockytClient(
             settings.pockyt.url,
@@ -218,6 +220,11 @@ def _begin_epoch(app: web.Application) -> None:
     """Have every till begin again: the ledger lost what they have seen."""
     app[HUB].reset()
     app[SESSIONS].resync()
+
+
+def _pockyt_session() -> aiohttp.ClientSession:
+    """Open the connections to Pockyt: so many that no key's share waits behind another's."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POCKYT_CONNECTIONS_MAX))
 
 
 def _calm_collector() -> None:

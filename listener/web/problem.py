@@ -59,7 +59,7 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
 
 # Refused until a person changes the request, the key or the settings. The others may pass by
 # themselves; 410 is left by the way that its members show.
-_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 422})
+_FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 417, 422})
 
 
 class ProblemError(Exception):
@@ -109,17 +109,26 @@ def raw_problem(error: ProblemError) -> bytes:
 
 
 def _body(error: ProblemError) -> bytes:
-    return orjson.dumps(
-        {
-            "type": f"{PROBLEM_TYPES}{error.code}",
-            "title": _TITLES.get(error.status, "Error"),
-            "status": error.status,
-            "code": error.code,
-            "detail": error.detail,
-            "retry": error.status not in _FINAL,
-            **error.members,
-        }
-    )
+    body = {
+        "type": f"{PROBLEM_TYPES}{error.code}",
+        "title": _TITLES.get(error.status, "Error"),
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        "retry": error.status not in _FINAL,
+        **error.members,
+    }
+    # Whatever an upstream said: text that JSON cannot hold is replaced, and never a fault.
+    return orjson.dumps(_writable(body))
+
+
+def _writable(value: object) -> object:
+    """Return a value whose texts can all be written: half of a surrogate pair cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_writable(name): _writable(item) for name, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
 def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:

@@ -1,6 +1,7 @@
 """A copy is whole, of one moment, and a ledger of its own."""
 
 import asyncio
+import errno
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -139,6 +140,82 @@ async def test_nothing_is_overwritten(path: Path, copy: Path) -> None:
     with pytest.raises(LedgerError, match="exists"):
         backup(url_of(path), copy)
     assert copy.read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_link_in_the_place_of_the_copy_is_not_followed(
+    path: Path, copy: Path, there: bool
+) -> None:
+    await (await SqliteLedger.open(path)).close()
+    elsewhere = copy.parent / "elsewhere.db"
+    if there:
+        elsewhere.write_text("mine")
+    copy.symlink_to(elsewhere)
+    with pytest.raises(LedgerError, match="exists"):
+        backup(url_of(path), copy)
+    assert elsewhere.exists() is there
+    assert not there or elsewhere.read_text() == "mine"
+
+
+async def test_no_file_that_waits_beside_the_copy_is_written_to(path: Path, copy: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    names = [f"{copy.name}{end}" for end in (".partial", ".tmp", "-wal", "-shm", "-journal")]
+    for name in names:
+        (copy.parent / name).write_text("mine")
+        (copy.parent / name).chmod(0o666)
+    backup(url_of(path), copy)
+    assert all((copy.parent / name).read_text() == "mine" for name in names)
+    assert listed(copy.parent) == sorted(["copy.db", *names])
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert copy.stat().st_nlink == 1
+
+
+async def test_while_it_is_made_a_copy_is_open_to_nobody(path: Path, copy: Path) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(2_000)))
+    seen: set[int] = set()
+
+    def look(_done: int, _total: int) -> None:
+        assert not copy.exists()
+        (folder,) = copy.parent.iterdir()
+        seen.add(folder.stat().st_mode & 0o777)
+        seen.update(file.stat().st_mode & 0o077 for file in folder.iterdir())
+
+    backup(url_of(path), copy, progress=look)
+    assert seen == {0o700, 0}
+
+
+async def test_what_has_come_by_the_copys_name_meanwhile_stays(path: Path, copy: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+
+    def meanwhile(_done: int, _total: int) -> None:
+        copy.write_text("mine")
+
+    with pytest.raises(LedgerError, match="exists"):
+        backup(url_of(path), copy, progress=meanwhile)
+    assert copy.read_text() == "mine"
+    assert listed(copy.parent) == ["copy.db"]
+
+
+@pytest.mark.parametrize("comes", [False, True])
+async def test_a_file_system_without_hard_links_takes_a_copy_too(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    await (await SqliteLedger.open(path)).close()
+
+    def refuse(_self: Path, _target: Path) -> None:
+        if comes:
+            copy.write_text("mine")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    if comes:
+        with pytest.raises(LedgerError, match="exists"):
+            backup(url_of(path), copy)
+        assert copy.read_text() == "mine"
+    else:
+        backup(url_of(path), copy)
+        assert verify(url_of(copy)).entries == 0
 
 
 async def test_a_copy_that_cannot_be_completed_leaves_nothing(path: Path, copy: Path) -> None:

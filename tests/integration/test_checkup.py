@@ -13,6 +13,7 @@ from listener.storage.checks import Finding, Severity
 from listener.storage.sqlite import checkup
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.checkup import check_up
+from listener.storage.sqlite.connection import SCHEMA_VERSION
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.stored import bare, numbered, url_of
 
@@ -49,7 +50,7 @@ async def test_a_served_ledger_is_described_without_hindering_it(path: Path) -> 
         assert told["served"] == "yes"
         assert told["epoch"] == ledger.epoch
         assert (told["entries"], told["events"], told["transactions"]) == (1, 1, 1)
-        assert told["schema"] == 1
+        assert told["schema"] == SCHEMA_VERSION
         assert told["journal"] == "wal"
         assert told["pages"] == "ok"
         assert told["sqlite"] == sqlite3.sqlite_version

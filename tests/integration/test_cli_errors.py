@@ -92,7 +92,10 @@ def test_a_wrong_command_is_one_line(
         ('prot = 8080\n[merchants.1]\ntokens = ["t"]', 'unknown setting "prot"'),
         ("port = 8080", "no merchant is configured"),
         ("port = ", "is not TOML"),
-        ('database = "postgresql://me:secret@db/"\n[merchants.1]\ntokens = ["t"]', "in /NAME"),
+        (
+            'port = 0\ndatabase = "postgresql://me:secret@db/"\n[merchants.1]\ntokens = ["t"]',
+            "in /NAME",
+        ),
     ],
     ids=["missing", "misspelt", "no-merchant", "no-toml", "postgresql"],
 )

@@ -122,7 +122,9 @@ async def test_csv_tells_the_same_and_starts_no_formula(config: Path) -> None:
     await fill(config, [notification(1, note="x"), notification(2)])
     table = run("export", "--config", config, "--format", "csv").out
     lines = [json.loads(line) for line in run("export", "--config", config).out.splitlines()]
-    rows = list(csv.DictReader(io.StringIO(table)))
+    # The mark tells a spreadsheet that it is UTF-8.
+    assert table.startswith("\ufeff")
+    rows = list(csv.DictReader(io.StringIO(table.removeprefix("\ufeff"))))
     assert [row["reference"] for row in rows] == ["'=1+1", "r2"]
     for row, line in zip(rows, lines, strict=True):
         assert json.loads(row["fields"]) == line["fields"]
@@ -135,11 +137,58 @@ async def test_csv_tells_the_same_and_starts_no_formula(config: Path) -> None:
     assert flat == set(lines[0])
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        *("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"),
+        *(" =", "\u00a0=", "\u3000@", "\u2003+", "\t-", "\n ="),
+    ],
+)
 def test_whatever_may_start_a_formula_begins_with_a_quote(start: str) -> None:
     written = csv_row([f"{start}HYPERLINK()"]).decode()
     (row,) = csv.reader(io.StringIO(written, newline=""))
     assert row == [f"'{start}HYPERLINK()"]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("297553638301777927", '="297553638301777927"'),
+        ("123456789012", '="123456789012"'),
+        ("12345678901", "12345678901"),
+        ("007", '="007"'),
+        ("12E5", '="12E5"'),
+        ("13.00", "13.00"),
+        ("0", "0"),
+        ("-5", "'-5"),
+        ("\x0b=1+1", "\\u000b=1+1"),
+        ("\ufeff=1+1", "\\ufeff=1+1"),
+        (
+            "a\x1b]0;x\x07\x9b31m\u202eb\u2066\u2028",
+            "a\\u001b]0;x\\u0007\\u009b31m\\u202eb\\u2066\\u2028",
+        ),
+        ("\U000e0041", "\\udb40\\udc41"),
+        ("测试 ä\u3000€", "测试 ä\u3000€"),
+        (None, ""),
+        (True, "true"),
+        (7, "7"),
+    ],
+)
+def test_a_cell_is_what_a_spreadsheet_shows_as_it_is(text: object, written: str) -> None:
+    (row,) = csv.reader(io.StringIO(csv_row([text, "x"]).decode(), newline=""))
+    assert row == [written, "x"]
+
+
+async def test_what_steers_a_terminal_is_escaped_and_stays_the_same_value(config: Path) -> None:
+    hostile = "a\x1b]0;x\x07\x9b31m\x7f\u202eb\u200f\u2028\ufeff\U000e0041"
+    (line,) = await fill(config, [notification(1, note=hostile)])
+    for form in ("ndjson", "csv"):
+        told = run("export", "--config", config, "--format", form).out.removeprefix("\ufeff")
+        assert all(char.isprintable() or char in "\r\n" for char in told)
+        assert "\\u202e" in told
+    told = run("export", "--config", config).out
+    assert json.loads(told)["fields"]["note"] == hostile
+    assert json.loads(told) == json.loads(Entry.of(line).encode())
 
 
 async def test_a_reader_that_leaves_early_is_no_error(config: Path) -> None:

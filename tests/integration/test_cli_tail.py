@@ -2,10 +2,14 @@
 
 import json
 import signal
-import sys
+import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -153,7 +157,7 @@ def test_it_says_when_it_is_not_live_and_comes_back(tmp_path: Path) -> None:
     with started("tail", "--url", first.url, "--key", first.pos_key(), "--json") as looking:
         looking.until(looking.err, "live, over websocket")
         first.program.process.kill()
-        looking.until(looking.err, "not live: the listener's last word is ")
+        assert "the listener's last word is " in looking.until(looking.err, "not live: ")
         serving.close()
         for second in serve(config, port=int(first.url.rpartition(":")[2])):
             looking.until(looking.err, "live, over websocket")
@@ -161,15 +165,88 @@ def test_it_says_when_it_is_not_live_and_comes_back(tmp_path: Path) -> None:
             assert numbers(looking, 1) == ["7"]
 
 
-def test_a_listener_that_does_not_answer_is_spoken_of() -> None:
-    program = (
-        "from listener.cli import main; from listener.commands import tail;"
-        "tail.PATIENCE_SECONDS = 0.1;"
-        "main(['tail', '--url', 'ws://127.0.0.1:1', '--key', 'k'])"
-    )
-    with started(program=(sys.executable, "-c", program)) as looking:
-        looking.until(looking.err, "not live: the listener does not answer")
+def test_it_says_within_a_second_why_it_is_not_live() -> None:
+    began = time.monotonic()
+    with started("tail", "--url", "ws://127.0.0.1:1", "--key", "k") as looking:
+        line = looking.until(looking.err, "not live: 127.0.0.1:1 cannot be reached")
+        # The start of the program included.
+        assert time.monotonic() - began < 5
+        assert line.endswith("it is tried on and on")
         assert looking.stop(signal.SIGINT) == 130
+
+
+def test_a_page_in_the_listeners_place_is_named_and_steers_no_terminal() -> None:
+    page = "HTTP/1.1 403 No\r\nServer: e\x9b31m\u202e\r\nContent-Length: 0\r\n\r\n"
+    with wall(page.encode()) as url, started("tail", "--url", url, "--key", "k") as looking:
+        line = looking.until(looking.err, "not live: ")
+        assert "answers 403, not by the listener" in line
+        assert line.isprintable()
+
+
+@contextmanager
+def wall(answer: bytes) -> Iterator[str]:
+    """Answer every connection with the same bytes; give its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve_all() -> None:
+            with suppress(OSError):
+                while True:
+                    one, _ = listening.accept()
+                    with one:
+                        one.recv(65536)
+                        one.sendall(answer)
+
+        thread = threading.Thread(target=serve_all)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+EVIL = "a\x1b]0;x\x07\x9b31m\u202eb\u2028c\x7fd\u200b"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_nothing_of_a_signed_field_steers_the_terminal(
+    service: Service, options: tuple[str, ...]
+) -> None:
+    service.notify(1, reference=EVIL)
+    arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--after", "earliest")
+    with started(*arguments, *options) as looking:
+        line = looking.until(looking.out, "303660")
+        assert line.isprintable()
+        assert "\\u202e" in line
+        assert looking.stop(signal.SIGINT) == 130
+    if options:
+        assert json.loads(line)["data"]["reference"] == EVIL
+
+
+def test_a_line_carries_date_and_zone(service: Service) -> None:
+    service.notify(1)
+    arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--after", "earliest")
+    with started(*arguments) as looking:
+        line = looking.until(looking.out, "cancelled")
+    day, clock = line.split()[:2]
+    told = datetime.fromisoformat(f"{day}T{clock}")
+    assert abs(datetime.now(UTC) - told) < timedelta(minutes=2)
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(service: Service) -> None:
+    service.notify(1)
+    arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--after", "earliest")
+    with started(*arguments, reads=False) as looking:
+        assert looking.process.stdout is not None
+        assert "cancelled" in looking.process.stdout.readline()
+        looking.process.stdout.close()
+        service.notify(2)
+        looking.process.wait(10)
+        assert not any("Traceback" in line for line in looking.left(looking.err))
+
+
+def test_blanks_around_a_key_do_not_count(service: Service) -> None:
+    env = {"POS_KEY": f"\ufeff {service.pos_key()}\r\n"}
+    with started("tail", "--url", service.url, env=env) as looking:
+        looking.until(looking.err, "live, over websocket")
 
 
 def test_a_person_sees_lines_in_colour(service: Service) -> None:
@@ -189,6 +266,9 @@ def test_a_person_sees_lines_in_colour(service: Service) -> None:
         (["--url", "ws://x", "--after", "e:1"], "--after with a position needs --stream"),
         (["--url", "ws://x", "--after", "now"], "write <epoch>:<offset>, acked, latest"),
         (["--url", "ws://x", "--after", ":1"], "write <epoch>:<offset>, acked, latest"),
+        (["--url", "ws://x", "--key", " \n"], "the key is empty"),
+        (["--url", "ws://x", "--key", "lk_a\nb"], "inside the key is a blank"),
+        (["--url", "ws://x", "--key", "lk_\u00e9"], "inside the key is a blank or a letter"),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -196,4 +276,5 @@ def test_a_wrong_option_is_one_line(
 ) -> None:
     done = here(capsys, "tail", "--key", "k", *options)
     assert done.status == 2
+    assert "lk_" not in done.complaint
     assert complaint in done.complaint

@@ -13,11 +13,19 @@ from tests.support.shop import free_port
 
 PAGES = Path(__file__).parents[2] / "listener" / "web" / "static"
 FIRST = GUIDES / "register-the-notify-url.md"
+# As one leads to the next.
+IN_ORDER = (
+    FIRST.stem,
+    "connect-a-till",
+    "start-and-cancel",
+    "query-the-ledger",
+    "what-to-do-on-a-conflict",
+)
 OTHERS = sorted(GUIDES.glob("*.md"), key=lambda path: path.name != FIRST.name)
 
 
 def _filled_in() -> Mapping[str, str]:
-    """What a reader has that is not ours: his token, his addresses."""
+    """Return what a reader puts in for our words: his token, his addresses."""
     port, sandbox_port = str(free_port()), str(free_port())
     return {
         "<API token>": SAMPLE_TOKEN,
@@ -40,7 +48,7 @@ def a_reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def _is_set_up(block: Block) -> bool:
-    """Tell whether a block is what the other guides take for granted: a listener that runs."""
+    """Return whether a block is what the other guides take for granted: a listener that runs."""
     return block.file is not None or block.mark == "goes on"
 
 
@@ -50,6 +58,13 @@ def test_what_a_guide_says_is_what_happens(path: Path, a_reader: Reader) -> None
     if path != FIRST:
         a_reader.follow(FIRST, only=_is_set_up)
     a_reader.follow(path)
+
+
+def test_the_guides_work_one_after_the_other_on_one_ledger(a_reader: Reader) -> None:
+    assert {path.stem for path in OTHERS} == set(IN_ORDER)
+    for name in IN_ORDER:
+        _need_programs(GUIDES / f"{name}.md")
+        a_reader.follow(GUIDES / f"{name}.md")
 
 
 def test_every_block_of_a_guide_is_run_or_says_why_not() -> None:

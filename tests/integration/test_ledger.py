@@ -259,8 +259,7 @@ async def test_a_sale_waits_for_its_number_and_is_looked_for(
     ledger: AnyLedger, clock: Clock
 ) -> None:
     (recorded,) = await record(ledger, sold("r1"))
-    found = await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
-    assert found
+    (found,) = await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
     assert (found.seq, found.transaction_no) == (recorded.seq, None)
     due_ms = await ledger.next_due_ms()
     assert due_ms
@@ -268,8 +267,7 @@ async def test_a_sale_waits_for_its_number_and_is_looked_for(
     assert await ledger.read_due_sales(now_ms=due_ms, limit=9) == [found]
     clock.at_ms = due_ms
     await record(ledger, bound("r1", 77, sale_seq=recorded.seq))
-    found = await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1")
-    assert found
+    (found,) = await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
     assert found.transaction_no == "77"
     assert not await ledger.read_due_sales(now_ms=due_ms + DAY_MS, limit=9)
 

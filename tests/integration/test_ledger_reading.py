@@ -74,7 +74,7 @@ async def test_entries_are_those_of_a_scope(ledger: AnyLedger) -> None:
 
 async def test_held_is_worked_out_when_it_is_read(ledger: AnyLedger) -> None:
     sale = await ledger.record(sold("r1"))
-    await ledger.record(replace(numbered(77), amount="99.00"))
+    await ledger.record(replace(numbered(77), amount="99.00", reference="r1"))
     (_, before) = await ledger.read_entries(after=0, limit=9, scope=ALL)
     assert before.held is None
     # Only now it is known what was sold.
@@ -165,7 +165,18 @@ async def test_what_is_to_be_raised_does_not_wait_behind_what_is_to_be_asked(
     clock.at_ms += 9_000
     (first, *others) = await ledger.read_due(now_ms=clock.at_ms, limit=5)
     assert first.transaction_no == "1"
-    assert [one.transaction_no for one in others] == ["2", "3", "4", "5"]
+    assert [one.transaction_no for one in others] == ["2", "3", "4", "5", "6"]
+
+
+async def test_a_cancel_that_somebody_waits_for_does_not_wait_behind_other_doubts(
+    ledger: AnyLedger, clock: Clock
+) -> None:
+    for number in range(1, 12):
+        await ledger.record(numbered(number, "disputed"))
+    clock.at_ms += 1_000
+    await ledger.record(replace(told.cancel_request(), transaction_no="12"))
+    due = await ledger.read_due(now_ms=clock.at_ms + 5_000, limit=3)
+    assert [one.transaction_no for one in due] == ["1", "2", "3", "12"]
 
 
 async def test_a_cancellation_is_unacknowledged_until_a_terminal_of_its_stream_has_it(

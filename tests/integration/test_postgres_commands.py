@@ -68,7 +68,7 @@ async def content(ledger: AnyLedger) -> list[object]:
         lines,
         await ledger.read_events(EVERY_STREAM, after=0, limit=500),
         await ledger.read_transaction("77", merchant_no=None),
-        await ledger.read_sale(merchant_no=told.MERCHANT, reference="r1"),
+        await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None),
         await ledger.acks(),
         await ledger.next_due_ms(),
     ]

@@ -225,7 +225,7 @@ DAMAGE: Final = {
     "a lost sale": ("DELETE FROM sales WHERE seq = 8", 8, "not among the sales"),
     "a sale that is none": ("UPDATE sales SET seq = 7 WHERE seq = 8", 8, "not among the sales"),
     "a sale too many": (
-        "INSERT INTO sales (seq, merchant_no, reference) VALUES (7, '200043', 'r7')",
+        "INSERT INTO sales (seq, merchant_no, store_no, reference) VALUES (7, '200043', '', 'r7')",
         7,
         "is not one",
     ),
@@ -238,6 +238,16 @@ DAMAGE: Final = {
         "UPDATE sales SET transaction_no = NULL WHERE seq = 1",
         2,
         "that its sale does not have",
+    ),
+    "a cancel of a sale that nobody wished": (
+        "UPDATE sales SET cancel_state = 'confirmed', cancel_requested_at = 1 WHERE seq = 8",
+        8,
+        "a cancel that nobody asked for",
+    ),
+    "a reference that is not free": (
+        "UPDATE sales SET is_refused = 1 WHERE seq = 8",
+        8,
+        "free, and no answer refused",
     ),
     "the first of two": (
         (

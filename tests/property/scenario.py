@@ -187,10 +187,14 @@ class _Till:
 
 async def find(world: World, reference: str) -> Transaction | None:
     """Return the transaction of a reference, as the ledger has it."""
-    sale = await world.ledger.read_sale(merchant_no=SAMPLE_MERCHANT_NO, reference=reference)
-    if sale is None or sale.transaction_no is None:
+    sales = await world.ledger.read_sales(
+        merchant_no=SAMPLE_MERCHANT_NO, reference=reference, store_no=None
+    )
+    if not sales or sales[0].transaction_no is None:
         return None
-    found = await world.ledger.read_transaction(sale.transaction_no, merchant_no=SAMPLE_MERCHANT_NO)
+    found = await world.ledger.read_transaction(
+        sales[0].transaction_no, merchant_no=SAMPLE_MERCHANT_NO
+    )
     return found[0]
 
 

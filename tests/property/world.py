@@ -23,6 +23,7 @@ from listener.ingest import Ingest
 from listener.ledger.model import Transaction
 from listener.ledger.schedule import Confirm
 from listener.lifecycle import Clock, Lifecycle, Order
+from listener.lifecycle.chaser import GRACE_MS
 from listener.pockyt.answer import PockytUnavailableError
 from listener.pockyt.client import TIMEOUT_SECONDS, Call
 from listener.pockyt.signature import Token
@@ -221,7 +222,9 @@ class World:
         if not self.is_up:
             return
         self.kills += 1
-        self.outages.append((self.now_ms, self.now_ms + int(for_seconds * 1_000)))
+        # After a start Pockyt is asked before anything is raised.
+        silent_ms = int(for_seconds * 1_000) + GRACE_MS
+        self.outages.append((self.now_ms, self.now_ms + silent_ms))
         await self.stop()
         self.at(for_seconds, self._restart)
 

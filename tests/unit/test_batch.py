@@ -1,6 +1,6 @@
 """What a group of facts becomes, whichever back-end has read for it and will write."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import orjson
@@ -9,11 +9,8 @@ from msgspec.structs import replace
 
 from listener.errors import ListenerError, ReferenceTakenError
 from listener.ledger.batch import (
-    SALE_ANSWER_MS,
     Changes,
     NewEvent,
-    NewSale,
-    SaleChange,
     Seen,
     decide,
     number_events,
@@ -21,8 +18,9 @@ from listener.ledger.batch import (
 )
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
 from listener.ledger.promise import Recorded
+from listener.ledger.sale import SALE_ANSWER_MS, Sale
 from tests.support.stored import STREAM, bound, numbered, sold, without_number
-from tests.support.told import MERCHANT, START_MS, query
+from tests.support.told import MERCHANT, START_MS, STORE, query
 
 EPOCH: Final = "9f3c"
 
@@ -33,14 +31,16 @@ def seen(
     entries: Iterable[Entry] = (),
     transactions: Iterable[Transaction] = (),
     sales: Iterable[Entry] = (),
-    references: Mapping[tuple[str, str], int] | None = None,
+    references: Iterable[tuple[str, str, str]] = (),
+    states: Iterable[Sale] = (),
 ) -> Seen:
     return Seen(
         seq=seq,
         entries=[*entries],
         transactions=[*transactions],
         sales={sale.seq: sale for sale in sales},
-        references=references or {},
+        sale_states={state.seq: state for state in states},
+        references=frozenset(references),
     )
 
 
@@ -58,7 +58,10 @@ def after(changes: Changes, before: Seen) -> Seen:
         entries=entries,
         transactions=(known | changes.transactions).values(),
         sales=sales,
-        references={(s.fact.merchant_no, s.fact.reference or ""): s.seq for s in sales},
+        states=({**before.sale_states} | changes.sales).values(),
+        references=[
+            (s.fact.merchant_no, s.fact.store_no or "", s.fact.reference or "") for s in sales
+        ],
     )
 
 
@@ -83,7 +86,7 @@ def test_a_fact_without_a_number_needs_the_one_of_its_fingerprint() -> None:
 
 def test_a_sale_needs_whoever_has_its_reference_and_an_answer_its_sale() -> None:
     wants = wanted([sold("r1"), bound("r1", 7, sale_seq=3)])
-    assert wants.references == {(MERCHANT, "r1")}
+    assert wants.references == {(MERCHANT, STORE, "r1")}
     assert wants.sales == {3}
     assert wants.transactions == {(MERCHANT, "7")}
 
@@ -150,26 +153,25 @@ def test_facts_become_the_same_in_one_group_or_two(cut: int) -> None:
 
 def test_a_sale_is_looked_for_if_no_answer_comes() -> None:
     changes = decided(sold("r1"), view=seen(seq=8))
-    due_ms = START_MS + SALE_ANSWER_MS
-    assert changes.new_sales == [
-        NewSale(seq=9, merchant_no=MERCHANT, reference="r1", due_ms=due_ms)
-    ]
+    (sale,) = changes.sales.values()
+    assert (sale.seq, sale.store_no, sale.reference) == (9, "303660", "r1")
+    assert sale.due_ms == START_MS + SALE_ANSWER_MS
     assert not changes.transactions
 
 
 def test_a_reference_is_refused_to_a_second_sale_in_the_same_group_or_a_later_one() -> None:
     changes = decided(
-        sold("r1"), sold("r1"), sold("r2"), view=seen(references={(MERCHANT, "r2"): 3})
+        sold("r1"), sold("r1"), sold("r2"), view=seen(references=[(MERCHANT, "303660", "r2")])
     )
     kinds = [isinstance(one, ReferenceTakenError) for one in changes.recorded]
     assert kinds == [False, True, True]
-    assert len(changes.entries) == len(changes.new_sales) == 1
+    assert len(changes.entries) == len(changes.sales) == 1
     assert all(isinstance(one, Recorded | ListenerError) for one in changes.recorded)
 
 
 def test_an_answer_binds_its_sale_and_a_transaction_is_of_its_sale() -> None:
     changes = decided(sold("r1"), bound("r1", 7, sale_seq=1), numbered(7))
-    assert changes.sale_changes == [SaleChange(seq=1, transaction_no="7", due_ms=None)]
+    assert (changes.sales[1].transaction_no, changes.sales[1].due_ms) == ("7", None)
     assert changes.transactions[MERCHANT, "7"].sale_seq == 1
     assert changes.transactions[MERCHANT, "7"].terminal == "T-42"
 
@@ -177,10 +179,10 @@ def test_an_answer_binds_its_sale_and_a_transaction_is_of_its_sale() -> None:
 def test_a_query_that_finds_no_number_is_repeated_later() -> None:
     unknown = replace(query(None, as_of=1), transaction_no="", sale_seq=1)
     changes = decided(sold("r1"), unknown)
-    (change,) = changes.sale_changes
-    assert (change.seq, change.transaction_no) == (1, None)
-    assert change.due_ms is not None
-    assert change.due_ms > START_MS
+    sale = changes.sales[1]
+    assert sale.transaction_no is None
+    assert sale.due_ms is not None
+    assert sale.due_ms > START_MS
 
 
 # Events, and the numbers that they get last.

@@ -116,13 +116,25 @@ def test_a_sale_that_is_found_ended_is_settled_as_by_a_question() -> None:
         _answer(transaction_no="297", word="success", amount="13.00", currency="GBP"),
         _answer(transaction_no="297", word="success", amount="13.00", reference="R-2"),
         _answer(transaction_no="297", word="success"),
-        _answer(word="success", amount="13.00"),
         PockytRefusedError("000021", "no such record"),
     ],
 )
 def test_what_is_another_sale_is_not_bound(found: Answer | PockytError) -> None:
     fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
     assert (fact.kind, fact.transaction_no, fact.says) == (Kind.QUERY, "", None)
+
+
+@pytest.mark.parametrize("number", [None, "", "2 97", "7" * 65, "\ud800", "29\n7"])
+def test_a_sale_that_is_found_without_a_number_says_how_it_stands(number: str | None) -> None:
+    found = _answer(word="pending", amount="13.00", transaction_no=number)
+    fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
+    assert (fact.kind, fact.transaction_no, fact.says) == (Kind.QUERY, "", Status.PENDING)
+
+
+@pytest.mark.parametrize("number", ["", "2 97", "7" * 65, "\ud800", "29\n7"])
+def test_a_number_that_is_none_starts_no_sale(number: str) -> None:
+    fact = facts.opened_fact(ORDER, _answer(transaction_no=number), call="add", sale_seq=3)
+    assert (fact.transaction_no, fact.says) == ("", None)
 
 
 def test_only_a_definite_no_or_an_unsent_call_surely_had_no_effect() -> None:

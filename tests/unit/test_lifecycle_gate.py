@@ -88,7 +88,7 @@ def test_the_pause_begins_small_again_after_an_answer() -> None:
 
 
 def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
-    bucket = Bucket(LIMITS, now_ms=0)
+    bucket = Bucket(per_second=2.0, burst=3, now_ms=0)
     assert [bucket.take(0) for _ in range(4)] == [True, True, True, False]
     assert not bucket.take(499)
     assert bucket.take(500)
@@ -96,12 +96,12 @@ def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
 
 
 def test_a_bucket_never_holds_more_than_its_burst() -> None:
-    bucket = Bucket(LIMITS, now_ms=0)
+    bucket = Bucket(per_second=2.0, burst=3, now_ms=0)
     assert [bucket.take(3_600_000) for _ in range(4)] == [True, True, True, False]
 
 
 def test_a_clock_that_steps_back_does_not_empty_a_bucket() -> None:
-    bucket = Bucket(LIMITS, now_ms=1_000_000)
+    bucket = Bucket(per_second=2.0, burst=3, now_ms=1_000_000)
     assert [bucket.take(0) for _ in range(4)] == [True, True, True, False]
     assert bucket.take(500)
 

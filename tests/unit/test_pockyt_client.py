@@ -24,7 +24,7 @@ from listener.pockyt.client import (
     PockytUnavailableError,
 )
 from listener.pockyt.signature import Token
-from listener.pockyt.texts import json_fields
+from listener.pockyt.texts import DEPTH_MAX, json_fields
 
 TOKEN_TEXT = "5cbfb079f15b150122261c8537086d77a"
 TOKEN = Token(TOKEN_TEXT)
@@ -360,3 +360,15 @@ async def test_a_query_gives_up_after_its_second_failure() -> None:
 def test_what_is_no_json_object_has_no_fields(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of them will do
         json_fields(body)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_json_may_nest_as_deep_as_the_limit_and_no_deeper(opening: bytes, closing: bytes) -> None:
+    def nested(depth: int) -> bytes:
+        # Brackets within text do not count.
+        inner = opening * (depth - 1) + b"1" + closing * (depth - 1)
+        return b'{"text": "\\"[{' + b"[" * DEPTH_MAX + b'", "deep": ' + inner + b"}"
+
+    assert json_fields(nested(DEPTH_MAX))["deep"].startswith(opening.decode())
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_fields(nested(DEPTH_MAX + 1))

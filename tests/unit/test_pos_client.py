@@ -5,12 +5,14 @@ import stat
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from listener.errors import UnreadableError
 from listener.pos.api import base_url
 from listener.pos.causes import Cause, Outage, Problem
 from listener.pos.client import Follower
 from listener.pos.codes import CloseCode, Duty
+from listener.pos.credential import read_key
 from listener.pos.frames import (
     Event,
     EventData,
@@ -202,6 +204,17 @@ def test_only_what_is_handled_in_the_ledger_in_use_can_be_acknowledged() -> None
     assert tracker.names == [STREAM]
 
 
+def test_what_was_handled_before_a_resync_is_acknowledged_no_more() -> None:
+    tracker = Tracker(streams=[STREAM])
+    tracker.load({STREAM: Position(epoch="e", offset=99)})
+    tracker.resync(
+        ResyncMembers(stream=STREAM, reason="offset_ahead", epoch="e", head=40, snapshot="/")
+    )
+    assert tracker.ackable(STREAM) is None
+    tracker.handled[STREAM] = Position(epoch="e", offset=40)
+    assert tracker.ackable(STREAM) == Position(epoch="e", offset=40)
+
+
 @pytest.mark.parametrize(
     ("url", "base"),
     [
@@ -227,6 +240,22 @@ def test_a_key_is_shown_by_nothing() -> None:
     client = Follower("http://x", key="lk_secret")
     assert "lk_secret" not in repr(client)
     assert "lk_secret" not in repr(vars(client))
+
+
+@pytest.mark.parametrize(
+    "text", ["lk_a_b\n", " lk_a_b\r\n", "\ufefflk_a_b", "\tlk_a_b\u00a0", "\u200b\nlk_a_b \u2060"]
+)
+def test_blanks_around_a_key_do_not_count(text: str) -> None:
+    assert read_key(text).get_secret_value() == "lk_a_b"
+    assert read_key(SecretStr(text)).get_secret_value() == "lk_a_b"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\ufeff", "lk_a b", "lk_a\nb", "lk_\u00e9", "lk_\x00"])
+def test_what_is_no_key_is_refused_in_one_sentence_that_does_not_quote_it(text: str) -> None:
+    with pytest.raises(ValueError, match="the key") as refused:
+        Follower("http://x", key=text)
+    assert "lk_" not in str(refused.value).replace("keys create", "")
+    assert "\n" not in str(refused.value)
 
 
 def names_in(folder: Path) -> list[str]:

@@ -216,7 +216,7 @@ async def test_a_part_can_be_refunded_and_asked_about_by_its_own_number() -> Non
     assert shop.book.truth(shop.sale(opened)) == "paid"
     asked = await shop.tran_query(CREDENTIALS, transaction_no=answer.refund_transaction_no)
     assert (asked.amount, asked.fields["transactionType"]) == ("3.50", "refund")
-    with pytest.raises(PockytRefusedError, match="000023"):
+    with pytest.raises(PockytRefusedError, match="000040"):
         await refund(shop, "r-1", "9.51")
     with pytest.raises(PockytRefusedError, match="000022"):
         await refund(shop, "r-1", "1", currency="GBP")

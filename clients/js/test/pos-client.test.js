@@ -9,7 +9,17 @@ import {
   StoppedError,
   StoragePositions,
 } from '../pos-client.js';
-import { EPOCH, KEY, listen, page, STREAM, transaction, until } from '../testing/server.js';
+import {
+  event as eventOf,
+  EPOCH,
+  KEY,
+  listen,
+  page,
+  problem,
+  STREAM,
+  transaction,
+  until,
+} from '../testing/server.js';
 
 const OTHER = '200043/300014';
 const FAST = {
@@ -420,7 +430,7 @@ test('the key is not taken to another host, and a refused snapshot stops it', we
     await call.begin();
     call.send({ type: 'resync', ...resync });
   });
-  other.snapshotAnswers = [{ status: 401 }];
+  other.snapshotAnswers = [{ status: 401 }, problem(401, 'unauthorized')];
   assert.equal((await stopped(client(other))).code, 4001);
 });
 
@@ -470,7 +480,7 @@ for (const [name, options] of /** @type {const} */ ([
     const server = await serve();
     server.isBlocked = true;
     server.pages = [page(1, 2), page(2, 3)];
-    server.ackAnswers = [503];
+    server.ackAnswers = [{ status: 503 }];
     const follower = client(server, name === 'missing' ? { WebSocket: null } : {});
     assert.deepEqual(await take(follower, 3), ['t1', 't2', 't3']);
     await until(() => server.acks.at(-1)?.offset === 2 && server.acks.length >= 2);
@@ -501,17 +511,21 @@ for (const [status, code] of [
   [400, 4002],
   [401, 4001],
   [403, 4004],
+  [422, 4002],
 ]) {
-  test(`long-poll stops where it is refused with ${status}`, any, async () => {
+  test(`long-poll stops where the listener refuses with ${status}`, any, async () => {
     const server = await serve();
-    server.pages = [{ status }];
-    assert.equal((await stopped(client(server, { WebSocket: null }))).code, code);
+    server.pages = [problem(status, 'some-code', { detail: 'do this' })];
+    const follower = client(server, { WebSocket: null });
+    const error = await stopped(follower);
+    assert.equal(error.code, code);
+    assert.deepEqual([follower.status.cause, follower.status.why], ['stopped', error.message]);
   });
 }
 
 test('a key of several stores without WebSocket is told to name streams', any, async () => {
   const server = await serve();
-  server.pages = [{ status: 400, body: { code: 'stream-missing', streams: [STREAM, '200043/-'] } }];
+  server.pages = [problem(400, 'stream-missing', { streams: [STREAM, '200043/-'] })];
   const error = await stopped(client(server, { WebSocket: null, streams: undefined }));
   assert.equal(error.code, 4002);
   assert.match(error.message, /several stores has to name `streams`/);
@@ -531,17 +545,35 @@ test('long-poll goes on after faults and broken pages', any, async () => {
   assert.deepEqual(await take(client(server, { WebSocket: null }), 2), ['t1', 't2']);
 });
 
-for (const status of [400, 403, 422]) {
-  test(`an ack that is refused with ${status} is not sent for ever`, any, async () => {
+test('an ack that the listener refuses is not sent again', any, async () => {
+  const server = await serve();
+  server.pages = [page(1, 2)];
+  server.ackAnswers = new Array(20).fill(problem(400, 'ack-ahead'));
+  await take(client(server, { WebSocket: null }), 2);
+  await until(() => server.acks.length === 1);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  assert.ok(server.acks.length <= 2);
+});
+
+for (const status of [200, 302, 400, 401, 403, 404, 407]) {
+  test(`an ack that somebody else answers with ${status} is sent again`, any, async () => {
     const server = await serve();
     server.pages = [page(1, 2)];
-    server.ackAnswers = new Array(20).fill(status);
+    server.ackAnswers = new Array(2).fill({ status, body: '<html>', type: 'text/html' });
     await take(client(server, { WebSocket: null }), 2);
-    await until(() => server.acks.length === 1);
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    assert.ok(server.acks.length <= 2);
+    await until(() => server.acks.length >= 3);
   });
 }
+
+test('acks that do not get through wait longer and longer', any, async () => {
+  const server = await serve();
+  server.pages = [page(1, 2)];
+  server.ackAnswers = new Array(99).fill({ status: 403 });
+  const timing = { ...FAST, retryFirstMs: 50, retryMaxMs: 9000, random: () => 1 };
+  await take(client(server, { WebSocket: null, timing }), 2);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.ok(server.acks.length >= 2 && server.acks.length <= 5, String(server.acks.length));
+});
 
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {
@@ -658,11 +690,119 @@ test('a listener that was only down is not taken for a blocked one', web, async 
   server.pages = [page(1)];
   const follower = client(server, {
     fetch: (address, init) => {
-      server.isBlocked = false;
+      server.isBlocked &&= !String(address).includes('/v1/pos/events');
       return fetch(address, init);
     },
   });
   assert.deepEqual(await take(follower, 2), ['t1', 't2']);
   assert.equal(follower.status.transport, 'websocket');
   assert.equal(server.polls.length, 1);
+});
+
+test(
+  'numbers with a zero fraction, nulls and what it does not know are read as others mean it',
+  web,
+  async () => {
+    const server = await serve(async (call) => {
+      call.raw('{"type":"hello","protocol":null,"deadSeconds":35.0,"pingSeconds":null,"x":[{}]}');
+      await call.expect('connect');
+      call.raw(
+        `{"type":"ready","id":null,"streams":[{"stream":"${STREAM}","epoch":"e1","head":9.0,"after":0.0,"recovered":true,"y":null}]}`,
+      );
+      call.raw('{"type":"weather","offset":"no"}');
+      call.raw('{"type":"ping","t":5.0,"heads":null}');
+      call.raw('{"type":"reconnect","afterMs":null}');
+      const event = JSON.stringify(eventOf(1)).replace('"stateVersion":1', '"stateVersion":1.0e0');
+      call.raw(`{"type":"event","stream":"${STREAM}","offset":1.0,"event":${event},"z":1}`);
+    });
+    assert.deepEqual(await take(client(server), 1), ['t1']);
+    assert.equal((await server.calls[0].expect('pong')).t, 5);
+    assert.equal(server.upgrades, 1);
+  },
+);
+
+test(
+  'blanks around a key do not count, and what is no key is refused without quoting it',
+  any,
+  async () => {
+    const server = await serve(stay);
+    const follower = client(server, { key: `\ufeff ${KEY}\r\n`, WebSocket: null });
+    void follower.next();
+    await until(() => server.polls.length > 0);
+    for (const key of ['', ' \n', 'lk_a b', 'lk_a\nb', 'lk_\u00e9']) {
+      assert.throws(
+        () => follow('http://x/', { key }),
+        (error) => error instanceof TypeError && !error.message.includes('lk_'),
+      );
+    }
+  },
+);
+
+test('a storage that is torn, full or forbidden stops no till', any, async () => {
+  const forbidden = () => {
+    throw new Error('QuotaExceededError');
+  };
+  const torn = ['{', '[]', 'null', `{"${STREAM}":{"epoch":"e1"}}`, `{"${STREAM}":{"offset":-1}}`];
+  for (const getItem of [forbidden, ...torn.map((text) => () => text)]) {
+    const position = new StoragePositions({ getItem, setItem: forbidden });
+    assert.deepEqual(await position.load(), {});
+    await position.save(STREAM, { epoch: EPOCH, offset: 4 });
+    assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
+  }
+});
+
+test('what was handled before a resync is acknowledged no more', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin({ after: 90 });
+    call.event(91);
+    call.event(92);
+    await call.expect('ack', ({ offset }) => offset === 91);
+    call.received.length = 0;
+    call.send({ type: 'resync', ...resync, reason: 'offset_ahead', epoch: EPOCH, head: 40 });
+  });
+  server.snapshotAnswers = [{ data: rows(7) }];
+  const follower = client(server);
+  await take(follower, 2);
+  await until(() => server.calls[0].received.length === 0);
+  assert.deepEqual(await take(follower, 1), ['t7']);
+  void follower.next();
+  await until(() => server.calls[0].acks().length > 0);
+  assert.deepEqual(server.calls[0].acks(), [40]);
+});
+
+test('why it is not live is told within a second, and who answers instead', web, async () => {
+  const server = await serve(stay);
+  server.isBlocked = true;
+  const told = [];
+  const timing = { ...FAST, blockedTries: 9 };
+  const follower = client(server, { timing, onStatus: (status) => told.push(status) });
+  void follower.next();
+  await until(() => told.some(({ cause }) => cause === 'refused'));
+  assert.match(
+    told.find(({ cause }) => cause === 'refused').why,
+    /answers 404, not by the listener/,
+  );
+  server.isBlocked = false;
+  await until(() => follower.status.state === 'live');
+  assert.deepEqual([follower.status.cause, follower.status.why], [null, '']);
+  assert.ok(server.probes > 0);
+  assert.deepEqual(server.faults, []);
+});
+
+test("somebody else's WebSocket stops nobody", web, async () => {
+  const server = await serve(
+    async (call) => call.close(4001),
+    async (call) => {
+      await call.begin();
+      call.event(1);
+    },
+  );
+  server.protocol = '';
+  const socket = class extends globalThis.WebSocket {
+    constructor(url) {
+      super(url);
+    }
+  };
+  const follower = client(server, { WebSocket: socket });
+  assert.deepEqual(await take(follower, 1), ['t1']);
 });

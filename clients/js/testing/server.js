@@ -176,12 +176,14 @@ export async function listen(...scripts) {
     snapshotAnswers: [],
     ackAnswers: [],
     upgrades: 0,
+    protocol: 'Sec-WebSocket-Protocol: pos.v1\r\n',
+    probes: 0,
     isBlocked: false,
     faults: [],
   };
   const open = new Set();
-  const reply = (response, status, body) => {
-    response.writeHead(status, { 'Content-Type': 'application/json' });
+  const reply = (response, status, body, type = 'application/json') => {
+    response.writeHead(status, { 'Content-Type': type });
     response.end(
       body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body),
     );
@@ -189,11 +191,17 @@ export async function listen(...scripts) {
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, 'http://x');
     if (request.url.includes(KEY)) state.faults.push(new Error('the key is in a URL'));
+    if (url.pathname === '/v1/pos/stream') {
+      // What a client asks when no WebSocket opens; its key is not needed for that.
+      if (request.headers.authorization) state.faults.push(new Error('the key was sent'));
+      state.probes += 1;
+      return reply(response, state.isBlocked ? 404 : 426);
+    }
     if (request.headers.authorization !== `Bearer ${KEY}`) return reply(response, 401);
     if (url.pathname === '/v1/pos/events') {
       state.polls.push(Object.fromEntries(url.searchParams));
       const given = state.pages.shift();
-      if (given) return reply(response, given.status ?? 200, given.body ?? given);
+      if (given) return reply(response, given.status ?? 200, given.body ?? given, given.type);
       const after = url.searchParams.get('after') ?? `${EPOCH}:0`;
       const next = Number(after.split(':')[1]);
       const empty = { stream: STREAM, epoch: EPOCH, head: next, next, events: [] };
@@ -202,11 +210,12 @@ export async function listen(...scripts) {
       let body = '';
       for await (const part of request) body += part;
       state.acks.push(JSON.parse(body));
-      reply(response, state.ackAnswers.shift() ?? 204);
+      const { status, body: told, type } = state.ackAnswers.shift() ?? { status: 204 };
+      reply(response, status, told, type);
     } else {
       state.snapshots.push(Object.fromEntries(url.searchParams));
       const answer = state.snapshotAnswers.shift();
-      reply(response, answer.status ?? 200, answer.body ?? answer);
+      reply(response, answer.status ?? 200, answer.body ?? answer, answer.type);
     }
   });
   server.on('connection', (socket) => {
@@ -225,7 +234,7 @@ export async function listen(...scripts) {
       .digest('base64');
     socket.write(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
-        `Sec-WebSocket-Accept: ${accept}\r\nSec-WebSocket-Protocol: pos.v1\r\n\r\n`,
+        `Sec-WebSocket-Accept: ${accept}\r\n${state.protocol}\r\n`,
     );
     const call = new Call(socket);
     state.calls.push(call);
@@ -241,6 +250,18 @@ export async function listen(...scripts) {
       return new Promise((resolve) => server.close(resolve));
     },
   });
+}
+
+/**
+ * The answer of the listener itself where it refuses.
+ *
+ * @param {number} status
+ * @param {string} code
+ * @param {{ retry?: boolean, [name: string]: any }} [options]
+ */
+export function problem(status, code, { retry = false, ...members } = {}) {
+  const type = `urn:pockyt-listener:problem:${code}`;
+  return { status, type: 'application/problem+json', body: { type, code, retry, ...members } };
 }
 
 export function page(...offsets) {

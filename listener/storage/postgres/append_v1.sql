@@ -24,10 +24,12 @@ CREATE FUNCTION append_v1(
     t_updated bigint[], t_sale bigint[], t_c_state text[], t_c_requested bigint[],
     t_c_resolved bigint[], t_c_evidence text[], t_a_why text[], t_a_since bigint[], t_a_due bigint[],
     t_a_raise bigint[], t_a_attempt bigint[],
-    -- repeats, sales begun, sales changed
+    -- repeats
     c_seq bigint[], c_count bigint[], c_at bigint,
-    s_seq bigint[], s_merchant text[], s_reference text[], s_due bigint[],
-    u_seq bigint[], u_no text[], u_due bigint[]
+    -- sales as they stand after the batch
+    s_seq bigint[], s_merchant text[], s_store text[], s_reference text[], s_no text[],
+    s_refused smallint[], s_due bigint[], s_raise bigint[], s_cancel bigint[], s_sent smallint[],
+    s_c_state text[], s_c_requested bigint[], s_c_resolved bigint[], s_c_evidence text[]
 ) RETURNS TABLE (head bigint, hash text, number bigint, offsets bigint[])
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -124,11 +126,21 @@ BEGIN
         SELECT x.seq + CASE WHEN x.seq > p_seen THEN shift ELSE 0 END, x.count, c_at
         FROM unnest(c_seq, c_count) x(seq, count)
         ON CONFLICT (seq) DO UPDATE SET count = r.count + excluded.count, last_at = excluded.last_at;
-    INSERT INTO sales (seq, merchant_no, reference, ask_due_at)
-        SELECT x.seq + CASE WHEN x.seq > p_seen THEN shift ELSE 0 END, x.merchant, x.reference, x.due
-        FROM unnest(s_seq, s_merchant, s_reference, s_due) x(seq, merchant, reference, due);
-    UPDATE sales AS s SET transaction_no = coalesce(x.no, s.transaction_no), ask_due_at = x.due
-        FROM unnest(u_seq, u_no, u_due) x(seq, no, due)
-        WHERE s.seq = x.seq;
+    INSERT INTO sales AS s
+        SELECT x.seq + CASE WHEN x.seq > p_seen THEN shift ELSE 0 END, x.merchant, x.store,
+               x.reference, x.no, x.refused, x.due, x.raise,
+               x.cancel + CASE WHEN x.cancel > p_seen THEN shift ELSE 0 END, x.sent, x.c_state,
+               x.c_requested, x.c_resolved, x.c_evidence
+        FROM unnest(s_seq, s_merchant, s_store, s_reference, s_no, s_refused, s_due, s_raise,
+                    s_cancel, s_sent, s_c_state, s_c_requested, s_c_resolved, s_c_evidence)
+             x(seq, merchant, store, reference, no, refused, due, raise, cancel, sent, c_state,
+               c_requested, c_resolved, c_evidence)
+        ON CONFLICT (seq) DO UPDATE SET
+            transaction_no = excluded.transaction_no, is_refused = excluded.is_refused,
+            ask_due_at = excluded.ask_due_at, ask_raise_at = excluded.ask_raise_at,
+            cancel_seq = excluded.cancel_seq, cancel_sent = excluded.cancel_sent,
+            cancel_state = excluded.cancel_state, cancel_requested_at = excluded.cancel_requested_at,
+            cancel_resolved_at = excluded.cancel_resolved_at,
+            cancel_evidence = excluded.cancel_evidence;
     RETURN QUERY SELECT base, link, first_number, placed;
 END $$;

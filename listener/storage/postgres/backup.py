@@ -7,7 +7,7 @@ from pathlib import Path
 from listener.storage.checks import Progress
 from listener.storage.postgres.beside import beside
 from listener.storage.postgres.copying import to_file
-from listener.storage.sqlite.backup import finish, whole
+from listener.storage.sqlite.backup import finish, new_file
 from listener.storage.sqlite.connection import connect
 
 
@@ -33,8 +33,8 @@ def take(
     """Copy a ledger into a file; unless it is a copy, it goes on there under its epoch."""
     with (
         beside(url) as connected,
-        whole(destination) as partial,
-        closing(connect(partial, create=True)) as copy,
+        new_file(destination) as whole,
+        closing(connect(whole, create=True)) as copy,
     ):
         connected.run(lambda db: to_file(db, copy, progress))
         finish(copy, is_copy=is_copy)

@@ -10,7 +10,7 @@ from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
 from listener.storage.checks import Progress
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.texts import packed, unpacked
-from listener.storage.rows import TRANSACTION_COLUMNS
+from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS
 
 PAGE_ROWS: Final = 1_000
 
@@ -21,7 +21,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "events": ("number", "stream", "offset", "seq", "cancelled", "body"),
         "transactions": TRANSACTION_COLUMNS,
         "repeats": ("seq", "count", "last_at"),
-        "sales": ("seq", "merchant_no", "reference", "transaction_no", "ask_due_at"),
+        "sales": SALE_COLUMNS,
         "acks": ("terminal", "stream", "epoch", "offset", "acked", "acked_at"),
         "keys": (
             *("id", "hash", "role", "merchant_no", "store_no", "terminal", "may_refund"),

@@ -403,9 +403,16 @@ class PostgresLedger:
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
         return await self._read(lambda db: reading.due_sales(db, now_ms=now_ms, limit=limit))
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
+    async def read_sales(
+        self, *, merchant_no: str, reference: str, store_no: str | None
+    ) -> list[RecordedSale]:
         return await self._read(
-            lambda db: reading.sale(db, merchant_no=merchant_no, reference=reference)
+            partial(
+                reading.sales_of_reference,
+                merchant_no=merchant_no,
+                reference=reference,
+                store_no=store_no,
+            )
         )
 
     async def next_due_ms(self) -> int | None:

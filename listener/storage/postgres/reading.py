@@ -29,9 +29,12 @@ from listener.ledger.promise import (
 )
 from listener.ledger.status import why_held
 from listener.storage.postgres.connection import Connection
-from listener.storage.postgres.rows import entry_of, event_of, transaction_of
+from listener.storage.postgres.rows import entry_of, event_of, sale_of, transaction_of
 from listener.storage.postgres.texts import packed, unpacked
-from listener.storage.rows import EVENT_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.rows import EVENT_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
+
+# How many sales of one reference are read: those in use, and the newest that Pockyt refused.
+SALES_MAX: Final = 64
 
 
 def listed(names: Sequence[str], table: str) -> str:
@@ -105,14 +108,16 @@ _NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT "
 _OF_NUMBER: Final = (
     f"{_TRANSACTIONS} WHERE transaction_no = $1 AND ($2::text IS NULL OR merchant_no = $2)"
 )
-# What is to be raised comes first: it must not wait behind questions that Pockyt does not answer.
+# What is to be raised comes first, and what somebody waits for is among them however much is due.
 _DUE: Final = (
     f"SELECT {_TRANSACTION} FROM ("
-    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_due_at <= $1"
-    " ORDER BY ask_due_at, first_seq LIMIT $2) d UNION "
+    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_due_at <= $1 AND ask_why = 'cancel'"
+    " ORDER BY ask_due_at, first_seq LIMIT $2) c UNION "
     f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_raise_at <= $1"
-    " ORDER BY ask_raise_at, first_seq LIMIT $2) r"
-    ") t ORDER BY ask_raise_at IS NULL OR ask_raise_at > $1, ask_due_at, first_seq LIMIT $2"
+    " ORDER BY ask_raise_at, first_seq LIMIT $2) r UNION "
+    f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_due_at <= $1"
+    " ORDER BY ask_due_at, first_seq LIMIT $2) d"
+    ") t ORDER BY ask_raise_at IS NULL OR ask_raise_at > $1, ask_due_at, first_seq"
 )
 _DOUBTS: Final = (
     "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions"
@@ -122,11 +127,30 @@ _NEXT_DUE: Final = (
     "SELECT least("
     "(SELECT min(ask_due_at) FROM transactions WHERE ask_due_at IS NOT NULL),"
     " (SELECT min(ask_raise_at) FROM transactions WHERE ask_raise_at IS NOT NULL),"
-    " (SELECT min(ask_due_at) FROM sales WHERE ask_due_at IS NOT NULL))"
+    " (SELECT min(ask_due_at) FROM sales WHERE ask_due_at IS NOT NULL),"
+    " (SELECT min(ask_raise_at) FROM sales WHERE ask_raise_at IS NOT NULL))"
 )
-_SALES: Final = f"SELECT {_ENTRY}, s.transaction_no FROM sales s JOIN entries e ON e.seq = s.seq"
-_DUE_SALES: Final = f"{_SALES} WHERE s.ask_due_at <= $1 ORDER BY s.ask_due_at LIMIT $2"
-_SALE: Final = f"{_SALES} WHERE s.merchant_no = $1 AND s.reference = $2"
+# Each with its entry, and that of the wish to cancel it.
+_SALES: Final = (
+    f"SELECT {listed(SALE_COLUMNS, 's')}, {_ENTRY}, {listed(ENTRY_COLUMNS, 'w')}"
+    " FROM sales s JOIN entries e ON e.seq = s.seq LEFT JOIN entries w ON w.seq = s.cancel_seq"
+)
+# Those that somebody waits for come first.
+_DUE_SALES: Final = (
+    f"{_SALES} WHERE s.seq IN ("
+    "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= $1 AND cancel_seq IS NOT NULL"
+    " ORDER BY ask_due_at, seq LIMIT $2) c UNION "
+    "SELECT seq FROM (SELECT seq FROM sales WHERE ask_raise_at <= $1"
+    " ORDER BY ask_raise_at, seq LIMIT $2) r UNION "
+    "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= $1"
+    " ORDER BY ask_due_at, seq LIMIT $2) d"
+    ") ORDER BY s.cancel_seq IS NULL, s.ask_due_at, s.seq"
+)
+# Those whose reference is in use come first.
+_SALES_OF_REFERENCE: Final = (
+    f"{_SALES} WHERE s.merchant_no = $1 AND s.reference = $2"
+    " AND ($3::text IS NULL OR s.store_no = $3) ORDER BY s.is_refused, s.seq DESC LIMIT $4"
+)
 # From one stream with a cancellation to the next, then past its acks: not through all events ever.
 _UNACKED: Final = (
     "WITH RECURSIVE s AS ("
@@ -311,19 +335,24 @@ async def due_sales(db: Connection, *, now_ms: int, limit: int) -> list[Recorded
     return [_sale_of(row) for row in await db.fetch(_DUE_SALES, now_ms, limit)]
 
 
-async def sale(db: Connection, *, merchant_no: str, reference: str) -> RecordedSale | None:
-    """Read the sale of a reference."""
-    row = await db.fetchrow(_SALE, merchant_no, packed(reference))
-    return _sale_of(row) if row else None
+async def sales_of_reference(
+    db: Connection, *, merchant_no: str, reference: str, store_no: str | None
+) -> list[RecordedSale]:
+    """Read the sales of a reference."""
+    values = (merchant_no, packed(reference), store_no, SALES_MAX)
+    return [_sale_of(row) for row in await db.fetch(_SALES_OF_REFERENCE, *values)]
 
 
 def _sale_of(row: Any) -> RecordedSale:  # noqa: ANN401 - asyncpg's record
-    entry = entry_of(row)
+    """Read a sale, its entry, and the entry of the wish to cancel it."""
+    entry_at = len(SALE_COLUMNS)
+    wish_at = entry_at + len(ENTRY_COLUMNS)
+    entry = entry_of(row[entry_at:wish_at])
     return RecordedSale(
-        seq=entry.seq,
+        state=sale_of(row[:entry_at]),
         fact=entry.fact,
         recorded_at_ms=entry.recorded_at_ms,
-        transaction_no=unpacked(row[-1]),
+        wish=entry_of(row[wish_at:]).fact if row[wish_at] is not None else None,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from listener.ledger.model import Entry, Event, Transaction
+from listener.ledger.sale import Sale
 from listener.storage import rows
 from listener.storage.postgres.texts import unpacked
 
@@ -13,7 +14,7 @@ Row = Iterable[Any]
 
 def entry_of(row: Row) -> Entry:
     """Read a row of ENTRY_COLUMNS."""
-    return rows.entry_of(_plain(row))
+    return rows.entry_of(plain(row))
 
 
 def event_of(row: Row) -> Event:
@@ -23,8 +24,14 @@ def event_of(row: Row) -> Event:
 
 def transaction_of(row: Row) -> Transaction:
     """Read a row of TRANSACTION_COLUMNS."""
-    return rows.transaction_of(_plain(row))
+    return rows.transaction_of(plain(row))
 
 
-def _plain(row: Row) -> tuple[Any, ...]:
+def sale_of(row: Row) -> Sale:
+    """Read a row of SALE_COLUMNS."""
+    return rows.sale_of(plain(row))
+
+
+def plain(row: Row) -> tuple[Any, ...]:
+    """Return a row with its texts as they came."""
     return tuple([unpacked(value) if isinstance(value, str) else value for value in row])

@@ -7,9 +7,9 @@ from listener.ledger.batch import Changes, Key, Seen, Wanted
 from listener.ledger.chain import ENTRY_COLUMNS, columns, text_after_seq
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.reading import listed
-from listener.storage.postgres.rows import entry_of, transaction_of
+from listener.storage.postgres.rows import entry_of, sale_of, transaction_of
 from listener.storage.postgres.texts import packed, unpacked
-from listener.storage.rows import TRANSACTION_COLUMNS, transaction_row
+from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS, sale_row, transaction_row
 
 _ENTRY: Final = listed(ENTRY_COLUMNS, "e")
 # One statement, so one moment. Its parts are rows in arrays: asyncpg reads them as they are.
@@ -26,11 +26,14 @@ _SEE: Final = (
     f" (SELECT array_agg(ROW({listed(TRANSACTION_COLUMNS, 't')})) FROM t),"
     f" (SELECT array_agg(ROW({_ENTRY})) FROM entries e WHERE e.seq = ANY ($5::bigint[]"
     " || (SELECT array_agg(t.sale_seq) FROM t WHERE t.sale_seq IS NOT NULL))),"
-    " (SELECT array_agg(ROW(s.merchant_no, s.reference, s.seq))"
-    " FROM unnest($6::text[], $7::text[]) k(merchant, reference)"
-    " JOIN sales s ON s.merchant_no = k.merchant AND s.reference = k.reference)"
+    f" (SELECT array_agg(ROW({listed(SALE_COLUMNS, 's')})) FROM sales s"
+    " WHERE s.seq = ANY ($5::bigint[])),"
+    " (SELECT array_agg(ROW(s.merchant_no, s.store_no, s.reference))"
+    " FROM unnest($6::text[], $7::text[], $8::text[]) k(merchant, store, reference)"
+    " JOIN sales s ON s.merchant_no = k.merchant AND s.reference = k.reference"
+    " AND s.store_no = k.store AND s.is_refused = 0)"
 )
-_APPEND_ARGUMENTS: Final = 68
+_APPEND_ARGUMENTS: Final = 75
 _APPEND: Final = (
     "SELECT head, hash, number, offsets FROM append_v1("
     + ", ".join(f"${n}" for n in range(1, _APPEND_ARGUMENTS + 1))
@@ -40,19 +43,20 @@ _APPEND: Final = (
 
 async def see(db: Connection, wants: Wanted) -> Seen:
     """Read what there is of what is wanted, all at one moment."""
-    ((seq, entries, transactions, sales, references),) = await db.fetch(
+    ((seq, entries, transactions, sales, states, references),) = await db.fetch(
         _SEE,
         *_keys(wants.transactions),
         *_keys(wants.unnumbered),
         list(wants.sales),
-        *_keys(wants.references),
+        *_references(wants),
     )
     return Seen(
         seq=seq,
         entries=[entry_of(row) for row in entries or ()],
         transactions=[transaction_of(row) for row in transactions or ()],
         sales={row[0]: entry_of(row) for row in sales or ()},
-        references={(row[0], unpacked(row[1])): row[2] for row in references or ()},
+        sale_states={row[0]: sale_of(row) for row in states or ()},
+        references=frozenset((row[0], row[1], unpacked(row[2])) for row in references or ()),
     )
 
 
@@ -65,17 +69,12 @@ def append_arguments(
         TypeError: A text cannot be written as UTF-8.
     """
     entries, events, repeats = changes.entries, changes.events, changes.repeats
-    sale_changes: dict[int, tuple[str | None, int | None]] = {}
-    for one in changes.sale_changes:
-        number, _ = sale_changes.get(one.seq, (None, None))
-        # A number that is known stays where none is given.
-        sale_changes[one.seq] = (one.transaction_no or number, one.due_ms)
     return [
         epoch,
         seen,
         *_keys(wants.transactions),
         *_keys(wants.unnumbered),
-        *_keys(wants.references),
+        *_used(wants),
         list(wants.sales),
         *_columns([columns(entry)[1:] for entry in entries], len(ENTRY_COLUMNS) - 2),
         [text_after_seq(entry) for entry in entries],
@@ -91,13 +90,7 @@ def append_arguments(
         list(repeats),
         list(repeats.values()),
         now_ms,
-        [sale.seq for sale in changes.new_sales],
-        [sale.merchant_no for sale in changes.new_sales],
-        [packed(sale.reference) for sale in changes.new_sales],
-        [sale.due_ms for sale in changes.new_sales],
-        list(sale_changes),
-        [packed(number) for number, _ in sale_changes.values()],
-        [due_ms for _, due_ms in sale_changes.values()],
+        *_columns([sale_row(one) for one in changes.sales.values()], len(SALE_COLUMNS)),
     ]
 
 
@@ -109,6 +102,21 @@ async def append(db: Connection, arguments: Sequence[object]) -> Any:  # noqa: A
 def _keys(keys: Iterable[Key]) -> tuple[list[str], list[str]]:
     pairs = list(keys)
     return [merchant_no for merchant_no, _ in pairs], [packed(name) for _, name in pairs]
+
+
+def _references(wants: Wanted) -> tuple[list[str], list[str], list[str]]:
+    names = list(wants.references)
+    return (
+        [merchant_no for merchant_no, _, _ in names],
+        [store_no for _, store_no, _ in names],
+        [packed(reference) for _, _, reference in names],
+    )
+
+
+def _used(wants: Wanted) -> tuple[list[str], list[str]]:
+    """Return the references without their stores: what another node may have used meanwhile."""
+    merchants, _, references = _references(wants)
+    return merchants, references
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -6,7 +6,6 @@ of its entries in one statement, so that it fits itself, whatever is recorded me
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from listener.storage.checks import STRAYS, EventPlaces, Progress, Verified, che
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 from listener.storage.postgres.reading import listed
-from listener.storage.postgres.rows import entry_of, transaction_of
+from listener.storage.postgres.rows import entry_of, plain, transaction_of
 from listener.storage.postgres.texts import unpacked
 from listener.storage.rows import TRANSACTION_COLUMNS
 
@@ -111,8 +110,7 @@ class _Check:
         while page := self._fetch(_ENTRIES, seq, end, PAGE_ROWS):
             for row in page:
                 seq += 1
-                read = partial(entry_of, row)
-                previous = check_entry(read, row[0], seq=seq, previous=previous)
+                previous = check_entry(plain(row), seq=seq, previous=previous)
             self._step(len(page))
         if seq != end:
             raise DamagedError(f"entry {seq + 1} is missing", seq=seq + 1)

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,33 +31,60 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
     """
     source = connect_read_only(sqlite_path(url))
     try:
-        with whole(destination) as partial:
-            _copy(source, partial, progress or (lambda _done, _total: None))
+        with new_file(destination) as whole:
+            _copy(source, whole, progress or (lambda _done, _total: None))
     finally:
         source.close()
 
 
 @contextmanager
-def whole(destination: Path) -> Iterator[Path]:
-    """Yield a file to write, which is given its name and synced only once it is whole.
+def new_file(destination: Path) -> Iterator[Path]:
+    """Yield an empty file to write, which is synced and given its name only once it is whole.
 
     Raises:
         LedgerError: The destination exists, or cannot be written.
     """
-    if destination.exists():
-        raise LedgerError(f"{destination} exists; name a file that does not")
-    partial = destination.with_name(f"{destination.name}.partial")
+    # A link that points nowhere is there as well: nothing is written where it points.
+    if os.path.lexists(destination):
+        raise LedgerError(_taken(destination))
     try:
-        make_private(partial)
-        yield partial
-        _sync(partial)
-        partial.rename(destination)
+        # A folder that only we can enter, under a name that nobody can guess: whatever waits
+        # beside the destination, be it a link or somebody's open file, is not written to.
+        with tempfile.TemporaryDirectory(
+            dir=destination.parent, prefix=f".{destination.name}."
+        ) as folder:
+            whole = Path(folder) / "copy.db"
+            make_private(whole)
+            yield whole
+            _sync(whole)
+            _publish(whole, destination)
         _sync(destination.parent)
+    except FileExistsError as error:
+        raise LedgerError(_taken(destination)) from error
     except (OSError, *FAULTS) as error:
         raise LedgerError(f"{destination} cannot be written: {told_by(error)}") from error
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
+
+
+def _taken(destination: Path) -> str:
+    return f"{destination} exists; name a file that does not"
+
+
+def _publish(whole: Path, destination: Path) -> None:
+    """Give a whole copy its name, where nothing has it.
+
+    Raises:
+        FileExistsError: Something has come by that name meanwhile.
+    """
+    try:
+        destination.hardlink_to(whole)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links. A rename follows no link either; what comes by that
+        # name in this very moment is lost.
+        if os.path.lexists(destination):
+            raise FileExistsError from None
+        whole.rename(destination)
 
 
 def finish(copy: sqlite3.Connection, *, is_copy: bool) -> None:
@@ -87,7 +115,7 @@ def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None
 
 
 def _sync(path: Path) -> None:
-    """Have a file's, or a directory's, content on the disk."""
+    """Wait until a file's, or a directory's, content is on the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -19,6 +19,7 @@ from listener.storage.sqlite.connection import (
     find_damage,
     told_by,
 )
+from listener.storage.sqlite.epoch import BACKUP, OTHER_FILE, reason
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import is_served
 
@@ -111,7 +112,7 @@ def _ledger(path: Path) -> Iterator[Finding]:
         yield _problem("readable", "no", str(error))
         return
     try:
-        yield from _content(db)
+        yield from _content(db, path)
     except (*FAULTS, TypeError) as error:
         yield _problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
     finally:
@@ -131,7 +132,7 @@ def _log(path: Path) -> Finding:
     )
 
 
-def _content(db: sqlite3.Connection) -> Iterator[Finding]:
+def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     yield Finding(name="schema", value=SCHEMA_VERSION)
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()
     if mode == "wal":
@@ -139,11 +140,16 @@ def _content(db: sqlite3.Connection) -> Iterator[Finding]:
     else:
         advice = "a copy has no log yet; the first `listener serve` on it sees to that"
         yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
-    _, created_at, is_copy = db.execute(statements.ORIGIN).fetchone()
+    _, created_at, *_ = db.execute(statements.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
-    if is_copy:
-        advice = "this is a backup: the first `listener serve` on it makes a new epoch"
+    why_new = reason(db, path)
+    if why_new is not None:
+        advice = {
+            BACKUP: "this is a backup: the first `listener serve` on it makes a new epoch",
+            OTHER_FILE: "this is not the file that was last served, but a copy, or moved from"
+            " another disk: the first `listener serve` on it makes a new epoch",
+        }[why_new]
         yield Finding(name="epoch", value=head.epoch, severity=Severity.NOTE, advice=advice)
     else:
         yield Finding(name="epoch", value=head.epoch)

@@ -14,7 +14,16 @@ from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm
-from listener.storage.rows import Row, entry_of, transaction_of, transaction_row
+from listener.storage.rows import (
+    PLAIN_COLUMNS,
+    Row,
+    entry_of,
+    is_plain,
+    sale_of,
+    sale_row,
+    transaction_of,
+    transaction_row,
+)
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put, read
 
@@ -62,13 +71,15 @@ def _see(db: sqlite3.Connection, wants: Wanted, *, seq: int) -> Seen:
     transactions = [transaction_of(row) for row in found]
     seqs = wants.sales.union(t.sale_seq for t in transactions if t.sale_seq)
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])
+    states = read(db, statements.SALES_AT, [(sale_seq,) for sale_seq in wants.sales])
     references = read(db, statements.REFERENCES, wants.references)
     return Seen(
         seq=seq,
         entries=entries,
         transactions=transactions,
         sales={row[0]: entry_of(row) for row in sales},
-        references={(merchant_no, reference): at for merchant_no, reference, at in references},
+        sale_states={row[0]: sale_of(row) for row in states},
+        references=frozenset(references),
     )
 
 
@@ -84,7 +95,7 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        (event.number, event.stream, event.offset, event.seq, new.is_cancellation, new.body)
+        (event.number, event.stream, event.offset, event.seq, int(new.is_cancellation), new.body)
         for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
@@ -94,13 +105,16 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
 
 
 def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> None:
-    rows = [transaction_row(transaction) for transaction in changes.transactions.values()]
-    put(db, statements.PUT_TRANSACTIONS, rows)
-    sales = [
-        (sale.seq, sale.merchant_no, sale.reference, sale.due_ms) for sale in changes.new_sales
-    ]
-    put(db, statements.ADD_SALES, sales)
-    changed = [(one.transaction_no, one.due_ms, one.seq) for one in changes.sale_changes]
-    db.executemany(statements.PUT_SALE, changed)
+    plain: list[Row] = []
+    others: list[Row] = []
+    for transaction in changes.transactions.values():
+        row = transaction_row(transaction)
+        if is_plain(transaction):
+            plain.append(row[: len(PLAIN_COLUMNS)])
+        else:
+            others.append(row)
+    put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
+    put(db, statements.PUT_TRANSACTIONS, others)
+    put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]
     put(db, statements.PUT_REPEATS, repeats)

@@ -34,7 +34,7 @@ ROWS_AT_ONCE: Final = 64
 STEPS_BETWEEN_LOOKS: Final = 10_000
 # Every statement for every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 256
-# From each version to the next; version 1 is schema.sql.
+# From each released version to the next; version 1 is schema.sql.
 MIGRATIONS: Final[dict[int, str]] = {}
 
 # All that SQLite raises; the second where its words quote bytes of a damaged file.

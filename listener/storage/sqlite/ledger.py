@@ -1,14 +1,16 @@
 """The ledger on SQLite: one writer, a few readers, all in one file."""
 
-import secrets
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from listener.errors import LedgerError
+from listener import log
+from listener.errors import LedgerUnavailableError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
 from listener.ledger.promise import (
@@ -34,8 +36,11 @@ from listener.ledger.schedule import Confirm
 from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
+from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
 from listener.storage.sqlite.writer import OnCommit, Writer
+
+_LOG: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # Reads the time as Unix ms.
@@ -104,12 +109,15 @@ class SqliteLedger:
             for connector in (writer, *[reader] * (1 + READERS + SEARCHERS)):
                 connection = await Connection.open(connector)
                 opened.append(connection)
-            epoch, secret = await opened[0].run(_begin)
+            epoch, why_new = await opened[0].run(partial(begin, path=path, lock=lock))
+            secret = await opened[0].run(reading.secret)
         except BaseException:
             for connection in opened:
                 await connection.close()
             lock.release()
             raise
+        if why_new is not None:
+            log.event(_LOG, "new_epoch", level=logging.WARNING, epoch=epoch, reason=why_new)
         return cls(
             lock=lock,
             writer=opened[0],
@@ -286,8 +294,17 @@ class SqliteLedger:
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
         return await self._read(partial(reading.due_sales, now_ms=now_ms, limit=limit))
 
-    async def read_sale(self, *, merchant_no: str, reference: str) -> RecordedSale | None:
-        return await self._read(partial(reading.sale, merchant_no=merchant_no, reference=reference))
+    async def read_sales(
+        self, *, merchant_no: str, reference: str, store_no: str | None
+    ) -> list[RecordedSale]:
+        return await self._read(
+            partial(
+                reading.sales_of_reference,
+                merchant_no=merchant_no,
+                reference=reference,
+                store_no=store_no,
+            )
+        )
 
     async def next_due_ms(self) -> int | None:
         return await self._read(reading.next_due_ms)
@@ -336,6 +353,8 @@ class SqliteLedger:
     async def close(self) -> None:
         # A caller that is cancelled here leaves all open for the writer, which ends by itself.
         await self._writer.close()
+        with suppress(LedgerUnavailableError):
+            await self._write_connection.run(partial(leave, lock=self._lock))
         # The writer's last, so that it is the one to move the log into the file.
         readers = (*self._readers.all, *self._searchers.all, self._key_reader)
         for connection in (*readers, self._write_connection):
@@ -347,16 +366,3 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     db = connect(path, create=False)
     db.execute("PRAGMA query_only = ON")
     return db
-
-
-def _begin(db: sqlite3.Connection) -> tuple[str, str]:
-    """Return the ledger's epoch and secret; a copy that is served first gets its own epoch."""
-    row = db.execute(statements.ORIGIN).fetchone()
-    if row is None:
-        raise LedgerError("the ledger's file has lost its head; restore a backup")
-    epoch: str = row[0]
-    if row[2]:
-        epoch = secrets.token_hex(8)
-        db.execute(statements.BEGIN_EPOCH, (epoch,))
-    (secret,) = db.execute(statements.SEAL).fetchone()
-    return epoch, secret

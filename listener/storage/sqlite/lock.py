@@ -17,12 +17,14 @@ from listener.errors import LedgerError
 # `listener check` looks whether a lock is free, and holds it for as long as that takes.
 TRIES: Final = 5
 TRY_SECONDS: Final = 0.05
+NOTE_BYTES_MAX: Final = 256
 
 
 class ServiceLock:
     """What one service holds on a ledger, so that two never write the same chain.
 
-    It goes with the process that has it, however that ends. The file ``<ledger>.lock`` stays.
+    It goes with the process that has it, however that ends. The file ``<ledger>.lock`` stays, with
+    a note in it from whoever held the lock last.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,6 +48,16 @@ class ServiceLock:
         except BaseException:
             self.release()
             raise
+
+    @property
+    def note(self) -> str:
+        """The note; empty where there is none, or nothing that can be read."""
+        return os.pread(self._held[0], NOTE_BYTES_MAX, 0).decode("ascii", "replace")
+
+    def write_note(self, text: str) -> None:
+        """Replace the note. It is not synced: losing it loses a hint, and no entry."""
+        os.ftruncate(self._held[0], 0)
+        os.pwrite(self._held[0], text.encode("ascii"), 0)
 
     def release(self) -> None:
         """Allow another service to serve the ledger."""

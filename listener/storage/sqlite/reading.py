@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
+from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
     NO_STORE,
@@ -28,9 +30,12 @@ from listener.ledger.promise import (
     Unacked,
 )
 from listener.ledger.status import why_held
-from listener.storage.rows import Row, entry_of, event_of, transaction_of
+from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
+
+# How many sales of one reference are read: those in use, and the newest that Pockyt refused.
+SALES_MAX: Final = 64
 
 
 def head(db: sqlite3.Connection) -> Head:
@@ -44,6 +49,13 @@ def head(db: sqlite3.Connection) -> Head:
         transactions=transactions,
         repeats=repeats,
     )
+
+
+def secret(db: sqlite3.Connection) -> str:
+    """Read what seals the cursors of pages."""
+    (found,) = db.execute(statements.SEAL).fetchone()
+    text: str = found
+    return text
 
 
 def stream_heads(db: sqlite3.Connection, streams: Sequence[str]) -> dict[str, int]:
@@ -214,19 +226,24 @@ def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Record
     return [_sale_of(row) for row in db.execute(statements.DUE_SALES, (now_ms, limit))]
 
 
-def sale(db: sqlite3.Connection, *, merchant_no: str, reference: str) -> RecordedSale | None:
-    """Read the sale of a reference."""
-    row = db.execute(statements.SALE, (merchant_no, reference)).fetchone()
-    return _sale_of(row) if row else None
+def sales_of_reference(
+    db: sqlite3.Connection, *, merchant_no: str, reference: str, store_no: str | None
+) -> list[RecordedSale]:
+    """Read the sales of a reference."""
+    values = (merchant_no, reference, store_no, SALES_MAX)
+    return [_sale_of(row) for row in db.execute(statements.SALES_OF_REFERENCE, values)]
 
 
 def _sale_of(row: Row) -> RecordedSale:
-    entry = entry_of(row)
+    """Read a sale, its entry, and the entry of the wish to cancel it."""
+    entry_at = len(SALE_COLUMNS)
+    wish_at = entry_at + len(ENTRY_COLUMNS)
+    entry = entry_of(row[entry_at:wish_at])
     return RecordedSale(
-        seq=entry.seq,
+        state=sale_of(row[:entry_at]),
         fact=entry.fact,
         recorded_at_ms=entry.recorded_at_ms,
-        transaction_no=row[-1],
+        wish=entry_of(row[wish_at:]).fact if row[wish_at] is not None else None,
     )
 
 

@@ -1,73 +1,110 @@
-"""Read each transaction of a SQLite ledger with its entries and events, and replay it."""
+"""Read the transactions of a SQLite ledger with their entries and events, and replay each."""
 
 import sqlite3
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Final
+
+from msgspec import Struct
 
 from listener.errors import DamagedError
-from listener.ledger.model import Entry
+from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import Replay, StoredEvent, differs
-from listener.storage.rows import entry_of, transaction_of
+from listener.storage.rows import Row, entry_of, transaction_of
 from listener.storage.sqlite import statements
+from listener.storage.sqlite.bulk import read
+
+# So many are read, then their events at once, then each is replayed.
+TRANSACTIONS_AT_ONCE: Final = 256
+
+# Of a row of entries; of one of transactions.
+_key_of_entry: Final = itemgetter(5, 3)
+_key_of_stored: Final = itemgetter(2, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What was found of one transaction: how many entries, and what is wrong first."""
 
     entries: int
     damage: DamagedError | None
 
 
+class _Found(Struct, frozen=True):
+    """A transaction as it is stored, and its entries; one of them may be missing."""
+
+    transaction_no: str
+    stored: Transaction | None
+    entries: list[Entry]
+
+
 def replay(db: sqlite3.Connection, *, event_seqs: "array[int]") -> Iterator[Outcome]:
     """Replay every transaction; ``event_seqs`` are the entries of events 1, 2, 3 and so on."""
     replaying = Replay()
-    rows = db.execute(statements.ENTRIES_BY_TRANSACTION)
+    everything = _everything(db)
+    while found := [*islice(everything, TRANSACTIONS_AT_ONCE)]:
+        entries = [entry for one in found for entry in one.entries]
+        events = _events_of(db, entries, event_seqs)
+        sales = _sales_of(db, entries)
+        for one in found:
+            yield Outcome(len(one.entries), _check(replaying, one, events, sales))
+
+
+def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
+    """Read all transactions, and all entries of transactions, side by side."""
     stored = db.execute(statements.TRANSACTIONS_BY_NUMBER)
-    row = stored.fetchone()
-    for key, group in groupby(rows, key=lambda row: (row[5], row[3])):
+    row: Row | None = stored.fetchone()
+    for key, rows in groupby(db.execute(statements.ENTRIES_BY_TRANSACTION), key=_key_of_entry):
         # What is stored without an entry sorts before the next that has some.
-        while row is not None and (row[2], row[1]) < key:
-            yield Outcome(0, differs(row[0], f"transaction {row[2]} has no entries"))
+        while row is not None and _key_of_stored(row) < key:
+            yield _Found(row[2], transaction_of(row), [])
             row = stored.fetchone()
-        entries = sorted((entry_of(one) for one in group), key=lambda entry: entry.seq)
-        if row is not None and (row[2], row[1]) == key:
-            damage = replaying.check(
-                entries,
-                stored=transaction_of(row),
-                events=_events_of(db, entries, event_seqs),
-                sales=_sales_of(db, entries),
-            )
-            yield Outcome(len(entries), damage)
+        entries = [entry_of(one) for one in rows]
+        if len(entries) > 1:
+            entries.sort(key=lambda entry: entry.seq)
+        if row is not None and _key_of_stored(row) == key:
+            yield _Found(key[0], transaction_of(row), entries)
             row = stored.fetchone()
         else:
-            damage = differs(entries[0].seq, f"transaction {key[0]} is missing")
-            yield Outcome(len(entries), damage)
+            yield _Found(key[0], None, entries)
     while row is not None:
-        yield Outcome(0, differs(row[0], f"transaction {row[2]} has no entries"))
+        yield _Found(row[2], transaction_of(row), [])
         row = stored.fetchone()
 
 
+def _check(
+    replaying: Replay,
+    found: _Found,
+    events: Mapping[int, StoredEvent],
+    sales: Mapping[int, Entry],
+) -> DamagedError | None:
+    """Return what is wrong with a transaction; None where it is what its entries add up to."""
+    if found.stored is None:
+        return differs(found.entries[0].seq, f"transaction {found.transaction_no} is missing")
+    if not found.entries:
+        text = f"transaction {found.transaction_no} has no entries"
+        return differs(found.stored.first_seq, text)
+    return replaying.check(found.entries, stored=found.stored, events=events, sales=sales)
+
+
 def _events_of(
-    db: sqlite3.Connection, entries: Sequence[Entry], event_seqs: "array[int]"
+    db: sqlite3.Connection, entries: Iterable[Entry], event_seqs: "array[int]"
 ) -> dict[int, StoredEvent]:
-    """Read the events that entries made."""
-    found: dict[int, StoredEvent] = {}
+    """Read the events that entries made, by the seq of these."""
+    numbers: list[Row] = []
     for entry in entries:
         index = bisect_left(event_seqs, entry.seq)
         if index < len(event_seqs) and event_seqs[index] == entry.seq:
-            stream, cancelled, body = db.execute(statements.EVENT, (index + 1,)).fetchone()
-            found[entry.seq] = StoredEvent(
-                stream=stream, is_cancellation=bool(cancelled), body=body
-            )
-    return found
+            numbers.append((index + 1,))
+    return {
+        seq: StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body)
+        for seq, stream, cancelled, body in read(db, statements.EVENTS_AT, numbers)
+    }
 
 
-def _sales_of(db: sqlite3.Connection, entries: Sequence[Entry]) -> dict[int, Entry]:
-    """Read the sales that entries name."""
-    seqs = {entry.fact.sale_seq for entry in entries if entry.fact.sale_seq}
-    rows = [db.execute(statements.ENTRY, (seq,)).fetchone() for seq in sorted(seqs)]
-    return {row[0]: entry_of(row) for row in rows if row}
+def _sales_of(db: sqlite3.Connection, entries: Iterable[Entry]) -> dict[int, Entry]:
+    """Read the sales that entries name, by their seq."""
+    seqs = {(entry.fact.sale_seq,) for entry in entries if entry.fact.sale_seq}
+    return {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, seqs)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
-from listener.storage.rows import EVENT_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.rows import EVENT_COLUMNS, PLAIN_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
 
 ROWS: Final = "{rows}"
 
@@ -30,15 +30,15 @@ SEAL: Final = "SELECT secret FROM ledger"
 HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledger"
 HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 NUMBER: Final = "SELECT number FROM ledger"
-ORIGIN: Final = "SELECT epoch, created_at, is_copy FROM ledger"
+ORIGIN: Final = "SELECT epoch, created_at, is_copy, file FROM ledger"
 # seq, hash, number, repeats, transactions; the last two grow by what is given.
 PUT_HEAD: Final = (
     "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
     " transactions = transactions + ?"
 )
 TOUCH: Final = "UPDATE ledger SET id = id"
-# epoch
-BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0"
+# epoch, file
+BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0, file = ?"
 MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"
 
 # What a commit reads. Each statement finds its rows by keys, whatever the planner thinks of it.
@@ -63,10 +63,15 @@ ENTRIES_AT: Final = (
 STATES_OF: Final = (
     f"SELECT {_named(TRANSACTION_COLUMNS, of='t.')} FROM {_KEYS} transactions t ON {_KEYED}"
 )
-# Rows: merchant_no, reference.
+# Rows: seq.
+SALES_AT: Final = (
+    f"SELECT {_named(SALE_COLUMNS, of='t.')} FROM {_KEYS} sales t ON t.seq = k.column1"
+)
+# Rows: merchant_no, store_no, reference.
 REFERENCES: Final = (
-    f"SELECT t.merchant_no, t.reference, t.seq FROM {_KEYS} sales t"
-    " ON t.merchant_no = k.column1 AND t.reference = k.column2"
+    f"SELECT t.merchant_no, t.store_no, t.reference FROM {_KEYS} sales t"
+    " ON t.merchant_no = k.column1 AND t.store_no = k.column2 AND t.reference = k.column3"
+    " AND t.is_refused = 0"
 )
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
@@ -78,11 +83,16 @@ ADD_ENTRIES: Final = f"INSERT INTO entries ({_ENTRY}) VALUES {ROWS}"
 ADD_EVENTS: Final = (
     f'INSERT INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
 )
-# Rows: TRANSACTION_COLUMNS. What identifies a transaction stays.
-PUT_TRANSACTIONS: Final = (
-    f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}"
-    " ON CONFLICT (first_seq) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in TRANSACTION_COLUMNS[3:])
+_RENEW: Final = " ON CONFLICT (first_seq) DO UPDATE SET " + ", ".join(
+    # What identifies a transaction stays.
+    f"{name} = excluded.{name}"
+    for name in TRANSACTION_COLUMNS[3:]
+)
+# Rows: TRANSACTION_COLUMNS.
+PUT_TRANSACTIONS: Final = f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}{_RENEW}"
+# Rows: PLAIN_COLUMNS; the others become NULL. To bind a NULL costs as much as a text.
+PUT_PLAIN_TRANSACTIONS: Final = (
+    f"INSERT INTO transactions ({_named(PLAIN_COLUMNS)}) VALUES {ROWS}{_RENEW}"
 )
 # Rows: stream, head.
 PUT_STREAMS: Final = (
@@ -94,11 +104,10 @@ PUT_REPEATS: Final = (
     f"INSERT INTO repeats (seq, count, last_at) VALUES {ROWS}"
     " ON CONFLICT (seq) DO UPDATE SET count = count + excluded.count, last_at = excluded.last_at"
 )
-# Rows: seq, merchant_no, reference, ask_due_at.
-ADD_SALES: Final = f"INSERT INTO sales (seq, merchant_no, reference, ask_due_at) VALUES {ROWS}"
-# transaction_no, ask_due_at, seq; a number that is known stays where none is given.
-PUT_SALE: Final = (
-    "UPDATE sales SET transaction_no = coalesce(?, transaction_no), ask_due_at = ? WHERE seq = ?"
+# Rows: SALE_COLUMNS. What identifies a sale stays.
+PUT_SALES: Final = (
+    f"INSERT INTO sales ({_named(SALE_COLUMNS)}) VALUES {ROWS} ON CONFLICT (seq) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in SALE_COLUMNS[4:])
 )
 
 # Events.
@@ -177,14 +186,17 @@ NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 TRANSACTIONS_OF_NUMBER: Final = (
     f"{TRANSACTIONS} WHERE transaction_no = ?1 AND (?2 IS NULL OR merchant_no = ?2)"
 )
-# now, limit. What is to be raised comes first: it must not wait behind questions that Pockyt does
-# not answer.
+# now, limit. Of each so many: the cancels that somebody waits for, what is to be raised, and all
+# other doubts. None of them may wait behind the others.
 DUE: Final = (
     f"SELECT {_TRANSACTION} FROM ("
-    f"SELECT * FROM ({TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
+    f"SELECT * FROM ({TRANSACTIONS} WHERE ask_why = 'cancel' AND ask_due_at <= ?1"
+    " ORDER BY ask_due_at LIMIT ?2)"
     " UNION "
     f"SELECT * FROM ({TRANSACTIONS} WHERE ask_raise_at <= ?1 ORDER BY ask_raise_at LIMIT ?2)"
-    ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at LIMIT ?2"
+    " UNION "
+    f"SELECT * FROM ({TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
+    ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at"
 )
 # now. Only what is asked about is in this index; nearly nothing is, whatever the ledger's size.
 DOUBTS: Final = (
@@ -195,18 +207,34 @@ NEXT_DUE: Final = (
     "SELECT min(at) FROM (SELECT min(ask_due_at) AS at FROM transactions"
     " WHERE ask_due_at IS NOT NULL UNION ALL SELECT min(ask_raise_at) FROM transactions"
     " WHERE ask_raise_at IS NOT NULL UNION ALL SELECT min(ask_due_at) FROM sales"
-    " WHERE ask_due_at IS NOT NULL)"
+    " WHERE ask_due_at IS NOT NULL UNION ALL SELECT min(ask_raise_at) FROM sales"
+    " WHERE ask_raise_at IS NOT NULL)"
 )
 
 # Sales.
 
+# Each with its entry, and that of the wish to cancel it.
 _SALES: Final = (
-    f"SELECT {_ENTRY_OF_E}, s.transaction_no FROM sales s JOIN entries e ON e.seq = s.seq"
+    f"SELECT {_named(SALE_COLUMNS, of='s.')}, {_ENTRY_OF_E}, {_named(ENTRY_COLUMNS, of='w.')}"
+    " FROM sales s JOIN entries e ON e.seq = s.seq LEFT JOIN entries w ON w.seq = s.cancel_seq"
 )
-# now, limit
-DUE_SALES: Final = f"{_SALES} WHERE s.ask_due_at <= ? ORDER BY s.ask_due_at LIMIT ?"
-# merchant_no, reference
-SALE: Final = f"{_SALES} WHERE s.merchant_no = ? AND s.reference = ?"
+# now, limit. Those that somebody waits for come first.
+DUE_SALES: Final = (
+    f"{_SALES} WHERE s.seq IN ("
+    "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= ?1 AND cancel_seq IS NOT NULL"
+    " ORDER BY ask_due_at LIMIT ?2)"
+    " UNION "
+    "SELECT seq FROM (SELECT seq FROM sales WHERE ask_raise_at <= ?1"
+    " ORDER BY ask_raise_at LIMIT ?2)"
+    " UNION "
+    "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
+    ") ORDER BY s.cancel_seq IS NULL, s.ask_due_at"
+)
+# merchant_no, reference, store_no, limit. Those whose reference is in use come first.
+SALES_OF_REFERENCE: Final = (
+    f"{_SALES} WHERE s.merchant_no = ?1 AND s.reference = ?2 AND (?3 IS NULL OR s.store_no = ?3)"
+    " ORDER BY s.is_refused, s.seq DESC LIMIT ?4"
+)
 
 # Acknowledgements.
 
@@ -266,15 +294,15 @@ REVOKED_KEYS: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 # What `listener verify` goes through.
 
 EVERY_ENTRY: Final = f"SELECT {_ENTRY} FROM entries ORDER BY seq"
-# seq
-ENTRY: Final = f"SELECT {_ENTRY} FROM entries WHERE seq = ?"
 # One walk along the index that finds a transaction's entries, so that nothing is sorted.
 ENTRIES_BY_TRANSACTION: Final = (
     f"SELECT {_ENTRY} FROM entries WHERE transaction_no > '' ORDER BY transaction_no, merchant_no"
 )
 TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} ORDER BY transaction_no, merchant_no"
 EVENT_PLACES: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
-# number
-EVENT: Final = "SELECT stream, cancelled, body FROM events WHERE number = ?"
+# Rows: number.
+EVENTS_AT: Final = (
+    f"SELECT t.seq, t.stream, t.cancelled, t.body FROM {_KEYS} events t ON t.number = k.column1"
+)
 EVERY_STREAM_HEAD: Final = "SELECT stream, head FROM streams"
 REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"

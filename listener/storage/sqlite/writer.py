@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 4_096
 BATCH_MAX: Final = 512
+# Turns of the event loop before a commit: in the first, those that were answered are written to,
+# and in the second, what they send at once is read. So they share the next commit.
+GATHER_TURNS: Final = 2
 # A checkpoint waits until nothing has come for a moment, unless this many changes wait for it.
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 8_000
@@ -39,8 +42,8 @@ _Waiter = tuple[Fact | Change, Answer]
 class Writer:
     """Takes facts and changes, commits them in groups, rings the bell, then answers.
 
-    Commits are made in the connection's thread; all else happens in the loop. Either the thread is
-    at work, or will be at the end of the loop's present turn, or nothing waits.
+    Commits are made in the connection's thread, one at a time; all else happens in the loop. Either
+    the thread is at work, or will be in a few turns of the loop, or nothing waits.
     """
 
     def __init__(
@@ -87,9 +90,8 @@ class Writer:
             raise OverloadedError("too much is waiting for the ledger; send it again")
         self._waiting.append((item, answer))
         if not self._is_busy:
-            # At the end of this turn, so that all that came in it shares a commit.
             self._is_busy = True
-            self._loop.call_soon(self._start)
+            self._gather()
 
     def submit(self, item: Fact | Change) -> asyncio.Future[Any]:
         """Queue an item, and return its result as a future; raises as :meth:`queue` does."""
@@ -105,6 +107,13 @@ class Writer:
             self._start()
         await self._ended.wait()
 
+    def _gather(self, turns: int = GATHER_TURNS) -> None:
+        """Start after a few turns of the loop, so that all that comes in them shares a commit."""
+        if turns:
+            self._loop.call_soon(self._gather, turns - 1)
+        else:
+            self._start()
+
     def _start(self) -> None:
         """Send the thread to work."""
         if self._quiet is not None:
@@ -113,18 +122,14 @@ class Writer:
         self._connection.start(self._work)
 
     def _work(self, db: sqlite3.Connection) -> None:
-        """Commit batch after batch until nothing waits; in the connection's thread.
-
-        If the loop handed each batch over, the disk would wait for the loop's next turn.
-        """
+        """Commit what waits, and checkpoint when that is due; in the connection's thread."""
         try:
-            while self._waiting:
+            if self._waiting:
                 self._commit_waiting(db)
-                if self._uncheckpointed >= CHECKPOINT_AT_LATEST:
-                    self._checkpoint(db)
-            if self._closing:
+            is_last = self._closing and not self._waiting
+            if is_last or self._uncheckpointed >= CHECKPOINT_AT_LATEST:
                 self._checkpoint(db)
-                self._has_ended = True
+            self._has_ended = is_last
         except Exception:
             logger.exception("writer_failed")
             self._closing = self._has_ended = True
@@ -132,7 +137,7 @@ class Writer:
             self._in_loop(self._rest)
 
     def _rest(self) -> None:
-        """Go on where something came meanwhile; else wait, and checkpoint if it stays quiet."""
+        """Go on where something came meanwhile; else checkpoint once it stays quiet."""
         if self._has_ended:
             # However it ended, nobody waits for it in vain.
             ended = [LedgerUnavailableError("the ledger's writer has ended") for _ in self._waiting]
@@ -140,7 +145,7 @@ class Writer:
             self._waiting.clear()
             self._ended.set()
         elif self._waiting or self._closing:
-            self._start()
+            self._gather()
         else:
             self._is_busy = False
             if self._uncheckpointed >= CHECKPOINT_AFTER:

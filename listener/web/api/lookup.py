@@ -1,9 +1,10 @@
-"""Find the transaction that a path names, if the key may see it."""
+"""Find the transaction, or the sale, that a path names, if the key may see it."""
 
 from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import Transaction
+from listener.ledger.promise import RecordedSale
 from listener.web.context import LEDGER
 from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import TransactionQuery, read_query
@@ -27,3 +28,34 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
         advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
         raise ProblemError(409, "ambiguous-number", advice, members={"merchantNos": merchants})
     return found[0]
+
+
+async def has_sale(request: web.Request, key: Key, reference: str) -> bool:
+    """Return whether a sale of this reference was recorded in the key's scope."""
+    return bool(await _sales_of(request, key, reference))
+
+
+async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale:
+    """Return the sale of a reference.
+
+    Raises:
+        ProblemError: There is none (404), or several stores have one of this reference (409).
+    """
+    sales = await _sales_of(request, key, reference)
+    if not sales:
+        raise ProblemError(404, "no-sale", "no sale of this reference was recorded here")
+    found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
+    if len(found) > 1:
+        raise ProblemError(
+            409,
+            "ambiguous-reference",
+            "several stores have a sale of this reference: use a key of the store",
+            members={"storeNos": sorted(sale.state.store_no for sale in found)},
+        )
+    return found[0]
+
+
+async def _sales_of(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
+    return await request.app[LEDGER].read_sales(
+        merchant_no=key.merchant_no or "", reference=reference, store_no=key.store_no
+    )

@@ -9,20 +9,23 @@ from aiohttp import web
 from listener.errors import ListenerError, ReferenceTakenError
 from listener.keys import Key, Role
 from listener.ledger.model import PAYABLE, CancelState, Status
+from listener.ledger.promise import RecordedSale
 from listener.lifecycle import (
     BeingCancelledError,
     NotifyUrlMissingError,
     NotOpenError,
     Order,
     OutcomeUnknownError,
+    SaleCancelledError,
+    TooManyWishesError,
 )
 from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.settings import Settings
 from listener.web.api.idempotency import Idempotency
-from listener.web.api.lookup import find_transaction
+from listener.web.api.lookup import find_sale, find_transaction, has_sale
 from listener.web.context import LEDGER, LIFECYCLE, SETTINGS
 from listener.web.guard import guarded
-from listener.web.problem import STATUSES, ProblemError, of_error
+from listener.web.problem import RETRY_SECONDS, STATUSES, ProblemError, of_error
 from listener.web.shapes import models
 from listener.web.shapes.bodies import (
     Body,
@@ -34,6 +37,7 @@ from listener.web.shapes.bodies import (
     read_body,
 )
 from listener.web.shapes.parameters import NoQuery, read_query
+from listener.web.shapes.sale import CancelledSale
 
 _ENDED_WELL: Final = frozenset({CancelState.CONFIRMED, CancelState.REFUNDED})
 
@@ -47,6 +51,8 @@ _STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTy
         OutcomeUnknownError: (502, "outcome-unknown"),
         PockytRefusedError: (422, "pockyt-refused"),
         PockytUnavailableError: (502, "pockyt-unavailable"),
+        SaleCancelledError: (409, "sale-cancelled"),
+        TooManyWishesError: (429, "too-many-wishes"),
     }
 )
 
@@ -59,6 +65,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/v1/transactions", guarded(sales.start, Role.POS)),
         web.post(f"{one}/pay", guarded(sales.pay, Role.POS)),
         web.post(f"{one}/cancel", guarded(sales.cancel, Role.POS)),
+        web.post("/v1/sales/{reference}/cancel", guarded(sales.cancel_sale, Role.POS)),
         web.post(f"{one}/ask", guarded(sales.ask, Role.ADMIN)),
         web.post(f"{one}/decide", guarded(sales.decide, Role.ADMIN)),
     ]
@@ -101,12 +108,15 @@ class _Sales:
 
     async def cancel(self, request: web.Request, key: Key) -> web.Response:
         """Cancel: 200 when it is settled, 202 while it is chased, 409 when it is paid."""
-        body = await read_body(request, CancelBody)
-        if body.refund_if_paid and not key.may_refund:
-            raise ProblemError(
-                403, "may-not-refund", "refundIfPaid needs a key made with --may-refund"
-            )
-        transaction = await find_transaction(request, key)
+        body = await _read_cancel(request, key)
+        try:
+            transaction = await find_transaction(request, key)
+        except ProblemError as error:
+            # A till that never heard the number has nothing but its own reference to name it by.
+            reference = request.match_info["transactionNo"]
+            if error.status != 404 or not await has_sale(request, key, reference):
+                raise
+            return await self._cancel_sale(request, key, body, reference)
 
         async def work(_may_be_repeat: bool) -> web.Response:
             after = await request.app[LIFECYCLE].cancel(
@@ -115,16 +125,31 @@ class _Sales:
                 refund_if_paid=body.refund_if_paid,
                 key_id=key.id,
             )
-            state = after.cancel.state if after.cancel else None
-            answer = models.Transaction.of(after)
-            if state is CancelState.REFUSED:
-                raise ProblemError(
-                    409,
-                    "already-paid",
-                    "it is paid, so it was not cancelled; refundIfPaid would give the money back",
-                    members={"transaction": answer.model_dump(mode="json", by_alias=True)},
-                )
-            return _answer(answer, status=200 if state in _ENDED_WELL else 202)
+            return _cancelled(models.Transaction.of(after))
+
+        return await self._once(request, key, work)
+
+    async def cancel_sale(self, request: web.Request, key: Key) -> web.Response:
+        """Cancel by the shop's own reference, where Pockyt's number is not known: as cancel."""
+        read_query(request, NoQuery)
+        body = await _read_cancel(request, key)
+        return await self._cancel_sale(request, key, body, request.match_info["reference"])
+
+    async def _cancel_sale(
+        self, request: web.Request, key: Key, body: CancelBody, reference: str
+    ) -> web.Response:
+        sale = await find_sale(request, key, reference)
+
+        async def work(_may_be_repeat: bool) -> web.Response:
+            after = await request.app[LIFECYCLE].cancel_sale(
+                sale,
+                terminal=key.terminal,
+                refund_if_paid=body.refund_if_paid,
+                key_id=key.id,
+            )
+            if isinstance(after, RecordedSale):
+                return _cancelled(CancelledSale.of_sale(after))
+            return _cancelled(CancelledSale.of(after))
 
         return await self._once(request, key, work)
 
@@ -156,11 +181,41 @@ class _Sales:
         self, request: web.Request, key: Key, work: Callable[[bool], Awaitable[web.Response]]
     ) -> web.Response:
         try:
-            return await self._idempotency.once(
-                request, key, ledger=request.app[LEDGER], work=work, to_problem=_problem_of
-            )
+            with request.app[LIFECYCLE].shares.of(key.id):
+                return await self._idempotency.once(
+                    request, key, ledger=request.app[LEDGER], work=work, to_problem=_problem_of
+                )
         except ListenerError as error:
             raise _problem_of(error) from error
+
+
+async def _read_cancel(request: web.Request, key: Key) -> CancelBody:
+    """Read a cashier's cancel.
+
+    Raises:
+        ProblemError: The key may not give money back (403), or as ``read_body`` has it.
+    """
+    body = await read_body(request, CancelBody)
+    if body.refund_if_paid and not key.may_refund:
+        raise ProblemError(403, "may-not-refund", "refundIfPaid needs a key made with --may-refund")
+    return body
+
+
+def _cancelled(after: models.Transaction) -> web.Response:
+    """Answer how a cancel stands: 200 settled, 202 still open.
+
+    Raises:
+        ProblemError: It is paid (409).
+    """
+    state = after.cancel.state if after.cancel else None
+    if state is CancelState.REFUSED:
+        raise ProblemError(
+            409,
+            "already-paid",
+            "it is paid, so it was not cancelled; refundIfPaid would give the money back",
+            members={"transaction": after.model_dump(mode="json", by_alias=True)},
+        )
+    return _answer(after, status=200 if state in _ENDED_WELL else 202)
 
 
 def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
@@ -212,7 +267,8 @@ def _problem_of(error: ListenerError) -> ProblemError:
         members = {"transactionStatus": error.transaction.status}
         if error.transaction.status is Status.PAID:
             code = "already-paid"
-    return ProblemError(status, code, str(error), members=members)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 429 else {}
+    return ProblemError(status, code, str(error), members=members, headers=headers)
 
 
 def _answer(body: models.Model, *, status: int) -> web.Response:

@@ -12,6 +12,7 @@ from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.bodies import CancelBody, DecideBody, PayBody, SaleBody, StartedSale
 from listener.web.shapes.models import Transaction
 from listener.web.shapes.parameters import TransactionQuery
+from listener.web.shapes.sale import CancelledSale
 
 _IDEMPOTENT: Final = {
     HEADER: "1 to 255 visible ASCII characters. The same request under the same key is done once;"
@@ -27,6 +28,7 @@ _NOT_THERE: Final = "No such transaction in the key's scope."
 _SHARED: Final = "Several merchants share the number (add `merchantNo`)"
 _UNDER_WAY: Final = "the request of this Idempotency-Key is under way (`Retry-After`)"
 _TOO_LARGE: Final = "The body is too large."
+_TOO_MANY: Final = "The key asks for too much at once (`Retry-After`)."
 _POCKYT: Final = "Pockyt failed, or cannot be reached; it is safe to repeat the request."
 _ONE: Final = "/v1/transactions/{transactionNo}"
 
@@ -82,10 +84,12 @@ SALES: Final = (
         problems={
             400: _CANNOT_BE_READ,
             403: "The key is another store's or another terminal's.",
-            409: f"The reference was used before; or {_UNDER_WAY}.",
+            409: f"The store used the reference before, or cancelled the sale; or {_UNDER_WAY}.",
             413: _TOO_LARGE,
             422: f"{_MEMBER}; Pockyt refused the sale; {_REUSED}; or no public URL is set.",
-            502: f"{_POCKYT} A sale whose outcome is unknown is looked for by its reference.",
+            429: _TOO_MANY,
+            502: f"{_POCKYT} A sale whose outcome is unknown is looked for by its reference. Or"
+            " Pockyt gave it the number of another sale (`number-taken`), and nothing was started.",
         },
         curl=_curl("/v1/transactions", _SALE, "Idempotency-Key: 4d7c9b2e"),
     ),
@@ -114,6 +118,7 @@ SALES: Final = (
             409: f"It is not open any more, or being cancelled; {_SHARED}; or {_UNDER_WAY}.",
             413: _TOO_LARGE,
             422: f"{_MEMBER}; Pockyt refused the code; or {_REUSED}.",
+            429: _TOO_MANY,
             502: _POCKYT,
         },
         curl=_curl(f"{_PATH}/pay", _PAYMENT),
@@ -152,9 +157,49 @@ SALES: Final = (
             f" {_UNDER_WAY}.",
             413: _TOO_LARGE,
             422: f"{_MEMBER}; or {_REUSED}.",
+            429: _TOO_MANY,
             502: _POCKYT,
         },
         curl=_curl(f"{_PATH}/cancel", _REFUND),
+    ),
+    Operation(
+        id="cancelSale",
+        method="POST",
+        path="/v1/sales/{reference}/cancel",
+        tag=Tag.SALES,
+        summary="Cancel a sale by its reference",
+        says="For a sale whose transaction number is not known: the start timed out. The wish is"
+        " recorded at the sale; Pockyt is asked, and the sale cancelled, by the reference. Once"
+        " Pockyt has told the number, the transaction takes the wish over, and its tills are told"
+        " each step. Where Pockyt knows of no such sale for good, it ends cancelled.",
+        roles=(Role.POS,),
+        headers=_IDEMPOTENT,
+        body=Body(model=CancelBody, is_required=False, example=_REFUND),
+        answers={
+            200: Answer(
+                says="Settled: cancelled, or refunded.",
+                model=CancelledSale,
+                headers=_REPLAYED,
+                example=examples.TRANSACTION,
+            ),
+            202: Answer(
+                says="Still open: Pockyt is asked until it has an answer. Send it again to see.",
+                model=CancelledSale,
+                headers=_REPLAYED,
+            ),
+        },
+        problems={
+            400: _CANNOT_BE_READ,
+            403: "`refundIfPaid` needs a key made with `--may-refund`.",
+            404: "No sale of this reference was recorded in the key's scope.",
+            409: "It is paid (`already-paid`), so it was not cancelled; several stores have a sale"
+            f" of this reference; or {_UNDER_WAY}.",
+            413: _TOO_LARGE,
+            422: f"{_MEMBER}; or {_REUSED}.",
+            429: _TOO_MANY,
+            502: _POCKYT,
+        },
+        curl=_curl("/v1/sales/test20200101307/cancel", _REFUND),
     ),
     Operation(
         id="ask",
@@ -173,6 +218,7 @@ SALES: Final = (
             409: f"{_SHARED}; or {_UNDER_WAY}.",
             413: _TOO_LARGE,
             422: f"{_MEMBER}; or {_REUSED}.",
+            429: _TOO_MANY,
             502: _POCKYT,
         },
         curl=f'curl -X POST -H "Authorization: Bearer $KEY" "$LISTENER{_PATH}/ask"',
@@ -196,6 +242,7 @@ SALES: Final = (
             409: f"{_SHARED}; or {_UNDER_WAY}.",
             413: _TOO_LARGE,
             422: f"{_MEMBER}; or {_REUSED}.",
+            429: _TOO_MANY,
         },
         curl=_curl(f"{_PATH}/decide", _DECISION),
     ),

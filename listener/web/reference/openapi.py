@@ -35,6 +35,12 @@ _PATH_SCHEMAS: Final[Mapping[str, JsonObject]] = {
         "description": "Pockyt's number of the transaction.",
         "examples": ["297553638301777927"],
     },
+    "reference": {
+        "type": "string",
+        "minLength": 1,
+        "description": "The shop's own number of the sale.",
+        "examples": ["test20200101307"],
+    },
     "merchantNo": {
         "type": "string",
         "minLength": 1,

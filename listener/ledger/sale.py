@@ -1,0 +1,178 @@
+"""Follow a recorded sale until Pockyt has told its transaction number; pure.
+
+A cashier may want to cancel it before that. The wish then stands at the sale: Pockyt is asked by
+the reference, and once the number is known the wish is taken over by the transaction.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from listener.ledger.model import (
+    Alarm,
+    Cancel,
+    CancelState,
+    Entry,
+    Evidence,
+    Kind,
+    Status,
+    Transaction,
+)
+from listener.ledger.schedule import ASK_SECONDS, RAISE_SECONDS, next_due_ms
+
+# How long the call that starts a sale may take before the sale is looked for by its reference, and
+# before Pockyt's "no such record" means that it never will be there.
+SALE_ANSWER_MS: Final = 30_000
+# Pockyt's ret_code for what it does not know.
+NO_RECORD: Final = "000021"
+
+_ENDS: Final = {
+    Status.CANCELLED: CancelState.CONFIRMED,
+    Status.FAILED: CancelState.CONFIRMED,
+    Status.REFUNDED: CancelState.REFUNDED,
+}
+
+
+class Sale(Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a recorded sale stands, as far as it is not a transaction's to tell.
+
+    ``due_ms`` is when it is to be looked for by its reference, or its wish taken over;
+    ``raise_ms`` when the silence about its cancel is to be raised (Unix ms). ``is_refused``:
+    Pockyt surely did not start it, so its reference is free. ``cancel`` is what a cashier wished
+    before the number was known, by the entry ``cancel_seq``; ``is_cancel_sent`` whether /cancel
+    was sent for that, and may have had an effect.
+    """
+
+    seq: int
+    merchant_no: str
+    store_no: str
+    reference: str
+    transaction_no: str | None = None
+    is_refused: bool = False
+    due_ms: int | None = None
+    raise_ms: int | None = None
+    cancel_seq: int | None = None
+    is_cancel_sent: bool = False
+    cancel: Cancel | None = None
+
+    @property
+    def is_being_cancelled(self) -> bool:
+        """Whether somebody waits for a cancel that has not ended."""
+        return self.cancel is not None and self.cancel.resolved_at_ms is None
+
+
+def begin_sale(entry: Entry) -> Sale:
+    """Return where a sale stands that was just recorded."""
+    fact = entry.fact
+    return Sale(
+        seq=entry.seq,
+        merchant_no=fact.merchant_no,
+        store_no=fact.store_no or "",
+        reference=fact.reference or "",
+        due_ms=entry.recorded_at_ms + SALE_ANSWER_MS,
+    )
+
+
+def follow_sale(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
+    """Return where a sale stands after one more entry that names it; it began at ``began_ms``."""
+    fact, now_ms = entry.fact, entry.recorded_at_ms
+    if fact.kind is Kind.CANCEL_REQUEST:
+        return _wished(before, entry)
+    if fact.kind is Kind.ALARM:
+        return _raised(before, entry)
+    if fact.transaction_no:
+        due_ms = None if before.cancel is None else now_ms
+        number = before.transaction_no or fact.transaction_no
+        return replace(before, transaction_no=number, is_refused=False, due_ms=due_ms)
+    if before.transaction_no is not None:
+        return before
+    if fact.kind is Kind.QUERY:
+        return _asked(before, entry, began_ms=began_ms)
+    if fact.field("call") == "cancel":
+        after = replace(before, is_cancel_sent=not had_no_effect(entry))
+        return _ended(after, _ENDS.get(fact.says) if fact.says else None, Evidence.ANSWER, now_ms)
+    refused = had_no_effect(entry)
+    ended = CancelState.CONFIRMED if refused else None
+    # Somebody may wait for its cancel: then it is looked for as before.
+    due_ms = before.due_ms if before.is_being_cancelled and not refused else None
+    after = replace(before, is_refused=refused, due_ms=due_ms)
+    return _ended(after, ended, Evidence.ANSWER, now_ms)
+
+
+def is_taken(sale: Sale, number: str, known: Transaction | None) -> bool:
+    """Return whether a transaction number is another sale's, or another store's, already.
+
+    Args:
+        sale: The sale for which Pockyt gave the number.
+        number: The number.
+        known: What the ledger knows under it.
+    """
+    if sale.transaction_no not in (None, number):
+        return True
+    if known is None:
+        return False
+    if known.sale_seq is not None:
+        return known.sale_seq != sale.seq
+    is_elsewhere = known.store_no not in (None, sale.store_no)
+    named = (known.reference or sale.reference).strip().lower()
+    return is_elsewhere or named != sale.reference.strip().lower()
+
+
+def had_no_effect(answer: Entry) -> bool:
+    """Return whether Pockyt refused a call, or cannot have heard it."""
+    return answer.fact.field("error") == "refused" or answer.fact.field("sent") == "false"
+
+
+def _wished(before: Sale, entry: Entry) -> Sale:
+    now_ms = entry.recorded_at_ms
+    if entry.fact.transaction_no:
+        # The transaction has taken the wish over.
+        return replace(before, due_ms=None, raise_ms=None)
+    raise_ms = now_ms + RAISE_SECONDS * 1_000
+    after = replace(
+        before,
+        cancel_seq=entry.seq,
+        cancel=Cancel(state=CancelState.REQUESTED, requested_at_ms=now_ms),
+        is_cancel_sent=False,
+        due_ms=now_ms + (0 if before.transaction_no else ASK_SECONDS[0] * 1_000),
+        raise_ms=min(before.raise_ms or raise_ms, raise_ms),
+    )
+    if not before.is_refused:
+        return after
+    return _ended(replace(after, due_ms=None), CancelState.CONFIRMED, Evidence.ANSWER, now_ms)
+
+
+def _raised(before: Sale, entry: Entry) -> Sale:
+    if entry.fact.field("alarm") != Alarm.UNRESOLVED:
+        # Whatever would be found under its reference is another's.
+        return replace(before, due_ms=None)
+    after = replace(before, raise_ms=None)
+    if before.cancel is None or not before.is_being_cancelled:
+        return after
+    return replace(after, cancel=replace(before.cancel, state=CancelState.UNRESOLVED))
+
+
+def _asked(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
+    """Take in that Pockyt was asked by the reference, and told no number."""
+    fact, now_ms = entry.fact, entry.recorded_at_ms
+    since_ms = began_ms
+    if before.cancel is not None and before.is_being_cancelled:
+        since_ms = before.cancel.requested_at_ms
+    after = replace(
+        before,
+        due_ms=next_due_ms(since_ms, now_ms, entry.seq),
+        is_cancel_sent=before.is_cancel_sent or fact.field("next") == "cancel",
+    )
+    # Pockyt may yet hear of a call that is under way.
+    is_gone = fact.field("retCode") == NO_RECORD and now_ms - began_ms >= SALE_ANSWER_MS
+    ended = CancelState.CONFIRMED if is_gone else _ENDS.get(fact.says) if fact.says else None
+    return _ended(after, ended, Evidence.QUERY, now_ms)
+
+
+def _ended(sale: Sale, state: CancelState | None, evidence: Evidence, now_ms: int) -> Sale:
+    """End the cancel that somebody waits for; nothing to do where there is none, or no end."""
+    if state is None or sale.cancel is None or not sale.is_being_cancelled:
+        return sale
+    cancel = replace(sale.cancel, state=state, resolved_at_ms=now_ms, evidence=evidence)
+    return replace(sale, cancel=cancel, raise_ms=None)

@@ -1,0 +1,172 @@
+"""A sale is cancelled by its reference, where Pockyt's number is not known, over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from listener.ledger.model import Kind
+from listener.ledger.promise import RecordedSale, Scope
+from listener.sandbox.servers import Sandbox, SandboxSettings
+from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
+from tests.support.shop import Shop, Told, beside, open_shop, order
+
+SALES = "/v1/transactions"
+CANCEL = "/v1/sales/R-1/cancel"
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+def _code(told: Told) -> tuple[int, object]:
+    return told.status, told.body.get("code")
+
+
+def _state(told: Told) -> object:
+    cancel = told.body["cancel"]
+    assert isinstance(cancel, dict)
+    return cancel["state"]
+
+
+async def _lose(shop: Shop, *faults: str) -> None:
+    """Start a sale whose number does not arrive."""
+    shop.plan(*faults)
+    told = await shop.post(SALES, order(reference="R-1"))
+    assert _code(told) == (502, "outcome-unknown")
+
+
+async def _sale(shop: Shop) -> RecordedSale:
+    found = await shop.serving.ledger.read_sales(
+        merchant_no=MERCHANT_NO, reference="R-1", store_no=None
+    )
+    return found[0]
+
+
+async def _entries(shop: Shop, kind: Kind) -> list[str]:
+    """Return the transaction numbers in the entries of a kind."""
+    lines = await shop.serving.ledger.read_entries(after=0, limit=500, scope=Scope())
+    return [x.entry.fact.transaction_no for x in lines if x.entry.fact.kind is kind]
+
+
+@pytest.mark.parametrize("path", [CANCEL, f"{SALES}/R-1/cancel"])
+async def test_a_sale_whose_number_was_lost_is_found_and_cancelled(shop: Shop, path: str) -> None:
+    await _lose(shop, "sale-5xx", "query-5xx")
+    shop.plan()
+    told = await shop.post(path, {})
+    assert (told.status, told.body["status"], _state(told)) == (200, "cancelled", "confirmed")
+    (sale,) = shop.sandbox.book
+    assert told.number == sale.transaction_no
+    assert shop.sandbox.book.truth(sale) == "cancelled"
+    again = await shop.post(path, {})
+    assert again.body == told.body
+    # The wish at the sale, and the same one at its transaction.
+    assert await _entries(shop, Kind.CANCEL_REQUEST) == ["", told.number]
+    detail = await shop.detail(told.number)
+    assert [e["fields"].get("call") for e in detail["entries"]].count("cancel") == 1  # type: ignore[attr-defined]
+
+
+async def test_the_tills_hear_each_step_once_the_number_is_known(shop: Shop) -> None:
+    await _lose(shop, "sale-5xx", "query-5xx")
+    shop.plan()
+    await shop.post(CANCEL, {})
+    _, body = await shop.serving.get(
+        f"/v1/pos/events?stream={MERCHANT_NO}/{STORE_NO}&after=earliest", shop.key
+    )
+    assert isinstance(body, dict)
+    types = [event["event"]["type"].removeprefix("transaction.") for event in body["events"]]
+    assert types[:3] == ["created", "cancelling", "cancelled"]
+
+
+async def test_a_cancel_that_pockyt_does_not_answer_is_recorded_and_goes_on_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+    async with Sandbox.start(SandboxSettings()) as sandbox:
+        async with beside(sandbox, path) as served:
+            shop = Shop(sandbox=sandbox, serving=served, key=served.key(terminal="T-42"))
+            await _lose(shop, "sale-5xx", "query-5xx")
+            told = await shop.post(CANCEL, {})
+            assert (told.status, told.body["transactionNo"]) == (202, None)
+            assert (told.body["status"], _state(told)) == ("unknown", "requested")
+            assert (await shop.post(CANCEL, {})).status == 202
+            assert await _entries(shop, Kind.CANCEL_REQUEST) == [""]
+        shop.plan()
+        async with beside(sandbox, path) as served:
+            shop = Shop(sandbox=sandbox, serving=served, key=shop.key)
+            async with asyncio.timeout(15):
+                while (await shop.post(CANCEL, {})).status != 200:
+                    await asyncio.sleep(0.1)
+            (sale,) = sandbox.book
+            assert sandbox.book.truth(sale) == "cancelled"
+
+
+async def test_a_cancel_while_the_sale_is_being_started_waits_for_its_number(shop: Shop) -> None:
+    shop.plan("sale-timeout@1")
+    starting = asyncio.create_task(shop.post(SALES, order(reference="R-1")))
+    while len(shop.sandbox.book) == 0:
+        await asyncio.sleep(0.01)
+    told = await shop.post(CANCEL, {})
+    await starting
+    assert (told.status, told.body["status"]) == (200, "cancelled")
+
+
+async def test_what_is_paid_is_not_cancelled_by_its_reference(shop: Shop) -> None:
+    await _lose(shop, "sale-5xx", "query-5xx", "notification-lost")
+    (sale,) = shop.sandbox.book
+    shop.sandbox.pay(sale.transaction_no)
+    shop.plan()
+    assert _code(await shop.post(CANCEL, {})) == (409, "already-paid")
+    refund = {"refundIfPaid": True}
+    assert _code(await shop.post(CANCEL, refund)) == (403, "may-not-refund")
+    told = await shop.post(CANCEL, refund, key=shop.serving.key(may_refund=True))
+    assert (told.status, told.body["status"]) == (200, "refunded")
+
+
+async def test_a_sale_that_pockyt_refused_is_cancelled_at_once(shop: Shop) -> None:
+    refused = await shop.post(SALES, order(reference="R-1", vendor="no_such_wallet"))
+    assert _code(refused) == (422, "pockyt-refused")
+    told = await shop.post(CANCEL, {})
+    assert (told.status, told.body["status"], _state(told)) == (200, "cancelled", "confirmed")
+    assert told.body["transactionNo"] is None
+
+
+async def test_a_cancelled_sale_is_not_started_by_a_late_repeat(shop: Shop) -> None:
+    await _lose(shop, "sale-5xx-unheard", "query-5xx")
+    assert (await shop.post(CANCEL, {})).status == 202
+    shop.plan()
+    told = await shop.post(SALES, order(reference="R-1"))
+    assert _code(told) == (409, "sale-cancelled")
+    assert len(shop.sandbox.book) == 0
+
+
+async def test_a_reference_that_was_never_recorded_is_not_found(shop: Shop) -> None:
+    assert _code(await shop.post(CANCEL, {})) == (404, "no-sale")
+    assert _code(await shop.post(f"{SALES}/R-1/cancel", {})) == (404, "no-transaction")
+    await _lose(shop, "sale-5xx", "query-5xx")
+    other = shop.serving.key(store_no=OTHER_STORE_NO)
+    assert _code(await shop.post(CANCEL, {}, key=other)) == (404, "no-sale")
+    assert _code(await shop.post(f"{CANCEL}?force=1", {})) == (400, "unknown-parameter")
+
+
+async def test_a_reference_of_two_stores_needs_a_key_of_the_store(shop: Shop) -> None:
+    whole = shop.serving.key(store_no=None)
+    for store_no in (STORE_NO, OTHER_STORE_NO):
+        # The sandbox takes a reference once; whether there is a second sale is not its business.
+        await shop.post(SALES, order(reference="R-1", storeNo=store_no), key=whole)
+        shop.plan("sale-5xx", "query-5xx")
+    told = await shop.post(CANCEL, {}, key=whole)
+    assert _code(told) == (409, "ambiguous-reference")
+    assert told.body["storeNos"] == sorted([STORE_NO, OTHER_STORE_NO])
+
+
+async def test_a_reference_with_odd_characters_is_found(shop: Shop) -> None:
+    shop.plan("sale-5xx", "query-5xx")
+    reference = "a/b?c#d%e"
+    await shop.post(SALES, order(reference=reference))
+    shop.plan()
+    told = await shop.post("/v1/sales/a%2Fb%3Fc%23d%25e/cancel", {})
+    assert (told.status, told.body["reference"]) == (200, reference)

@@ -1,0 +1,124 @@
+"""A copy of a ledger, or one put back to what it was, never goes on under the old epoch."""
+
+import asyncio
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from listener.storage.checks import Severity
+from listener.storage.sqlite import epoch
+from listener.storage.sqlite.checkup import check_up
+from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.verify import verify
+from tests.support.stored import bare, numbered, url_of
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+async def served(path: Path, *marks: object) -> str:
+    """Serve a ledger for a while, and record something; return its epoch."""
+    async with await SqliteLedger.open(path) as ledger:
+        for mark in marks:
+            await ledger.record(numbered(mark))
+        return ledger.epoch
+
+
+def epoch_finding(path: Path) -> tuple[Severity, str]:
+    (found,) = [one for one in check_up(url_of(path)) if one.name == "epoch"]
+    return found.severity, found.advice or ""
+
+
+async def test_a_ledger_that_is_served_again_keeps_its_epoch(path: Path) -> None:
+    first = await served(path, 1)
+    assert await served(path, 2) == first
+    assert await served(path) == first
+    assert epoch_finding(path) == (Severity.FINE, "")
+
+
+async def test_a_ledger_that_was_renamed_keeps_its_epoch(path: Path, tmp_path: Path) -> None:
+    first = await served(path, 1)
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "other.db")
+    assert await served(moved, 2) == first
+
+
+async def test_a_copy_of_the_file_is_another_ledger_and_the_log_says_why(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await served(path, 1)
+    copy = tmp_path / "copy.db"
+    shutil.copy2(path, copy)
+    severity, advice = epoch_finding(copy)
+    assert severity is Severity.NOTE
+    assert "makes a new epoch" in advice
+    second = await served(copy, 2)
+    assert second != first
+    (logged,) = [record for record in caplog.records if record.message == "new_epoch"]
+    assert vars(logged)["fields"] == {"epoch": second, "reason": epoch.OTHER_FILE}
+    # Each goes on with its own.
+    assert await served(path, 3) == first
+    assert await served(copy, 4) == second
+    assert verify(url_of(copy)).entries == 3
+
+
+async def test_a_copy_of_a_ledger_that_is_being_served_is_another_ledger(
+    path: Path, tmp_path: Path
+) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        for file in path.parent.glob("ledger.db*"):
+            shutil.copy2(file, copies / file.name)
+        assert await served(copies / "ledger.db", 2) != ledger.epoch
+
+
+async def test_a_ledger_put_back_in_its_place_is_another_ledger(path: Path) -> None:
+    first = await served(path, 1)
+    before = path.read_bytes()
+    await served(path, 2)
+    # In place: the file keeps its number.
+    with path.open("r+b") as file:
+        file.write(before)
+        file.truncate()
+    second = await served(path)
+    assert second != first
+    assert await served(path) == second
+
+
+async def test_a_note_that_says_nothing_changes_nothing(path: Path) -> None:
+    first = await served(path, 1)
+    note = path.with_name("ledger.db.lock")
+    for text in (b"", b"\xff\xfe", b"another-epoch 99", f"{first} x".encode(), b"x" * 9_999):
+        note.write_bytes(text)
+        assert await served(path) == first
+    note.unlink()
+    assert await served(path) == first
+    assert note.read_text() == f"{first} 1"
+
+
+def test_a_ledger_that_keys_made_gets_its_file_when_it_is_served(path: Path) -> None:
+    connect(path, create=True).close()
+    with closing(bare(path)) as db:
+        made, file = db.execute("SELECT epoch, file FROM ledger").fetchone()
+        assert file is None
+    assert asyncio.run(served(path)) == made
+    with closing(bare(path)) as db:
+        assert db.execute("SELECT file FROM ledger").fetchone() == (epoch.identity(path),)
+
+
+async def test_a_ledger_of_the_first_version_keeps_its_epoch(path: Path) -> None:
+    first = await served(path, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ALTER TABLE ledger DROP COLUMN file")
+        db.execute("PRAGMA user_version = 1")
+    assert await served(path, 2) == first
+    assert verify(url_of(path)).entries == 2
+    assert epoch_finding(path) == (Severity.FINE, "")
