@@ -49,9 +49,10 @@ check: lint ## what a change must pass: lint, and every test with branch coverag
 bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--quick: 2 minutes)
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
-simulate: $(STAMP) ## many random histories against the whole core, by seed
+simulate: $(STAMP) ## many random histories against the whole core, decisions and requests, by seed
 	$(BIN)/python -m tests.property.simulate
 	$(BIN)/python -m tests.property.decisions
+	$(BIN)/python -m tests.property.paths
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table

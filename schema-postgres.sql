@@ -41,7 +41,7 @@ CREATE TABLE entries (
     settle_currency text COLLATE "C",                -- ISO 4217, as sent
     suspect         text COLLATE "C",                -- why a notification is not believed alone, seen from itself
     as_of           bigint,                          -- the ledger's seq when a query or a cancel was sent
-    sale_seq        bigint,                          -- the sale whose transaction number this entry brings
+    sale_seq        bigint,                          -- the sale whose transaction number this entry brings; of a notification, the one that judges it by its reference
     fingerprint     text COLLATE "C",                -- of a notification's fields, hex; NULL for what is not deduped
     fields          text COLLATE "C" NOT NULL,       -- JSON object: all that arrived, verifySign left out; never jsonb
     hash            text COLLATE "C" NOT NULL        -- SHA-256 over the hash before and this row, hex
@@ -100,6 +100,9 @@ CREATE TABLE transactions (
     created_at          bigint NOT NULL,             -- of its first entry
     updated_at          bigint NOT NULL,             -- of its newest entry
     sale_seq            bigint,                      -- the sale it is bound to
+    judge_seq           bigint,                      -- the sale that judges its notifications: that one, or one with their reference
+    disputed            text COLLATE "C",            -- what its notifications contradict each other in, where no sale judges: amount,currency,reference
+    summary             text COLLATE "C",            -- JSON: what many entries add up to, so that they need not be read again; NULL of few
     cancel_state        text COLLATE "C",            -- requested, confirmed, refused, refunded, unresolved
     cancel_requested_at bigint,
     cancel_resolved_at  bigint,

@@ -33,7 +33,7 @@ CREATE TABLE entries (
     settle_currency TEXT,                            -- ISO 4217, as sent
     suspect         TEXT,                            -- why a notification is not believed alone, seen from itself
     as_of           INTEGER,                         -- the ledger's seq when a query or a cancel was sent
-    sale_seq        INTEGER,                         -- the sale whose transaction number this entry brings
+    sale_seq        INTEGER,                         -- the sale whose transaction number this entry brings; of a notification, the one that judges it by its reference
     fingerprint     TEXT,                            -- of a notification's fields, hex; NULL for what is not deduped
     fields          TEXT    NOT NULL,                -- JSON object: all that arrived, verifySign left out
     hash            TEXT    NOT NULL                 -- SHA-256 over the hash before and this row, hex
@@ -94,6 +94,9 @@ CREATE TABLE transactions (
     created_at          INTEGER NOT NULL,            -- of its first entry
     updated_at          INTEGER NOT NULL,            -- of its newest entry
     sale_seq            INTEGER,                     -- the sale it is bound to
+    judge_seq           INTEGER,                     -- the sale that judges its notifications: that one, or one with their reference
+    disputed            TEXT,                        -- what its notifications contradict each other in, where no sale judges: amount,currency,reference
+    summary             TEXT,                        -- JSON: what many entries add up to, so that they need not be read again; NULL of few
     cancel_state        TEXT,                        -- requested, confirmed, refused, refunded, unresolved
     cancel_requested_at INTEGER,
     cancel_resolved_at  INTEGER,

@@ -47,6 +47,12 @@ def _read_list(text: str) -> object:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _read_switch(text: str) -> object:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("neither true nor false")
+    return text.lower() == "true"
+
+
 # Where in the table each variable goes, what reads its text (ValueError if it cannot), and what
 # the text should have been.
 VARIABLES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str], object], str]]] = {
@@ -56,6 +62,7 @@ VARIABLES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str], object], st
     "LISTENER_PUBLIC_URL": (("public_url",), str, "text"),
     "LISTENER_ORIGINS": (("origins",), _read_list, "a JSON list, or origins between commas"),
     "LISTENER_CONFIRM": (("confirm",), str, "text"),
+    "LISTENER_FAST_PATH": (("fast_path",), _read_switch, "true or false"),
     "LISTENER_POCKYT_URL": (("pockyt", "url"), str, "text"),
     "LISTENER_POCKYT_TIMEOUT_SECONDS": (("pockyt", "timeout_seconds"), float, "a number"),
     "LISTENER_POCKYT_PROXY": (("pockyt", "proxy"), str, "text"),

@@ -36,6 +36,7 @@ class Ingest:
             for number, merchant in merchants.items()
         }
         self._stores = {number: merchant.stores for number, merchant in merchants.items()}
+        self._siblings = {number: _sharing_a_token(number, merchants) for number in merchants}
 
     def knows(self, merchant_no: str) -> bool:
         """Return whether a merchant is configured."""
@@ -53,7 +54,12 @@ class Ingest:
             SignatureError: It is not signed with one of the merchant's tokens.
             LedgerUnavailableError: It was not recorded; Pockyt will send it again.
         """
-        fact = self.read(merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body)
+        fact, signed = self._read(
+            merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body
+        )
+        repeated = await self._find_at_siblings(fact, signed)
+        if repeated is not None:
+            return repeated
         recorded = await self._ledger.record(fact)
         if recorded.is_new and store_no and fact.store_no is None:
             # The notification is on disk: it is acknowledged even if this is not.
@@ -68,8 +74,30 @@ class Ingest:
             UnreadableError: The body is no message, or names a field twice.
             SignatureError: It is not signed with one of the merchant's tokens.
         """
+        fact, _ = self._read(merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body)
+        return fact
+
+    def _read(
+        self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
+    ) -> tuple[Fact, bytes]:
+        """Return the fact that a body tells, and the text that was signed."""
         fields, signed = self._verified(self._tokens[merchant_no], is_json=is_json, body=body)
-        return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed)
+        return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed), signed
+
+    async def _find_at_siblings(self, fact: Fact, signed: bytes) -> Recorded | None:
+        """Return the entry of the same message at a merchant that has a token in common.
+
+        A notification names no merchant. Where two have one token, a message captured at one
+        verifies at the other, and would make a transaction there that never was.
+        """
+        for sibling in self._siblings[fact.merchant_no]:
+            same = signature.fingerprint(sibling, signed)
+            known = await self._ledger.read_transaction(fact.transaction_no, merchant_no=sibling)
+            for transaction in known:
+                for line in await self._ledger.read_transaction_entries(transaction):
+                    if line.entry.fact.fingerprint == same:
+                        return Recorded(seq=line.entry.seq, is_new=False)
+        return None
 
     def _verified(
         self, tokens: Sequence[Token], *, is_json: bool, body: bytes
@@ -114,6 +142,16 @@ class Ingest:
                 fields=fields_text({"alarm": Alarm.UNKNOWN_STORE, "storeNo": store_no}),
             )
         )
+
+
+def _sharing_a_token(number: str, merchants: Mapping[str, Merchant]) -> tuple[str, ...]:
+    """Return the other merchants that have a token of one."""
+    tokens = set(merchants[number].tokens)
+    return tuple(
+        other
+        for other, merchant in merchants.items()
+        if other != number and tokens & set(merchant.tokens)
+    )
 
 
 def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes) -> Fact:

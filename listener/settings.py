@@ -187,6 +187,7 @@ class Settings(_Table):
         confirm: When tran-query is asked about what notifications say: where something is held,
             unknown or in conflict ("suspicious"), about every final status as well ("always"),
             or never ("off"). Tills are told first, with evidence ``signature``.
+        fast_path: Whether plain notifications are answered before aiohttp makes requests of them.
         merchants: By merchantNo; at least one.
     """
 
@@ -196,6 +197,7 @@ class Settings(_Table):
     public_url: Url | None = None
     origins: tuple[Origin, ...] = ()
     confirm: Literal["off", "suspicious", "always"] = "suspicious"
+    fast_path: bool = Field(default=True, strict=True)
     pockyt: Pockyt = Pockyt()
     merchants: Mapping[Number, Merchant] = Field(min_length=1)
 
@@ -257,6 +259,7 @@ def _read_file(path: Path) -> dict[str, object]:
 
 
 _EXPLAINED: Final[Mapping[str, str]] = {
+    "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "string_type": "must be text in quotes",

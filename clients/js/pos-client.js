@@ -56,37 +56,40 @@ const PROBLEM_TYPES = 'urn:pockyt-listener:problem:';
 // Closed like this before `ready`, WebSocket may not get through; other codes are the listener's.
 const LOST_ON_THE_WAY = [NO_CODE, CUT, LATE_CONNECT];
 
-const MEANINGS = {
-  1000: 'the other side is done',
-  1001: 'the other side goes away',
-  1006: 'the line was cut',
-  1009: 'a frame was too big',
-  1011: 'the listener failed',
-  1012: 'the listener restarts',
-  1013: 'the listener has too much to do',
-  4101: 'too many frames in a short time',
-  4102: 'too many connections',
-  4103: 'no connect frame in time',
-  4108: 'this client took nothing for too long',
-  4200: 'come back now',
-  4201: 'nothing was heard for too long',
+// Why a connection was closed, and what a person does about it: a row a code of docs/protocol.md.
+const CODES = {
+  1000: ['the side that closed is done'],
+  1001: ['the other side goes away'],
+  1005: ['closed without a code'],
+  1006: ['the connection was cut'],
+  1009: ['a frame was too big', 'name fewer streams'],
+  1011: ['the listener failed'],
+  1012: ['the listener restarts'],
+  1013: ['the listener has too much to do'],
+  4001: ['the key is not known', 'set one that `listener keys create` made'],
+  4002: ['a frame was malformed', 'update this client or the listener'],
+  4003: ['no key reached the listener', 'set one that `listener keys create` made'],
+  4004: ['the key may not follow this stream', 'name one of its scope'],
+  4009: ["another program uses this terminal's key", 'stop it, or make a key'],
+  4010: ['the key was revoked', 'ask for a new one'],
+  4101: ['too many frames in a short time'],
+  4102: ['too many connections'],
+  4103: ['no connect frame came in time'],
+  4108: ['the client took nothing for too long'],
+  4200: ['come back now'],
+  4201: ['nothing was heard for too long'],
 };
+// The code of a problem says more than the close code of the same meaning.
 const TO_DO = {
-  1009: 'a frame was too big; name fewer streams',
-  4001: 'the key is not known; set one that `listener keys create` made',
-  4002: 'the request was malformed; update this client or the listener',
-  4003: 'no key reached the listener; set one that `listener keys create` made',
-  4004: 'the key may not follow this stream; name one of its scope',
-  4009: "another program uses this terminal's key; stop it, or make a key",
-  4010: 'the key was revoked; ask for a new one',
   'stream-missing': 'without WebSocket a key of several stores has to name `streams`',
 };
 
 /** The listener said not to come back unchanged; `code` says why, the message what to do. */
 export class StoppedError extends Error {
   constructor(code, detail, problem) {
-    const toDo = TO_DO[problem] ?? TO_DO[code];
-    super(`the listener refused (${code}): ${toDo ?? (detail || "ask the listener's operator")}`);
+    const [meaning, toDo] = CODES[code] ?? [];
+    const known = TO_DO[problem] ?? (toDo && `${meaning}; ${toDo}`);
+    super(`the listener refused (${code}): ${known || detail || "ask the listener's operator"}`);
     this.name = 'StoppedError';
     this.code = code;
   }
@@ -1141,7 +1144,7 @@ export class Follower {
     if (dutyOf(code) === 'stop' && !isListener) {
       return [CUT, { cause: 'closed', why: `closed by somebody else with code ${code}` }];
     }
-    const why = `the connection was closed: ${MEANINGS[code] ?? 'code'} (${code})`;
+    const why = `the connection was closed: ${CODES[code]?.[0] ?? 'code'} (${code})`;
     return [code, { cause: 'closed', why }];
   }
 

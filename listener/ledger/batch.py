@@ -14,13 +14,15 @@ lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and off
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.sale import Sale, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
+from listener.ledger.summary import History, Summary
 from listener.ledger.transaction import Step, advance, begin, event_text
 
 _CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
@@ -34,23 +36,28 @@ Reference = tuple[str, str, str]
 class Wanted(Struct, frozen=True, kw_only=True):
     """What a back-end must read before some facts can be decided.
 
-    For each of ``transactions`` its state and all of its entries; of ``unnumbered``, the entry
-    without a transaction number that has this fingerprint; the entries of ``sales`` (seqs), and of
-    the sales that the transactions are bound to; where ``sales`` stand; which of ``references`` are
-    in use.
+    For each of ``transactions`` its state, then the entries that :func:`to_sum_up` asks for; of
+    ``unnumbered``, the entry without a transaction number that has this fingerprint, and of
+    ``numbered`` (merchant_no, transaction_no, fingerprint) the one with it; the entries of
+    ``sales`` (seqs), and of the sales that judge the transactions; where ``sales`` stand; which of
+    ``references`` are in use; and for those of ``notified`` (merchant_no, reference of a
+    notification) the newest sale whose number is not known yet, and its entry.
     """
 
     transactions: frozenset[Key]
     unnumbered: frozenset[Key]
+    numbered: frozenset[tuple[str, str, str]]
     sales: frozenset[int]
     references: frozenset[Reference]
+    notified: frozenset[Key]
 
 
 class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
     ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
-    ``sales`` and ``sale_states`` are by the sale's seq.
+    ``sales`` and ``sale_states`` are by the sale's seq. ``unbound`` are those of ``notified`` whose
+    sale has no number yet.
     """
 
     seq: int
@@ -59,6 +66,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     sales: Mapping[int, Entry]
     sale_states: Mapping[int, Sale]
     references: frozenset[Reference]
+    unbound: Mapping[Key, int] = {}
 
 
 class NewEvent(Struct, frozen=True, kw_only=True):
@@ -105,7 +113,15 @@ def wanted(facts: Iterable[Fact]) -> Wanted:
         unnumbered=frozenset(
             (f.merchant_no, f.fingerprint) for f in facts if f.fingerprint and not f.transaction_no
         ),
+        numbered=frozenset(
+            (f.merchant_no, f.transaction_no, f.fingerprint)
+            for f in facts
+            if f.fingerprint and f.transaction_no
+        ),
         sales=frozenset(f.sale_seq for f in facts if f.sale_seq),
+        notified=frozenset(
+            (f.merchant_no, f.reference) for f in facts if _may_be_judged(f) and f.reference
+        ),
         references=frozenset(_reference(f) for f in facts if f.kind is Kind.SALE),
     )
 
@@ -120,28 +136,62 @@ def decide(
     return batch.changes
 
 
+def judges_of(transactions: Iterable[Transaction]) -> set[int]:
+    """Return the sales, by their seq, that transactions are bound to or judged by."""
+    found = {t.sale_seq or t.judge_seq for t in transactions}
+    return {seq for seq in found if seq}
+
+
+def to_sum_up(
+    facts: Iterable[Fact], transactions: Iterable[Transaction], unbound: Mapping[Key, int]
+) -> set[Key]:
+    """Return the transactions whose entries must be read, all of them.
+
+    They are few: those that are too short to have a summary, and those that may be judged by
+    another sale from now on. Of the others no entry is needed but one of the same fingerprint.
+    """
+    facts = list(facts)
+    begun = {(f.merchant_no, f.reference or "") for f in facts if f.kind is Kind.SALE}
+    judged = {
+        (f.merchant_no, f.transaction_no)
+        for f in facts
+        if f.sale_seq
+        or (_may_be_judged(f) and (f.merchant_no, f.reference or "") in begun | unbound.keys())
+    }
+    keys = {(t.merchant_no, t.transaction_no): t.summary for t in transactions}
+    return {key for key, summary in keys.items() if summary is None or key in judged}
+
+
 def next_step(
     before: Transaction | None,
-    entries: Sequence[Entry],
+    history: History,
+    entry: Entry,
     *,
     sales: Mapping[int, Entry],
     confirm: Confirm,
 ) -> Step:
-    """Take the newest entry of a transaction into account, and the sale that it is bound to.
+    """Add the next entry to a transaction's history, and return where it stands then.
 
     Args:
         before: Where the transaction stood one entry earlier.
-        entries: All of its entries, in seq order.
-        sales: The sales that it may be bound to, by their seq.
+        history: The entries before.
+        entry: The next, in seq order.
+        sales: The sales that may judge it, by their seq.
         confirm: When Pockyt is asked before a status is believed.
     """
-    if before is None and len(entries) == 1:
-        step = begin(entries[0], confirm=confirm)
+    if before is None:
+        step = begin(entry, confirm=confirm)
         if step is not None:
+            # Summed up only if another entry comes.
+            history.entries.append(entry)
             return step
-    sale_seq = (before.sale_seq if before else None) or entries[-1].fact.sale_seq
-    sale = sales.get(sale_seq) if sale_seq else None
-    return advance(before, entries, sale=sale, confirm=confirm)
+    summary = history.add(entry, sales=sales)
+    sale = sales.get(summary.judge or 0)
+    return advance(before, summary, entry, sale=sale, confirm=confirm)
+
+
+def _may_be_judged(fact: Fact) -> bool:
+    return fact.kind is Kind.NOTIFICATION and bool(fact.transaction_no)
 
 
 def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
@@ -186,12 +236,11 @@ def number_events(
 class _Known(Struct, kw_only=True):
     """The entries of one transaction number (or of none) so far, and where they lead."""
 
-    entries: list[Entry] = []
+    history: History = field(default_factory=History)
     by_fingerprint: dict[str, int] = {}
     transaction: Transaction | None = None
 
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
+    def remember(self, entry: Entry) -> None:
         if entry.fact.fingerprint:
             self.by_fingerprint[entry.fact.fingerprint] = entry.seq
 
@@ -208,12 +257,17 @@ class _Batch:
         self._sales = dict(seen.sales)
         self._sale_states = dict(seen.sale_states)
         self._references = set(seen.references)
+        self._unbound = dict(seen.unbound)
         self._known: dict[Key, _Known] = {}
-        for entry in seen.entries:
-            self._of(entry.fact).add(entry)
         for transaction in seen.transactions:
             key = (transaction.merchant_no, transaction.transaction_no)
-            self._known.setdefault(key, _Known()).transaction = transaction
+            known = self._known[key] = _Known(transaction=transaction)
+            if transaction.summary is not None:
+                known.history.summary = Summary.read(transaction.summary)
+        for entry in seen.entries:
+            known = self._of(entry.fact)
+            known.remember(entry)
+            known.history.entries.append(entry)
 
     def _of(self, fact: Fact) -> _Known:
         return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
@@ -233,9 +287,13 @@ class _Batch:
             if is_taken(sale, fact.transaction_no, known.transaction):
                 return NumberTakenError(fact.transaction_no)
         self._seq += 1
+        is_bound = known.transaction is not None and known.transaction.sale_seq is not None
+        sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
+        if sale_seq and _may_be_judged(fact) and not is_bound:
+            fact = replace(fact, sale_seq=sale_seq)
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)
-        known.add(entry)
+        known.remember(entry)
         self._follow_sale(entry)
         if not fact.transaction_no:
             return Recorded(seq=entry.seq, is_new=True)
@@ -246,7 +304,13 @@ class _Batch:
         key = (entry.fact.merchant_no, entry.fact.transaction_no)
         if known.transaction is None:
             self.changes.begun.add(key)
-        step = next_step(known.transaction, known.entries, sales=self._sales, confirm=self._confirm)
+        step = next_step(
+            known.transaction,
+            known.history,
+            entry,
+            sales=self._sales,
+            confirm=self._confirm,
+        )
         known.transaction = self.changes.transactions[key] = step.transaction
         event = new_event(step, entry, epoch=self._epoch)
         if event is not None:
@@ -265,11 +329,16 @@ class _Batch:
             self._sales[entry.seq] = entry
             sale = begin_sale(entry)
             self._references.add(_reference(fact))
+            self._unbound[fact.merchant_no, fact.reference or ""] = entry.seq
         elif fact.sale_seq is not None and fact.kind is not Kind.NOTIFICATION:
             began_ms = self._sales[fact.sale_seq].recorded_at_ms
             sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
             if sale.is_refused:
                 self._references.discard(_reference(self._sales[sale.seq].fact))
+            if sale.is_refused or sale.transaction_no:
+                key = (fact.merchant_no, sale.reference)
+                if self._unbound.get(key) == sale.seq:
+                    del self._unbound[key]
         else:
             return
         self._sale_states[sale.seq] = self.changes.sales[sale.seq] = sale

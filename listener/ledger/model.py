@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 NO_STORE: Final = "-"
 EVERY_STREAM: Final = "*"
-# So that sums of what others wrote as a number stay exact, and never overflow.
-AMOUNT_DIGITS_MAX: Final = 18
+# An index row of PostgreSQL is short: what is indexed is cut here, on every back-end.
+INDEXED_CHARS_MAX: Final = 256
+_INDEXED: Final = ("merchant_no", "store_no", "transaction_no", "reference", "terminal")
+# Why a notification about money going back is held: it is no payment.
+REFUND_NOTICE: Final = "refund_notice"
 
 
 class Kind(StrEnum):
@@ -98,7 +101,7 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     (Pockyt's own word), None where it tells nothing. ``as_of`` is the ledger's seq when a query
     or a cancel was sent. ``sale_seq`` names the sale whose transaction number this fact brings.
     ``fields`` is a JSON object of text: all that arrived, verifySign left out. In this order these
-    are the columns of an entry.
+    are the columns of an entry. What is indexed is cut at INDEXED_CHARS_MAX.
     """
 
     kind: Kind
@@ -117,6 +120,12 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     sale_seq: int | None = None
     fingerprint: str | None = None
     fields: str = "{}"
+
+    def __post_init__(self) -> None:
+        for name in _INDEXED:
+            value = getattr(self, name)
+            if value is not None and len(value) > INDEXED_CHARS_MAX:
+                force_setattr(self, name, value[:INDEXED_CHARS_MAX])
 
     def field(self, name: str) -> str | None:
         """Return one of the fields as text; None where it did not arrive."""
@@ -197,6 +206,12 @@ class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
     sale_seq: int | None = None
     cancel: Cancel | None = None
     ask: Ask | None = None
+    # The sale by which its notifications are judged: its own, or one with their reference.
+    judge_seq: int | None = None
+    # In which of amount, currency and reference they contradict each other, and no sale judges.
+    disputed: str | None = None
+    # Of many entries: what they add up to (``summary.Summary``), in place of reading them again.
+    summary: str | None = None
 
     @property
     def stream(self) -> str:
@@ -236,23 +251,3 @@ def fields_text(fields: Mapping[str, str | None]) -> str:
     """Write fields as the JSON text that an entry keeps; what is None is left out."""
     kept = {name: value for name, value in fields.items() if value is not None}
     return orjson.dumps(kept).decode()
-
-
-def read_amount(text: str | None) -> Decimal | None:
-    """Read an amount; None where it is absent, or no number of an amount's size."""
-    try:
-        amount = Decimal(text) if text else None
-    except InvalidOperation:
-        return None
-    if amount is None or not amount.is_finite() or abs(amount.adjusted()) > AMOUNT_DIGITS_MAX:
-        return None
-    return amount
-
-
-def same_amount(one: str | None, other: str | None) -> bool:
-    """Compare two amounts as numbers, so that ``13`` equals ``13.00``.
-
-    What is absent or unreadable equals nothing.
-    """
-    amount = read_amount(one)
-    return amount is not None and (one == other or amount == read_amount(other))

@@ -11,10 +11,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from listener.errors import DamagedError
-from listener.ledger.batch import new_event, next_step
+from listener.ledger.batch import new_event
 from listener.ledger.model import Entry, Transaction
 from listener.ledger.schedule import Confirm
-from listener.ledger.transaction import Step
+from listener.ledger.summary import History
+from listener.ledger.transaction import Step, advance
 
 
 class StoredEvent(Struct, frozen=True, kw_only=True):
@@ -81,12 +82,15 @@ def _walk(
 ) -> tuple[list[Transaction], int | None]:
     """Return how the transaction may stand after its entries, or the seq that told otherwise."""
     states: list[Transaction | None] = [None]
-    for count, entry in enumerate(entries, 1):
+    history = History()
+    for entry in entries:
         event = events.get(entry.seq)
+        summary = history.add(entry, sales=sales)
+        sale = sales.get(summary.judge or 0)
         after: list[Transaction] = []
         for before in states:
             for confirm in settings:
-                step = next_step(before, entries[:count], sales=sales, confirm=confirm)
+                step = advance(before, summary, entry, sale=sale, confirm=confirm)
                 if step.transaction not in after and _makes(event, step, entry):
                     after.append(step.transaction)
         if not after:
@@ -114,7 +118,14 @@ def _epoch_in(body: str, seq: int) -> str:
 
 
 def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:
+    """Return whether what is stored is one of the states, its schedule aside.
+
+    A summary may be missing: then the entries are read again, and nothing is lost.
+    """
     if stored in states:
         return True
     plain = replace(stored, ask=None)
-    return any(replace(state, ask=None) == plain for state in states)
+    found = [replace(state, ask=None) for state in states]
+    if stored.summary is None:
+        found = [replace(state, summary=None) for state in found]
+    return plain in found

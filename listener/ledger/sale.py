@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from listener.amounts import same_text
 from listener.ledger.model import (
     Alarm,
     Cancel,
@@ -115,8 +116,8 @@ def is_taken(sale: Sale, number: str, known: Transaction | None) -> bool:
     if known.sale_seq is not None:
         return known.sale_seq != sale.seq
     is_elsewhere = known.store_no not in (None, sale.store_no)
-    named = (known.reference or sale.reference).strip().lower()
-    return is_elsewhere or named != sale.reference.strip().lower()
+    is_named = known.reference is not None
+    return is_elsewhere or (is_named and not same_text(known.reference, sale.reference))
 
 
 def had_no_effect(answer: Entry) -> bool:

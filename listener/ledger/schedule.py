@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from listener.ledger.model import (
     PAYABLE,
-    Alarm,
     Ask,
     Cancel,
     CancelState,
@@ -18,7 +17,8 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
-from listener.ledger.status import FINAL, Belief
+from listener.ledger.status import FINAL, is_raised
+from listener.ledger.summary import Belief
 
 Confirm = Literal["off", "suspicious", "always"]
 
@@ -30,7 +30,9 @@ ASK_JITTER: Final = 0.1
 # Moments after a cancel was confirmed at which Pockyt is asked again: money that was under way may
 # have landed, and the notification of it may be lost. Two hours is as long as Pockyt notifies.
 ASK_CANCELLED_SECONDS: Final = (60, 600, 7_200)
-RAISE_SECONDS: Final = 60
+# When silence is due to be raised: a till is told within 60 s, so the chaser's rest, its look and
+# the commit have to fit in between.
+RAISE_SECONDS: Final = 57
 SALE_MINUTES: Final = 120
 
 _MINUTES: Final = re.compile("[0-9]{1,5}")
@@ -39,7 +41,7 @@ _MINUTES: Final = re.compile("[0-9]{1,5}")
 def why_ask(
     belief: Belief, cancel: Cancel | None, sale: Entry | None, confirm: Confirm
 ) -> Why | None:
-    """Tell why Pockyt is to be asked about a transaction; None where nothing is in doubt."""
+    """Return why Pockyt is to be asked about a transaction; None where nothing is in doubt."""
     if cancel and cancel.resolved_at_ms is None:
         return Why.CANCEL
     if confirm != "off":
@@ -49,16 +51,15 @@ def why_ask(
             return Why.HELD
         if belief.status is Status.UNKNOWN or belief.unread:
             return Why.UNKNOWN
-    decided = belief.source is not None and belief.source.fact.kind is Kind.DECISION
-    if cancel and not decided and _may_turn(belief):
+    if cancel and not belief.is_decided and _may_turn(belief):
         return Why.CANCELLED
-    if confirm == "always" and belief.status in FINAL and not decided:
+    if confirm == "always" and belief.status in FINAL and not belief.is_decided:
         return None if belief.evidence is Evidence.QUERY else Why.CONFIRM
     return Why.SALE if sale and belief.status in PAYABLE else None
 
 
 def _may_turn(belief: Belief) -> bool:
-    """Tell whether a cancel may have ended in another way than it seems.
+    """Return whether a cancel may have ended in another way than it seems.
 
     A payment that landed just before /cancel was refunded by it, and one that was under way in
     the wallet may land after it.
@@ -130,7 +131,7 @@ def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
 
 
 def _is_pay(entry: Entry) -> bool:
-    """Tell whether a customer's code was just tried: a till waits for what comes of it."""
+    """Return whether a customer's code was just tried: a till waits for what comes of it."""
     fact = entry.fact
     is_pay = fact.kind is Kind.ANSWER and fact.field("call") == "prepay"
     return is_pay and fact.field("error") != "refused"
@@ -155,8 +156,3 @@ def next_due_ms(since_ms: int, now_ms: int, seq: int) -> int | None:
     moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
     spread = (seq * 2_654_435_761 % 2**32) / 2**32 * 2 - 1
     return now_ms + int((moment - waited) * 1_000 * (1 + ASK_JITTER * spread))
-
-
-def is_raised(entry: Entry) -> bool:
-    """Tell whether an entry raises the silence about its transaction."""
-    return entry.fact.kind is Kind.ALARM and entry.fact.field("alarm") == Alarm.UNRESOLVED

@@ -1,19 +1,26 @@
-"""What a set of entries says about a transaction: a join, whatever order they came in.
-
-Status, held and evidence are functions of the set. Only the word that is shown beside a status
-may depend on the order: where several words of Pockyt's mean the same, the newest speaks.
+"""The words of a status, how statuses join, and when a message is not believed alone; pure.
 
 Source: Pockyt, "Webhook Notification Format" and "Cancel API" (the words); the tables are this
 project's own, in docs/architecture.md.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
-from listener.ledger.model import MONEY, Entry, Evidence, Kind, Status, read_amount, same_amount
+import orjson
+
+from listener.amounts import (
+    plain_amount,
+    plain_number,
+    read_amount,
+    read_money,
+    same_amount,
+    same_text,
+)
+from listener.ledger.model import Alarm, Entry, Fact, Kind, Status
+from listener.ledger.refunds import LIST, read_refunds
 
 WORDS: Final[Mapping[str, Status]] = MappingProxyType(
     {
@@ -33,49 +40,9 @@ WORDS: Final[Mapping[str, Status]] = MappingProxyType(
 FINAL: Final = frozenset({Status.PAID, Status.FAILED, Status.CANCELLED, Status.REFUNDED})
 
 _OPEN_RANK: Final = (Status.CANCELLED, Status.FAILED, Status.PENDING, Status.CREATED)
-_EVIDENCE: Final = MappingProxyType(
-    {
-        Kind.NOTIFICATION: Evidence.SIGNATURE,
-        Kind.ANSWER: Evidence.ANSWER,
-        Kind.QUERY: Evidence.QUERY,
-    }
-)
 _TAKEN_BACK: Final = frozenset({Status.PAID, Status.CANCELLED})
-_REFUND_DONE: Final = frozenset({Status.PAID, Status.REFUNDED})
-_REFUND_OFF: Final = frozenset({Status.FAILED, Status.CANCELLED})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Belief:
-    """What a set of entries adds up to.
-
-    ``source`` is the entry that gives the status, None where nothing does: the query that settled
-    it, else the best evidence, and of equals the newest. ``word`` is Pockyt's for it. ``horizon``
-    is the seq up to which a query or a decision has settled everything. ``held`` tells why a
-    notification after it is not believed alone, None where all are; ``unread`` whether one after
-    it says a word that we cannot read.
-    """
-
-    status: Status
-    source: Entry | None
-    word: str | None
-    horizon: int
-    held: str | None
-    unread: bool
-
-    @property
-    def evidence(self) -> Evidence:
-        """What the status rests on."""
-        return _EVIDENCE.get(self.source.fact.kind, Evidence.NONE) if self.source else Evidence.NONE
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """An entry that counts, and as what; ``settles`` is the seq up to which it overrules all."""
-
-    entry: Entry
-    status: Status
-    settles: int | None
+# What a notification may name otherwise than another one does.
+DISPUTABLE: Final = ("amount", "currency", "reference")
 
 
 def read_word(word: str | None) -> Status | None:
@@ -83,23 +50,24 @@ def read_word(word: str | None) -> Status | None:
     return WORDS.get(word.strip().lower()) if word else None
 
 
-def read_query(
-    word: str | None, *, amount: str | None, refunds: Iterable[tuple[str, str | None]]
+def read_success(
+    fields: Mapping[str, str], *, amount: str | None, currency: str | None
 ) -> Status | None:
-    """Read what tran-query says: a success whose refunds cover its amount is refunded.
+    """Read an answer whose word is success: one whose refunds cover the amount is refunded.
 
-    ``refunds`` are pairs of amount and status word; one without a word is done. While one is
-    under way nothing is final, and the answer says nothing: least of all that nobody has paid.
+    None where its refunds cannot be read, or one is still under way: then it says nothing, least
+    of all that nobody has paid.
+
+    Args:
+        fields: All that was answered.
+        amount: Of the answer, or of the sale where the answer names none.
+        currency: As for the amount.
     """
-    said = read_word(word)
-    if said is not Status.PAID:
-        return said
-    known = [(read_amount(refunded), read_word(state or "success")) for refunded, state in refunds]
-    if any(state not in _REFUND_DONE | _REFUND_OFF for _, state in known):
+    back = read_refunds(fields, currency=currency)
+    if back is None:
         return None
-    back = sum((part for part, state in known if part and state in _REFUND_DONE), Decimal(0))
     paid = read_amount(amount)
-    return Status.REFUNDED if paid is not None and 0 < paid <= back else Status.PAID
+    return Status.REFUNDED if paid is not None and paid <= back else Status.PAID
 
 
 def join(statuses: Iterable[Status]) -> Status:
@@ -114,10 +82,26 @@ def join(statuses: Iterable[Status]) -> Status:
     return next((status for status in _OPEN_RANK if status in said), Status.UNKNOWN)
 
 
-def why_held(entry: Entry, sale: Entry | None) -> str | None:
-    """Tell why a notification is not believable alone, None where it is.
+def is_raised(entry: Entry) -> bool:
+    """Return whether an entry raises the silence about its transaction."""
+    return entry.fact.kind is Kind.ALARM and entry.fact.field("alarm") == Alarm.UNRESOLVED
 
-    Worked out from the set: the sale may have been recorded after its notification.
+
+def refunds_if_paid(request: Entry) -> bool:
+    """Return whether a recorded cancel is to give money back."""
+    return request.fact.field("refundIfPaid") == "true"
+
+
+def gives(meaning: Status, status: Status) -> bool:
+    """Return whether something that means one status is a reason for the joined one."""
+    return meaning is status or (status is Status.CONFLICT and meaning in _TAKEN_BACK)
+
+
+def why_held(entry: Entry, sale: Entry | None, *, is_bound: bool = True) -> str | None:
+    """Return why a notification is not believable by itself, None where it is.
+
+    ``sale`` is the one that judges it, which may have been recorded later. Where its number is not
+    known yet (``is_bound`` is False) it judges by its reference: another reference is a reason too.
     """
     fact = entry.fact
     if fact.kind is not Kind.NOTIFICATION:
@@ -126,118 +110,40 @@ def why_held(entry: Entry, sale: Entry | None) -> str | None:
         return fact.suspect
     if not same_amount(fact.amount, sale.fact.amount):
         return "amount_differs"
-    return None if fact.currency == sale.fact.currency else "currency_differs"
+    if not same_text(fact.currency, sale.fact.currency):
+        return "currency_differs"
+    is_named = is_bound or same_text(fact.reference, sale.fact.reference)
+    return None if is_named else "reference_differs"
 
 
-def believe(entries: Sequence[Entry], *, sale: Entry | None = None) -> Belief:
-    """Join the entries of one transaction, given in seq order, with the sale that started it."""
-    counted: list[_Counted] = []
-    for entry in entries:
-        status = _meaning(entry, sale, counted)
-        if status is not None:
-            counted.append(_Counted(entry, status, _settles(entry)))
-    base, joined = _joined(counted)
-    status = join(one.status for one in joined)
-    source = _source(base, joined, status)
-    horizon = (base.settles or 0) if base else 0
-    later = [e for e in entries if e.seq > horizon and e.fact.kind is Kind.NOTIFICATION]
-    return Belief(
-        status=status,
-        source=source,
-        word=_word(source, entries),
-        horizon=horizon,
-        held=next((why for e in later if (why := why_held(e, sale)) is not None), None),
-        unread=any(e.fact.provider_status and e.fact.says is None for e in later),
-    )
+def is_named_alike(name: str, one: str, other: str) -> bool:
+    """Return whether two notifications name the same amount, currency or reference."""
+    return same_amount(one, other) if name == "amount" else same_text(one, other)
 
 
-def _meaning(entry: Entry, sale: Entry | None, counted: Sequence[_Counted]) -> Status | None:
-    """Tell what one entry counts as, None where it counts for nothing.
+def is_of_sale(said: Fact, sold: Fact) -> bool:
+    """Return whether an answer is about the sale that was recorded: what it names is the sale's.
 
-    ``counted`` are the entries before it; what a query means depends on what they said by then.
+    A tip on top of the sale's amount, which the answer names too, is no difference.
     """
-    fact = entry.fact
-    if fact.says is None or fact.kind is Kind.DECISION:
-        return fact.says
-    if fact.kind is Kind.NOTIFICATION:
-        return None if why_held(entry, sale) else fact.says
-    if fact.kind not in (Kind.ANSWER, Kind.QUERY) or _differs(entry, sale):
-        return None
-    if fact.as_of is None:
-        return fact.says if fact.kind is Kind.ANSWER else None
-    if fact.says is Status.CANCELLED:
-        believed = join(one.status for one in _joined(_upto(counted, fact.as_of))[1])
-        # A payment in conflict counts here: what was paid and then is closed has been given back.
-        return Status.REFUNDED if believed in MONEY else Status.CANCELLED
-    if fact.says is Status.PAID and not _lists_refunds(entry):
-        refunded = _refund_counted(_upto(counted, fact.as_of))
-        return Status.CONFLICT if refunded else Status.PAID
-    return fact.says if fact.says in FINAL else None
-
-
-def _differs(entry: Entry, sale: Entry | None) -> bool:
-    """Tell whether an answer is about another sale than the one that was recorded."""
-    if sale is None:
-        return False
-    said, sold = entry.fact, sale.fact
     return (
-        (said.amount is not None and not same_amount(said.amount, sold.amount))
-        or (said.currency is not None and said.currency != sold.currency)
-        or (said.reference is not None and said.reference != sold.reference)
+        (said.amount is None or _is_amount_of(said, sold))
+        and (said.currency is None or same_text(said.currency, sold.currency))
+        and (said.reference is None or same_text(said.reference, sold.reference))
     )
 
 
-def _lists_refunds(entry: Entry) -> bool:
-    """Tell whether Pockyt itself lists refunds: then it knows of what was given back."""
-    return entry.fact.field("refundInfo") not in (None, "", "[]")
+def lists_refunds(fact: Fact) -> bool:
+    """Return whether Pockyt itself names refunds: then it knows of what was given back."""
+    fields: dict[str, str] = orjson.loads(fact.fields)
+    # Only the whole list could be read, and of a long one the ledger keeps the beginning.
+    back = read_refunds(fields, currency=fact.currency)
+    return bool(fields.get(LIST)) if back is None else back > 0
 
 
-def _settles(entry: Entry) -> int | None:
-    """Return the seq up to which an entry overrules all others, None for what only joins them."""
-    if entry.fact.kind is Kind.QUERY:
-        return entry.fact.as_of
-    return entry.seq if entry.fact.kind is Kind.DECISION else None
-
-
-def _upto(counted: Sequence[_Counted], seq: int) -> list[_Counted]:
-    return [one for one in counted if one.entry.seq <= seq]
-
-
-def _joined(counted: Sequence[_Counted]) -> tuple[_Counted | None, list[_Counted]]:
-    """Return the newest entry that settles, None where none does, and all that is to be joined."""
-    base, horizon = None, 0
-    for one in counted:
-        if one.settles is not None and (base is None or one.settles >= horizon):
-            base, horizon = one, one.settles
-    joined = [one for one in counted if one.settles is None and one.entry.seq > horizon]
-    return base, [*joined, base] if base else joined
-
-
-def _refund_counted(counted: Sequence[_Counted]) -> bool:
-    """Tell whether money was seen going back since the last decision."""
-    decisions = [one.entry.seq for one in counted if one.entry.fact.kind is Kind.DECISION]
-    decided = max(decisions, default=0)
-    return any(one.status is Status.REFUNDED and one.entry.seq >= decided for one in counted)
-
-
-def _source(base: _Counted | None, joined: Sequence[_Counted], status: Status) -> Entry | None:
-    """Return the entry that gives the status."""
-    if base is not None and _gives(base.status, status):
-        return base.entry
-    best = max((one for one in joined if _gives(one.status, status)), key=_weight, default=None)
-    return best.entry if best else None
-
-
-def _gives(meaning: Status, status: Status) -> bool:
-    return meaning is status or (status is Status.CONFLICT and meaning in _TAKEN_BACK)
-
-
-def _weight(one: _Counted) -> tuple[bool, bool, int]:
-    # In a conflict the payment speaks, whichever came first: it is what has to be looked into.
-    return one.status is Status.PAID, one.entry.fact.kind is Kind.ANSWER, one.entry.seq
-
-
-def _word(source: Entry | None, entries: Sequence[Entry]) -> str | None:
-    """Return Pockyt's word for the status, or the newest word that we could not read."""
-    chosen = source or next((e for e in reversed(entries) if e.fact.provider_status), None)
-    return chosen.fact.provider_status if chosen else None
+def _is_amount_of(said: Fact, sold: Fact) -> bool:
+    if same_amount(said.amount, sold.amount):
+        return True
+    amount, asked = read_amount(plain_amount(said.amount)), read_amount(sold.amount)
+    tip = read_money(plain_number(said.field("tip") or ""))
+    return amount is not None and asked is not None and amount - (tip or Decimal(0)) == asked

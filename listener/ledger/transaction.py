@@ -1,10 +1,10 @@
-"""Advance a transaction by one entry, and word the event that its tills are told.
+"""Advance a transaction by one entry, and write the event that its tills are sent.
 
 Pure, and the same for every back-end: the ledger stores what these functions return, in the
 commit of the entry itself, and ``listener verify`` calls them again to check what is stored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -17,14 +17,14 @@ from listener.ledger.model import (
     CancelState,
     Entry,
     Evidence,
-    Fact,
     Kind,
     Status,
     Transaction,
     rfc3339,
 )
-from listener.ledger.schedule import Confirm, is_raised, next_ask, why_ask
-from listener.ledger.status import WORDS, Belief, believe, why_held
+from listener.ledger.schedule import Confirm, next_ask, why_ask
+from listener.ledger.status import WORDS, is_raised, why_held
+from listener.ledger.summary import STORED_FROM, Belief, Summary
 
 # The event of a transaction that begins with a word for this status.
 _BEGUN: Final[Mapping[Status | None, str]] = MappingProxyType(
@@ -42,20 +42,24 @@ class Step(Struct, frozen=True, kw_only=True):
 
 def advance(
     before: Transaction | None,
-    entries: Sequence[Entry],
+    summary: Summary,
+    entry: Entry,
     *,
-    sale: Entry | None = None,
     confirm: Confirm = "suspicious",
+    sale: Entry | None = None,
 ) -> Step:
-    """Take the last of a transaction's entries into account.
+    """Return where a transaction stands after one more entry.
 
-    ``before`` is where the transaction stood one entry earlier, ``entries`` all of its entries in
-    seq order, ``sale`` the entry that started it, which has no transaction number of its own.
+    Args:
+        before: Where it stood one entry earlier, None for its first.
+        summary: All of its entries, this one included.
+        entry: The newest.
+        confirm: The setting.
+        sale: The entry that started it, or that judges it: ``summary.judge``.
     """
-    entry = entries[-1]
-    belief = believe(entries, sale=sale)
-    cancel = _cancel(before, entries, belief)
-    known = _known(entries, sale)
+    belief = summary.believe()
+    cancel = _cancel(before, summary, entry, belief)
+    bound = sale if summary.is_bound else None
     after = Transaction(
         merchant_no=entry.fact.merchant_no,
         transaction_no=entry.fact.transaction_no,
@@ -67,15 +71,18 @@ def advance(
         state_version=(before.state_version if before else 0) + 1,
         created_at_ms=before.created_at_ms if before else entry.recorded_at_ms,
         updated_at_ms=entry.recorded_at_ms,
-        reference=_first(known, "reference"),
-        store_no=_first(known, "store_no"),
-        terminal=_first(known, "terminal"),
-        amount=_first(known, "amount"),
-        currency=_first(known, "currency"),
-        settle_currency=_first(known, "settle_currency"),
-        sale_seq=sale.seq if sale else None,
+        reference=summary.known("reference"),
+        store_no=summary.known("store_no"),
+        terminal=summary.known("terminal"),
+        amount=summary.known("amount"),
+        currency=summary.known("currency"),
+        settle_currency=summary.known("settle_currency"),
+        sale_seq=bound.seq if bound else None,
+        judge_seq=None if summary.is_bound else summary.judge,
+        disputed=summary.contradictions,
         cancel=cancel,
-        ask=next_ask(before, entry, why_ask(belief, cancel, sale, confirm), sale, cancel),
+        ask=next_ask(before, entry, why_ask(belief, cancel, bound, confirm), bound, cancel),
+        summary=summary.text() if summary.count >= STORED_FROM else None,
     )
     event_type = _event_type(before, after, entry)
     if event_type is None and before:
@@ -86,6 +93,20 @@ def advance(
         event_type=event_type,
         reason=_reason(event_type, entry, belief, is_cancel=is_cancel),
     )
+
+
+def why_held_among(
+    entry: Entry, sale: Entry | None, *, is_bound: bool, disputed: str | None
+) -> str | None:
+    """Return why an entry is not believed alone, the others of its transaction considered.
+
+    ``sale``, ``is_bound`` and ``disputed`` are what the transaction keeps of those.
+    """
+    alone = why_held(entry, sale, is_bound=is_bound)
+    if alone or not disputed or entry.fact.kind is not Kind.NOTIFICATION:
+        return alone
+    names = [name for name in disputed.split(",") if getattr(entry.fact, name)]
+    return f"{names[0]}_differs" if names else None
 
 
 def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
@@ -126,11 +147,6 @@ def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
     return Step(transaction=transaction, event_type=event_type, reason=fact.kind)
 
 
-def refunds_if_paid(request: Entry) -> bool:
-    """Tell whether a recorded cancel is to give money back."""
-    return request.fact.field("refundIfPaid") == "true"
-
-
 def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
     """Write the event of a step as CloudEvents 1.0 in JSON; ``pos.frames.Event`` is its schema.
 
@@ -168,7 +184,9 @@ def _shown(transaction: Transaction) -> tuple[object, ...]:
     """Return what a till shows of a transaction, and where: another store's till hears it anew."""
     return (
         transaction.status,
-        transaction.provider_status,
+        transaction.evidence,
+        # Another spelling of a word is no news.
+        (transaction.provider_status or "").strip().lower(),
         transaction.held,
         transaction.amount,
         transaction.currency,
@@ -182,7 +200,7 @@ def _shown(transaction: Transaction) -> tuple[object, ...]:
 
 
 def _event_type(before: Transaction | None, after: Transaction, entry: Entry) -> str | None:
-    """Name the event that an entry makes, None where a till would show nothing new."""
+    """Return the type of the event that an entry makes; None where it is no news for a till."""
     if entry.fact.kind is Kind.CANCEL_REQUEST:
         return "transaction.cancelling"
     if is_raised(entry):
@@ -199,7 +217,7 @@ def _event_type(before: Transaction | None, after: Transaction, entry: Entry) ->
 
 
 def _reason(event_type: str | None, entry: Entry, belief: Belief, *, is_cancel: bool) -> str:
-    """Say why an event was made; ``is_cancel``: somebody waits, or just waited, for a cancel."""
+    """Return why an event was made; ``is_cancel``: somebody waits, or just waited, for a cancel."""
     if event_type == "transaction.held" and belief.held:
         return belief.held
     if event_type == "transaction.unresolved":
@@ -209,54 +227,47 @@ def _reason(event_type: str | None, entry: Entry, belief: Belief, *, is_cancel: 
     return entry.fact.kind
 
 
-def _cancel(before: Transaction | None, entries: Sequence[Entry], belief: Belief) -> Cancel | None:
-    """Tell how the newest cancel that was asked for stands."""
-    request = next((e for e in reversed(entries) if e.fact.kind is Kind.CANCEL_REQUEST), None)
-    if request is None:
+def _cancel(
+    before: Transaction | None, summary: Summary, entry: Entry, belief: Belief
+) -> Cancel | None:
+    """Return how the newest cancel that was asked for stands."""
+    is_request = entry.fact.kind is Kind.CANCEL_REQUEST
+    asked = before.cancel if before and not is_request else None
+    if asked is None and not is_request:
         return None
-    state = _cancel_state(request, entries, belief)
-    now_ms = entries[-1].recorded_at_ms
+    requested_at_ms = asked.requested_at_ms if asked else entry.recorded_at_ms
+    state = _cancel_state(summary, belief)
     if state in (CancelState.REQUESTED, CancelState.UNRESOLVED):
-        return Cancel(state=state, requested_at_ms=request.recorded_at_ms)
-    if before and before.cancel and before.cancel.state is state and entries[-1] is not request:
-        return before.cancel
+        return Cancel(state=state, requested_at_ms=requested_at_ms)
+    if asked and asked.state is state:
+        return asked
     return Cancel(
         state=state,
-        requested_at_ms=request.recorded_at_ms,
-        resolved_at_ms=now_ms,
+        requested_at_ms=requested_at_ms,
+        resolved_at_ms=entry.recorded_at_ms,
         evidence=belief.evidence,
     )
 
 
-def _cancel_state(request: Entry, entries: Sequence[Entry], belief: Belief) -> CancelState:
-    """Tell how a cancel stands; a signature alone never refuses it, since a query can."""
+def _cancel_state(summary: Summary, belief: Belief) -> CancelState:
+    """Return how a cancel stands.
+
+    A signature never refuses it, since a query can. Nor does one from before the cashier's wish
+    end it: Pockyt is asked whether it is true.
+    """
     source = belief.source
-    asked_since = source is not None and belief.evidence is not Evidence.SIGNATURE
-    asked_since = asked_since and source is not None and source.seq > request.seq
-    decided = source is not None and source.fact.kind is Kind.DECISION
-    if belief.status is Status.REFUNDED:
+    is_signed = belief.evidence is Evidence.SIGNATURE
+    is_newer = source is not None and source.seq > summary.request
+    asked_since = is_newer and not is_signed
+    is_known = is_newer or not is_signed
+    if belief.status is Status.REFUNDED and is_known:
         return CancelState.REFUNDED
-    if belief.status is Status.CANCELLED or (belief.status is Status.FAILED and asked_since):
+    if belief.status is Status.CANCELLED and is_known:
         return CancelState.CONFIRMED
-    if belief.status is Status.PAID and asked_since and (decided or not refunds_if_paid(request)):
+    if belief.status is Status.FAILED and asked_since:
+        return CancelState.CONFIRMED
+    may_refund = summary.refunds_if_paid and not belief.is_decided
+    if belief.status is Status.PAID and asked_since and not may_refund:
         return CancelState.REFUSED
-    raised = any(is_raised(e) and e.seq > request.seq for e in entries)
-    return CancelState.UNRESOLVED if raised else CancelState.REQUESTED
-
-
-def _known(entries: Sequence[Entry], sale: Entry | None) -> list[Fact]:
-    """Order facts by how well they describe the transaction: sale, believed, held."""
-    believed: list[Fact] = []
-    held: list[Fact] = []
-    for entry in entries:
-        (held if why_held(entry, sale) else believed).append(entry.fact)
-    return [*([sale.fact] if sale else []), *believed, *held]
-
-
-def _first(facts: Iterable[Fact], name: str) -> str | None:
-    """Return the first value under a name; a plain loop, since this runs six times an entry."""
-    for fact in facts:
-        value: str | None = getattr(fact, name)
-        if value:
-            return value
-    return None
+    is_unresolved = summary.raised > summary.request
+    return CancelState.UNRESOLVED if is_unresolved else CancelState.REQUESTED

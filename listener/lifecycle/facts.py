@@ -1,4 +1,4 @@
-"""Word what tills and operators want, and what Pockyt answers, as facts for the ledger; pure."""
+"""Turn what tills and operators want, and what Pockyt answers, into facts for the ledger; pure."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 from msgspec.structs import replace
 
+from listener.amounts import plain_amount
 from listener.ledger.model import (
     Alarm,
     Fact,
@@ -15,16 +16,16 @@ from listener.ledger.model import (
     Status,
     Transaction,
     fields_text,
-    read_amount,
-    same_amount,
 )
 from listener.ledger.promise import RecordedSale
 from listener.ledger.sale import NO_RECORD
-from listener.ledger.status import read_query, read_word
+from listener.ledger.status import is_of_sale, read_success, read_word
 from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
+from listener.pockyt.texts import clean
 
 FIELDS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 2_048
+PAYMENT: Final = "payment"
 # Pockyt's are 18 digits; others may come, but none that no address or column can hold.
 _NUMBER: Final = re.compile(r"[!-~]{1,64}")
 # Our own words about a call; nothing that Pockyt answers can take their place.
@@ -53,7 +54,7 @@ class Order:
 
 
 def sale_fact(order: Order) -> Fact:
-    """Word a sale, before Pockyt hears of it."""
+    """Build a sale, before Pockyt hears of it."""
     minutes = order.timeout_minutes
     return Fact(
         kind=Kind.SALE,
@@ -89,7 +90,7 @@ def order_of(fact: Fact) -> Order:
 def cancel_fact(
     transaction: Transaction, *, terminal: str | None, refund_if_paid: bool, key_id: str | None
 ) -> Fact:
-    """Word a cashier's cancel, before Pockyt hears of it."""
+    """Build a cashier's cancel, before Pockyt hears of it."""
     return Fact(
         kind=Kind.CANCEL_REQUEST,
         merchant_no=transaction.merchant_no,
@@ -120,19 +121,19 @@ def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
 
 
 def decision_fact(transaction: Transaction, *, status: Status, name: str, reason: str) -> Fact:
-    """Word what an operator has settled."""
+    """Build what an operator has settled."""
     return Fact(
         kind=Kind.DECISION,
         merchant_no=transaction.merchant_no,
         transaction_no=transaction.transaction_no,
         says=status,
-        fields=fields_text({"status": status, "name": _clean(name), "reason": _clean(reason)}),
+        fields=fields_text({"status": status, "name": _cut(name), "reason": _cut(reason)}),
     )
 
 
 def query_fact(transaction: Transaction, outcome: Outcome, *, as_of: int) -> Fact:
-    """Word what came of a tran-query about a transaction."""
-    says = _query_says(outcome, transaction_no=transaction.transaction_no)
+    """Build what came of a tran-query about a transaction."""
+    says = _says(outcome, transaction.transaction_no, transaction.amount, transaction.currency)
     return _outcome_fact(
         Kind.QUERY,
         outcome,
@@ -153,10 +154,8 @@ def sending_cancel(query: Fact) -> Fact:
 def answer_fact(
     transaction: Transaction, outcome: Outcome, *, call: str, as_of: int | None = None
 ) -> Fact:
-    """Word what came of prepay or cancel."""
-    says = None
-    if isinstance(outcome, Answer) and _is_about(outcome, transaction.transaction_no):
-        says = read_word(outcome.word)
+    """Build what came of prepay or cancel."""
+    says = _says(outcome, transaction.transaction_no, transaction.amount, transaction.currency)
     return _outcome_fact(
         Kind.ANSWER,
         outcome,
@@ -169,14 +168,14 @@ def answer_fact(
 
 
 def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> Fact:
-    """Word what came of the call that starts a sale; with a number, it binds the two.
+    """Build what came of the call that starts a sale; with a number, it binds the two.
 
     The answer with a code to scan has no status: the sale is there, so it is created.
     """
     number = _number(outcome) if isinstance(outcome, Answer) else ""
-    says = None
-    if isinstance(outcome, Answer) and number:
-        says = read_word(outcome.word) if outcome.word else Status.CREATED
+    says = _says(outcome, number, order.amount, order.currency) if number else None
+    if isinstance(outcome, Answer) and number and not outcome.word:
+        says = Status.CREATED
     return _outcome_fact(
         Kind.ANSWER,
         outcome,
@@ -189,7 +188,7 @@ def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> 
 
 
 def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
-    """Word what came of looking for a sale by its reference.
+    """Build what came of looking for a sale by its reference.
 
     What was found binds the number to the sale. A final word is a query's; one that is not
     final is the answer that the call itself did not bring. What is another's sale binds nothing.
@@ -197,7 +196,7 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
         number = _number(outcome)
-        says = _query_says(outcome, transaction_no=outcome.transaction_no or "")
+        says = _says(outcome, outcome.transaction_no or "", order.amount, order.currency)
     is_open = bool(number) and says in (Status.CREATED, Status.PENDING)
     return _outcome_fact(
         Kind.ANSWER if is_open else Kind.QUERY,
@@ -215,7 +214,8 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
     """Return what came of /cancel by a reference; a number that it tells is bound to the sale."""
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
-        number, says = _number(outcome), read_word(outcome.word)
+        number = _number(outcome)
+        says = _says(outcome, outcome.transaction_no or "", order.amount, order.currency)
     return _outcome_fact(
         Kind.ANSWER,
         outcome,
@@ -277,27 +277,32 @@ def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> 
 
 
 def is_about(transaction: Transaction, query: Fact) -> bool:
-    """Return whether a query speaks of the amount, currency and reference of a transaction."""
-    known = transaction
-    return (
-        (query.amount is None or known.amount is None or same_amount(query.amount, known.amount))
-        and (known.currency is None or query.currency in (None, known.currency))
-        and (known.reference is None or query.reference in (None, known.reference))
+    """Return whether a query speaks of the amount, currency and reference of a transaction.
+
+    A tip on top of the amount is no difference, as it is none from a sale.
+    """
+    known = Fact(
+        kind=Kind.SALE,
+        merchant_no=transaction.merchant_no,
+        amount=transaction.amount or query.amount,
+        currency=transaction.currency or query.currency,
+        reference=transaction.reference or query.reference,
     )
+    return is_of_sale(query, known)
 
 
 def is_refused(outcome: Outcome) -> bool:
-    """Tell whether Pockyt has said no, so that nothing happened."""
+    """Return whether Pockyt has said no, so that nothing happened."""
     return isinstance(outcome, PockytRefusedError) and not outcome.outcome_unknown
 
 
 def is_unheard_of(outcome: Outcome) -> bool:
-    """Tell whether Pockyt has said that there is no such sale."""
+    """Return whether Pockyt has said that there is no such sale."""
     return isinstance(outcome, PockytRefusedError) and outcome.ret_code == NO_RECORD
 
 
 def never_happened(outcome: Outcome) -> bool:
-    """Tell whether a call surely had no effect: it was refused, or never left."""
+    """Return whether a call surely had no effect: it was refused, or never left."""
     unsent = isinstance(outcome, PockytUnavailableError) and not outcome.sent
     return unsent or is_refused(outcome)
 
@@ -309,26 +314,37 @@ def _number(answer: Answer) -> str:
 
 
 def _is_of(order: Order, answer: Answer) -> bool:
-    """Tell whether what was found under a reference is the sale that was ordered."""
-    amount = read_amount(answer.amount)
-    return (
-        amount == read_amount(order.amount)
-        and answer.currency in (None, order.currency)
-        and answer.reference in (None, order.reference)
+    """Return whether what was found under a reference is the sale that was ordered."""
+    found = _outcome_fact(
+        Kind.QUERY, answer, call="", says=None, merchant_no=order.merchant_no, transaction_no=""
+    )
+    return found.amount is not None and is_of_sale(found, sale_fact(order))
+
+
+def _says(
+    outcome: Outcome, transaction_no: str, amount: str | None, currency: str | None
+) -> Status | None:
+    """Return our reading of an answer about a payment of this amount and currency.
+
+    None where it is about something else, has an amount that cannot be read, or says nothing.
+    """
+    if not isinstance(outcome, Answer) or not _is_about(outcome, transaction_no):
+        return None
+    said = read_word(outcome.word)
+    if said is not Status.PAID:
+        return said
+    return read_success(
+        outcome.fields,
+        amount=plain_amount(outcome.amount) or amount,
+        currency=outcome.currency or currency,
     )
 
 
-def _query_says(outcome: Outcome, *, transaction_no: str) -> Status | None:
-    if not isinstance(outcome, Answer) or not _is_about(outcome, transaction_no):
-        return None
-    return read_query(outcome.word, amount=outcome.amount, refunds=outcome.refunds)
-
-
 def _is_about(answer: Answer, transaction_no: str) -> bool:
-    """Tell whether an answer is about this payment, and its amount can be read."""
-    if answer.amount is not None and read_amount(answer.amount) is None:
+    """Return whether an answer is about this payment, and its amount can be read."""
+    if answer.amount is not None and plain_amount(answer.amount) is None:
         return False
-    if answer.fields.get("transactionType", "payment") != "payment":
+    if answer.fields.get("transactionType", PAYMENT).strip().lower() != PAYMENT:
         return False
     return answer.transaction_no in (None, transaction_no)
 
@@ -345,17 +361,16 @@ def _outcome_fact(
     sale_seq: int | None = None,
 ) -> Fact:
     answer = outcome if isinstance(outcome, Answer) else Answer()
-    readable = read_amount(answer.amount) is not None
     return Fact(
         kind=kind,
         merchant_no=merchant_no,
         transaction_no=transaction_no,
-        reference=_clean(answer.reference),
-        provider_status=_clean(answer.word),
+        reference=_cut(answer.reference),
+        provider_status=_cut(answer.word),
         says=says,
-        amount=answer.amount if readable else None,
-        currency=_clean(answer.currency),
-        settle_currency=_clean(answer.settle_currency),
+        amount=plain_amount(answer.amount),
+        currency=_cut(answer.currency),
+        settle_currency=_cut(answer.settle_currency),
         as_of=as_of,
         sale_seq=sale_seq,
         fields=fields_text({**_said(answer.fields), **_failure(outcome), "call": call}),
@@ -364,26 +379,23 @@ def _outcome_fact(
 
 def _said(fields: Mapping[str, str]) -> dict[str, str | None]:
     """Return what an answer said, cleaned, and cut where it is more than an answer should be."""
-    kept = [(_clean(name) or "", _clean(value)) for name, value in fields.items()][:FIELDS_MAX]
+    kept = [(_cut(name) or "", _cut(value)) for name, value in fields.items()][:FIELDS_MAX]
     return {name: value for name, value in kept if name not in _OURS}
 
 
 def _failure(outcome: Outcome) -> dict[str, str | None]:
-    """Word why there is no answer; its message has no secret, and is short."""
+    """Return why there is no answer; its message has no secret, and is short."""
     if isinstance(outcome, PockytRefusedError):
         return {
             "error": "refused" if is_refused(outcome) else "failed",
-            "retCode": _clean(outcome.ret_code),
-            "retMsg": _clean(outcome.ret_msg),
+            "retCode": _cut(outcome.ret_code),
+            "retMsg": _cut(outcome.ret_msg),
         }
     if isinstance(outcome, PockytUnavailableError):
         return {"error": outcome.reason, "sent": None if outcome.sent else "false"}
     return {}
 
 
-def _clean(text: str | None) -> str | None:
-    """Return a text that every column can hold: no NUL, no half of a surrogate pair, not long."""
-    if text is None:
-        return None
-    cut = text[:VALUE_CHARS_MAX].replace("\0", "\ufffd")
-    return cut.encode("utf-8", "replace").decode()
+def _cut(text: str | None) -> str | None:
+    """Return a text that every column can hold, and that is no longer than it should be."""
+    return None if text is None else clean(text[:VALUE_CHARS_MAX])

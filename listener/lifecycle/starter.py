@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from listener.errors import ReferenceTakenError
-from listener.ledger.model import Fact, Transaction
+from listener.ledger.model import Fact, Kind, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts
 from listener.lifecycle.caller import Caller
@@ -93,7 +93,7 @@ class Starter:
             transaction_no, merchant_no=order.merchant_no
         )
         lines = await self._ledger.read_transaction_entries(transaction)
-        said = [line.entry.fact for line in lines if line.entry.fact.sale_seq is not None]
+        said = [line.entry.fact for line in lines if line.entry.fact.kind is Kind.ANSWER]
         return _started(transaction, said)
 
 

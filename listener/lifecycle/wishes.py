@@ -5,7 +5,7 @@ from typing import Final
 
 from listener.ledger.model import MONEY, CancelState, Entry, Fact, Kind, Status, Transaction
 from listener.ledger.promise import RecordedSale
-from listener.ledger.transaction import refunds_if_paid
+from listener.ledger.status import refunds_if_paid
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
 # Pockyt's codes for a call that it did not do; what is not among them may have had an effect.

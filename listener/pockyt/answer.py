@@ -4,16 +4,18 @@ Source: Pockyt, "Cancel API", "Tran Query" and the page of each call.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
 from listener.errors import ListenerError
 from listener.pockyt import signature
-from listener.pockyt.texts import json_object, text, texts
+from listener.pockyt.texts import clean, json_object, text, texts
 
 MESSAGE_CHARS_MAX: Final = 200
+CODE_CHARS_MAX: Final = 16
+NUMBER_CHARS_MAX: Final = 64
 ACCEPTED: Final = "000100"
 
 # System and supplier errors: Pockyt itself does not say whether the call had an effect.
@@ -21,6 +23,19 @@ _OUTCOME_UNKNOWN: Final = frozenset({"000000", "000080"})
 _BAD_SIGNATURE: Final = "verifysign"
 # Whatever looks like a token, its digest or a signature is kept out of every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
+HIDDEN: Final = "[hidden]"
+# What may look like a secret and is none: numbers of a merchant's or of Pockyt's, links.
+_MAY_BE_LONG: Final = frozenset(
+    {
+        "transactionNo",
+        "reference",
+        "qrcodeUrl",
+        "deepLink",
+        "refundInfo",
+        "refundTransactionNo",
+        "refundReference",
+    }
+)
 
 Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "overtaken"]
 
@@ -29,10 +44,11 @@ Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "
 class Answer:
     """What Pockyt answered to a call it accepted; None is what it did not say.
 
-    ``amount`` and the amounts in ``refunds`` (amount, status) are decimal text exactly as sent,
-    be it a JSON string or number. ``word`` is ``status`` or ``transactionStatus`` as sent, None
-    in the answer to create-trans-qrcode. ``fields`` is the whole ``result`` as text: nested
-    values as compact JSON, nulls and any verifySign left out.
+    ``amount`` is text as sent, be it a JSON string or number. ``word`` is ``status`` or
+    ``transactionStatus`` as sent, None in the answer to create-trans-qrcode. ``fields`` is the
+    whole ``result`` as text: nested values as compact JSON, nulls and any verifySign left out.
+    Control characters and halves of a surrogate pair are replaced, secrets hidden. A transaction
+    number with any of these, or of more than NUMBER_CHARS_MAX characters, is ''.
     """
 
     transaction_no: str | None = None
@@ -43,7 +59,6 @@ class Answer:
     word: str | None = None
     qrcode_url: str | None = None
     deep_link: str | None = None
-    refunds: tuple[tuple[str, str | None], ...] = ()
     refund_transaction_no: str | None = None
     fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -60,12 +75,13 @@ class PockytRefusedError(PockytError):
     """
 
     def __init__(self, ret_code: str, ret_msg: str) -> None:
-        self.ret_code = ret_code
-        self.ret_msg = _SECRET_LIKE.sub("[hidden]", ret_msg.strip())[:MESSAGE_CHARS_MAX]
+        self.ret_code = clean(ret_code[:CODE_CHARS_MAX])
+        # Hidden before it is cut, so that no half of a secret is left over.
+        self.ret_msg = clean(_SECRET_LIKE.sub(HIDDEN, ret_msg.strip()))[:MESSAGE_CHARS_MAX]
         self.outcome_unknown = (
             ret_code in _OUTCOME_UNKNOWN and _BAD_SIGNATURE not in ret_msg.lower()
         )
-        super().__init__(f"Pockyt refused the call: {ret_code} {self.ret_msg}".rstrip())
+        super().__init__(f"Pockyt refused the call: {self.ret_code} {self.ret_msg}".rstrip())
 
 
 class PockytUnavailableError(PockytError):
@@ -81,8 +97,12 @@ class PockytUnavailableError(PockytError):
         super().__init__(f"Pockyt is unavailable: {message}")
 
 
-def read_answer(body: bytes) -> Answer:
+def read_answer(body: bytes, *, hide: Callable[[str], str] = str) -> Answer:
     """Read the body of an answer, with whatever it adds, leaves out or spells differently.
+
+    Args:
+        body: What arrived.
+        hide: Replaces the secrets of the call where an answer quotes one.
 
     Raises:
         PockytRefusedError: It is a refusal.
@@ -91,7 +111,7 @@ def read_answer(body: bytes) -> Answer:
     answer = _parse(body)
     try:
         if answer is not None:
-            return _read(answer)
+            return _read(answer, hide)
     except RecursionError:
         pass
     # No cause is chained: its text would quote the answer.
@@ -112,20 +132,22 @@ def _parse(body: bytes) -> dict[str, object] | None:
     return answer if answer.get("ret_code") else None
 
 
-def _read(answer: Mapping[str, object]) -> Answer:
+def _read(answer: Mapping[str, object], hide: Callable[[str], str]) -> Answer:
     # A code written as a number has lost its leading zeros.
     code = (text(answer["ret_code"]) or "").strip().zfill(len(ACCEPTED))
     if code != ACCEPTED:
-        raise PockytRefusedError(code, text(answer.get("ret_msg") or answer.get("retMsg")) or "")
+        message = text(answer.get("ret_msg") or answer.get("retMsg")) or ""
+        raise PockytRefusedError(hide(code), hide(message))
     result = answer.get("result")
-    return _answer(result if isinstance(result, dict) else {})
-
-
-def _answer(result: Mapping[str, object]) -> Answer:
-    fields = texts(result)
-    fields.pop(signature.FIELD, None)
+    said = texts(result if isinstance(result, dict) else {})
+    said.pop(signature.FIELD, None)
+    number = said.get("transactionNo")
+    fields = dict(_shown(name, value, hide) for name, value in said.items())
+    if number is not None:
+        is_fit = number == fields["transactionNo"] and len(number) <= NUMBER_CHARS_MAX
+        number = number.strip() if is_fit else ""
     return Answer(
-        transaction_no=fields.get("transactionNo"),
+        transaction_no=number,
         reference=fields.get("reference"),
         amount=fields.get("amount"),
         currency=fields.get("currency"),
@@ -133,20 +155,14 @@ def _answer(result: Mapping[str, object]) -> Answer:
         word=fields.get("transactionStatus") or fields.get("status"),
         qrcode_url=fields.get("qrcodeUrl"),
         deep_link=fields.get("deepLink"),
-        refunds=_refunds(result.get("refundInfo")),
         refund_transaction_no=fields.get("refundTransactionNo"),
         fields=MappingProxyType(fields),
     )
 
 
-def _refunds(listed: object) -> tuple[tuple[str, str | None], ...]:
-    """Read refundInfo, whose members' names are unpublished: the likely ones are tried."""
-    refunds = []
-    for refund in listed if isinstance(listed, list) else []:
-        if not isinstance(refund, dict):
-            continue
-        amount = text(refund.get("refundAmount") or refund.get("amount"))
-        status = text(refund.get("refundStatus") or refund.get("status"))
-        if amount is not None:
-            refunds.append((amount, status))
-    return tuple(refunds)
+def _shown(name: str, value: str, hide: Callable[[str], str]) -> tuple[str, str]:
+    """Return a member as it may be kept and shown."""
+    shown = hide(value)
+    if name not in _MAY_BE_LONG:
+        shown = _SECRET_LIKE.sub(HIDDEN, shown)
+    return clean(_SECRET_LIKE.sub(HIDDEN, hide(name))), clean(shown)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from listener.pockyt import signature
-from listener.pockyt.answer import Answer, PockytUnavailableError, read_answer
+from listener.pockyt.answer import HIDDEN, Answer, PockytUnavailableError, read_answer
 from listener.pockyt.signature import Token
 
 _WORTH_A_RETRY: Final = frozenset({"connection", "status"})
@@ -200,9 +200,13 @@ class PockytCalls(ABC):
         }
         sent[signature.FIELD] = signature.sign(sent, credentials.token)
         body = json.dumps(sent, ensure_ascii=False).encode()
-        return read_answer(
-            await self.exchange(call, body, request_id=request_id or str(uuid.uuid4()))
-        )
+        said = await self.exchange(call, body, request_id=request_id or str(uuid.uuid4()))
+        signed = sent[signature.FIELD]
+
+        def hide(text: str) -> str:
+            return credentials.token.hide(text).replace(signed, HIDDEN)
+
+        return read_answer(said, hide=hide)
 
 
 def _one_of(transaction_no: str | None, reference: str | None) -> dict[str, str | None]:

@@ -10,13 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from listener.amounts import plain_number, read_amount, read_money
 from listener.pockyt import signature
 
 # Anything else is sent again, 8 times in 2 hours.
 ACKNOWLEDGEMENT: Final = b"success"
 BODY_BYTES_MAX: Final = 64 * 1024
 
-_AMOUNT: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
+PAYMENT: Final = "payment"
+# Why a notification about money going back is not believed: it is no payment.
+REFUND_NOTICE: Final = "refund_notice"
+
+# refundAmount, voidTransactionNo, hasRefund, originalTransactionNo; but not refundable.
+_REFUND_FIELD: Final = re.compile(
+    "(has)?([Rr]efund|[Vv]oid)([A-Z_].*)?|originalTransactionNo", re.DOTALL
+)
+_NOTHING: Final = frozenset({"", "null", "none", "[]", "{}", "false"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +54,11 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
     invoice = _said(fields, "invoiceId")
     number = "" if invoice else _said(fields, "transactionNo") or _said(fields, "yuansferId") or ""
     amount = fields.get("amount", "")
-    # What is left of a zero without its zeros and point is nothing.
-    readable = _AMOUNT.fullmatch(amount) is not None and amount.strip("0.") != ""
+    readable = read_amount(amount) is not None
     suspect = None
-    if signature.is_ambiguous(fields):
+    if number and is_refund_notice(fields):
+        suspect = REFUND_NOTICE
+    elif signature.is_ambiguous(fields):
         suspect = "ambiguous"
     elif number and not readable:
         suspect = "amount_unreadable"
@@ -62,6 +72,21 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
         currency=_said(fields, "currency"),
         settle_currency=_said(fields, "settleCurrency"),
         suspect=suspect,
+    )
+
+
+def is_refund_notice(fields: Mapping[str, str]) -> bool:
+    """Return whether a notification is about money going back, so that it is no payment.
+
+    Its transactionType is another, or it has a field of a refund or a void, which says more than
+    nothing. What such a notification holds is unpublished, so all of these names count.
+    """
+    if fields.get("transactionType", "").strip().lower() not in ("", PAYMENT):
+        return True
+    return any(
+        value.strip().lower() not in _NOTHING and read_money(plain_number(value)) != 0
+        for name, value in fields.items()
+        if _REFUND_FIELD.fullmatch(name)
     )
 
 

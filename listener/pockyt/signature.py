@@ -6,6 +6,7 @@ Source: Pockyt, "Signing API Calls"; every rule here is checked against publishe
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -17,13 +18,18 @@ FIELD: Final = "verifySign"
 class Token:
     """One API token of a merchant, ready to sign with; its text is kept and shown by nothing."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_end", "_secrets")
 
     def __init__(self, text: str) -> None:
         if not text.strip():
             raise ValueError("a token is empty")
         digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
         self._end = f"&{digest}".encode()
+        self._secrets = re.compile(f"{re.escape(text)}|{digest}", re.IGNORECASE)
+
+    def hide(self, text: str) -> str:
+        """Replace the token and its digest where a text quotes one of them."""
+        return self._secrets.sub("[hidden]", text)
 
     def __repr__(self) -> str:
         return "Token(**********)"

@@ -14,6 +14,8 @@ from typing import Final
 # Pockyt's own messages nest three deep. Python's parser stops somewhere beyond, at another depth
 # in each version.
 DEPTH_MAX: Final = 32
+# Control characters but for blanks, and halves of a surrogate pair, which have no UTF-8.
+_UNFIT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # One that is not closed goes on to the end, so that each byte is looked at once.
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
@@ -65,6 +67,11 @@ def json_fields(body: bytes) -> dict[str, str]:
     for part in (*fields, *fields.values()):
         part.encode()
     return fields
+
+
+def clean(text: str) -> str:
+    """Replace what no column, log or page should get: control characters, half a character."""
+    return _UNFIT.sub("\ufffd", text)
 
 
 def texts(values: Mapping[str, object]) -> dict[str, str]:

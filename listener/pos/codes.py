@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
 
 # Begins the type of each problem that the listener answers over HTTP. Only such a one may stop a
 # client: what a proxy or a sign-on page answers has another type, or none.
@@ -26,84 +26,49 @@ class Duty(StrEnum):
 
 
 class CloseCode(IntEnum):
-    """Why a connection was closed; ``duty`` says what the client does, ``meaning`` why."""
+    """Why a connection was closed: a row a code, as in docs/protocol.md.
 
-    DONE = 1000
-    """Sent by a client that is done. From the listener: back off, resume."""
-    GOING_AWAY = 1001
-    """The other side goes away. Back off, resume."""
-    NO_CODE = 1005
-    """Closed without a code; never sent. Back off, resume."""
-    CUT = 1006
-    """The connection was cut; never sent. Back off, resume."""
-    TOO_BIG = 1009
-    """A frame was longer than FRAME_BYTES_MAX. Stop."""
-    SERVER_ERROR = 1011
-    """The listener failed. Back off, resume."""
-    RESTART = 1012
-    """The listener restarts. Come back after ``afterMs``, else after the jitter, and resume."""
-    OVERLOADED = 1013
-    """The listener has too much to do. Back off, resume."""
-    BAD_KEY = 4001
-    """The key is not known. Stop: set a key that the listener knows."""
-    MALFORMED = 4002
-    """A frame was malformed. Stop: the client is faulty."""
-    NO_KEY = 4003
-    """No key, neither in ``connect`` nor in the header. Stop."""
-    STREAM_NOT_ALLOWED = 4004
-    """The key may not follow a stream that was named. Stop."""
-    REPLACED = 4009
-    """The same terminal opened a newer connection. Stop: two programs use one key."""
-    REVOKED = 4010
-    """The key was revoked. Stop: ask for a new one."""
-    TOO_MANY_FRAMES = 4101
-    """Too many frames in a short time. Back off for at least a second, resume."""
-    TOO_MANY_CONNECTIONS = 4102
-    """Too many connections. Back off for at least a second, resume."""
-    CONNECT_LATE = 4103
-    """No ``connect`` within CONNECT_SECONDS. Back off for at least a second, resume."""
-    SLOW_CONSUMER = 4108
-    """The client took nothing for too long. Back off for at least a second, resume."""
-    COME_BACK = 4200
-    """Come back now. At once with jitter, resume."""
-    DEAD = 4201
-    """Nothing was heard for ``deadSeconds``; sent by either side. At once with jitter, resume."""
+    ``meaning`` says why, in words for a close frame (at most 123 bytes) or a log. ``to_do`` says
+    what a person does before the client may come back; '' where nobody has to.
+    """
+
+    meaning: str
+    to_do: str
+
+    def __new__(cls, code: int, meaning: str = "", to_do: str = "") -> Self:
+        """Make a member of a row."""
+        made = int.__new__(cls, code)
+        made._value_ = code
+        made.meaning, made.to_do = meaning, to_do
+        return made
+
+    DONE = 1000, "the side that closed is done"
+    GOING_AWAY = 1001, "the other side goes away"
+    NO_CODE = 1005, "closed without a code"
+    CUT = 1006, "the connection was cut"
+    TOO_BIG = 1009, "a frame was too big", "name fewer streams"
+    SERVER_ERROR = 1011, "the listener failed"
+    RESTART = 1012, "the listener restarts"
+    OVERLOADED = 1013, "the listener has too much to do"
+    BAD_KEY = 4001, "the key is not known", "set one that `listener keys create` made"
+    MALFORMED = 4002, "a frame was malformed", "update this client or the listener"
+    NO_KEY = 4003, "no key reached the listener", "set one that `listener keys create` made"
+    STREAM_NOT_ALLOWED = 4004, "the key may not follow this stream", "name one of its scope"
+    REPLACED = 4009, "another program uses this terminal's key", "stop it, or make a key"
+    REVOKED = 4010, "the key was revoked", "ask for a new one"
+    TOO_MANY_FRAMES = 4101, "too many frames in a short time"
+    TOO_MANY_CONNECTIONS = 4102, "too many connections"
+    CONNECT_LATE = 4103, "no connect frame came in time"
+    SLOW_CONSUMER = 4108, "the client took nothing for too long"
+    COME_BACK = 4200, "come back now"
+    DEAD = 4201, "nothing was heard for too long"
 
     @property
     def duty(self) -> Duty:
         """What the client does."""
         return duty_of(self)
 
-    @property
-    def meaning(self) -> str:
-        """Why, in words for a close frame (at most 123 bytes) or a log."""
-        return _MEANINGS[self]
 
-
-_MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        CloseCode.DONE: "the side that closed is done",
-        CloseCode.GOING_AWAY: "the other side goes away",
-        CloseCode.NO_CODE: "closed without a code",
-        CloseCode.CUT: "the connection was cut",
-        CloseCode.TOO_BIG: "a frame was too big",
-        CloseCode.SERVER_ERROR: "the listener failed",
-        CloseCode.RESTART: "the listener restarts",
-        CloseCode.OVERLOADED: "the listener has too much to do",
-        CloseCode.BAD_KEY: "the key is not known",
-        CloseCode.MALFORMED: "a frame was malformed",
-        CloseCode.NO_KEY: "no key came, neither in connect nor in the header",
-        CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream",
-        CloseCode.REPLACED: "the same terminal opened a newer connection",
-        CloseCode.REVOKED: "the key was revoked",
-        CloseCode.TOO_MANY_FRAMES: "too many frames in a short time",
-        CloseCode.TOO_MANY_CONNECTIONS: "too many connections",
-        CloseCode.CONNECT_LATE: "no connect frame came in time",
-        CloseCode.SLOW_CONSUMER: "the client took nothing for too long",
-        CloseCode.COME_BACK: "come back now",
-        CloseCode.DEAD: "nothing was heard for too long",
-    }
-)
 _DUTIES: Final[Mapping[int, Duty]] = MappingProxyType(
     {CloseCode.TOO_BIG: Duty.STOP, CloseCode.RESTART: Duty.RESTART}
 )

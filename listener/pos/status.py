@@ -13,18 +13,9 @@ from listener.pos.tracking import Ended
 State = Literal["connecting", "live", "stopped"]
 Transport = Literal["websocket", "long-poll"]
 
-# By the code of a problem, which says more, or by close code.
-_TO_DO: Final[Mapping[int | str, str]] = MappingProxyType(
-    {
-        CloseCode.TOO_BIG: "a frame was too big; name fewer streams",
-        CloseCode.BAD_KEY: "the key is not known; set one that `listener keys create` made",
-        CloseCode.MALFORMED: "the request was malformed; update this client or the listener",
-        CloseCode.NO_KEY: "no key reached the listener; set one that `listener keys create` made",
-        CloseCode.STREAM_NOT_ALLOWED: "the key may not follow this stream; name one of its scope",
-        CloseCode.REPLACED: "another program uses this terminal's key; stop it, or make a key",
-        CloseCode.REVOKED: "the key was revoked; ask for a new one",
-        "stream-missing": "without WebSocket a key of several stores has to name `streams`",
-    }
+# The code of a problem says more than the close code of the same meaning.
+_TO_DO: Final[Mapping[str, str]] = MappingProxyType(
+    {"stream-missing": "without WebSocket a key of several stores has to name `streams`"}
 )
 
 
@@ -54,6 +45,12 @@ class StoppedError(ListenerError):
 
 def stopped(ended: Ended) -> StoppedError:
     """Build the error that says what a person must do before the client may come back."""
-    to_do = _TO_DO.get(ended.problem) or _TO_DO.get(ended.code)
-    detail = to_do or ended.outage.why or "ask the listener's operator"
-    return StoppedError(code=ended.code, detail=f"the listener refused ({ended.code}): {detail}")
+    detail = _TO_DO.get(ended.problem) or _row_of(ended.code) or ended.outage.why
+    text = detail or "ask the listener's operator"
+    return StoppedError(code=ended.code, detail=f"the listener refused ({ended.code}): {text}")
+
+
+def _row_of(code: int) -> str:
+    """Say why the listener refused, and what to do about it; '' for a code that is not known."""
+    known = next((known for known in CloseCode if known == code), None)
+    return f"{known.meaning}; {known.to_do}" if known and known.to_do else ""

@@ -96,8 +96,8 @@ def ended_by_answer(status: int, outage: Outage, *, problem: Problem | None) -> 
 
 
 def _meaning(code: int) -> str:
-    known = code in CloseCode.__members__.values()
-    return f"{CloseCode(code).meaning} ({code})" if known else f"code {code}"
+    known = next((known for known in CloseCode if known == code), None)
+    return f"{known.meaning} ({code})" if known else f"code {code}"
 
 
 class Schedule:

@@ -40,7 +40,8 @@ STRAYS: Final = MappingProxyType(
         "the sale has a transaction number that no entry brought": (
             "SELECT min(s.seq) FROM sales s WHERE s.transaction_no IS NOT NULL AND NOT EXISTS ("
             "SELECT 1 FROM entries n WHERE n.transaction_no = s.transaction_no"
-            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq)"
+            " AND n.merchant_no = s.merchant_no AND n.sale_seq = s.seq"
+            " AND n.kind <> 'notification')"
         ),
         "the sale has a cancel that nobody asked for": (
             "SELECT min(s.seq) FROM sales s LEFT JOIN entries n ON n.seq = s.cancel_seq"
@@ -54,7 +55,8 @@ STRAYS: Final = MappingProxyType(
         ),
         "it brought a number that its sale does not have": (
             "SELECT min(n.seq) FROM entries n JOIN sales s ON s.seq = n.sale_seq"
-            " WHERE n.transaction_no <> '' AND s.transaction_no IS NULL"
+            " WHERE n.transaction_no <> '' AND n.kind <> 'notification'"
+            " AND s.transaction_no IS NULL"
         ),
     }
 )

@@ -39,6 +39,9 @@ TRANSACTION_COLUMNS: Final = (
     "ask_due_at",
     "ask_raise_at",
     "ask_attempt",
+    "judge_seq",
+    "disputed",
+    "summary",
 )
 
 SALE_COLUMNS: Final = (
@@ -64,6 +67,7 @@ _HASH: Final = ENTRY_COLUMNS.index("hash")
 _HELD: Final = TRANSACTION_COLUMNS.index("held")
 _CANCEL: Final = len(PLAIN_COLUMNS)
 _ASK: Final = TRANSACTION_COLUMNS.index("ask_why")
+_REST: Final = TRANSACTION_COLUMNS.index("judge_seq")
 _SALE_CANCEL: Final = SALE_COLUMNS.index("cancel_state")
 _NO_CANCEL: Final = (None, None, None, None)
 _NO_ASK: Final = (None, None, None, None, 0)
@@ -90,28 +94,32 @@ def transaction_of(row: Row) -> Transaction:
     Raises:
         ValidationError: It holds what no transaction can.
     """
-    cancel, ask = row[_CANCEL:_ASK], row[_ASK:]
+    cancel, ask = row[_CANCEL:_ASK], row[_ASK:_REST]
     values = (
         *row[:_HELD],
         bool(row[_HELD]),
         *row[_HELD + 1 : _CANCEL],
         cancel if cancel[0] is not None else None,
         ask if ask[0] is not None else None,
+        *row[_REST:],
     )
     return convert(values, Transaction)
 
 
 def transaction_row(transaction: Transaction) -> Row:
     """Write a transaction as the values of TRANSACTION_COLUMNS."""
-    *plain, cancel, ask = to_builtins(transaction)
+    *plain, cancel, ask, judge_seq, disputed, summary = to_builtins(transaction)
     # A driver has to look twice at a bool.
     plain[_HELD] = int(plain[_HELD])
-    return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK))
+    rest = (judge_seq, disputed, summary)
+    return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK), *rest)
 
 
 def is_plain(transaction: Transaction) -> bool:
     """Return whether PLAIN_COLUMNS hold all that there is of a transaction."""
-    return transaction.cancel is None and transaction.ask is None
+    is_calm = transaction.cancel is None and transaction.ask is None
+    is_agreed = transaction.judge_seq is None and transaction.disputed is None
+    return is_calm and is_agreed and transaction.summary is None
 
 
 def sale_of(row: Row) -> Sale:

@@ -47,6 +47,7 @@ from listener.web.context import (
     SHARES,
 )
 from listener.web.expect import expect
+from listener.web.fast_path import FastConnection, FastPath
 from listener.web.guard import answering, no_route
 from listener.web.headers import harden_each
 from listener.web.metrics import Metrics
@@ -176,6 +177,7 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
     app.on_response_prepare.append(harden_each)
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
+    path = FastPath(ingest=app[INGEST], ledger=app[LEDGER], metrics=app[METRICS])
     throttle_accept_errors(loop)
     async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run(), connections.run()):
@@ -184,7 +186,10 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         runner = web.AppRunner(app, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        make = partial(Connection, cast(web.Server, runner.server), connections, loop=loop)
+        handlers = cast(web.Server, runner.server)
+        make: Callable[[], Connection] = partial(Connection, handlers, connections, loop=loop)
+        if app[SETTINGS].fast_path:
+            make = partial(FastConnection, handlers, connections, path, loop=loop)
         server = await loop.create_server(make, sock=listening, backlog=ACCEPTS_AT_ONCE)
         # asyncio has one number for how many may wait and how many it accepts in one turn.
         listening.listen(BACKLOG)

@@ -114,16 +114,16 @@ def _check_head(request: web.Request) -> bool:
         raise ProblemError(405, "not-post", "a notification is a POST", headers={"Allow": "POST"})
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise too_large()
-    is_json = _is_json(request.headers.get("Content-Type", ""))
-    if is_json is None:
+    kind = is_json(request.headers.get("Content-Type", ""))
+    if kind is None:
         raise ProblemError(
             415, "unsupported-type", "send a form (application/x-www-form-urlencoded) or JSON"
         )
-    return is_json
+    return kind
 
 
 @lru_cache(maxsize=64)
-def _is_json(content_type: str) -> bool | None:
+def is_json(content_type: str) -> bool | None:
     """Return whether a type is JSON, or else a form; None where it is neither.
 
     A type that a proxy set twice, joined by a comma, counts once; parameters count for nothing,

@@ -30,10 +30,10 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
         yield running
 
 
-async def sell(service: Serving, *numbers: int, reference: str = "ref") -> None:
+async def sell(service: Serving, *numbers: int, currency: str = "USD") -> None:
     """Have one notification of each transaction number recorded, all at the same time."""
     sent = (
-        service.notify({"transactionNo": str(number), "reference": reference}) for number in numbers
+        service.notify({"transactionNo": str(number), "currency": currency}) for number in numbers
     )
     assert set(await asyncio.gather(*sent)) == {(200, "success")}
 
@@ -82,7 +82,7 @@ async def test_a_stalled_till_delays_none_of_the_others_and_holds_little_memory(
         # Far more than the stalled one's socket takes.
         heard = [asyncio.create_task(one.offsets(300)) for one in tills]
         for start in range(0, 300, 50):
-            await sell(service, *range(start, start + 50), reference="r" * 3_000)
+            await sell(service, *range(start, start + 50), currency="c" * 3_000)
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert all(offsets == list(range(1, 301)) for offsets in await asyncio.gather(*heard))
         began = perf_counter()

@@ -272,3 +272,23 @@ async def test_asking_about_what_pockyt_does_not_know_says_so_and_is_recorded(
     lines = await world.ledger.read_transaction_entries(decided)
     assert lines[-1].entry.fact.field("retCode") == "000021"
     assert lines[-1].entry.fact.says is None
+
+
+async def test_after_a_downtime_pockyt_is_asked_once_before_anything_is_raised(
+    world: World,
+) -> None:
+    sold = await _sell(world, "R-0")
+    world.is_pockyt_down = True
+    await _cancel(world, sold)
+    await world.stop()
+    world.now_ms += 600_000
+    world.is_pockyt_down = False
+    await world.start()
+    await world.run(until_ms=world.now_ms + 20_000)
+    found = await find(world, "R-0")
+    assert found is not None
+    assert found.cancel is not None
+    assert found.cancel.state is CancelState.CONFIRMED
+    events = await world.ledger.read_events(EVERY_STREAM, after=0, limit=100)
+    types = [orjson.loads(event.body)["type"] for event in events]
+    assert "transaction.unresolved" not in types

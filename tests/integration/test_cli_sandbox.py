@@ -78,6 +78,15 @@ async def test_every_option_reaches_the_sandbox() -> None:
     assert numbers[0] == numbers[1] != numbers[2]
 
 
+async def test_a_seed_that_is_not_named_is_another_one_each_time_and_is_printed() -> None:
+    seeds = []
+    for _ in range(2):
+        with started("sandbox", "--port", "0", "--json") as program:
+            seeds.append(step(program, "started")["seed"])
+    assert seeds[0] != seeds[1]
+    assert all(seed.isdecimal() for seed in seeds)
+
+
 @pytest.mark.parametrize("word", ["success", "closed"])
 async def test_what_a_refunded_sale_shows_can_be_chosen(word: str) -> None:
     with started("sandbox", "--port", "0", "--refund-shows", word, "--json") as program:

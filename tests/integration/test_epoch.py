@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -112,13 +111,3 @@ def test_a_ledger_that_keys_made_gets_its_file_when_it_is_served(path: Path) -> 
     assert asyncio.run(served(path)) == made
     with closing(bare(path)) as db:
         assert db.execute("SELECT file FROM ledger").fetchone() == (epoch.identity(path),)
-
-
-async def test_a_ledger_of_the_first_version_keeps_its_epoch(path: Path) -> None:
-    first = await served(path, 1)
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("ALTER TABLE ledger DROP COLUMN file")
-        db.execute("PRAGMA user_version = 1")
-    assert await served(path, 2) == first
-    assert verify(url_of(path)).entries == 2
-    assert epoch_finding(path) == (Severity.FINE, "")

@@ -60,7 +60,7 @@ async def test_the_tail_is_bounded_in_events_over_all_streams(ledger: SqliteLedg
 async def test_the_tail_is_bounded_in_bytes(ledger: SqliteLedger) -> None:
     hub = Hub(ledger, tail_bytes_max=20_000)
     await hub.start()
-    await record(ledger, *range(12), reference="r" * 1_500)
+    await record(ledger, *range(12), currency="c" * 1_500)
     # Ten of these are all that fit.
     assert await reads(hub, after=2) == 0
     assert await reads(hub, after=1) == 1

@@ -73,17 +73,34 @@ async def test_entries_are_those_of_a_scope(ledger: AnyLedger) -> None:
 
 
 async def test_held_is_worked_out_when_it_is_read(ledger: AnyLedger) -> None:
-    sale = await ledger.record(sold("r1"))
     await ledger.record(replace(numbered(77), amount="99.00", reference="r1"))
-    (_, before) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    (before,) = await ledger.read_entries(after=0, limit=9, scope=ALL)
     assert before.held is None
     # Only now it is known what was sold.
+    sale = await ledger.record(sold("r1"))
     await ledger.record(bound("r1", 77, sale_seq=sale.seq))
-    (_, after, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    (after, _, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
     assert after.held == "amount_differs"
     (transaction,) = await ledger.read_transaction("77", merchant_no=None)
     lines = await ledger.read_transaction_entries(transaction)
-    assert [line.held for line in lines] == [None, "amount_differs", None]
+    assert [line.held for line in lines] == ["amount_differs", None, None]
+
+
+async def test_an_entry_is_held_by_a_sale_whose_number_is_not_known_yet(
+    ledger: AnyLedger,
+) -> None:
+    await ledger.record(sold("r1"))
+    await ledger.record(replace(numbered(77), amount="99.00", reference="r1"))
+    (_, line) = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert line.held == "amount_differs"
+
+
+async def test_entries_that_contradict_each_other_are_both_held(ledger: AnyLedger) -> None:
+    await ledger.record(replace(numbered(77), fingerprint="a"))
+    await ledger.record(replace(numbered(77), fingerprint="b", currency="JPY"))
+    await ledger.record(replace(numbered(77), fingerprint="c", currency=None))
+    lines = await ledger.read_entries(after=0, limit=9, scope=ALL)
+    assert [line.held for line in lines] == ["currency_differs", "currency_differs", None]
 
 
 # Transactions

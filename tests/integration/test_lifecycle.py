@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from listener.ledger.model import CancelState, Kind, Status, Transaction
+from listener.ledger.schedule import RAISE_SECONDS
 from listener.lifecycle import Clock, Lifecycle
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.servers import Sandbox, SandboxSettings
@@ -49,11 +50,14 @@ async def _transaction(shop: Shop, number: str) -> Transaction:
 async def _play(fault: Fault, path: Path) -> str | None:
     """Play one fault to its end; returns what is wrong with that, if anything."""
     async with _hurried(path) as shop:
-        shop.plan(str(fault))
-        started = await shop.post(SALES, order(reference="R-1"))
         if fault.place is Place.SALE:
+            shop.plan(str(fault))
+            told = await shop.post(SALES, order(reference="R-1"))
             heard = len(shop.sandbox.book) > 0
-            return None if (started.status == 201) is heard else f"told {started}"
+            return None if (told.status == 201) is heard else f"told {told}"
+        started = await _start(shop)
+        # Only now, so that no fault strikes what the start itself may have to ask.
+        shop.plan(str(fault))
         pays = fault.place is Place.PAY
         body = {"paymentBarcode": "284957205723"} if pays else {}
         await shop.post(f"{SALES}/{started.number}/{'pay' if pays else 'cancel'}", body)
@@ -71,6 +75,15 @@ async def _play(fault: Fault, path: Path) -> str | None:
                     is_repaired = True
                 await asyncio.sleep(0.05)
     return None
+
+
+async def _start(shop: Shop) -> Told:
+    """Start a sale as a till does: where this machine was too slow to answer, once more."""
+    body = order(reference="R-1")
+    while (told := await shop.post(SALES, body, idempotency_key="start")).status == 502:
+        pass
+    assert told.status == 201, told
+    return told
 
 
 async def _was_raised(shop: Shop, number: str) -> bool:
@@ -120,7 +133,7 @@ async def test_silence_is_raised_after_a_minute_although_pockyt_hangs(tmp_path: 
         raised = next(x.entry for x in lines if x.entry.fact.kind is Kind.ALARM)
         waited = (raised.recorded_at_ms - asked.recorded_at_ms) / 1_000
         # The schedule is looked at every second; what is over that is this machine's.
-        assert 60 <= waited <= 75
+        assert RAISE_SECONDS <= waited <= 75
 
 
 async def test_a_restart_goes_on_with_what_is_in_doubt(tmp_path: Path) -> None:

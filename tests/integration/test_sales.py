@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from listener.keys import Role
+from listener.lifecycle import Limits
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from tests.support.service import OTHER_STORE_NO, STORE_NO
@@ -416,7 +417,8 @@ async def test_what_was_refunded_is_not_refunded_again_although_pockyt_says_paid
     refunding = shop.serving.key(may_refund=True)
     path = f"{SALES}/{started.number}"
     told = await shop.post(f"{path}/cancel", {"refundIfPaid": True}, key=refunding)
-    assert (told.status, told.body["status"]) == (200, "refunded")
+    # What is refunded by a signature alone is asked about, and here Pockyt contradicts it.
+    assert (told.status, told.body["status"]) == (202, "conflict")
     # Whether the money went back is for a person: the cashier's wish is done at most once.
     told = await shop.post(f"{path}/ask", key=admin(shop))
     assert (told.status, told.body["status"]) == (200, "conflict")
@@ -480,6 +482,20 @@ async def test_a_cancel_that_is_repeated_while_it_is_chased_is_the_same_wish(sho
     assert (await shop.post(path, {})).status == 202
     kinds = await shop.kinds(started.number)
     assert kinds.count("cancel_request") == 1
+
+
+async def test_a_key_that_asks_too_much_is_told_to_come_again(tmp_path: Path) -> None:
+    limits = Limits(wishes_burst=2, wishes_per_second=0.001)
+    async with open_shop(tmp_path / "ledger.db", limits=limits) as shop:
+        started = await shop.start()
+        path = f"{SALES}/{started.number}/cancel"
+        assert (await shop.post(path, {})).status == 200
+        told = await shop.post(path, {}, idempotency_key="press-1")
+        assert _code(told) == (429, "too-many-wishes")
+        assert told.headers["Retry-After"] == "1"
+        # Another key of the store is not kept waiting, and the answer is not remembered.
+        other = shop.serving.key()
+        assert (await shop.post(path, {}, key=other, idempotency_key="press-1")).status == 200
 
 
 async def test_a_refund_that_is_wanted_after_a_plain_cancel_is_another_wish(shop: Shop) -> None:

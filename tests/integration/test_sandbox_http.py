@@ -268,7 +268,10 @@ async def test_a_refund_goes_through_and_is_seen_by_a_query() -> None:
         )
         assert truth(sandbox, sale) == "refunded"
         asked = await client.tran_query(CREDENTIALS, reference="r-1")
-        assert (asked.word, asked.refunds) == ("success", (("13.00", None),))
+        assert (asked.word, json.loads(asked.fields["refundInfo"])[0]["refundAmount"]) == (
+            "success",
+            "13.00",
+        )
 
 
 async def test_it_is_sent_again_until_the_answer_is_the_word_success() -> None:

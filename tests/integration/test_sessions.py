@@ -160,9 +160,9 @@ async def test_who_says_good_bye_without_reading_on_is_cut_off_in_the_end(
     await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
     await bare.read_until(b'"ready"')
     with closing(bare.sock):
-        reference = "r" * 4_000
+        long = "c" * 4_000
         for number in range(150):
-            changes = {"transactionNo": str(number), "reference": reference}
+            changes = {"transactionNo": str(number), "currency": long}
             assert await service.notify(changes) == (200, "success")
         (connection,) = service.service.app[SESSIONS].connections
         await bare.send((1000).to_bytes(2, "big"), opcode=Opcode.CLOSE)
@@ -171,7 +171,7 @@ async def test_who_says_good_bye_without_reading_on_is_cut_off_in_the_end(
         # Cut off: what has come of the events is far less than there were.
         assert connection.buffered
         await until(lambda: not connection.buffered)
-        assert len(await bare.read()) < 150 * len(reference)
+        assert len(await bare.read()) < 150 * len(long)
 
 
 async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serving) -> None:
@@ -181,7 +181,7 @@ async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serv
     with closing(bare.sock):
         (connection,) = service.service.app[SESSIONS].connections
         for number in range(300):
-            changes = {"transactionNo": str(number), "reference": "r" * 4_000}
+            changes = {"transactionNo": str(number), "currency": "c" * 4_000}
             assert await service.notify(changes) == (200, "success")
             assert connection.buffered < BUFFER_BYTES_MAX + 8_000
         assert not connection.has_room()

@@ -201,10 +201,10 @@ async def test_a_slow_till_that_goes_on_reading_is_no_stalled_one(stalling: Serv
 
 async def flood(service: Serving) -> None:
     """Record far more than a socket's buffers hold."""
-    reference = "r" * 4_000
+    long = "c" * 4_000
     for start in range(0, 400, 50):
         sent = (
-            service.notify({"transactionNo": str(number), "reference": reference})
+            service.notify({"transactionNo": str(number), "currency": long})
             for number in range(start, start + 50)
         )
         assert set(await asyncio.gather(*sent)) == {(200, "success")}

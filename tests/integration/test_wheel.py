@@ -15,6 +15,7 @@ SHIPPED = (
     "listener/storage/postgres/schema.sql",
     "listener/storage/postgres/append_v1.sql",
     "listener/web/static/pos-client.js",
+    "listener/web/reference/protocol.md",
 )
 
 
@@ -50,6 +51,7 @@ def _source(name: str) -> Path:
         "listener/storage/sqlite/schema.sql": "schema.sql",
         "listener/storage/postgres/schema.sql": "schema-postgres.sql",
         "listener/web/static/pos-client.js": "clients/js/pos-client.js",
+        "listener/web/reference/protocol.md": "docs/protocol.md",
     }
     return ROOT / elsewhere.get(name, name)
 

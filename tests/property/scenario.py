@@ -10,10 +10,11 @@ from typing import Final
 import orjson
 
 from listener.errors import ListenerError
-from listener.ledger.batch import next_step
 from listener.ledger.model import EVERY_STREAM, Alarm, Entry, Kind, Status, Transaction
 from listener.ledger.promise import Line, Scope
 from listener.ledger.schedule import RAISE_SECONDS
+from listener.ledger.summary import History
+from listener.ledger.transaction import advance
 from listener.lifecycle import Lifecycle
 from listener.pockyt.client import Call
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE, Sale, Word
@@ -258,16 +259,16 @@ def _judge_cancels(world: World, transaction: Transaction, lines: Sequence[Line]
 def _judge_raised(world: World, lines: Sequence[Line]) -> None:
     """Every cancel ended within 60 s, or was raised by then, unless the listener was dead."""
     before: Transaction | None = None
-    entries: list[Entry] = []
+    history = History()
     by_seq = {one.entry.seq: one.entry for one in lines}
     since_ms: int | None = None
     for entry in [one.entry for one in lines if one.entry.fact.transaction_no]:
         if since_ms is not None:
             late_ms = entry.recorded_at_ms - since_ms - RAISE_SECONDS * 1_000 - RAISE_SLACK_MS
             assert late_ms <= _dead_ms(world, since_ms), f"silent {late_ms} ms too long"
-        entries.append(entry)
-        step = next_step(before, entries, sales=by_seq, confirm=world.plan.confirm)
-        before = step.transaction
+        summary = history.add(entry, sales=by_seq)
+        sale = by_seq.get(summary.judge or 0)
+        before = advance(before, summary, entry, sale=sale, confirm=world.plan.confirm).transaction
         is_waiting = before.cancel is not None and before.cancel.resolved_at_ms is None
         if entry.fact.kind is Kind.CANCEL_REQUEST and is_waiting:
             since_ms = since_ms or entry.recorded_at_ms

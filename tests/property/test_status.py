@@ -12,11 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from listener.ledger.batch import next_step
-from listener.ledger.model import Fact, Kind, Status, Transaction
-from listener.ledger.status import believe
+from listener.ledger.model import REFUND_NOTICE, Fact, Kind, Status, Transaction
+from listener.ledger.summary import History
+from listener.ledger.transaction import advance
 from listener.storage.sqlite.ledger import SqliteLedger
-from tests.support.told import MERCHANT, NUMBER, apart, bound, entries, notification, sale
+from tests.support.told import (
+    MERCHANT,
+    NUMBER,
+    apart,
+    believe,
+    bound,
+    entries,
+    notification,
+    sale,
+)
 
 # One word for each status, so that the word that is shown depends on the set alone, too.
 MESSAGES: Final = (
@@ -30,6 +39,11 @@ MESSAGES: Final = (
     notification("success", amount="12.00"),
     notification("closed", suspect="ambiguous"),
     notification("refunded", currency="EUR"),
+    notification("success", reference="another"),
+    notification("closed", currency=None),
+    notification("pending", reference=None),
+    notification("success", amount=None, suspect="amount_unreadable"),
+    notification("success", amount="3.00", reference="rf-1", suspect=REFUND_NOTICE),
 )
 
 Ending = tuple[object, ...]
@@ -41,9 +55,11 @@ def ending(facts: Sequence[Fact]) -> Ending:
     told, found = apart(entries([*started, *story]))
     transaction = None
     sales = {found.seq: found} if found else {}
-    for count in range(1, len(told) + 1):
-        step = next_step(transaction, told[:count], sales=sales, confirm="suspicious")
-        transaction = step.transaction
+    history = History()
+    for entry in told:
+        summary = history.add(entry, sales=sales)
+        started_by = sales.get(summary.judge or 0)
+        transaction = advance(transaction, summary, entry, sale=started_by).transaction
     assert transaction is not None
     belief = believe(told, sale=sales.get(transaction.sale_seq or 0))
     assert (transaction.status, transaction.held) == (belief.status, belief.held is not None)
@@ -59,8 +75,8 @@ def with_sale_bound(facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
 def timeless(transaction: Transaction) -> Ending:
     """Leave out what tells times and versions, and the two things that the newest or first say.
 
-    They are the word that is shown where no word is believed, and the amount where nobody
-    recorded what the sale was to be.
+    They are the word that is shown where no word is believed, and what the sale is about where
+    nobody recorded it.
     """
     why = transaction.ask.why if transaction.ask else None
     same = replace(
@@ -69,7 +85,7 @@ def timeless(transaction: Transaction) -> Ending:
     if same.status is Status.UNKNOWN:
         same = replace(same, provider_status=None)
     if same.sale_seq is None:
-        same = replace(same, amount=None, currency=None)
+        same = replace(same, amount=None, currency=None, reference=None)
     return same, why
 
 

@@ -18,12 +18,13 @@ DEADLINE_SECONDS = 10.0
 STREAM = f"{MERCHANT}/{STORE}"
 
 
-def fact(number: int, *, store_no: str | None = STORE, reference: str = "ref") -> Fact:
+def fact(number: int, *, store_no: str | None = STORE, currency: str = "USD") -> Fact:
     """Word the notification of a transaction of its own, which makes one event."""
     return replace(
         notification("success", store_no=store_no, mark=str(number)),
         transaction_no=str(number),
-        reference=reference,
+        reference="ref",
+        currency=currency,
     )
 
 
@@ -83,9 +84,9 @@ class KeptFrames:
         return [offset for _, offset, _ in self.told()]
 
 
-async def record(ledger: SqliteLedger, *numbers: int, reference: str = "ref") -> None:
+async def record(ledger: SqliteLedger, *numbers: int, currency: str = "USD") -> None:
     """Record one event of each number, in order."""
-    waiting = [ledger.record(fact(number, reference=reference)) for number in numbers]
+    waiting = [ledger.record(fact(number, currency=currency)) for number in numbers]
     await asyncio.gather(*waiting)
 
 

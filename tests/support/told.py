@@ -5,6 +5,7 @@ from typing import Final
 
 from listener.ledger.model import Alarm, Entry, Fact, Kind, Status, fields_text
 from listener.ledger.status import read_word
+from listener.ledger.summary import Belief, Summary
 
 MERCHANT: Final = "200043"
 STORE: Final = "303660"
@@ -23,6 +24,7 @@ def notification(
     currency: str | None = CURRENCY,
     suspect: str | None = None,
     store_no: str | None = STORE,
+    reference: str | None = REFERENCE,
     mark: str = "",
 ) -> Fact:
     """Word a signed notification; another ``mark`` makes another message of the same word."""
@@ -31,13 +33,13 @@ def notification(
         merchant_no=MERCHANT,
         store_no=store_no,
         transaction_no=NUMBER,
-        reference=REFERENCE,
+        reference=reference,
         provider_status=word,
         says=read_word(word),
         amount=amount,
         currency=currency,
         suspect=suspect,
-        fingerprint=f"{word} {amount} {currency} {suspect} {mark}",
+        fingerprint=f"{word} {amount} {currency} {reference} {suspect} {mark}",
     )
 
 
@@ -163,3 +165,8 @@ def apart(linked: Iterable[Entry]) -> tuple[list[Entry], Entry | None]:
     told = list(linked)
     found = next((entry for entry in told if entry.fact.kind is Kind.SALE), None)
     return [entry for entry in told if entry.fact.kind is not Kind.SALE], found
+
+
+def believe(told: Iterable[Entry], *, sale: Entry | None = None) -> Belief:
+    """Return what entries add up to, given the sale that they are bound to."""
+    return Summary.of(told, sale=sale, is_bound=sale is not None).believe()

@@ -14,11 +14,13 @@ from listener.ledger.batch import (
     Seen,
     decide,
     number_events,
+    to_sum_up,
     wanted,
 )
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
 from listener.ledger.promise import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS, Sale
+from listener.ledger.summary import STORED_FROM
 from tests.support.stored import STREAM, bound, numbered, sold, without_number
 from tests.support.told import MERCHANT, START_MS, STORE, query
 
@@ -216,3 +218,83 @@ def test_events_are_numbered_in_all_and_in_their_stream() -> None:
         (12, other, 1, 6, b"a6b"),
         (13, one, 5, 7, b"a7b"),
     ]
+
+
+# A sale whose number is not known yet.
+
+
+def judged(*facts: Fact, view: Seen) -> tuple[Changes, Transaction]:
+    changes = decided(*facts, view=view)
+    (transaction,) = changes.transactions.values()
+    return changes, transaction
+
+
+def test_a_sale_without_a_number_judges_a_notification_with_its_reference() -> None:
+    changes, transaction = judged(
+        sold("r1"),
+        replace(numbered(7, "success"), reference="r1", amount="99.00", store_no=None),
+        view=seen(),
+    )
+    assert (transaction.status, transaction.held) == (Status.UNKNOWN, True)
+    # It lends its store and terminal, and the amount that was wanted.
+    assert (transaction.stream, transaction.terminal) == (STREAM, "T-42")
+    assert (transaction.amount, transaction.sale_seq) == ("13.00", None)
+    assert changes.entries[1].fact.sale_seq == 1
+    # Nothing is bound by a notification.
+    assert changes.sales[1].transaction_no is None
+
+
+def test_a_notification_that_is_as_the_sale_wanted_is_believed() -> None:
+    _, transaction = judged(
+        sold("r1"), replace(numbered(7, "success"), reference="r1"), view=seen()
+    )
+    assert (transaction.status, transaction.held) == (Status.PAID, False)
+
+
+def test_once_a_sale_has_its_number_it_judges_no_other_transaction() -> None:
+    changes = decided(
+        sold("r1"),
+        bound("r1", 7, sale_seq=1),
+        replace(numbered(8, "success"), reference="r1", amount="99.00"),
+    )
+    assert changes.transactions[MERCHANT, "8"].status is Status.PAID
+    assert changes.entries[2].fact.sale_seq is None
+
+
+def test_a_sale_judges_by_its_reference_whatever_group_it_was_recorded_in() -> None:
+    said = replace(numbered(7, "success"), reference="r1", amount="99.00")
+    first = decided(sold("r1"))
+    view = replace(after(first, seen()), unbound={(MERCHANT, "r1"): 1})
+    changes, transaction = judged(said, view=view)
+    assert transaction.held
+    assert wanted([said]).notified == {(MERCHANT, "r1")}
+    # And it is bound to what it judged when its number comes.
+    _, found = judged(bound("r1", 7, sale_seq=1), view=after(changes, view))
+    assert (found.sale_seq, found.status, found.held) == (1, Status.CREATED, True)
+
+
+def test_only_what_has_no_summary_or_gets_another_judge_is_read_whole() -> None:
+    long = decided(*(replace(numbered(7), fingerprint=str(n)) for n in range(STORED_FROM)))
+    short = decided(*(replace(numbered(7), fingerprint=str(n)) for n in range(STORED_FROM - 1)))
+    said = replace(numbered(7), fingerprint="new", reference="r1")
+    assert to_sum_up([said], short.transactions.values(), {}) == {(MERCHANT, "7")}
+    assert to_sum_up([said], long.transactions.values(), {}) == set()
+    assert to_sum_up([said], long.transactions.values(), {(MERCHANT, "r1"): 3}) == {(MERCHANT, "7")}
+    assert to_sum_up([said, sold("r1")], long.transactions.values(), {}) == {(MERCHANT, "7")}
+    binding = bound("r1", 7, sale_seq=3)
+    assert to_sum_up([binding], long.transactions.values(), {}) == {(MERCHANT, "7")}
+    assert to_sum_up([said], [], {}) == set()
+
+
+def test_a_long_transaction_goes_on_from_its_summary_and_knows_its_repeats() -> None:
+    facts = [replace(numbered(7, "pending"), fingerprint=str(n)) for n in range(STORED_FROM)]
+    first = decided(*facts)
+    (state,) = first.transactions.values()
+    # Of the entries only the one of the same fingerprint is read.
+    view = seen(seq=STORED_FROM, entries=[first.entries[3]], transactions=[state])
+    paid = replace(numbered(7, "success"), fingerprint="paid")
+    assert wanted([facts[3]]).numbered == {(MERCHANT, "7", "3")}
+    changes, after_all = judged(facts[3], paid, view=view)
+    assert changes.repeats == {4: 1}
+    (whole,) = decided(*facts, paid).transactions.values()
+    assert after_all == whole

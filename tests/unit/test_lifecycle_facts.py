@@ -1,8 +1,11 @@
 """What answers of Pockyt's become in the ledger."""
 
-import pytest
+from dataclasses import replace
 
-from listener.ledger.model import Evidence, Kind, Status, Transaction
+import pytest
+from msgspec import structs
+
+from listener.ledger.model import INDEXED_CHARS_MAX, Evidence, Kind, Status, Transaction
 from listener.lifecycle import facts
 from listener.lifecycle.facts import Order
 from listener.pockyt.answer import (
@@ -35,6 +38,17 @@ TRANSACTION = Transaction(
     created_at_ms=0,
     updated_at_ms=0,
 )
+
+
+def _said(**fields: str) -> Answer:
+    """Return an answer with fields as Pockyt spells them."""
+    return Answer(
+        word=fields.get("status"),
+        amount=fields.get("amount"),
+        currency=fields.get("currency"),
+        transaction_no=fields.get("transactionNo"),
+        fields=fields,
+    )
 
 
 def _answer(**said: object) -> Answer:
@@ -150,9 +164,9 @@ def test_only_a_definite_no_or_an_unsent_call_surely_had_no_effect() -> None:
 def test_what_no_column_can_hold_is_replaced_and_what_is_too_long_is_cut() -> None:
     answer = Answer(word="a\0b\ud800", fields={"note": "x" * 5_000, "half\udc00": "y"})
     fact = facts.query_fact(TRANSACTION, answer, as_of=7)
-    assert fact.provider_status == "a\ufffdb?"
+    assert fact.provider_status == "a\ufffdb\ufffd"
     assert len(fact.field("note") or "") == facts.VALUE_CHARS_MAX
-    assert fact.field("half?") == "y"
+    assert fact.field("half\ufffd") == "y"
 
 
 def test_an_answer_with_too_many_fields_keeps_the_first() -> None:
@@ -167,3 +181,76 @@ def test_an_answer_cannot_name_another_call_or_an_error() -> None:
     fact = facts.answer_fact(TRANSACTION, answer, call="cancel", as_of=7)
     assert fact.field("call") == "cancel"
     assert fact.says is Status.CANCELLED
+
+
+SOLD = structs.replace(TRANSACTION, amount="13.00", currency="USD", reference="R-1")
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"amount": "13.00"}, Status.PAID),
+        ({"refundInfo": '[{"refundAmount":"13.00"}]'}, Status.REFUNDED),
+        ({"refundInfo": '[{"refundAmount":"12.99"}]'}, Status.PAID),
+        ({"refundInfo": '{"refundAmount":"13.00"}'}, Status.REFUNDED),
+        ({"refundInfo": "no list"}, None),
+        ({"refundAmount": "13.00"}, Status.REFUNDED),
+        ({"amount": "13.00", "voidAmount": "13.00"}, Status.REFUNDED),
+        ({"amount": "1,300.00", "refundAmount": "1300"}, Status.REFUNDED),
+        ({"amount": "15.00", "tip": "2.00", "refundAmount": "13.00"}, Status.PAID),
+        ({"transactionType": " Payment "}, Status.PAID),
+        ({"transactionType": "refund"}, None),
+        ({"transactionType": "void"}, None),
+        ({"amount": "1_3.00"}, None),
+        ({"amount": "0.00"}, None),
+        ({"transactionNo": ""}, None),
+    ],
+)
+def test_a_success_is_read_with_its_refunds_against_the_sale(
+    said: dict[str, str], status: Status | None
+) -> None:
+    answer = _said(status="success", **said)
+    assert facts.query_fact(SOLD, answer, as_of=7).says is status
+    # The answer to a call counts refunds, too: Pockyt may repeat an old one.
+    assert facts.answer_fact(SOLD, answer, call="prepay").says is status
+
+
+def test_refunds_of_a_sale_in_yuan_are_in_yuan() -> None:
+    sold = structs.replace(SOLD, currency="CNY")
+    answer = _said(status="success", refundAmount="1.41", refundRmbAmount="13.00")
+    assert facts.query_fact(sold, answer, as_of=7).says is Status.REFUNDED
+
+
+@pytest.mark.parametrize(
+    ("amount", "kept"),
+    [
+        ("1,300.00", "1300.00"),
+        (" 13 ", "13"),
+        ("13.00\x1c", "13.00"),
+        *(
+            (odd, None)
+            for odd in ("1_3.00", "\uff11\uff13.00", "1e3", "-13.00", "0" * 50_000 + "13")
+        ),
+    ],
+)
+def test_an_amount_is_kept_as_plain_decimal_text_or_not_at_all(
+    amount: str, kept: str | None
+) -> None:
+    assert facts.query_fact(SOLD, _said(status="success", amount=amount), as_of=7).amount == kept
+
+
+@pytest.mark.parametrize("amount", ["1,300.00", "1300", " 1300.00", "1302.50"])
+def test_a_sale_is_found_however_its_amount_is_written_and_with_a_tip(amount: str) -> None:
+    order = replace(ORDER, amount="1300.00")
+    found = replace(
+        _said(status="success", amount=amount, currency="usd", transactionNo="297"),
+        reference=" r-1",
+    )
+    if amount == "1302.50":
+        found = replace(found, fields={**found.fields, "tip": "2.50"})
+    assert facts.found_fact(order, found, sale_seq=3, as_of=7).transaction_no == "297"
+
+
+def test_a_reference_is_cut_where_no_index_could_hold_it() -> None:
+    fact = facts.query_fact(SOLD, replace(_said(status="success"), reference="r" * 300), as_of=7)
+    assert fact.reference == "r" * INDEXED_CHARS_MAX

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from listener.lifecycle.gate import Breaker, Bucket, Limits
+from listener.lifecycle.errors import TooManyWishesError
+from listener.lifecycle.gate import Breaker, Bucket, Limits, Shares
 from listener.lifecycle.turns import Turns
 
 LIMITS = Limits(
@@ -139,3 +140,32 @@ async def test_a_turn_that_is_given_up_while_waiting_leaves_nothing_behind() -> 
 async def _hold(turns: Turns) -> None:
     async with turns.of("a"):
         await asyncio.sleep(0)
+
+
+def _shares(now: list[int]) -> Shares:
+    limits = Limits(wishes_at_once=2, wishes_per_second=1.0, wishes_burst=3)
+    return Shares(limits, now_ms=lambda: now[0])
+
+
+def test_a_key_has_so_many_wishes_at_once_and_no_more() -> None:
+    shares = _shares([0])
+    with shares.of("one"), shares.of("one"):
+        with pytest.raises(TooManyWishesError), shares.of("one"):
+            pass
+        with shares.of("other"):
+            pass
+
+
+def test_a_key_has_so_many_wishes_in_a_second_and_no_more() -> None:
+    now = [0]
+    shares = _shares(now)
+    for _ in range(3):
+        with shares.of("one"):
+            pass
+    with pytest.raises(TooManyWishesError), shares.of("one"):
+        pass
+    now[0] = 1_000
+    with shares.of("one"):
+        pass
+    with pytest.raises(TooManyWishesError), shares.of("one"):
+        pass

@@ -2,7 +2,8 @@
 
 import pytest
 
-from listener.pockyt.notification import read_notification
+from listener.ledger import model
+from listener.pockyt.notification import REFUND_NOTICE, read_notification
 
 PAYMENT = {
     "transactionNo": "1",
@@ -49,3 +50,55 @@ def test_an_empty_value_says_as_much_as_a_missing_one(name: str) -> None:
 )
 def test_what_is_not_to_be_believed_alone_says_why(changes: dict[str, str], why: str) -> None:
     assert read_notification({**PAYMENT, **changes}).suspect == why
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"transactionType": "refund"},
+        {"transactionType": " Void "},
+        {"transactionType": "chargeback"},
+        {"refundTransactionNo": "298"},
+        {"refundReference": "rf-1"},
+        {"refundTransactionId": "298"},
+        {"refundAmount": "13.00"},
+        {"refundAmount": "0.01"},
+        {"refundAmount": "1,300.00"},
+        {"refundAmount": "some"},
+        {"refundRmbAmount": "90"},
+        {"voidAmount": "13"},
+        {"voidTransactionNo": "298"},
+        {"refundInfo": '[{"refundAmount":"1"}]'},
+        {"refundStatus": "success"},
+        {"hasRefund": "true"},
+        {"RefundAmount": "1"},
+        {"originalTransactionNo": "297"},
+    ],
+)
+@pytest.mark.parametrize("word", ["success", "closed", "pending"])
+def test_a_notice_of_a_refund_or_a_void_is_no_payment(added: dict[str, str], word: str) -> None:
+    said = read_notification({**PAYMENT, "status": word, **added})
+    assert said.suspect == REFUND_NOTICE == model.REFUND_NOTICE
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"transactionType": "payment"},
+        {"transactionType": " PAYMENT"},
+        {"transactionType": ""},
+        {"refundAmount": "0.00", "voidAmount": "0", "refundInfo": "[]"},
+        {"refundAmount": "", "refundTransactionNo": "", "originalTransactionNo": "null"},
+        {"hasRefund": "false"},
+        {"refundable": "true"},
+        {"voidable": "yes", "prerefund": "1"},
+    ],
+)
+def test_a_payment_that_says_that_nothing_was_refunded_is_a_payment(added: dict[str, str]) -> None:
+    assert read_notification({**PAYMENT, **added}).suspect is None
+
+
+@pytest.mark.parametrize("amount", ["1,300.00", "1_3.00", "1e3", "-13", "\uff11\uff13", "13.00\n"])
+def test_an_amount_of_a_notification_is_read_by_the_one_rule(amount: str) -> None:
+    said = read_notification({**PAYMENT, "amount": amount})
+    assert (said.amount, said.suspect) == (None, "amount_unreadable")

@@ -1,6 +1,7 @@
 """The client against a Pockyt that answers whatever it is told to, over a real socket."""
 
 import asyncio
+import hashlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,13 @@ import pytest
 from aiohttp import web
 
 from listener.pockyt import signature
-from listener.pockyt.answer import MESSAGE_CHARS_MAX, read_answer
+from listener.pockyt.answer import (
+    CODE_CHARS_MAX,
+    HIDDEN,
+    MESSAGE_CHARS_MAX,
+    NUMBER_CHARS_MAX,
+    read_answer,
+)
 from listener.pockyt.client import (
     ANSWER_BYTES_MAX,
     Answer,
@@ -186,7 +193,6 @@ async def test_an_answer_is_read_with_numbers_in_their_source_text() -> None:
         word="closed ",
         qrcode_url="https://q",
         deep_link="app://d",
-        refunds=(("0.10", None), ("2.00", "success")),
         refund_transaction_no="9",
         fields=answer.fields,
     )
@@ -360,6 +366,81 @@ async def test_a_query_gives_up_after_its_second_failure() -> None:
 def test_what_is_no_json_object_has_no_fields(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of them will do
         json_fields(body)
+
+
+class Echo(PockytCalls):
+    """A Pockyt that quotes the secrets of a call, at a place of its answer."""
+
+    def __init__(self, where: str, spelt: Callable[[str], str]) -> None:
+        self._where = where
+        self._spelt = spelt
+        self.secrets: tuple[str, ...] = ()
+
+    async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
+        del call, request_id
+        digest = hashlib.md5(TOKEN_TEXT.encode(), usedforsecurity=False).hexdigest()
+        signed = json.loads(body)["verifySign"]
+        self.secrets = (TOKEN_TEXT, digest, signed)
+        text = f"<{self._spelt(TOKEN_TEXT)}> <{self._spelt(digest)}> <{signed}>"
+        results: dict[str, object] = {
+            "word": {"status": text},
+            "nested": {"data": {"verifySign": [text]}},
+            "name": {text: "x"},
+            "url": {"qrcodeUrl": f"https://q/{text}"},
+        }
+        if self._where == "refusal":
+            return json.dumps({"ret_code": "000023", "ret_msg": text}).encode()
+        return json.dumps({"ret_code": "000100", "result": results[self._where]}).encode()
+
+
+@pytest.mark.parametrize("where", ["word", "nested", "name", "url", "refusal"])
+@pytest.mark.parametrize("spelt", [str.lower, str.upper])
+async def test_no_secret_of_the_call_comes_back_out_of_an_answer(
+    where: str, spelt: Callable[[str], str]
+) -> None:
+    calls = Echo(where, spelt)
+    try:
+        shown = repr(await calls.tran_query(CREDENTIALS, reference="r"))
+    except PockytRefusedError as error:
+        shown = repr(error) + error.ret_msg
+    assert HIDDEN in shown
+    for secret in calls.secrets:
+        assert secret.lower() not in shown.lower()
+
+
+@pytest.mark.parametrize(
+    ("number", "read"),
+    [
+        ("297", "297"),
+        (" 297 ", "297"),
+        ("7" * NUMBER_CHARS_MAX, "7" * NUMBER_CHARS_MAX),
+        ("7" * (NUMBER_CHARS_MAX + 1), ""),
+        ("7" * 200_000, ""),
+        ("2\ud8007", ""),
+        ("2\x007", ""),
+    ],
+)
+def test_what_is_no_transaction_number_is_none(number: str, read: str) -> None:
+    body = json.dumps({"ret_code": "000100", "result": {"transactionNo": number}}).encode()
+    assert read_answer(body).transaction_no == read
+
+
+def test_what_no_page_or_column_should_get_is_replaced_in_an_answer() -> None:
+    odd = "a\ud800\x1b[31m\x00\x9fb"
+    body = json.dumps({"ret_code": "000100", "result": {"qrcodeUrl": odd, odd: "x"}}).encode()
+    answer = read_answer(body)
+    assert answer.qrcode_url == "a\ufffd\ufffd[31m\ufffd\ufffdb"
+    assert answer.fields[answer.qrcode_url] == "x"
+    assert str(dict(answer.fields)).encode()
+
+
+@pytest.mark.parametrize("code", ["9" * 200_000, "\ud800", "\x1b"])
+def test_a_refusal_is_short_and_fit_to_be_shown(code: str) -> None:
+    body = json.dumps({"ret_code": code, "ret_msg": "m\ud800" * 1_000}).encode()
+    with pytest.raises(PockytRefusedError) as refused:
+        read_answer(body)
+    assert len(str(refused.value).encode()) < 1_000
+    assert len(refused.value.ret_code) <= CODE_CHARS_MAX
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])

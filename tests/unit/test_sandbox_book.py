@@ -45,6 +45,11 @@ ORDER = Order(
 )
 
 
+def refunded(answer: Answer) -> list[str]:
+    """Return the amounts of the refunds that an answer lists."""
+    return [part["refundAmount"] for part in json.loads(answer.fields.get("refundInfo", "[]"))]
+
+
 class Shop(PockytCalls):
     """The client plugged into a desk: the whole of Pockyt without a socket."""
 
@@ -159,14 +164,14 @@ async def test_cancelling_an_unpaid_sale_closes_it_and_the_wallet_is_to_be_told(
 @pytest.mark.parametrize(
     ("refund_shows", "word", "refunds", "follows"),
     [
-        ("success", "success", (("13.00", None),), []),
-        ("closed", "closed", (), [(Follow.NOTIFY, "closed")]),
+        ("success", "success", ["13.00"], []),
+        ("closed", "closed", [], [(Follow.NOTIFY, "closed")]),
     ],
 )
 async def test_cancelling_a_paid_sale_refunds_it_and_a_switch_says_what_is_shown(
     refund_shows: RefundShows,
     word: str,
-    refunds: tuple[tuple[str, str | None], ...],
+    refunds: list[str],
     follows: list[tuple[Follow, str]],
 ) -> None:
     shop = Shop(refund_shows=refund_shows)
@@ -175,7 +180,7 @@ async def test_cancelling_a_paid_sale_refunds_it_and_a_switch_says_what_is_shown
     assert (await shop.cancel(CREDENTIALS, reference="r-1")).word == "closed"
     assert shop.follows == follows
     shown = await shop.tran_query(CREDENTIALS, reference="r-1")
-    assert (shown.word, shown.refunds) == (word, refunds)
+    assert (shown.word, refunded(shown)) == (word, refunds)
     assert shop.book.truth(shop.sale(opened)) == "refunded"
     assert (await shop.cancel(CREDENTIALS, reference="r-1")).word == "closed"
     assert shop.follows == []
@@ -221,10 +226,13 @@ async def test_a_part_can_be_refunded_and_asked_about_by_its_own_number() -> Non
     with pytest.raises(PockytRefusedError, match="000022"):
         await refund(shop, "r-1", "1", currency="GBP")
     assert (await shop.cancel(CREDENTIALS, reference="r-1")).word == "closed"
-    assert (await shop.tran_query(CREDENTIALS, reference="r-1")).refunds == (
-        ("3.50", None),
-        ("9.50", None),
-    )
+    shown = await shop.tran_query(CREDENTIALS, reference="r-1")
+    assert refunded(shown) == ["3.50", "9.50"]
+    said = (await shop.tran_query(CREDENTIALS, reference="r-1")).fields["refundInfo"]
+    first = json.loads(said)[0]
+    assert first["refundTransactionId"] == answer.refund_transaction_no
+    assert first["refundReference"] == "refund-3.5"
+    assert (first["currency"], first["settleCurrency"]) == ("USD", "USD")
     foreign = dataclasses.replace(CREDENTIALS, merchant_no="200044")
     with pytest.raises(PockytRefusedError, match="000021"):
         await shop.tran_query(foreign, transaction_no=answer.refund_transaction_no)
@@ -332,6 +340,8 @@ CREATE = ADD | {"vendor": "alipay", "ipnUrl": "https://pos.example.com/n"}
         (Call.ADD, ADD | {"amount": "1.001"}, "000023"),
         (Call.ADD, ADD | {"amount": "9" * 13}, "000023"),
         (Call.ADD, ADD | {"currency": "EUR"}, "000023"),
+        (Call.ADD, ADD | {"currency": "CNY"}, "000023"),
+        (Call.CREATE_TRANS_QRCODE, CREATE | {"currency": "CNY"}, "000100"),
         (Call.ADD, ADD | {"settleCurrency": "PHP"}, "000023"),
         (Call.ADD, ADD | {"reference": "r-1"}, "000023"),
         (Call.ADD, ADD | {"reference": "r" * 257}, "000023"),

@@ -14,6 +14,7 @@ from listener.ledger.model import (
     fields_text,
 )
 from listener.ledger.schedule import ASK_CANCELLED_SECONDS, RAISE_SECONDS
+from listener.ledger.summary import History
 from listener.ledger.transaction import Step, advance
 from tests.support.told import (
     alarm,
@@ -32,12 +33,13 @@ SECOND = 1_000
 def story(*told: tuple[float, Fact]) -> list[Step]:
     """Tell facts, each at its second; the first is a sale, bound at once."""
     sold = Entry(seq=1, recorded_at_ms=0, fact=sale())
-    entries: list[Entry] = []
+    history = History()
     steps: list[Step] = []
     for seq, (at, fact) in enumerate([(0.0, bound(1)), *told], start=2):
-        entries.append(Entry(seq=seq, recorded_at_ms=int(at * SECOND), fact=fact))
+        entry = Entry(seq=seq, recorded_at_ms=int(at * SECOND), fact=fact)
+        summary = history.add(entry, sales={sold.seq: sold})
         before = steps[-1].transaction if steps else None
-        steps.append(advance(before, entries, sale=sold))
+        steps.append(advance(before, summary, entry, sale=sold))
     return steps
 
 

@@ -4,14 +4,19 @@ from collections.abc import Callable
 from itertools import permutations, product
 from typing import Final
 
+import orjson
 import pytest
+from msgspec.structs import replace
 
-from listener.ledger.model import Evidence, Fact, Kind, Status
-from listener.ledger.status import Belief, believe, join, read_query, read_word, why_held
+from listener.ledger.model import REFUND_NOTICE, Evidence, Fact, Kind, Status
+from listener.ledger.status import join, read_success, read_word, why_held
+from listener.ledger.summary import Belief
 from tests.support.told import (
+    REFERENCE,
     alarm,
     answer,
     apart,
+    believe,
     bound,
     cancel_request,
     decision,
@@ -195,42 +200,24 @@ def test_a_held_payment_is_not_believed_paid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refunds", "status"),
+    ("refunded", "status"),
     [
-        ([], Status.PAID),
-        ([("13.00", None)], Status.REFUNDED),
-        ([("13", "success")], Status.REFUNDED),
-        ([("3.00", "SUCCESS "), ("10", "refunded")], Status.REFUNDED),
-        ([("20.00", None)], Status.REFUNDED),
-        ([("12.99", None)], Status.PAID),
-        ([("13.00", "failed")], Status.PAID),
-        ([("13.00", "closed"), ("1.00", None)], Status.PAID),
-        ([("13.00", "pending")], None),
-        ([("13.00", "success"), ("1.00", "weird")], None),
-        ([("half", None)], Status.PAID),
-        ([("NaN", None), ("1E+999999", None), ("Infinity", None)], Status.PAID),
+        ({}, Status.PAID),
+        ({"refundAmount": "13.00"}, Status.REFUNDED),
+        ({"refundAmount": "20"}, Status.REFUNDED),
+        ({"refundAmount": "12.99"}, Status.PAID),
+        ({"refundAmount": "half"}, None),
     ],
 )
 def test_a_success_with_refunds_that_cover_all_is_refunded_and_with_a_part_paid(
-    refunds: list[tuple[str, str | None]], status: Status | None
+    refunded: dict[str, str], status: Status | None
 ) -> None:
-    assert read_query(" Success", amount="13.00", refunds=refunds) is status
+    assert read_success(refunded, amount="13.00", currency="USD") is status
 
 
 @pytest.mark.parametrize("amount", [None, "", "much", "0", "-1", "NaN"])
 def test_refunds_of_an_unreadable_amount_cover_nothing(amount: str | None) -> None:
-    assert read_query("success", amount=amount, refunds=[("5", None)]) is Status.PAID
-
-
-@pytest.mark.parametrize("word", ["closed", "refunded", "pending", "voided", None])
-def test_refunds_change_only_what_a_success_says(word: str | None) -> None:
-    assert read_query(word, amount="5", refunds=[("5", None)]) is read_word(word)
-
-
-def test_the_sum_of_refunds_is_exact() -> None:
-    # As binary fractions 0.7 and 0.1 are less than 0.8.
-    parts = [("0.70", None), ("0.10", None)]
-    assert read_query("success", amount="0.80", refunds=parts) is Status.REFUNDED
+    assert read_success({"refundAmount": "5"}, amount=amount, currency="USD") is Status.PAID
 
 
 def test_a_query_that_lists_refunds_of_a_part_is_paid_even_after_a_counted_refund() -> None:
@@ -439,3 +426,134 @@ def test_a_decision_that_it_is_paid_ends_the_conflict_with_a_counted_refund() ->
 
 def test_a_success_after_a_decided_refund_is_a_conflict() -> None:
     assert believed(decision(Status.REFUNDED), query("success", as_of=1)).status is Status.CONFLICT
+
+
+# Two notifications that contradict each other, where no sale was recorded.
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (notification("success", amount="1300.00"), "amount_differs"),
+        (notification("success", currency="JPY"), "currency_differs"),
+        (notification("success", reference="Y-9"), "reference_differs"),
+        (notification("success", amount="14", currency=None, reference=None), "amount_differs"),
+        (notification("success", amount="14", suspect="ambiguous"), None),
+    ],
+)
+@pytest.mark.parametrize("word", ["pending", "success", "closed"])
+def test_two_notifications_that_contradict_each_other_are_both_held(
+    other: Fact, why: str | None, word: str
+) -> None:
+    for told in permutations([notification(word, mark="first"), other]):
+        belief = believed(*told)
+        assert (belief.status, belief.source) == (Status.UNKNOWN, None)
+        assert belief.held == why or (why is None and belief.held)
+        # Pockyt settles it.
+        assert believed(*told, query("success", as_of=2)).status is Status.PAID
+        assert believed(*told, query("success", as_of=2)).held is None
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        notification("success", amount="13", mark="b"),
+        notification("success", currency=" usd", mark="b"),
+        notification("success", reference=REFERENCE.upper(), mark="b"),
+        notification("success", currency=None, mark="b"),
+        notification("success", reference=None, mark="b"),
+    ],
+)
+def test_what_is_written_otherwise_or_left_out_contradicts_nothing(alike: Fact) -> None:
+    for told in permutations([notification("pending"), alike]):
+        assert (believed(*told).status, believed(*told).held) == (Status.PAID, None)
+
+
+def test_whoever_names_nothing_of_what_is_contradicted_counts() -> None:
+    told = (
+        notification("pending", currency="USD"),
+        notification("failed", currency="EUR"),
+        notification("success", currency=None),
+    )
+    for order in permutations(told):
+        assert believed(*order).status is Status.PAID
+        assert believed(*order).held == "currency_differs"
+
+
+def test_beside_a_recorded_sale_notifications_are_compared_with_it_alone() -> None:
+    wrong = notification("closed", amount="14.00")
+    belief = believed(sale(), bound(1), notification("success"), wrong)
+    assert (belief.status, belief.held) == (Status.PAID, "amount_differs")
+
+
+@pytest.mark.parametrize("amount", ["13.00", "3.00"])
+def test_a_refund_notice_counts_for_nothing_and_contradicts_nothing(amount: str) -> None:
+    notice = notification("success", amount=amount, reference="rf", suspect=REFUND_NOTICE)
+    assert believed(notice).status is Status.UNKNOWN
+    for told in permutations([notice, notification("success")]):
+        belief = believed(*told)
+        assert (belief.status, belief.held) == (Status.PAID, REFUND_NOTICE)
+    for told in permutations([notice, notification("closed")]):
+        assert believed(*told).status is Status.CANCELLED
+
+
+def test_a_contradicted_payment_was_believed_until_it_was_contradicted() -> None:
+    told = notification("success"), notification("success", amount="14.00")
+    # When Pockyt was asked somebody had paid, so what is closed was given back.
+    assert believed(*told, query("closed", as_of=1)).status is Status.REFUNDED
+    assert believed(*told, query("closed", as_of=2)).status is Status.CANCELLED
+
+
+def test_a_contradicted_refund_is_no_counted_refund() -> None:
+    told = notification("refunded"), notification("pending", amount="14.00")
+    assert believed(*told, query("success", as_of=2)).status is Status.PAID
+    assert believed(*told, query("success", as_of=1)).status is Status.CONFLICT
+
+
+# Answers about the sale, or another.
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        query("closed", as_of=2, amount="13"),
+        query("closed", as_of=2, currency=" usd "),
+        query("closed", as_of=2, reference=f" {REFERENCE.upper()}"),
+        replace(query("closed", as_of=2, amount="15.50"), fields='{"tip":"2.50"}'),
+        replace(query("closed", as_of=2, amount="15.50"), fields='{"tip":" 2.5"}'),
+    ],
+)
+def test_an_answer_may_write_otherwise_what_the_sale_is_and_add_a_tip(written: Fact) -> None:
+    assert believed(sale(), bound(1), written).status is Status.CANCELLED
+
+
+@pytest.mark.parametrize("tip", ["2.49", "-2.50", "", "much", "2,50"])
+def test_a_tip_that_does_not_explain_the_difference_is_one(tip: str) -> None:
+    said = replace(
+        query("closed", as_of=2, amount="15.50"), fields=orjson.dumps({"tip": tip}).decode()
+    )
+    assert believed(sale(), bound(1), said).status is Status.CREATED
+
+
+def test_a_sale_of_the_difference_between_a_tip_and_less_is_another() -> None:
+    said = replace(query("closed", as_of=2, amount="10.50"), fields='{"tip":"2.50"}')
+    assert believed(sale(), bound(1), said).status is Status.CREATED
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [{"refundInfo": '[{"refundAmount":"3"}]'}, {"refundAmount": "3"}, {"refundInfo": "[{cut"}],
+)
+def test_refunds_that_pockyt_names_do_not_contradict_its_success(listed: dict[str, str]) -> None:
+    fields = orjson.dumps(listed).decode()
+    told = notification("refunded"), replace(query("success", as_of=1), fields=fields)
+    assert believed(*told).status is Status.PAID
+
+
+@pytest.mark.parametrize(
+    "listed", [{"refundInfo": '[{"status":"failed"}]'}, {"refundAmount": "0.00"}]
+)
+def test_refunds_that_came_to_nothing_do(listed: dict[str, str]) -> None:
+    fields = orjson.dumps(listed).decode()
+    told = notification("refunded"), replace(query("success", as_of=1), fields=fields)
+    assert believed(*told).status is Status.CONFLICT

@@ -6,8 +6,9 @@
 -- reads again. A changed function gets a new name, so that nodes of two versions run side by side.
 CREATE FUNCTION append_v1(
     p_epoch text,
-    -- the newest entry when the batch was read, and what was read
-    p_seen bigint,
+    -- the newest entry when the batch was read; whether an entry of the batch names a new one by its
+    -- seq, so that none can be moved on; and what was read
+    p_seen bigint, p_is_exact boolean,
     g_merchant text[], g_no text[], f_merchant text[], f_fingerprint text[],
     r_merchant text[], r_reference text[], g_sale bigint[],
     -- new entries in order; e_tail is the text that is hashed past the seq and its comma
@@ -23,7 +24,7 @@ CREATE FUNCTION append_v1(
     t_word text[], t_evidence text[], t_held smallint[], t_version bigint[], t_created bigint[],
     t_updated bigint[], t_sale bigint[], t_c_state text[], t_c_requested bigint[],
     t_c_resolved bigint[], t_c_evidence text[], t_a_why text[], t_a_since bigint[], t_a_due bigint[],
-    t_a_raise bigint[], t_a_attempt bigint[],
+    t_a_raise bigint[], t_a_attempt bigint[], t_judge bigint[], t_disputed text[], t_summary text[],
     -- repeats
     c_seq bigint[], c_count bigint[], c_at bigint,
     -- sales as they stand after the batch
@@ -54,11 +55,13 @@ BEGIN
     IF shift < 0 THEN
         RAISE EXCEPTION 'the ledger went back' USING ERRCODE = 'LE002';
     END IF;
+    IF shift > 0 AND p_is_exact THEN RETURN; END IF;
     IF shift > 0 THEN
         PERFORM 1 FROM entries e WHERE e.seq BETWEEN p_seen + 1 AND base AND (
             (e.merchant_no, e.transaction_no) IN (SELECT * FROM unnest(g_merchant, g_no))
             OR (e.merchant_no, e.fingerprint) IN (SELECT * FROM unnest(f_merchant, f_fingerprint))
-            OR (e.merchant_no, e.reference) IN (SELECT * FROM unnest(r_merchant, r_reference))
+            OR (e.kind = 'sale'
+                AND (e.merchant_no, e.reference) IN (SELECT * FROM unnest(r_merchant, r_reference)))
             OR e.sale_seq = ANY (g_sale)
         );
         IF FOUND THEN RETURN; END IF;
@@ -98,19 +101,27 @@ BEGIN
         -- Heard when this commits; whoever misses it looks each second.
         PERFORM pg_notify('ledger', (first_number - 1 + cardinality(v_seq))::text);
     END IF;
-    INSERT INTO transactions AS t
+    INSERT INTO transactions AS t (
+            first_seq, merchant_no, transaction_no, store_no, terminal, reference, amount, currency,
+            settle_currency, status, provider_status, evidence, held, state_version, created_at,
+            updated_at, sale_seq, cancel_state, cancel_requested_at, cancel_resolved_at,
+            cancel_evidence, ask_why, ask_since, ask_due_at, ask_raise_at, ask_attempt, judge_seq,
+            disputed, summary)
         SELECT x.first + CASE WHEN x.first > p_seen THEN shift ELSE 0 END, x.merchant, x.no, x.store,
                x.terminal, x.reference, x.amount, x.currency, x.settle, x.status, x.word, x.evidence,
                x.held, x.version, x.created, x.updated,
                x.sale + CASE WHEN x.sale > p_seen THEN shift ELSE 0 END, x.c_state, x.c_requested,
-               x.c_resolved, x.c_evidence, x.a_why, x.a_since, x.a_due, x.a_raise, x.a_attempt
+               x.c_resolved, x.c_evidence, x.a_why, x.a_since, x.a_due, x.a_raise, x.a_attempt,
+               x.judge + CASE WHEN x.judge > p_seen THEN shift ELSE 0 END, x.disputed,
+               -- It holds seqs: one that was moved on is not kept, and the entries are read again.
+               CASE WHEN shift = 0 THEN x.summary END
         FROM unnest(t_first, t_merchant, t_no, t_store, t_terminal, t_reference, t_amount,
                     t_currency, t_settle, t_status, t_word, t_evidence, t_held, t_version, t_created,
                     t_updated, t_sale, t_c_state, t_c_requested, t_c_resolved, t_c_evidence, t_a_why,
-                    t_a_since, t_a_due, t_a_raise, t_a_attempt)
+                    t_a_since, t_a_due, t_a_raise, t_a_attempt, t_judge, t_disputed, t_summary)
              x(first, merchant, no, store, terminal, reference, amount, currency, settle, status, word,
                evidence, held, version, created, updated, sale, c_state, c_requested, c_resolved,
-               c_evidence, a_why, a_since, a_due, a_raise, a_attempt)
+               c_evidence, a_why, a_since, a_due, a_raise, a_attempt, judge, disputed, summary)
         ON CONFLICT (first_seq) DO UPDATE SET
             store_no = excluded.store_no, terminal = excluded.terminal, reference = excluded.reference,
             amount = excluded.amount, currency = excluded.currency,
@@ -121,7 +132,8 @@ BEGIN
             cancel_state = excluded.cancel_state, cancel_requested_at = excluded.cancel_requested_at,
             cancel_resolved_at = excluded.cancel_resolved_at, cancel_evidence = excluded.cancel_evidence,
             ask_why = excluded.ask_why, ask_since = excluded.ask_since, ask_due_at = excluded.ask_due_at,
-            ask_raise_at = excluded.ask_raise_at, ask_attempt = excluded.ask_attempt;
+            ask_raise_at = excluded.ask_raise_at, ask_attempt = excluded.ask_attempt,
+            judge_seq = excluded.judge_seq, disputed = excluded.disputed, summary = excluded.summary;
     INSERT INTO repeats AS r
         SELECT x.seq + CASE WHEN x.seq > p_seen THEN shift ELSE 0 END, x.count, c_at
         FROM unnest(c_seq, c_count) x(seq, count)

@@ -27,7 +27,7 @@ from listener.ledger.promise import (
     Search,
     Unacked,
 )
-from listener.ledger.status import why_held
+from listener.ledger.transaction import why_held_among
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.rows import entry_of, event_of, sale_of, transaction_of
 from listener.storage.postgres.texts import packed, unpacked
@@ -63,7 +63,7 @@ _EVENTS: Final = (
 )
 _EVERY_EVENT: Final = f"SELECT {_EVENT} FROM events v WHERE number > $1 ORDER BY number LIMIT $2"
 _LINES: Final = (
-    f"SELECT {_ENTRY}, r.count, r.last_at, t.sale_seq"
+    f"SELECT {_ENTRY}, r.count, r.last_at, t.sale_seq, t.judge_seq, t.disputed"
     " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
     " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
     " AND t.merchant_no = e.merchant_no"
@@ -256,17 +256,22 @@ async def by_seq(db: Connection, seqs: Sequence[int]) -> dict[int, Entry]:
 
 
 async def _lines_of(db: Connection, rows: Sequence[Any]) -> list[Line]:
-    sales = await by_seq(db, sorted({row[-1] for row in rows if row[-1]}))
+    sales = await by_seq(db, sorted({seq for row in rows if (seq := row[-3] or row[-2])}))
     found = []
     for row in rows:
         entry = entry_of(row)
-        count, last_at, sale_seq = row[-3], row[-2], row[-1]
+        count, last_at, sale_seq, judge_seq, disputed = (row[n] for n in range(-5, 0))
         deliveries = Deliveries(
             count=1 + (count or 0),
             first_at_ms=entry.recorded_at_ms,
             last_at_ms=last_at or entry.recorded_at_ms,
         )
-        held = why_held(entry, sales.get(sale_seq))
+        held = why_held_among(
+            entry,
+            sales.get(sale_seq or judge_seq),
+            is_bound=sale_seq is not None,
+            disputed=disputed,
+        )
         found.append(Line(entry=entry, held=held, deliveries=deliveries))
     return found
 

@@ -217,10 +217,10 @@ class Writer:
 
     async def _try(self, db: Connection, facts: Sequence[Fact]) -> Appended | None:
         wants = wanted(facts)
-        seen = await see(db, wants)
+        seen = await see(db, facts, wants)
         epoch, now_ms = self._epoch(), self._now_ms()
         changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=self._confirm)
-        arguments = append_arguments(changes, wants, seen=seen.seq, epoch=epoch, now_ms=now_ms)
+        arguments = append_arguments(changes, wants, seen, epoch=epoch, now_ms=now_ms)
         row = await append(db, arguments)
         return None if row is None else _placed(changes, row, seen=seen.seq)
 
@@ -313,11 +313,14 @@ def _moved(one: Recorded | ListenerError, *, seen: int, shift: int) -> Recorded 
         return one
     transaction = one.transaction
     if transaction is not None:
-        sale_seq = transaction.sale_seq
+        sale_seq, judge_seq = transaction.sale_seq, transaction.judge_seq
         transaction = replace(
             transaction,
             first_seq=_past(transaction.first_seq, seen, shift),
             sale_seq=None if sale_seq is None else _past(sale_seq, seen, shift),
+            judge_seq=None if judge_seq is None else _past(judge_seq, seen, shift),
+            # As it is stored: see append_v1.
+            summary=None,
         )
     return replace(one, seq=one.seq + shift, transaction=transaction)
 

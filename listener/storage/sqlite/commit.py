@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from listener.errors import ListenerError
-from listener.ledger.batch import Changes, Seen, Wanted, decide, number_events, wanted
+from listener.ledger.batch import (
+    Changes,
+    Seen,
+    decide,
+    judges_of,
+    number_events,
+    to_sum_up,
+    wanted,
+)
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.promise import Recorded
@@ -41,7 +49,7 @@ def commit(
 ) -> Committed:
     """Append facts in one transaction, which the caller has begun and will end."""
     seq, previous, number = db.execute(statements.HEAD_TO_APPEND).fetchone()
-    seen = _see(db, wanted(facts), seq=seq)
+    seen = _see(db, facts, seq=seq)
     changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=confirm)
     rows = _chained(changes.entries, previous=previous)
     streams = {(event.stream,) for event in changes.events}
@@ -61,25 +69,33 @@ def commit(
     return Committed(recorded=changes.recorded, events=events)
 
 
-def _see(db: sqlite3.Connection, wants: Wanted, *, seq: int) -> Seen:
-    """Read what there is of what is wanted."""
-    rows = read(db, statements.ENTRIES_OF, wants.transactions)
-    rows += read(db, statements.UNNUMBERED, wants.unnumbered)
-    entries = [entry_of(row) for row in rows]
-    present = {(e.fact.merchant_no, e.fact.transaction_no) for e in entries}
-    found = read(db, statements.STATES_OF, present & wants.transactions)
+def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
+    """Read what the ledger holds of what must be seen to decide these facts."""
+    wants = wanted(facts)
+    found = read(db, statements.STATES_OF, wants.transactions)
     transactions = [transaction_of(row) for row in found]
-    seqs = wants.sales.union(t.sale_seq for t in transactions if t.sale_seq)
+    unbound: dict[tuple[str, str], int] = {
+        (merchant_no, reference): sale_seq
+        for merchant_no, reference, sale_seq in read(db, statements.UNBOUND, wants.notified)
+    }
+    whole = to_sum_up(facts, transactions, unbound)
+    present = {(t.merchant_no, t.transaction_no) for t in transactions}
+    # A transaction that is read whole brings its fingerprints along.
+    same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
+    same |= {key for key in wants.numbered if key[:2] in present - whole}
+    rows = read(db, statements.ENTRIES_OF, whole) + read(db, statements.ENTRIES_LIKE, same)
+    seqs = wants.sales | judges_of(transactions) | set(unbound.values())
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])
     states = read(db, statements.SALES_AT, [(sale_seq,) for sale_seq in wants.sales])
     references = read(db, statements.REFERENCES, wants.references)
     return Seen(
         seq=seq,
-        entries=entries,
+        entries=[entry_of(row) for row in rows],
         transactions=transactions,
         sales={row[0]: entry_of(row) for row in sales},
         sale_states={row[0]: sale_of(row) for row in states},
         references=frozenset(references),
+        unbound=unbound,
     )
 
 

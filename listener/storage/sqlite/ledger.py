@@ -46,10 +46,10 @@ T = TypeVar("T")
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
 
-# What a till waits for is a few seeks; it never waits behind what looks through many rows, nor
-# does the look-up of a key.
+# What a till waits for is a few seeks, the look-up of its key among them; it never waits behind
+# what looks through many rows.
 READERS: Final = 2
-SEARCHERS: Final = 2
+SEARCHERS: Final = 1
 SEARCH_SECONDS: Final = 1.0
 # A range of entries that is looked through in one go, so that searches take turns.
 RANGE_ENTRIES: Final = 20_000
@@ -75,8 +75,7 @@ class SqliteLedger:
         self._epoch = epoch
         self._bells: list[Bell] = []
         self._write_connection = writer
-        self._key_reader, *others = readers
-        self._readers, self._searchers = Pool(others[:READERS]), Pool(others[READERS:])
+        self._readers, self._searchers = Pool(readers[:READERS]), Pool(readers[READERS:])
         self._secret = secret
         self._writer = Writer(
             writer,
@@ -106,7 +105,7 @@ class SqliteLedger:
         try:
             writer = partial(connect, path, create=True, clock=clock)
             reader = partial(_connect_reader, path)
-            for connector in (writer, *[reader] * (1 + READERS + SEARCHERS)):
+            for connector in (writer, *[reader] * (READERS + SEARCHERS)):
                 connection = await Connection.open(connector)
                 opened.append(connection)
             epoch, why_new = await opened[0].run(partial(begin, path=path, lock=lock))
@@ -322,13 +321,13 @@ class SqliteLedger:
         return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
 
     async def find_key(self, key_id: str) -> Key | None:
-        return await self._key_reader.run(partial(keys.find, key_id=key_id))
+        return await self._read(partial(keys.find, key_id=key_id))
 
     async def keys_version(self) -> int:
-        return await self._key_reader.run(keys.version)
+        return await self._read(keys.version)
 
     async def revoked_keys(self) -> frozenset[str]:
-        return await self._key_reader.run(keys.revoked)
+        return await self._read(keys.revoked)
 
     # There is one node: what it does not lock for itself, nobody else holds.
 
@@ -356,7 +355,7 @@ class SqliteLedger:
         with suppress(LedgerUnavailableError):
             await self._write_connection.run(partial(leave, lock=self._lock))
         # The writer's last, so that it is the one to move the log into the file.
-        readers = (*self._readers.all, *self._searchers.all, self._key_reader)
+        readers = (*self._readers.all, *self._searchers.all)
         for connection in (*readers, self._write_connection):
             await connection.close()
         self._lock.release()

@@ -29,7 +29,7 @@ from listener.ledger.promise import (
     Search,
     Unacked,
 )
-from listener.ledger.status import why_held
+from listener.ledger.transaction import why_held_among
 from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
@@ -52,7 +52,7 @@ def head(db: sqlite3.Connection) -> Head:
 
 
 def secret(db: sqlite3.Connection) -> str:
-    """Read what seals the cursors of pages."""
+    """Read what only this ledger knows."""
     (found,) = db.execute(statements.SEAL).fetchone()
     text: str = found
     return text
@@ -120,17 +120,22 @@ def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
-    sale_seqs = {(row[-1],) for row in rows if row[-1]}
+    sale_seqs = {(seq,) for row in rows if (seq := row[-3] or row[-2])}
     sales = {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, sale_seqs)}
     found = []
     for row in rows:
-        entry, (count, last_at, sale_seq) = entry_of(row), row[-3:]
+        entry, (count, last_at, sale_seq, judge_seq, disputed) = entry_of(row), row[-5:]
         deliveries = Deliveries(
             count=1 + (count or 0),
             first_at_ms=entry.recorded_at_ms,
             last_at_ms=last_at or entry.recorded_at_ms,
         )
-        held = why_held(entry, sales.get(sale_seq))
+        held = why_held_among(
+            entry,
+            sales.get(sale_seq or judge_seq),
+            is_bound=sale_seq is not None,
+            disputed=disputed,
+        )
         found.append(Line(entry=entry, held=held, deliveries=deliveries))
     return found
 

@@ -50,10 +50,10 @@ _KEYED: Final = "t.merchant_no = k.column1 AND t.transaction_no = k.column2"
 ENTRIES_OF: Final = (
     f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t ON {_KEYED} ORDER BY t.seq"
 )
-# Rows: merchant_no, fingerprint. Without a transaction number only the very same matters.
-UNNUMBERED: Final = (
+# Rows: merchant_no, transaction_no, fingerprint; a transaction number may be ''.
+ENTRIES_LIKE: Final = (
     f"SELECT {_named(ENTRY_COLUMNS, of='t.')} FROM {_KEYS} entries t"
-    " ON t.transaction_no = '' AND t.merchant_no = k.column1 AND t.fingerprint = k.column2"
+    f" ON {_KEYED} AND t.fingerprint = k.column3"
 )
 # Rows: seq.
 ENTRIES_AT: Final = (
@@ -72,6 +72,12 @@ REFERENCES: Final = (
     f"SELECT t.merchant_no, t.store_no, t.reference FROM {_KEYS} sales t"
     " ON t.merchant_no = k.column1 AND t.store_no = k.column2 AND t.reference = k.column3"
     " AND t.is_refused = 0"
+)
+# Rows: merchant_no, reference. Of several the newest; nearly always there is none.
+UNBOUND: Final = (
+    f"SELECT t.merchant_no, t.reference, max(t.seq) FROM {_KEYS} sales t"
+    " ON t.merchant_no = k.column1 AND t.reference = k.column2"
+    " AND t.is_refused = 0 WHERE t.transaction_no IS NULL GROUP BY 1, 2"
 )
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {_KEYS} streams t ON t.stream = k.column1"
@@ -128,10 +134,10 @@ UNACKED: Final = (
     " AND (?3 IS NULL OR s.stream = ?2 || '/' || ?3) LIMIT ?4"
 )
 
-# Entries, with how often each was delivered and the sale of its transaction.
+# Entries, with how often each was delivered and what its transaction is judged by.
 
 _LINES: Final = (
-    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq"
+    f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq, t.judge_seq, t.disputed"
     " FROM entries e LEFT JOIN repeats r ON r.seq = e.seq"
     " LEFT JOIN transactions t ON t.transaction_no = e.transaction_no"
     " AND t.merchant_no = e.merchant_no"

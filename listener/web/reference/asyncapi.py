@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from listener.pos import frames
 from listener.pos.frames import PROTOCOL
 from listener.web.reference.examples import EPOCH, EVENT, STREAM
-from listener.web.reference.protocol import DUTIES, ERROR_CODES, RANGES, close_codes, markdown
+from listener.web.reference.protocol import read_protocol
 from listener.web.reference.schemas import JsonObject, ref, schemas
 from listener.web.shapes.models import JSON
 
@@ -96,6 +96,7 @@ def _written() -> bytes:
 def document() -> JsonObject:
     """Return the description, as seen from the listener: it receives what a till sends."""
     every = (*CLIENT_FRAMES, *SERVER_FRAMES)
+    protocol = read_protocol()
     return {
         "asyncapi": "3.0.0",
         "id": "urn:pockyt-listener:pos.v1",
@@ -105,7 +106,7 @@ def document() -> JsonObject:
             "description": "A till follows the statuses of its store over a websocket, each once"
             " and in order, and goes on where it stopped after any gap. The operations are the"
             f" listener's: it `receive`s what a till sends. Listener"
-            f" {version('pockyt-listener')}.\n\n{markdown()}",
+            f" {version('pockyt-listener')}.\n\n{protocol.markdown()}",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -130,10 +131,19 @@ def document() -> JsonObject:
                 }
             },
         },
-        "x-close-codes": close_codes(),
-        "x-close-code-ranges": dict(RANGES),
-        "x-client-duties": {duty.value: says for duty, says in DUTIES.items()},
-        "x-error-codes": dict(ERROR_CODES),
+        "x-close-codes": [
+            {
+                "code": int(row.code),
+                "meaning": row.meaning,
+                "client": row.duty,
+                "person": row.to_do,
+                "sentBy": row.sent_by,
+            }
+            for row in protocol.codes
+        ],
+        "x-close-code-ranges": {row.code: row.duty for row in protocol.ranges},
+        "x-client-duties": {duty.value: says for duty, says in protocol.duties.items()},
+        "x-error-codes": dict(protocol.errors),
     }
 
 

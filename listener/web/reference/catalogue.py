@@ -72,7 +72,10 @@ _LEDGER: Final = (
         answers={
             200: Answer(says="A page.", model=TransactionsPage, example=examples.TRANSACTIONS_PAGE)
         },
-        problems={400: BAD_QUERY},
+        problems={
+            400: f"{BAD_QUERY} Or the filters are so narrow that a second of looking did not"
+            " do: `search-too-long`."
+        },
         curl='curl -H "Authorization: Bearer $KEY" \\\n'
         '  "$LISTENER/v1/transactions?storeNo=303660&status=cancelled&limit=20"',
     ),

@@ -7,14 +7,13 @@ from typing import Final
 from aiohttp import web
 
 from listener.ledger.model import Status
-from listener.pos.codes import Duty
 from listener.web.pages import HEADERS
 from listener.web.reference import markup
 from listener.web.reference.asyncapi import CLIENT_FRAMES, EXAMPLES, SERVER_FRAMES
 from listener.web.reference.markup import code, inline, table
 from listener.web.reference.openapi import TAGS
 from listener.web.reference.operations import DESCRIBED, Operation, Tag
-from listener.web.reference.protocol import CHAPTERS, DUTIES, ERROR_CODES, RANGES, close_codes
+from listener.web.reference.protocol import CodeRow, read_protocol
 from listener.web.reference.schemas import JsonObject, query_parameters
 
 POLICY: Final = (
@@ -143,11 +142,12 @@ def _kind(schema: object) -> str:
 
 
 def _protocol() -> str:
+    protocol = read_protocol()
     chapters = "".join(
         f"<h3>{chapter.title}</h3><ul>"
         + "".join(f"<li>{inline(rule)}</li>" for rule in chapter.rules)
         + "</ul>"
-        for chapter in CHAPTERS
+        for chapter in protocol.chapters
     )
     frames = "".join(
         f"<h4>{side}</h4>"
@@ -155,17 +155,18 @@ def _protocol() -> str:
         for side, of in (("From the till", CLIENT_FRAMES), ("From the listener", SERVER_FRAMES))
     )
     errors = table(
-        ("Error", "Meaning"), ((code(word), inline(says)) for word, says in ERROR_CODES.items())
+        ("Error", "Meaning"), ((code(word), inline(says)) for word, says in protocol.errors.items())
     )
     return f"{chapters}<h3>Frames</h3>{frames}<h3>Errors</h3>{errors}"
 
 
 def _close_codes() -> str:
+    protocol = read_protocol()
     rows = (
-        (f"<b>{one['code']}</b>", str(one["meaning"]), _duty(str(one["client"])))
-        for one in close_codes()
+        (f"<b>{row.code}</b>", _why(row), inline(protocol.duties[row.duty]))
+        for row in protocol.codes
     )
-    ranges = ((f"<b>{name}</b>", _duty(duty)) for name, duty in RANGES.items())
+    ranges = ((f"<b>{row.code}</b>", inline(protocol.duties[row.duty])) for row in protocol.ranges)
     return (
         "<p>Sent by either side: 1000, 1001 and 4201. Never sent, seen by a program alone: 1005"
         " and 1006.</p>"
@@ -175,8 +176,8 @@ def _close_codes() -> str:
     )
 
 
-def _duty(word: str) -> str:
-    return inline(DUTIES[Duty(word)])
+def _why(row: CodeRow) -> str:
+    return inline(f"{row.meaning}; {row.to_do}" if row.to_do else row.meaning)
 
 
 def _statuses() -> str:

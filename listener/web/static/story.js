@@ -17,8 +17,10 @@ const CALLS = {
   'tran-query': 'tell the status',
 };
 const HELD = {
-  amount_differs: 'its amount is not the sale’s',
-  currency_differs: 'its currency is not the sale’s',
+  amount_differs: 'its amount is not the sale’s, or not another notification’s',
+  currency_differs: 'its currency is not the sale’s, or not another notification’s',
+  reference_differs: 'its reference is not the sale’s, or not another notification’s',
+  refund_notice: 'it is about money going back, and no payment',
   ambiguous: 'a value holds “&”, so that its signature fits other messages as well',
 };
 const EVIDENCE = {

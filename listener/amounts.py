@@ -1,0 +1,51 @@
+"""Read amounts of money: the one rule for whatever Pockyt says, in a notification or an answer."""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+_AMOUNT: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
+_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
+
+
+def read_money(text: str | None) -> Decimal | None:
+    """Read money that may be nothing; None where it is absent, or no plain decimal text."""
+    return Decimal(text) if text and _AMOUNT.fullmatch(text) else None
+
+
+def read_amount(text: str | None) -> Decimal | None:
+    """Read an amount: at most 12 digits and two decimals, in ASCII, and more than nothing.
+
+    Whatever else a number may look like (``1e3``, ``1_300``, ``-13``, full-width digits) is none.
+    """
+    return read_money(text) or None
+
+
+def plain_number(text: str) -> str:
+    """Write a number of Pockyt's without the blanks around it and its thousands separators."""
+    trimmed = text.strip()
+    return trimmed.replace(",", "") if _THOUSANDS.fullmatch(trimmed) else trimmed
+
+
+def plain_amount(text: str | None) -> str | None:
+    """Write an amount of Pockyt's as plain decimal text; None where it is absent or no amount."""
+    plain = plain_number(text) if text else ""
+    return plain if read_amount(plain) is not None else None
+
+
+def same_amount(one: str | None, other: str | None) -> bool:
+    """Compare two amounts as numbers, so that ``13`` equals ``13.00``.
+
+    What is absent or unreadable equals nothing.
+    """
+    amount = read_amount(one)
+    return amount is not None and (one == other or amount == read_amount(other))
+
+
+def same_text(one: str | None, other: str | None) -> bool:
+    """Compare two currencies or references: trimmed, and in any case."""
+    return one == other or _plain(one) == _plain(other)
+
+
+def _plain(text: str | None) -> str | None:
+    return text.strip().lower() if text else None

@@ -1,0 +1,395 @@
+"""Sum up what was said about one transaction, so that the next entry needs none of those before.
+
+A :class:`Summary` is the left fold of a transaction's entries in seq order, and of bounded size
+however many there are. Status, held and evidence that follow from it are functions of the *set* of
+entries: a status joins, and joining does not ask for the order. Only the word that is shown beside
+a status may depend on it: where several words of Pockyt's mean the same, the newest speaks.
+
+What a query means depends on what was believed when it was asked. So the summary keeps what was
+believed since when, in place of the entries that it was believed for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+import orjson
+
+from listener.ledger.model import MONEY, REFUND_NOTICE, Entry, Evidence, Fact, Kind, Status
+from listener.ledger.status import (
+    DISPUTABLE,
+    FINAL,
+    gives,
+    is_named_alike,
+    is_of_sale,
+    is_raised,
+    join,
+    lists_refunds,
+    refunds_if_paid,
+    why_held,
+)
+
+# From so many entries on a transaction's summary is stored; shorter ones are summed up again.
+STORED_FROM: Final = 16
+# How many changes of what was believed are kept: one for each status that a join rises through,
+# since several queries ago. A query that was under way for longer is taken as asked at the oldest.
+PAST_MAX: Final = 32
+
+_EVIDENCE: Final = MappingProxyType(
+    {
+        Kind.NOTIFICATION: Evidence.SIGNATURE,
+        Kind.ANSWER: Evidence.ANSWER,
+        Kind.QUERY: Evidence.QUERY,
+    }
+)
+_DESCRIBED: Final = ("reference", "store_no", "terminal", "amount", "currency", "settle_currency")
+# Who describes a transaction best: its sale, Pockyt or a till, a notification, what counts for
+# nothing.
+_SOLD, _TOLD, _NOTIFIED, _DOUBTFUL = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """An entry that counts, and as what; ``names`` is what it says that others may contradict."""
+
+    seq: int
+    kind: Kind
+    status: Status
+    word: str | None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """What a set of entries adds up to.
+
+    ``source`` is the entry that gives the status, None where nothing does: the query that settled
+    it, else the best evidence, and of equals the newest. ``word`` is Pockyt's for it. ``horizon``
+    is the seq up to which a query or a decision has settled everything. ``held`` is why a
+    notification after it is not believed alone, None where all are; ``unread`` is true where one
+    after it says a word that we cannot read.
+    """
+
+    status: Status
+    source: Voice | None
+    word: str | None
+    horizon: int
+    held: str | None
+    unread: bool
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the status rests on."""
+        return _EVIDENCE.get(self.source.kind, Evidence.NONE) if self.source else Evidence.NONE
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether an operator has settled it."""
+        return self.source is not None and self.source.kind is Kind.DECISION
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What the entries of one transaction add up to so far.
+
+    ``judge`` is the seq of the sale by which they were judged, None for none; ``is_bound`` is
+    false where that sale's number is not known yet, so that only its reference leads to it. With
+    another judge everything has to be summed up again.
+    """
+
+    judge: int | None = None
+    is_bound: bool = False
+    count: int = 0
+    horizon: int = 0
+    settled: Voice | None = None
+    # The newest voice of each status and kind that names the same things, past the horizon.
+    voices: list[Voice] = field(default_factory=list)
+    # What the notifications of a counted refund name; () for what nobody disputes.
+    refunds: list[tuple[str, ...]] = field(default_factory=list)
+    # Since which seq what was believed, and whether a refund had been counted.
+    past: list[tuple[int, Status, bool]] = field(default_factory=list)
+    # What the first notification that names an amount, a currency, a reference says; the seq of
+    # the newest one that does; and of which of the three they say different things.
+    named: dict[str, str] = field(default_factory=dict)
+    named_at: dict[str, int] = field(default_factory=dict)
+    disputed: list[str] = field(default_factory=list)
+    # The seq of the newest notification that is held for each reason, and of one not understood.
+    held_at: dict[str, int] = field(default_factory=dict)
+    unread_at: int = 0
+    word: str | None = None
+    # The newest cancel that was asked for, and the newest alarm about silence.
+    request: int = 0
+    refunds_if_paid: bool = False
+    raised: int = 0
+    described: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, sale: Entry | None = None, *, is_bound: bool = False) -> Self:
+        """Begin with nothing but the sale that judges what will be heard."""
+        if sale is None:
+            # A binding whose sale is not there is one to nothing: verify finds it elsewhere.
+            return cls(is_bound=is_bound)
+        summary = cls(judge=sale.seq, is_bound=is_bound)
+        summary._describe(sale.fact, _SOLD)
+        return summary
+
+    @classmethod
+    def of(
+        cls, entries: Iterable[Entry], *, sale: Entry | None = None, is_bound: bool = False
+    ) -> Self:
+        """Sum up entries, given in seq order."""
+        summary = cls.begin(sale, is_bound=is_bound)
+        for entry in entries:
+            summary.hear(entry, sale=sale)
+        return summary
+
+    def hear(self, entry: Entry, *, sale: Entry | None) -> None:
+        """Add the next entry; ``sale`` is the judge."""
+        fact = entry.fact
+        self.count += 1
+        self.word = fact.provider_status or self.word
+        held = why_held(entry, sale, is_bound=self.is_bound)
+        if fact.kind is Kind.NOTIFICATION:
+            self._hear_notification(entry, held)
+        elif fact.kind is Kind.CANCEL_REQUEST:
+            self.request, self.refunds_if_paid = entry.seq, refunds_if_paid(entry)
+        elif is_raised(entry):
+            self.raised = entry.seq
+        is_told = fact.kind is Kind.CANCEL_REQUEST
+        if held is None and fact.says is not None and (sale is None or _concerns(fact, sale)):
+            is_told = True
+            meaning = self._meaning(fact)
+            if meaning is not None:
+                self._count(entry, meaning)
+        rank = _DOUBTFUL if not is_told else _TOLD
+        if fact.kind is Kind.NOTIFICATION and held is None:
+            rank = _NOTIFIED
+        self._describe(fact, rank)
+        believed = (entry.seq, self._status(), self._is_refund_counted())
+        if not self.past or self.past[-1][1:] != believed[1:]:
+            self.past = [*self.past[1 - PAST_MAX :], believed]
+
+    def believe(self) -> Belief:
+        """Return what the entries add up to."""
+        status = self._status()
+        source = self._source(status)
+        return Belief(
+            status=status,
+            source=source,
+            word=source.word if source else self.word,
+            horizon=self.horizon,
+            held=self._held(),
+            unread=self.unread_at > self.horizon,
+        )
+
+    def known(self, name: str) -> str | None:
+        """Return what describes the transaction best."""
+        found = self.described.get(name)
+        return found[1] if found else None
+
+    @property
+    def contradictions(self) -> str | None:
+        """Which of amount, currency and reference are contradicted, with a comma between them."""
+        return ",".join(self.disputed) or None if self.judge is None else None
+
+    def text(self) -> str:
+        """Write it as the text that a back-end stores."""
+        return orjson.dumps(self).decode()
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what :meth:`text` wrote."""
+        kept: dict[str, Any] = orjson.loads(text)
+        kept["settled"] = _voice(kept["settled"]) if kept["settled"] else None
+        kept["voices"] = [_voice(one) for one in kept["voices"]]
+        kept["refunds"] = [tuple(names) for names in kept["refunds"]]
+        kept["past"] = [(seq, Status(status), counted) for seq, status, counted in kept["past"]]
+        kept["described"] = {
+            name: (rank, value) for name, (rank, value) in kept["described"].items()
+        }
+        return cls(**kept)
+
+    def _hear_notification(self, entry: Entry, held: str | None) -> None:
+        fact = entry.fact
+        if held is not None:
+            self.held_at[held] = entry.seq
+        if fact.provider_status and fact.says is None:
+            self.unread_at = entry.seq
+        # A refund has an amount and a reference of its own.
+        if fact.suspect == REFUND_NOTICE:
+            return
+        for name in _named(fact):
+            value: str = getattr(fact, name)
+            self.named_at[name] = entry.seq
+            first = self.named.setdefault(name, value)
+            if name not in self.disputed and not is_named_alike(name, first, value):
+                self.disputed = sorted([*self.disputed, name])
+
+    def _meaning(self, fact: Fact) -> Status | None:
+        """Return what something that is believed counts as, None where it counts for nothing."""
+        says = fact.says
+        if fact.kind not in (Kind.ANSWER, Kind.QUERY):
+            return says
+        if fact.as_of is None:
+            return says if fact.kind is Kind.ANSWER else None
+        believed, is_refund_counted = self._past_at(fact.as_of)
+        if says is Status.CANCELLED:
+            # What was paid and then is closed has been given back, a conflict's payment too.
+            return Status.REFUNDED if believed in MONEY else Status.CANCELLED
+        if says is Status.PAID and is_refund_counted and not lists_refunds(fact):
+            return Status.CONFLICT
+        return says if says in FINAL else None
+
+    def _count(self, entry: Entry, status: Status) -> None:
+        fact = entry.fact
+        names = _named(fact) if fact.kind is Kind.NOTIFICATION else ()
+        voice = Voice(entry.seq, fact.kind, status, fact.provider_status, names)
+        if fact.kind is Kind.DECISION:
+            self.refunds = []
+        if status is Status.REFUNDED and names not in self.refunds:
+            self.refunds = sorted([*self.refunds, names])
+        settles = {Kind.QUERY: fact.as_of, Kind.DECISION: entry.seq}.get(fact.kind)
+        if settles is None:
+            key = _key(voice)
+            self.voices = [*(one for one in self.voices if _key(one) != key), voice]
+        elif self.settled is None or settles >= self.horizon:
+            self.settled, self.horizon = voice, settles
+            self.voices = [one for one in self.voices if one.seq > settles]
+
+    def _past_at(self, as_of: int) -> tuple[Status, bool]:
+        """Return what was believed at a seq, and whether a refund had been counted."""
+        for seq, status, is_refund_counted in reversed(self.past):
+            if seq <= as_of:
+                return status, is_refund_counted
+        return self.past[0][1:] if len(self.past) == PAST_MAX else (Status.UNKNOWN, False)
+
+    def _status(self) -> Status:
+        settled = [self.settled.status] if self.settled else []
+        return join([*settled, *(one.status for one in self._heard())])
+
+    def _heard(self) -> list[Voice]:
+        return [one for one in self.voices if not self._is_disputed(one.names)]
+
+    def _is_disputed(self, names: tuple[str, ...]) -> bool:
+        """Return whether notifications contradict each other in one of these, with no sale."""
+        return self.judge is None and any(name in self.disputed for name in names)
+
+    def _is_refund_counted(self) -> bool:
+        """Return whether money was seen going back since the last decision."""
+        return any(not self._is_disputed(names) for names in self.refunds)
+
+    def _source(self, status: Status) -> Voice | None:
+        if self.settled and gives(self.settled.status, status):
+            return self.settled
+        giving = [one for one in self._heard() if gives(one.status, status)]
+        return max(giving, key=_weight, default=None)
+
+    def _held(self) -> str | None:
+        """Return why the newest notification that is held is so."""
+        found = {(at, why) for why, at in self.held_at.items() if at > self.horizon}
+        for name in self.disputed if self.judge is None else ():
+            if self.named_at[name] > self.horizon:
+                found.add((self.named_at[name], f"{name}_differs"))
+        return max(found)[1] if found else None
+
+    def _describe(self, fact: Fact, rank: int) -> None:
+        """Keep what describes the transaction; of equals the first."""
+        for name in _DESCRIBED:
+            value: str | None = getattr(fact, name)
+            if not value:
+                continue
+            found = self.described.get(name)
+            if found is None or (rank < found[0] and not _is_same(name, found, value, rank)):
+                self.described[name] = (rank, value)
+
+
+@dataclass(slots=True)
+class History:
+    """The entries of one transaction, summed up as they come.
+
+    ``entries`` may be left out where there is a summary of them, unless the sale that judges them
+    is to change: see :func:`judge_after`.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    summary: Summary | None = None
+
+    def add(self, entry: Entry, *, sales: Mapping[int, Entry]) -> Summary:
+        """Add the next entry, and sum up anew where it brings another judge.
+
+        Args:
+            entry: The next in seq order.
+            sales: The sales that may judge, by their seq.
+        """
+        self.entries.append(entry)
+        found = self.summary
+        judge, is_bound = judge_after(found, entry) if found else judge_of(self.entries)
+        sale = sales.get(judge) if judge else None
+        if found is None or (found.judge, found.is_bound) != (sale and sale.seq, is_bound):
+            found = Summary.of(self.entries, sale=sale, is_bound=is_bound)
+        else:
+            found.hear(entry, sale=sale)
+        self.summary = found
+        return found
+
+
+def judge_of(entries: Iterable[Entry]) -> tuple[int | None, bool]:
+    """Return the seq of the sale that judges a transaction, and whether it is bound to it.
+
+    An answer that brings a sale's number binds it. Before, the first sale judges that had no
+    number yet when a notification with its reference came.
+    """
+    judge: int | None = None
+    for entry in entries:
+        seq = entry.fact.sale_seq
+        if seq and entry.fact.kind is not Kind.NOTIFICATION:
+            return seq, True
+        if seq:
+            judge = min(seq, judge or seq)
+    return judge, False
+
+
+def judge_after(summary: Summary, entry: Entry) -> tuple[int | None, bool]:
+    """Return what :func:`judge_of` would, of the entries of a summary and one more."""
+    if summary.is_bound:
+        return summary.judge, True
+    judge, is_bound = judge_of([entry])
+    if is_bound or not summary.judge:
+        return judge, is_bound
+    return min(summary.judge, judge or summary.judge), False
+
+
+def _concerns(fact: Fact, sale: Entry) -> bool:
+    """Return whether something may count, beside the sale that was recorded."""
+    return fact.kind not in (Kind.ANSWER, Kind.QUERY) or is_of_sale(fact, sale.fact)
+
+
+def _is_same(name: str, found: tuple[int, str], value: str, rank: int) -> bool:
+    """Return whether Pockyt only says again what a notification has said."""
+    if (found[0], rank) != (_NOTIFIED, _TOLD) or name not in DISPUTABLE:
+        return False
+    return is_named_alike(name, found[1], value)
+
+
+def _named(fact: Fact) -> tuple[str, ...]:
+    return tuple(name for name in DISPUTABLE if getattr(fact, name))
+
+
+def _key(voice: Voice) -> tuple[object, ...]:
+    return voice.status, voice.kind, voice.names
+
+
+def _weight(voice: Voice) -> tuple[bool, bool, int]:
+    # In a conflict the payment speaks, whichever came first: it is what has to be looked into.
+    return voice.status is Status.PAID, voice.kind is Kind.ANSWER, voice.seq
+
+
+def _voice(kept: dict[str, Any]) -> Voice:
+    return Voice(
+        seq=kept["seq"],
+        kind=Kind(kept["kind"]),
+        status=Status(kept["status"]),
+        word=kept["word"],
+        names=tuple(kept["names"]),
+    )

@@ -1,0 +1,222 @@
+"""Answer a whole, plain notification as it comes in, before aiohttp makes a request of it.
+
+Nearly every notification comes in one segment: a head like those before it, and its form. Such a
+one is recorded and acknowledged here. With the first byte of anything else, aiohttp takes the
+connection over for good. What is to be refused it reads, too: there is one place that says no.
+
+Connections are the same ones, with the same limits: see :mod:`listener.web.connections`. Why this
+exists, and what it costs: docs/adr/0007.
+"""
+
+import asyncio
+import re
+import time
+from functools import lru_cache
+from typing import Final
+
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import HttpProcessingError, HttpRequestParser, HttpVersion11
+from msgspec import Struct
+
+from listener.errors import ListenerError
+from listener.ingest import Ingest
+from listener.ledger.model import Fact
+from listener.ledger.promise import Ledger, Recorded
+from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
+from listener.web.connections import Connection, Connections
+from listener.web.headers import harden
+from listener.web.metrics import Metrics
+from listener.web.notify import is_json
+
+# Far below aiohttp's own limits, so that none of these is reached first.
+HEAD_BYTES_MAX: Final = 2_048
+HEADERS_MAX: Final = 32
+HEADS_KEPT: Final = 256
+
+_BEGIN: Final = b"POST /notify/"
+_END: Final = b"\r\n\r\n"
+_PATH: Final = re.compile(r"/notify/([\w-]+)(?:/([\w-]+))?", re.ASCII)
+_LENGTH: Final = re.compile("[0-9]{1,6}")
+# Each of these asks for more than an answer.
+_SPECIAL: Final = ("Content-Encoding", "Expect", "Transfer-Encoding", "Upgrade")
+
+
+class Head(Struct, frozen=True):
+    """What the head of a notification says."""
+
+    merchant_no: str
+    store_no: str | None
+    is_json: bool
+    length: int
+
+
+class FastPath:
+    """What the connections of a listener share: how a notification is read, where it goes."""
+
+    def __init__(self, *, ingest: Ingest, ledger: Ledger, metrics: Metrics) -> None:
+        self.queue = ledger.queue
+        self.acknowledged = metrics.acknowledged
+        self._ingest = ingest
+        # A sender's heads are alike but for the length, so that nearly all were read before.
+        self._read_head = lru_cache(maxsize=HEADS_KEPT)(read_head)
+        self._dated = lru_cache(maxsize=1)(_acknowledgement)
+
+    def read(self, data: bytes) -> Fact | None:
+        """Return what a whole notification tells; None where aiohttp has to read it."""
+        if not data.startswith(_BEGIN):
+            return None
+        end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
+        if end < len(_END):
+            return None
+        head = self._read_head(data[:end])
+        if head is None or len(data) - end != head.length:
+            return None
+        if not self._ingest.knows(head.merchant_no):
+            return None
+        try:
+            fact = self._ingest.read(
+                merchant_no=head.merchant_no,
+                store_no=head.store_no,
+                is_json=head.is_json,
+                body=data[end:],
+            )
+        except ListenerError:
+            return None
+        # A store that nobody configured raises an alarm as well.
+        return None if head.store_no and fact.store_no is None else fact
+
+    def success(self) -> bytes:
+        """Return the acknowledgement, with the date of this second."""
+        return self._dated(rfc822_formatted_time())
+
+
+def read_head(head: bytes) -> Head | None:
+    """Read the head of a request as aiohttp does; None where it is not a plain notification's."""
+    loop = asyncio.get_running_loop()
+    try:
+        parser = HttpRequestParser(
+            BaseProtocol(loop), loop, HEAD_BYTES_MAX, max_headers=HEADERS_MAX
+        )
+        ((message, _),) = parser.feed_data(head)[0]
+    except (HttpProcessingError, ValueError):
+        return None
+    path, headers = _PATH.fullmatch(message.path), message.headers
+    lengths = headers.getall("Content-Length", ())
+    kind = is_json(headers.get("Content-Type", ""))
+    if (
+        path is None
+        or kind is None
+        or len(lengths) != 1
+        or not _LENGTH.fullmatch(lengths[0])
+        or int(lengths[0]) > BODY_BYTES_MAX
+        or message.version != HttpVersion11
+        or message.should_close
+        or message.chunked
+        or any(name in headers for name in _SPECIAL)
+    ):
+        return None
+    return Head(path[1], path[2], kind, int(lengths[0]))
+
+
+def _acknowledgement(date: str) -> bytes:
+    """Build the answer as aiohttp sends it."""
+    response = web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
+    harden(response)
+    kind, *others = response.headers.items()
+    length = ("Content-Length", str(len(ACKNOWLEDGEMENT)))
+    lines = [f"{name}: {value}" for name, value in (kind, length, ("Date", date), *others)]
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + ACKNOWLEDGEMENT
+
+
+class FastConnection(Connection):
+    """A connection that takes the fast path for as long as only plain notifications come."""
+
+    __slots__ = ("_came_later", "_is_fast", "_path", "_settled", "_started", "_taken")
+
+    def __init__(
+        self,
+        server: web.Server,
+        connections: Connections,
+        path: FastPath,
+        *,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(server, connections, loop=loop)
+        self._path = path
+        self._is_fast = True
+        # The notification that is being recorded, and what came after it.
+        self._taken: bytes | None = None
+        self._came_later = b""
+        self._started = 0.0
+        self._settled: asyncio.Future[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has arrived that is not answered yet."""
+        return self._taken is None and super().is_idle
+
+    def data_received(self, data: bytes) -> None:
+        """Take a notification, or hand the connection over to aiohttp."""
+        if self._taken is not None:
+            self._came_later += data
+            self._pause_transport_reading()
+        elif not self._take(data):
+            self._is_fast = False
+            super().data_received(data)
+
+    def _take(self, data: bytes) -> bool:
+        """Queue a whole notification; return whether it is one, and was taken."""
+        is_ending = self._close or self._force_close
+        if not self._is_fast or is_ending or self.writing_paused:
+            return False
+        started = time.perf_counter()
+        fact = self._path.read(data)
+        if fact is None:
+            return False
+        try:
+            self._path.queue(fact, self._settle)
+        except ListenerError:
+            return False
+        self._taken, self._started = data, started
+        self._request_count += 1
+        self._be_kept_alive()
+        return True
+
+    def _settle(self, result: Recorded | Exception) -> None:
+        """Acknowledge what is on disk; what could not be recorded aiohttp tries, and refuses."""
+        taken, self._taken = self._taken, None
+        later, self._came_later = self._came_later, b""
+        if isinstance(result, Recorded):
+            self._acknowledge(is_repeat=not result.is_new)
+        elif taken is not None:
+            later = taken + later
+        if self._close or self._force_close or (self._is_ended and not later):
+            self.force_close()
+        elif later:
+            self._is_fast = False
+            self._resume_transport_reading()
+            super().data_received(later)
+        if self._settled is not None:
+            self._settled.set_result(None)
+
+    def _acknowledge(self, *, is_repeat: bool) -> None:
+        self._path.acknowledged(time.perf_counter() - self._started, is_repeat=is_repeat)
+        if self.transport is None:
+            return
+        if not self.is_proved:
+            self.prove()
+        self.transport.write(self._path.success())
+        self._be_kept_alive()
+
+    def _be_kept_alive(self) -> None:
+        """Put off the end of an idle connection; aiohttp's timer looks when it is due."""
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """End, once what was taken is answered."""
+        if self._taken is not None:
+            self._settled = self._loop.create_future()
+            await asyncio.wait([self._settled], timeout=timeout)
+        await super().shutdown(timeout)

@@ -1,0 +1,204 @@
+"""The fast path: what it takes, what it leaves to aiohttp, and how its connections end."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from listener.storage.sqlite.connection import connect
+from listener.web import connections
+from listener.web.app import running
+from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, FastPath, Head, read_head
+from tests.support.deliveries import NOTIFY, entries
+from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, serving, settings, signed
+
+WAIT_SECONDS = 5
+
+
+def request(body: bytes | None = None, *more: str) -> bytes:
+    body = signed(FIELDS) if body is None else body
+    lines = [f"POST {NOTIFY} HTTP/1.1", "Host: x", f"Content-Type: {FORM}", *more]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def head(*more: str) -> bytes:
+    return request(b"", *more)
+
+
+@pytest.fixture(name="taken")
+def _taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the fast path answered."""
+    taken: list[bytes] = []
+    success = FastPath.success
+
+    def counted(path: FastPath) -> bytes:
+        taken.append(success(path))
+        return taken[-1]
+
+    monkeypatch.setattr(FastPath, "success", counted)
+    return taken
+
+
+async def answer_of(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(WAIT_SECONDS):
+        told = await reader.readuntil(b"\r\n\r\n")
+        length = told.partition(b"Content-Length: ")[2].partition(b"\r")[0]
+        return told + await reader.readexactly(int(length))
+
+
+async def opened(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+# What it takes.
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_the_setting_turns_it_off(
+    tmp_path: Path, taken: list[bytes], fast_path: bool
+) -> None:
+    async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
+        assert (await service.notify())[0] == 200
+        reader, writer = await opened(service.url)
+        for _ in range(3):
+            writer.write(request())
+            assert (await answer_of(reader)).endswith(b"\r\n\r\nsuccess")
+        writer.close()
+        (entry,) = await entries(service)
+        assert entry["deliveries"] == {**entry["deliveries"], "count": 4}  # type: ignore[dict-item]
+    assert bool(taken) is fast_path
+
+
+async def test_a_head_that_differs_in_each_request_is_taken_too(
+    tmp_path: Path, taken: list[bytes]
+) -> None:
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await opened(service.url)
+        for number in range(5):
+            writer.write(request(None, f"X-Request-ID: {number:032x}"))
+            await answer_of(reader)
+        writer.close()
+    assert len(taken) == 5
+
+
+def padded(size: int) -> bytes:
+    """Return a head of this many bytes."""
+    return head("X-Pad: " + "x" * (size - len(head("X-Pad: "))))
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_read"),
+    [
+        (head(), True),
+        (padded(HEAD_BYTES_MAX), True),
+        (head(*(f"X-{n}: 1" for n in range(HEADERS_MAX - 3))), True),
+        (head(*(f"X-{n}: 1" for n in range(HEADERS_MAX - 2))), False),
+        (head("Expect: 100-continue"), False),
+        (head("Connection: close"), False),
+        (head("Content-Encoding: identity"), False),
+        (head("Content-Type: text/plain"), False),
+        (head("Content-Length: 0"), False),
+        (head().replace(b"/1.1", b"/1.0"), False),
+        (head().replace(b"Host: x\r\n", b""), False),
+        (head().replace(NOTIFY.encode(), b"/notify/%32"), False),
+        (head().replace(b": 0", b": 65536"), True),
+        (head().replace(b": 0", b": 65537"), False),
+        (b"\r\n" + head(), True),
+        (b"GET / HTTP/1.1", False),
+    ],
+)
+async def test_only_a_plain_head_is_read(sent: bytes, is_read: bool) -> None:
+    assert (read_head(sent) is not None) is is_read
+
+
+async def test_a_head_says_for_whom_and_how_long() -> None:
+    assert read_head(head()) == Head(MERCHANT_NO, STORE_NO, False, 0)
+
+
+async def test_a_longer_head_is_left_to_aiohttp(tmp_path: Path, taken: list[bytes]) -> None:
+    room = HEAD_BYTES_MAX - len(request()) + len(signed(FIELDS)) - len("X-Pad: \r\n")
+    async with serving(tmp_path / "ledger.db") as service:
+        for size, count in ((room, 1), (room + 1, 1)):
+            reader, writer = await opened(service.url)
+            writer.write(request(None, "X-Pad: " + "x" * size))
+            assert (await answer_of(reader)).endswith(b"success")
+            writer.close()
+            assert len(taken) == count
+
+
+# How its connections end.
+
+
+async def test_an_idle_connection_ends_in_its_time_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.6)
+    async with serving(tmp_path / "ledger.db") as service:
+        loop = asyncio.get_running_loop()
+        reader, writer = await opened(service.url)
+        for _ in range(4):
+            await asyncio.sleep(0.3)
+            writer.write(request())
+            await answer_of(reader)
+        answered = loop.time()
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert await reader.read() == b""
+        assert 0.5 < loop.time() - answered < WAIT_SECONDS
+        writer.close()
+    assert len(taken) == 4
+
+
+async def test_what_was_taken_is_answered_before_the_service_ends(
+    tmp_path: Path, taken: list[bytes]
+) -> None:
+    path = tmp_path / "ledger.db"
+    stop = asyncio.Event()
+    began = asyncio.Event()
+    urls: list[str] = []
+
+    async def serve() -> None:
+        async with running(settings(path)) as service:
+            urls.append(service.url)
+            began.set()
+            await stop.wait()
+
+    task = asyncio.create_task(serve())
+    await began.wait()
+    reader, writer = await opened(urls[0])
+    other = connect(path, create=False)
+    # As `keys create` does for a moment: the commit has to wait.
+    other.execute("BEGIN IMMEDIATE")
+    writer.write(request())
+    await asyncio.sleep(0.1)
+    stop.set()
+    await asyncio.sleep(0.1)
+    assert not taken
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await answer_of(reader)).endswith(b"success")
+    async with asyncio.timeout(WAIT_SECONDS):
+        assert await reader.read() == b""
+        await task
+    writer.close()
+    assert len(taken) == 1
+
+
+async def test_what_the_ledger_cannot_take_aiohttp_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
+) -> None:
+    monkeypatch.setattr("listener.storage.sqlite.connection.BUSY_SECONDS", 0.05)
+    async with serving(tmp_path / "ledger.db") as service:
+        other = connect(tmp_path / "ledger.db", create=False)
+        other.execute("BEGIN IMMEDIATE")
+        reader, writer = await opened(service.url)
+        writer.write(request())
+        told = await answer_of(reader)
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After" in told
+        other.execute("ROLLBACK")
+        other.close()
+        # The same connection goes on, without the fast path.
+        writer.write(request())
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
+    assert not taken
