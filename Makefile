@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What runs, without what tests.
+RUNS := $(VENV)/.runs
 BENCH := .venv-bench
 BENCH_ARGS :=
 FAULTS_ARGS :=
@@ -29,7 +31,7 @@ export STRIP_LOCK
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
 
-run: $(STAMP) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
+run: $(RUNS) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
 	$(BIN)/listener demo
 
 test: $(STAMP) ## every test; TESTS=tests/unit for some of them
@@ -74,17 +76,40 @@ clean: ## remove what was made here, the environment included
 	rm -rf $(VENV) $(BENCH) node_modules bench/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 
-$(STAMP): requirements-dev.lock pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { \
 	  echo "Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+# The checkout itself is not built, for which more would have to be installed: a .pth file lets Python
+# find it, and the command is three lines.
+define COMMAND
+import sys, sysconfig
+from pathlib import Path
+paths = sysconfig.get_paths()
+Path(paths["purelib"], "pockyt-listener-checkout.pth").write_text(f"{Path.cwd()}\n")
+command = Path(paths["scripts"], "listener")
+command.write_text(f"#!{sys.executable}\nfrom listener.cli import main\nmain()\n")
+command.chmod(0o755)
+endef
+export COMMAND
+
+$(RUNS): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing $$(grep -c == requirements.lock) packages into $(VENV), this once:"
+	$(BIN)/python -m pip install --disable-pip-version-check \
+	  --require-hashes --requirement requirements.lock
+	@test -e $(STAMP) || $(BIN)/python -c "$$COMMAND"
+	@touch $@
+
+$(STAMP): requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "Installing $$(grep -c == requirements-dev.lock) packages into $(VENV), this once; tools for tests included."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --require-hashes --requirement requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --editable .
-	@touch $@
+	@touch $@ $(RUNS)
 
 # What looks at the JavaScript; what runs needs none of it.
 node_modules/.installed: package-lock.json

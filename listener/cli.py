@@ -6,6 +6,7 @@ from typing import Final, NoReturn
 
 import click
 
+from listener import __version__
 from listener.commands.backup import backup
 from listener.commands.check import check
 from listener.commands.demo import demo
@@ -32,7 +33,7 @@ class _InOrder(click.Group):
 
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="pockyt-listener", prog_name="listener")
+@click.version_option(__version__, prog_name="listener")
 def program() -> None:
     """Receive Pockyt's signed notifications, keep them in a ledger, and tell the tills.
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from listener import __version__
 from listener.commands.terminal import (
     config_option,
     json_option,
@@ -64,11 +65,9 @@ def check(config: Path | None, as_json: bool) -> None:
 
 
 def _program() -> "Iterator[Finding]":
-    from importlib.metadata import version
-
     from listener.storage.checks import Finding
 
-    yield Finding(name="version", value=version("pockyt-listener"))
+    yield Finding(name="version", value=__version__)
     yield Finding(name="python", value=platform.python_version())
 
 

@@ -74,11 +74,15 @@ EVERYWHERE: Final = Scope()
 
 
 class Search(Struct, frozen=True, kw_only=True):
-    """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until."""
+    """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until.
+
+    ``contains`` is a part of the reference or of the transaction number, in any case.
+    """
 
     scope: Scope
     status: Status | None = None
     reference: str | None = None
+    contains: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
 
@@ -113,12 +117,13 @@ class Acked(Struct, frozen=True, kw_only=True):
 
 
 class Unacked(Struct, frozen=True, kw_only=True):
-    """A cancellation that no terminal of its stream has acknowledged."""
+    """A cancellation that no terminal of its stream has acknowledged; ``body`` is its event's."""
 
     stream: str
     offset: int
     transaction_no: str
     recorded_at_ms: int
+    body: str
 
 
 class Doubts(Struct, frozen=True, kw_only=True):

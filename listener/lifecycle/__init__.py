@@ -20,9 +20,9 @@ from listener.lifecycle.errors import (
     SaleCancelledError,
     TooManyWishesError,
 )
-from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits
 from listener.lifecycle.lifecycle import Lifecycle
+from listener.lifecycle.orders import Order
 from listener.lifecycle.starter import Started
 
 __all__ = [

@@ -11,8 +11,9 @@ from listener.ledger.model import Transaction
 from listener.ledger.promise import Ledger
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.errors import NotifyUrlMissingError
-from listener.lifecycle.facts import Order, Outcome, is_refused
+from listener.lifecycle.facts import Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
+from listener.lifecycle.orders import Order
 from listener.lifecycle.turns import keep_turns
 from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
 from listener.pockyt.calls import Credentials, PockytCalls
@@ -91,7 +92,7 @@ class Caller:
     async def prepay(
         self, transaction: Transaction, *, payment_barcode: str, vendor: str | None
     ) -> Outcome:
-        """Take the payment with the customer's code."""
+        """Charge the customer's code."""
         return await self._call(
             "prepay",
             self._credentials(transaction.merchant_no, transaction.store_no),

@@ -9,7 +9,7 @@ from listener import log
 from listener.errors import LedgerUnavailableError, NumberTakenError
 from listener.ledger.model import Transaction, Why
 from listener.ledger.promise import Ledger, RecordedSale
-from listener.lifecycle import facts
+from listener.lifecycle import orders
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Bucket, Limits
@@ -172,7 +172,7 @@ class Chaser:
 
     async def _look_for(self, sale: RecordedSale) -> None:
         async with self._steps.turns.of(*_key(sale)):
-            current = await self._steps.find_sale(facts.order_of(sale.fact))
+            current = await self._steps.find_sale(orders.order_of(sale.fact))
             if current and self._is_still_due(current):
                 await self._steps.settle_sale(current)
 
@@ -187,10 +187,10 @@ class Chaser:
         if isinstance(doubt, Transaction):
             current = await self._steps.read(doubt)
         else:
-            current = await self._steps.find_sale(facts.order_of(doubt.fact))
+            current = await self._steps.find_sale(orders.order_of(doubt.fact))
         if current is None or not _is_over(_raise_ms(current), now_ms):
             return
-        fact = facts.unresolved_fact(current)
+        fact = orders.unresolved_fact(current)
         await self._ledger.record(fact)
         log.event(
             _LOG,
@@ -241,7 +241,7 @@ def _key(doubt: Doubt) -> tuple[str, ...]:
     """Return the name of what is chased, as its turn is named."""
     if isinstance(doubt, Transaction):
         return (doubt.merchant_no, doubt.transaction_no)
-    return sale_key(facts.order_of(doubt.fact))
+    return sale_key(orders.order_of(doubt.fact))
 
 
 def _rank(doubt: Doubt) -> int:

@@ -1,8 +1,7 @@
-"""Turn what tills and operators want, and what Pockyt answers, into facts for the ledger; pure."""
+"""Turn what Pockyt answers into facts for the ledger; pure."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -10,21 +9,18 @@ from msgspec.structs import replace
 
 from listener.amounts import plain_amount
 from listener.ledger.model import (
-    Alarm,
     Fact,
     Kind,
     Status,
     Transaction,
     fields_text,
 )
-from listener.ledger.promise import RecordedSale
 from listener.ledger.sale import NO_RECORD
 from listener.ledger.status import is_of_sale, read_success, read_word
+from listener.lifecycle.orders import Order, cut, sale_fact
 from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
-from listener.pockyt.texts import clean
 
 FIELDS_MAX: Final = 64
-VALUE_CHARS_MAX: Final = 2_048
 PAYMENT: Final = "payment"
 # Pockyt's are 18 digits; others may come, but none that no address or column can hold.
 _NUMBER: Final = re.compile(r"[!-~]{1,64}")
@@ -33,102 +29,6 @@ _OURS: Final = frozenset({"call", "error", "next", "retCode", "retMsg", "sent"})
 
 # What came of a call: Pockyt's answer, or why there is none.
 Outcome = Answer | PockytError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """The sale that a till wants to start. ``vendor`` is None where the till scans a code.
-
-    ``amount`` is decimal text; ``timeout_minutes`` is Pockyt's own where it is None.
-    """
-
-    merchant_no: str
-    store_no: str
-    terminal: str
-    reference: str
-    amount: str
-    currency: str
-    settle_currency: str
-    vendor: str | None = None
-    timeout_minutes: int | None = None
-
-
-def sale_fact(order: Order) -> Fact:
-    """Build a sale, before Pockyt hears of it."""
-    minutes = order.timeout_minutes
-    return Fact(
-        kind=Kind.SALE,
-        merchant_no=order.merchant_no,
-        store_no=order.store_no,
-        reference=order.reference,
-        terminal=order.terminal,
-        amount=order.amount,
-        currency=order.currency,
-        settle_currency=order.settle_currency,
-        fields=fields_text(
-            {"vendor": order.vendor, "timeout": None if minutes is None else str(minutes)}
-        ),
-    )
-
-
-def order_of(fact: Fact) -> Order:
-    """Read the order that a recorded sale was."""
-    minutes = fact.field("timeout")
-    return Order(
-        merchant_no=fact.merchant_no,
-        store_no=fact.store_no or "",
-        terminal=fact.terminal or "",
-        reference=fact.reference or "",
-        amount=fact.amount or "",
-        currency=fact.currency or "",
-        settle_currency=fact.settle_currency or "",
-        vendor=fact.field("vendor"),
-        timeout_minutes=int(minutes) if minutes else None,
-    )
-
-
-def cancel_fact(
-    transaction: Transaction, *, terminal: str | None, refund_if_paid: bool, key_id: str | None
-) -> Fact:
-    """Build a cashier's cancel, before Pockyt hears of it."""
-    return Fact(
-        kind=Kind.CANCEL_REQUEST,
-        merchant_no=transaction.merchant_no,
-        transaction_no=transaction.transaction_no,
-        terminal=terminal,
-        fields=fields_text({"refundIfPaid": "true" if refund_if_paid else None, "key": key_id}),
-    )
-
-
-def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
-    """Return the alarm that there is no answer about a transaction, or a sale without a number."""
-    fields = fields_text({"alarm": Alarm.UNRESOLVED})
-    if isinstance(doubt, Transaction):
-        return Fact(
-            kind=Kind.ALARM,
-            merchant_no=doubt.merchant_no,
-            transaction_no=doubt.transaction_no,
-            fields=fields,
-        )
-    return Fact(
-        kind=Kind.ALARM,
-        merchant_no=doubt.fact.merchant_no,
-        store_no=doubt.fact.store_no,
-        reference=doubt.fact.reference,
-        sale_seq=doubt.seq,
-        fields=fields,
-    )
-
-
-def decision_fact(transaction: Transaction, *, status: Status, name: str, reason: str) -> Fact:
-    """Build what an operator has settled."""
-    return Fact(
-        kind=Kind.DECISION,
-        merchant_no=transaction.merchant_no,
-        transaction_no=transaction.transaction_no,
-        says=status,
-        fields=fields_text({"status": status, "name": _cut(name), "reason": _cut(reason)}),
-    )
 
 
 def query_fact(transaction: Transaction, outcome: Outcome, *, as_of: int) -> Fact:
@@ -234,48 +134,6 @@ def without_number(fact: Fact) -> Fact:
     return replace(fact, kind=kind, transaction_no="", says=None)
 
 
-def number_taken_fact(fact: Fact) -> Fact:
-    """Return the alarm that Pockyt gave a sale a number which is another's already."""
-    return Fact(
-        kind=Kind.ALARM,
-        merchant_no=fact.merchant_no,
-        sale_seq=fact.sale_seq,
-        fields=fields_text({"alarm": Alarm.NUMBER_TAKEN, "transactionNo": fact.transaction_no}),
-    )
-
-
-def sale_cancel_fact(
-    sale: Fact, *, sale_seq: int, terminal: str | None, refund_if_paid: bool, key_id: str | None
-) -> Fact:
-    """Return a cashier's cancel of a sale whose number is not known yet."""
-    return Fact(
-        kind=Kind.CANCEL_REQUEST,
-        merchant_no=sale.merchant_no,
-        store_no=sale.store_no,
-        reference=sale.reference,
-        terminal=terminal,
-        sale_seq=sale_seq,
-        fields=fields_text({"refundIfPaid": "true" if refund_if_paid else None, "key": key_id}),
-    )
-
-
-def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> Fact:
-    """Return the wish at a sale as one at its transaction.
-
-    ``is_spent``: /cancel was sent for it already, by the reference.
-    """
-    return Fact(
-        kind=Kind.CANCEL_REQUEST,
-        merchant_no=transaction.merchant_no,
-        transaction_no=transaction.transaction_no,
-        terminal=wish.terminal,
-        sale_seq=wish.sale_seq,
-        fields=fields_text(
-            {**orjson.loads(wish.fields), "next": "cancel" if is_spent else None},
-        ),
-    )
-
-
 def is_about(transaction: Transaction, query: Fact) -> bool:
     """Return whether a query speaks of the amount, currency and reference of a transaction.
 
@@ -365,12 +223,12 @@ def _outcome_fact(
         kind=kind,
         merchant_no=merchant_no,
         transaction_no=transaction_no,
-        reference=_cut(answer.reference),
-        provider_status=_cut(answer.word),
+        reference=cut(answer.reference),
+        provider_status=cut(answer.word),
         says=says,
         amount=plain_amount(answer.amount),
-        currency=_cut(answer.currency),
-        settle_currency=_cut(answer.settle_currency),
+        currency=cut(answer.currency),
+        settle_currency=cut(answer.settle_currency),
         as_of=as_of,
         sale_seq=sale_seq,
         fields=fields_text({**_said(answer.fields), **_failure(outcome), "call": call}),
@@ -379,7 +237,7 @@ def _outcome_fact(
 
 def _said(fields: Mapping[str, str]) -> dict[str, str | None]:
     """Return what an answer said, cleaned, and cut where it is more than an answer should be."""
-    kept = [(_cut(name) or "", _cut(value)) for name, value in fields.items()][:FIELDS_MAX]
+    kept = [(cut(name) or "", cut(value)) for name, value in fields.items()][:FIELDS_MAX]
     return {name: value for name, value in kept if name not in _OURS}
 
 
@@ -388,14 +246,9 @@ def _failure(outcome: Outcome) -> dict[str, str | None]:
     if isinstance(outcome, PockytRefusedError):
         return {
             "error": "refused" if is_refused(outcome) else "failed",
-            "retCode": _cut(outcome.ret_code),
-            "retMsg": _cut(outcome.ret_msg),
+            "retCode": cut(outcome.ret_code),
+            "retMsg": cut(outcome.ret_msg),
         }
     if isinstance(outcome, PockytUnavailableError):
         return {"error": outcome.reason, "sent": None if outcome.sent else "false"}
     return {}
-
-
-def _cut(text: str | None) -> str | None:
-    """Return a text that every column can hold, and that is no longer than it should be."""
-    return None if text is None else clean(text[:VALUE_CHARS_MAX])

@@ -49,29 +49,29 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether Pockyt is held to be down."""
+        """Return whether Pockyt is held to be down."""
         return self._until_ms is not None
 
     def would_admit(self, now_ms: int) -> bool:
-        """Tell whether a question may be sent now."""
+        """Return whether a question may be sent now."""
         return self._until_ms is None or (now_ms >= self._until_ms and not self._is_probing)
 
     def admit(self, now_ms: int) -> bool:
-        """Let a question through, if it may be sent now; while Pockyt is down, it is the probe."""
+        """Admit a question, if it may be sent now; while Pockyt is down, it is the probe."""
         if not self.would_admit(now_ms):
             return False
         self._is_probing = self._until_ms is not None
         return True
 
     def succeed(self) -> None:
-        """Note an answer, whatever it said."""
+        """Count an answer, whatever it said."""
         self._failures = 0
         self._pause_seconds = self._limits.pause_seconds
         self._until_ms = None
         self._is_probing = False
 
     def fail(self, now_ms: int) -> None:
-        """Note that there was no answer."""
+        """Count that there was no answer."""
         self._failures += 1
         if self._until_ms is None:
             if self._failures >= self._limits.failures_max:
@@ -82,7 +82,7 @@ class Breaker:
         self._is_probing = False
 
     def leave(self) -> None:
-        """Give an unused probe back: the question turned out to be needless."""
+        """Return an unused probe: the question turned out to be needless."""
         self._is_probing = False
 
 

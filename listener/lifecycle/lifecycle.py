@@ -9,13 +9,13 @@ from typing import Final
 
 from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
-from listener.lifecycle import facts, wishes
+from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.errors import BeingCancelledError, NotOpenError
-from listener.lifecycle.facts import Order
 from listener.lifecycle.gate import Limits, Shares
+from listener.lifecycle.orders import Order
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps, sale_key
 from listener.lifecycle.turns import Turns
@@ -134,7 +134,7 @@ class Lifecycle:
     async def pay(
         self, transaction: Transaction, *, payment_barcode: str, vendor: str | None = None
     ) -> Transaction:
-        """Take the payment with the customer's code; an unknown outcome is asked about at once.
+        """Charge the customer's code; an unknown outcome is asked about at once.
 
         Returns:
             The transaction: paid, failed, or still open and chased.
@@ -184,7 +184,7 @@ class Lifecycle:
         async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
             after = await self._steps.read(transaction)
             if await self._steps.is_new_wish(after, refund_if_paid=refund_if_paid):
-                fact = facts.cancel_fact(
+                fact = orders.cancel_fact(
                     after, terminal=terminal, refund_if_paid=refund_if_paid, key_id=key_id
                 )
                 after = (await self._ledger.record(fact)).transaction or after
@@ -212,13 +212,13 @@ class Lifecycle:
         Returns:
             The transaction; the sale, where it has none.
         """
-        order = facts.order_of(sale.fact)
+        order = orders.order_of(sale.fact)
         key = sale_key(order)
         async with self._wishes.of(*key):
             current = await self._steps.find_sale(order) or sale
             is_new = wishes.is_new_at_sale(current, refund_if_paid=refund_if_paid)
             if current.transaction_no is None and is_new:
-                fact = facts.sale_cancel_fact(
+                fact = orders.sale_cancel_fact(
                     sale.fact,
                     sale_seq=current.seq,
                     terminal=terminal,
@@ -268,7 +268,7 @@ class Lifecycle:
             name: Who decides.
             reason: On which grounds.
         """
-        fact = facts.decision_fact(transaction, status=status, name=name, reason=reason)
+        fact = orders.decision_fact(transaction, status=status, name=name, reason=reason)
         recorded = await self._ledger.record(fact)
         return recorded.transaction or transaction
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from listener.errors import ReferenceTakenError
 from listener.ledger.model import Fact, Kind, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
-from listener.lifecycle import facts
+from listener.lifecycle import facts, orders
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.errors import OutcomeUnknownError, SaleCancelledError
-from listener.lifecycle.facts import Order
+from listener.lifecycle.orders import Order
 from listener.lifecycle.steps import Steps, sale_key
 from listener.pockyt.answer import PockytError
 
@@ -43,7 +43,7 @@ class Starter:
             try:
                 if sale is not None and not sale.state.is_refused:
                     return await self._take_up(order, sale, is_repeat=is_repeat)
-                await self._ledger.record(facts.sale_fact(order))
+                await self._ledger.record(orders.sale_fact(order))
                 self._nudge()
                 return await self._open(order, is_first=True)
             finally:
@@ -75,7 +75,7 @@ class Starter:
 
     async def _take_up(self, order: Order, sale: RecordedSale, *, is_repeat: bool) -> Started:
         """Go on with a sale that was recorded before."""
-        if facts.order_of(sale.fact) != order:
+        if orders.order_of(sale.fact) != order:
             raise ReferenceTakenError(sale.transaction_no)
         if sale.transaction_no is not None:
             if not is_repeat:

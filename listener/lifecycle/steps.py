@@ -11,9 +11,10 @@ from listener import log
 from listener.errors import NumberTakenError
 from listener.ledger.model import Entry, Fact, Transaction
 from listener.ledger.promise import Ledger, Recorded, RecordedSale
-from listener.lifecycle import facts, wishes
+from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller
-from listener.lifecycle.facts import Order, Outcome
+from listener.lifecycle.facts import Outcome
+from listener.lifecycle.orders import Order
 from listener.lifecycle.turns import Turns
 from listener.pockyt.answer import PockytUnavailableError
 
@@ -107,7 +108,7 @@ class Steps:
             return await self._ledger.record(fact)
         except NumberTakenError:
             await self._ledger.record(facts.without_number(fact))
-            await self._ledger.record(facts.number_taken_fact(fact))
+            await self._ledger.record(orders.number_taken_fact(fact))
             log.event(
                 _LOG,
                 "number_taken",
@@ -135,7 +136,7 @@ class Steps:
         """
         if sale.transaction_no is None:
             await self._cancel_sale(sale)
-        current = await self.find_sale(facts.order_of(sale.fact))
+        current = await self.find_sale(orders.order_of(sale.fact))
         if current is None or current.transaction_no is None or current.wish is None:
             return
         async with self.turns.of(sale.fact.merchant_no, current.transaction_no):
@@ -152,7 +153,7 @@ class Steps:
             return transaction
         entries = await self._entries(transaction)
         is_spent = sale.state.is_cancel_sent or wishes.is_spent(entries)
-        fact = facts.taken_over_fact(transaction, sale.wish, is_spent=is_spent)
+        fact = orders.taken_over_fact(transaction, sale.wish, is_spent=is_spent)
         recorded = await self._ledger.record(fact)
         return recorded.transaction or transaction
 
@@ -163,14 +164,14 @@ class Steps:
         await self.bind(facts.sending_cancel(query) if sends else query)
         if not sends:
             return
-        order = facts.order_of(sale.fact)
+        order = orders.order_of(sale.fact)
         as_of = await self._ledger.seq()
         outcome = await self._caller.cancel_sale(order)
         await self.bind(facts.sale_answer_fact(order, outcome, sale_seq=sale.seq, as_of=as_of))
 
     async def _query_sale(self, sale: RecordedSale) -> tuple[Fact, Outcome]:
         as_of = await self._ledger.seq()
-        order = facts.order_of(sale.fact)
+        order = orders.order_of(sale.fact)
         outcome = await self._caller.look_for(order)
         fact = facts.found_fact(order, outcome, sale_seq=sale.seq, as_of=as_of)
         if fact.transaction_no and await self._is_shared(order):

@@ -1,4 +1,4 @@
-"""Say why a client is not live: what failed, or who answered in the listener's place."""
+"""Find out why a client is not live: what failed, or who answered in the listener's place."""
 
 import ssl
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ def read_problem(headers: Mapping[str, str], body: bytes) -> Problem | None:
 
 
 def of_error(error: BaseException, *, host: str) -> Outage:
-    """Say why no answer of the listener could be had at all."""
+    """Return why no answer of the listener could be had at all."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             why = f"the certificate of {host} is not trusted: {_shown(error.certificate_error)}"
@@ -105,7 +105,7 @@ def of_error(error: BaseException, *, host: str) -> Outage:
 def of_answer(
     status: int, headers: Mapping[str, str], *, host: str, problem: Problem | None = None
 ) -> Outage:
-    """Say who answered what over HTTP, where events were to come."""
+    """Return who answered what over HTTP, where events were to come."""
     if status == 426:
         why = f"the upgrade to WebSocket did not get through to {host}: a proxy takes it out"
         return Outage(cause=Cause.NOT_WEBSOCKET, why=why)

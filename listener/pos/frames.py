@@ -102,7 +102,7 @@ class Connect(_Model):
     type: Literal["connect"] = "connect"
     id: Number | None = Field(default=None, description="Comes back in `ready`.")
     key: SecretStr | None = Field(
-        default=None, description="The key, where no Authorization header brought it."
+        default=None, description="The key; it counts before one in a header."
     )
     streams: list[StreamStart] | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Keep a POS client linked to its listener: by websocket, else by long-poll, for ever."""
+"""The link of a POS client to its listener: by websocket, else by long-poll, for ever."""
 
 import asyncio
 import logging

@@ -17,17 +17,17 @@ _MODE: Final = 0o600
 
 
 class PositionStore(Protocol):
-    """Keeps a position for each stream; written after each event that was handled."""
+    """Holds a position for each stream; written after each event that was handled."""
 
     async def load(self) -> Mapping[str, Position]:
         """Return the position of each stream that was saved."""
 
     async def save(self, stream: str, position: Position) -> None:
-        """Keep the position of a stream; kept once this returns."""
+        """Store the position of a stream; stored once this returns."""
 
 
 class MemoryPositions:
-    """Keeps positions for as long as the program runs."""
+    """Holds positions for as long as the program runs."""
 
     def __init__(self, positions: Mapping[str, Position] | None = None) -> None:
         self._positions = dict(positions or {})
@@ -37,12 +37,12 @@ class MemoryPositions:
         return dict(self._positions)
 
     async def save(self, stream: str, position: Position) -> None:
-        """Keep the position of a stream."""
+        """Store the position of a stream."""
         self._positions[stream] = position
 
 
 class FilePositions:
-    """Keeps positions in a JSON file of its own, replaced as a whole: never half written.
+    """Holds positions in a JSON file of its own, replaced as a whole: never half written.
 
     A disk that is full or gone stops no till: what cannot be written is logged, kept in memory, and
     written with the next position. After a restart the listener then repeats some events.
@@ -75,7 +75,7 @@ class FilePositions:
         return dict(self._positions)
 
     async def save(self, stream: str, position: Position) -> None:
-        """Keep the position of a stream; on disk once this returns, unless the disk fails."""
+        """Store the position of a stream; on disk once this returns, unless the disk fails."""
         self._positions[stream] = position
         try:
             await asyncio.to_thread(self._write, self._adapter.dump_json(self._positions))

@@ -51,6 +51,6 @@ def stopped(ended: Ended) -> StoppedError:
 
 
 def _row_of(code: int) -> str:
-    """Say why the listener refused, and what to do about it; '' for a code that is not known."""
+    """Return why the listener refused, and what to do about it; '' for a code that is not known."""
     known = next((known for known in CloseCode if known == code), None)
     return f"{known.meaning}; {known.to_do}" if known and known.to_do else ""

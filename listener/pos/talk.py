@@ -99,7 +99,7 @@ class Talk:
 
     @property
     def step(self) -> str:
-        """Say what is being waited for, for a person."""
+        """What is being waited for, in words for a person."""
         if self.hello is None:
             return "the websocket is open, but no hello comes"
         return "hello came, but no ready" if not self.is_ready else "nothing comes any more"

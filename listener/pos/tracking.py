@@ -58,7 +58,7 @@ class Timing:
     websocket_again_seconds: float = 300.0
     """How long long-poll is used before WebSocket is tried again."""
     chance: Callable[[], float] = random.random
-    """Gives numbers in [0, 1) for the jitter."""
+    """Returns numbers in [0, 1) for the jitter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +230,7 @@ class Tracker:
         return position
 
     def take(self, event: PageEvent) -> Position | None:
-        """Take the next event of a stream; None for one that we have.
+        """Accept the next event of a stream; None for one that we have.
 
         Raises:
             BrokenError: Events between it and ours are missing.

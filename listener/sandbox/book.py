@@ -184,7 +184,7 @@ class Book:
         return self._keep(sale)
 
     def pay(self, sale: Sale, *, now_seconds: float, barcode: str | None = None) -> Sale:
-        """Let the customer pay, by scanning a code or by showing one.
+        """Pay as the customer does, by scanning a code or by showing one.
 
         Raises:
             RefusalError: The sale is not open any more (000040).
@@ -218,7 +218,7 @@ class Book:
         return self._keep(replace(self._give_back(sale, rest, None), undone=True))
 
     def pay_late(self, sale: Sale, *, now_seconds: float) -> Sale | None:
-        """Let a payment land on a closed sale: the wallet had taken the money already.
+        """Record a payment that lands on a closed sale: the wallet had taken the money already.
 
         Returns:
             The sale, or None where it is not there any more, or not closed.
@@ -229,7 +229,7 @@ class Book:
         return self._keep(replace(known, word=Word.SUCCESS, paid_seconds=now_seconds))
 
     def refund(self, sale: Sale, amount_text: str, *, reference: str | None = None) -> Refund:
-        """Give all or a part of the money back.
+        """Refund all or a part of the money.
 
         Raises:
             RefusalError: It is not paid, or that is more than is left (000040).

@@ -54,7 +54,7 @@ class Control:
         return web.Response(text=page, content_type="text/html")
 
     async def _pay(self, request: web.Request) -> web.Response:
-        """Let the customer pay; a browser is sent back to the page it came from."""
+        """Pay as the customer does; a browser is sent back to the page it came from."""
         try:
             sale = self._front.pay(request.match_info["transactionNo"])
         except RefusalError as refusal:
@@ -65,7 +65,7 @@ class Control:
         return web.json_response(self._told(sale))
 
     async def _sales(self, _request: web.Request) -> web.Response:
-        """Tell the truth about every sale, oldest first."""
+        """List the truth about every sale, oldest first."""
         self._front.expire()
         return web.json_response({"data": [self._told(sale) for sale in self._book]})
 
@@ -84,7 +84,7 @@ class Control:
         }
 
     async def _faults(self, _request: web.Request) -> web.Response:
-        """Tell what is planned, what has struck, and what there is."""
+        """List what is planned, what has struck, and what there is."""
         return web.json_response(
             {
                 "faults": [str(planned) for planned in self._script.planned],

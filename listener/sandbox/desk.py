@@ -275,7 +275,7 @@ def _url(fields: Mapping[str, str], *, required: bool) -> str | None:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a notification could be sent there."""
+    """Return whether a notification could be sent there."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

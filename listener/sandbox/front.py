@@ -87,7 +87,7 @@ class Front:
         )
 
     def pay(self, transaction_no: str) -> Sale:
-        """Let the customer pay a sale.
+        """Pay a sale as the customer does.
 
         Raises:
             RefusalError: There is no such sale (000021), or it is not open any more (000040).
@@ -99,7 +99,7 @@ class Front:
         return self._paid(self._book.pay(sale, now_seconds=self._now_seconds()))
 
     def pay_late(self, sale: Sale) -> None:
-        """Let a payment land on a closed sale: the wallet had taken the money already."""
+        """Record a payment that lands on a closed sale: the wallet had taken the money already."""
         paid = self._book.pay_late(sale, now_seconds=self._now_seconds())
         if paid is not None:
             self._paid(paid)

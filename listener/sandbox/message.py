@@ -1,4 +1,4 @@
-"""Word the notifications that Pockyt sends, spoilt where a fault says so; pure.
+"""Write the notifications that Pockyt sends, spoilt where a fault says so; pure.
 
 Source: Pockyt, "Webhook Notification Format".
 """

@@ -150,7 +150,7 @@ class PockytServer:
         self._stage.on_step(step, {"transactionNo": sale.transaction_no})
 
     async def _wallet_callback(self, request: web.Request) -> web.Response:
-        """Take the cancellation status from the wallet server, and relay it."""
+        """Receive the cancellation status from the wallet server, and relay it."""
         try:
             status = json_fields(await request.read())["status"]
         except (ValueError, KeyError):

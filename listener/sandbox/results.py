@@ -1,4 +1,4 @@
-"""Word the results of calls: names, types and nulls as Pockyt's samples have them.
+"""Build the results of calls: names, types and nulls as Pockyt's samples have them.
 
 Source: Pockyt, "Add", "Prepay" and "Tran Query".
 """
@@ -19,7 +19,7 @@ def json_body(answer: Mapping[str, object]) -> bytes:
 
 
 def named(sale: Sale) -> dict[str, object]:
-    """Word what most results say of their sale."""
+    """Build what most results say of their sale."""
     return {
         "transactionNo": sale.transaction_no,
         "reference": sale.order.reference,
@@ -29,7 +29,7 @@ def named(sale: Sale) -> dict[str, object]:
 
 
 def sale_result(sale: Sale) -> dict[str, object]:
-    """Word the result of add and prepay."""
+    """Build the result of add and prepay."""
     return {
         **named(sale),
         "amount": f"{sale.amount}",

@@ -120,7 +120,7 @@ class Sandbox:
             yield sandbox
 
     def pay(self, transaction_no: str) -> Sale:
-        """Let the customer pay a sale.
+        """Pay a sale as the customer does.
 
         Raises:
             RefusalError: There is no such sale, or it is not open any more.

@@ -40,4 +40,4 @@ class Step(StrEnum):
 
 
 def say_nothing(name: str, detail: Mapping[str, str]) -> None:
-    """Take no notice of a step."""
+    """Ignore a step."""

@@ -31,7 +31,7 @@ class WalletServer:
         return [web.post(ABANDON_PATH, self._abandon)]
 
     async def _abandon(self, request: web.Request) -> web.Response:
-        """Take the word to abandon a sale: 202, and the status follows by callback."""
+        """Accept the request to abandon a sale: 202, and the status follows by callback."""
         try:
             said = json_fields(await request.read())
             transaction_no, callback_url = said["transactionNo"], said["callbackUrl"]

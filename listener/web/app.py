@@ -49,7 +49,6 @@ from listener.web.context import (
 from listener.web.expect import expect
 from listener.web.fast_path import FastConnection, FastPath
 from listener.web.guard import answering, no_route
-from listener.web.headers import harden_each
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
@@ -174,7 +173,6 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
         for one in (*routes(), *app[FILES].routes(), notify.loose_route(), unknown)
     )
-    app.on_response_prepare.append(harden_each)
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
     path = FastPath(ingest=app[INGEST], ledger=app[LEDGER], metrics=app[METRICS])

@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from listener import log
+from listener.web.headers import harden
 from listener.web.metrics import Cut, Metrics
 from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
 from listener.web.unread import Unread
@@ -26,8 +27,11 @@ CONNECTIONS_MAX: Final = 24_576
 # Of one address, and unproven for longer than the grace.
 UNPROVEN_MAX: Final = 1_024
 GRACE_SECONDS: Final = 2.0
-# Descriptors that connections leave alone: for the ledger, Pockyt, and what was just accepted.
+# Descriptors that connections leave alone, or an eighth of all where that is more: for the ledger,
+# for calls to Pockyt, and for what was just accepted.
 DESCRIPTORS_KEPT: Final = 128
+# What the process asks for: more than all connections and what they leave alone.
+DESCRIPTORS_WANTED: Final = CONNECTIONS_MAX + 4_096
 # In one turn of the event loop; each takes up to four turns until it can be refused.
 ACCEPTS_AT_ONCE: Final = 16
 
@@ -158,7 +162,9 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; the last one, if the sender has stopped sending."""
+        """Send an answer, hardened; the last one, if the sender has stopped sending."""
+        if not resp.prepared:
+            harden(resp)
         told = await super().finish_response(request, resp, start_time)
         self._heard = False
         self._left = None if request.content.is_eof() else LINGER_BYTES_MAX
@@ -312,13 +318,13 @@ def connections_that_fit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
-    return min(CONNECTIONS_MAX, max(soft - DESCRIPTORS_KEPT, soft // 4))
+    return min(CONNECTIONS_MAX, max(soft - max(DESCRIPTORS_KEPT, soft // 8), soft // 4))
 
 
 def raise_descriptor_limit() -> None:
     """Let the process open as many descriptors as it is allowed to ask for and could need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    wanted = DESCRIPTORS_WANTED
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

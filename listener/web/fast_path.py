@@ -124,9 +124,8 @@ def _acknowledgement(date: str) -> bytes:
     """Build the answer as aiohttp sends it."""
     response = web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
     harden(response)
-    kind, *others = response.headers.items()
-    length = ("Content-Length", str(len(ACKNOWLEDGEMENT)))
-    lines = [f"{name}: {value}" for name, value in (kind, length, ("Date", date), *others)]
+    own = (("Content-Length", str(len(ACKNOWLEDGEMENT))), ("Date", date))
+    lines = [f"{name}: {value}" for name, value in (*response.headers.items(), *own)]
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + ACKNOWLEDGEMENT
 
 

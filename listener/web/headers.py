@@ -9,8 +9,3 @@ def harden(response: web.StreamResponse) -> None:
     headers["Server"] = "listener"
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Cache-Control", "no-store")
-
-
-async def harden_each(_request: web.Request, response: web.StreamResponse) -> None:
-    """Harden a response before its head is sent; a signal of the application."""
-    harden(response)

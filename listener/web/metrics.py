@@ -43,9 +43,8 @@ class Metrics:
         )
         # Each answer of the table is there from the start: a count that appears with its first
         # refusal has no increase that an alarm could see.
-        for status in NOTIFY_STATUSES:
-            self.notifications.labels(status)
-        self._acknowledged = self.notifications.labels(200)
+        self._by_status = {status: self.notifications.labels(status) for status in NOTIFY_STATUSES}
+        self._acknowledged = self._by_status[200]
         self.unread = Counter(
             "listener_unread_requests",
             "Requests that could not be read as HTTP; the log has the rule.",
@@ -138,6 +137,10 @@ class Metrics:
             self.repeats.inc()
         if len(self._taken_seconds) >= NOTED_MAX:
             self._note()
+
+    def refused(self, status: int) -> None:
+        """Count a notification that was refused."""
+        (self._by_status.get(status) or self.notifications.labels(status)).inc()
 
     def _note(self) -> None:
         """Count what was collected; many at once, since each has to take locks."""

@@ -59,7 +59,7 @@ async def notify_loosely(request: web.Request) -> web.Response:
 
 def refuse(request: web.Request, error: ProblemError) -> web.Response:
     """Build the answer to what is refused, counted and logged."""
-    request.app[METRICS].notifications.labels(error.status).inc()
+    request.app[METRICS].refused(error.status)
     merchant_no = request.match_info.get("merchantNo")
     if merchant_no is None or not request.app[INGEST].knows(merchant_no):
         merchant_no = None

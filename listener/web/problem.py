@@ -1,6 +1,7 @@
 """Answer what went wrong as RFC 9457 problem details."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -109,6 +110,18 @@ def raw_problem(error: ProblemError) -> bytes:
 
 
 def _body(error: ProblemError) -> bytes:
+    if not error.members:
+        return _plain_body(error.status, error.code, error.detail)
+    return _written(error)
+
+
+@lru_cache(maxsize=256)
+def _plain_body(status: int, code: str, detail: str) -> bytes:
+    """Return the body of a problem without members; a flood of refusals asks for few of them."""
+    return _written(ProblemError(status, code, detail))
+
+
+def _written(error: ProblemError) -> bytes:
     body = {
         "type": f"{PROBLEM_TYPES}{error.code}",
         "title": _TITLES.get(error.status, "Error"),

@@ -11,7 +11,6 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.log import server_logger
 
 from listener import log
-from listener.web.headers import harden
 from listener.web.problem import ProblemError, problem
 
 _LOG: Final = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ class Unread:
             self._failures.event(status, status=status, error=type(error).__name__, sender=sender)
             told = ProblemError(status, "failed", "the listener failed; its log says how")
         response = problem(told)
-        harden(response)
         response.force_close()
         return response
 

@@ -204,7 +204,7 @@ def test_a_transaction_is_found_by_its_reference_by_its_number_and_by_its_status
     stage.notify("297553638301000006", "failed")
     with visit(browser, f"{stage.url}/") as head:
         head.enter(stage.key(Role.ADMIN))
-        search = head.page.get_by_label("Search by reference or number")
+        search = head.page.get_by_label("Search by a part of the reference or number")
         for text in ("needle-in", "297553638301000005"):
             search.fill(text)
             expect(head.page.locator("#rows tr")).to_have_count(1)
@@ -213,6 +213,28 @@ def test_a_transaction_is_found_by_its_reference_by_its_number_and_by_its_status
         head.page.get_by_label("Failed").check()
         expect(row(head.page, "297553638301000006")).to_be_visible()
         expect(row(head.page, "needle-in-the-hay")).to_have_count(0)
+
+
+def test_a_part_of_a_reference_finds_what_the_page_has_not_read(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        for place in range(130):
+            stage.notify(f"297553638305{place:06}", "success", reference=f"Filler-{place}")
+        head.page.reload()
+        head.expect_live()
+        search = head.page.get_by_label("Search by a part of the reference or number")
+        search.fill("filler-1")
+        # 1, 10 to 19 and 100 to 129; the page itself has read the newest hundred.
+        expect(head.page.locator("#transactions-said")).to_have_text("41 found")
+        expect(head.page.locator("#rows tr")).to_have_count(41)
+        search.fill("305000003")
+        expect(head.page.locator("#rows tr")).to_have_count(1)
+        search.fill("Filler-%")
+        expect(head.page.locator("#none")).to_have_text(
+            "No transaction has this in its reference or number."
+        )
 
 
 def test_the_dashboard_shows_who_is_there_and_how_the_ledger_is(

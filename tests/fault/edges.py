@@ -7,6 +7,7 @@ waits; the test of the same name takes seconds.
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -16,9 +17,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
+from tests.support.certificates import certificate, server_context
 from tests.support.edges import FAULTS, Edge, edge
 from tests.support.service import Serving, serving
 
@@ -27,8 +29,38 @@ SUPPORT: Final = Path(__file__).parents[1] / "support"
 BACK_OFF_SECONDS: Final = 30.0
 MARGIN_SECONDS: Final = 15.0
 STALL_SECONDS: Final = 6.0
+# What keeps the bytes back in one direction, or in both.
 STALLS: Final = ("what is sent is held up", "what comes is held up", "both are held up")
 NAMES: Final = (*FAULTS, *STALLS)
+
+
+# An edge that speaks TLS, and what it shows in the place of its certificate.
+BAD_TLS: Final = {
+    "a certificate of nobody": "unknown",
+    "a certificate of another name": "misnamed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """What edges show: one that the clients trust, and others."""
+
+    trusted: Path
+    unknown: Path
+    misnamed: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> Self:
+        """Make them in a directory."""
+        (directory / "trusted").mkdir()
+        trusted = certificate(directory / "trusted", host="localhost")
+        misnamed = certificate(directory, host="other.example")
+        # Trusted as well, so that only its name is wrong.
+        with trusted.open("ab") as file:
+            file.write(misnamed.read_bytes())
+        return cls(
+            trusted=trusted, unknown=certificate(directory, host="localhost"), misnamed=misnamed
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,25 +112,33 @@ async def outage(
     *,
     seconds: float,
     stall_seconds: float = STALL_SECONDS,
-    names: Sequence[str] = NAMES,
+    names: Sequence[str] | None = None,
 ) -> list[Outcome]:
     """Follow through an edge for each fault, let the edges fail for so long, and heal them."""
+    names = [*NAMES, *BAD_TLS] if names is None else names
+    certificates = Certificates.make(directory)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(serving(directory / "ledger.db"))
         port = urlsplit(service.url).port
         assert port
-        edges = {name: await stack.enter_async_context(edge(port)) for name in names}
+        edges = {
+            name: await stack.enter_async_context(
+                edge(port, tls=server_context(certificates.trusted) if name in BAD_TLS else None)
+            )
+            for name in names
+        }
         told = {name: Told() for name in names}
-        await stack.enter_async_context(_following(client, edges, told, key=service.key()))
+        following = _following(client, edges, told, certificates, key=service.key())
+        await stack.enter_async_context(following)
         await _until(lambda: all(one.is_live for one in told.values()), MARGIN_SECONDS * 2)
         began = time.time()
         for name, one in edges.items():
-            _break(one, name, stall_seconds)
+            _break(one, name, stall_seconds, certificates)
         await asyncio.sleep(seconds)
         before = {name: len(one.statuses) for name, one in told.items()}
         healed = time.time()
         for one in edges.values():
-            one.fault, one.stall_up_seconds, one.stall_down_seconds = None, 0.0, 0.0
+            one.fault, one.tls, one.stall_up_seconds, one.stall_down_seconds = None, None, 0.0, 0.0
         number = await _notify(service)
         await _until(
             lambda: all(number in one.events or one.stopped for one in told.values()),
@@ -110,10 +150,12 @@ async def outage(
         ]
 
 
-def _break(one: Edge, name: str, stall_seconds: float) -> None:
+def _break(one: Edge, name: str, stall_seconds: float, certificates: Certificates) -> None:
     if name in STALLS:
         one.stall_up_seconds = stall_seconds if name != STALLS[1] else 0.0
         one.stall_down_seconds = stall_seconds if name != STALLS[0] else 0.0
+    elif name in BAD_TLS:
+        one.tls = server_context(getattr(certificates, BAD_TLS[name]))
     else:
         one.fault = FAULTS[name]
     one.cut()
@@ -147,12 +189,26 @@ async def _notify(service: Serving) -> str:
 
 @asynccontextmanager
 async def _following(
-    client: Client, edges: Mapping[str, Edge], told: Mapping[str, Told], *, key: str
+    client: Client,
+    edges: Mapping[str, Edge],
+    told: Mapping[str, Told],
+    certificates: Certificates,
+    *,
+    key: str,
 ) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(*client.command, stdin=PIPE, stdout=PIPE)
+    trust = str(certificates.trusted)
+    process = await asyncio.create_subprocess_exec(
+        *client.command,
+        stdin=PIPE,
+        stdout=PIPE,
+        env=os.environ | {"SSL_CERT_FILE": trust, "NODE_EXTRA_CA_CERTS": trust},
+    )
     assert process.stdin is not None
     assert process.stdout is not None
-    urls = {name: f"http://127.0.0.1:{one.port}" for name, one in edges.items()}
+    urls = {
+        name: f"{'https' if name in BAD_TLS else 'http'}://localhost:{one.port}"
+        for name, one in edges.items()
+    }
     plan = {"urls": urls, "key": key, "timing": client.timing}
     process.stdin.write(json.dumps(plan).encode() + b"\n")
     reading = asyncio.create_task(_read(process.stdout, told))

@@ -5,7 +5,8 @@ from typing import Final
 
 from tests.fault.edges import BACK_OFF_SECONDS, STALLS, Client, Outcome, javascript, outage, python
 
-OUTAGE_SECONDS: Final = 6.0
+# Longer than the first wait, which the listener asks for: up to 5 s.
+OUTAGE_SECONDS: Final = 9.0
 # Of a client's waits only the longest are cut short; a stall is longer than half of them.
 STALL_SECONDS: Final = 1.2
 # What an outage may be called, by the fault's name; of the others: refused.
@@ -33,6 +34,8 @@ CAUSES: Final = {
     "reset mid-handshake": {"unreachable"},
     "hang-up": {"unreachable"},
     "silence": {"silent"},
+    "a certificate of nobody": {"tls"},
+    "a certificate of another name": {"tls"},
 }
 
 

@@ -243,6 +243,20 @@ def test_a_reader_that_goes_away_ends_it_quietly(service: Service) -> None:
         assert not any("Traceback" in line for line in looking.left(looking.err))
 
 
+def test_without_acks_nothing_is_acknowledged(service: Service) -> None:
+    key = service.pos_key("--terminal", "T-9")
+    arguments = ("tail", "--url", service.url, "--key", key, "--json")
+    with started(*arguments, "--no-ack") as looking:
+        looking.until(looking.err, "live, over websocket")
+        service.notify(1)
+        service.notify(2)
+        assert numbers(looking, 2) == ["1", "2"]
+        assert looking.stop(signal.SIGINT) == 130
+    # All of it comes again: neither what was printed nor the look itself counts as handled.
+    with started(*arguments) as till:
+        assert numbers(till, 2) == ["1", "2"]
+
+
 def test_blanks_around_a_key_do_not_count(service: Service) -> None:
     env = {"POS_KEY": f"\ufeff {service.pos_key()}\r\n"}
     with started("tail", "--url", service.url, env=env) as looking:

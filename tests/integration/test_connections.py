@@ -19,6 +19,7 @@ from listener.web import connections
 from listener.web.connections import (
     CONNECTIONS_MAX,
     DESCRIPTORS_KEPT,
+    DESCRIPTORS_WANTED,
     connections_that_fit,
     raise_descriptor_limit,
     throttle_accept_errors,
@@ -267,9 +268,10 @@ async def test_a_crowd_of_strangers_stops_no_notification(
 def test_connections_leave_descriptors_for_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     for soft, fit in (
         (resource.RLIM_INFINITY, CONNECTIONS_MAX),
-        (CONNECTIONS_MAX + DESCRIPTORS_KEPT, CONNECTIONS_MAX),
-        (CONNECTIONS_MAX + DESCRIPTORS_KEPT - 1, CONNECTIONS_MAX - 1),
+        (DESCRIPTORS_WANTED, CONNECTIONS_MAX),
+        (8_000, 7_000),
         (1_024, 1_024 - DESCRIPTORS_KEPT),
+        (1_000, 1_000 - DESCRIPTORS_KEPT),
         (100, 25),
     ):
         monkeypatch.setattr(resource, "getrlimit", lambda _kind, soft=soft: (soft, soft))
@@ -279,7 +281,7 @@ def test_connections_leave_descriptors_for_the_ledger(monkeypatch: pytest.Monkey
 def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    wanted = DESCRIPTORS_WANTED
     endless = resource.RLIM_INFINITY
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _kind, both: asked.append(both))

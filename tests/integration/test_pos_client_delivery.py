@@ -128,7 +128,7 @@ async def test_the_function_follows_and_lets_go_when_the_loop_is_left(server: Sc
     assert server.calls[0].ws.close_code in (CloseCode.DONE, None)
 
 
-async def test_what_it_does_not_know_is_ignored(server: Scripted) -> None:
+async def test_unknown_frames_and_members_are_ignored(server: Scripted) -> None:
     async def script(call: Call) -> None:
         await call.begin(colour="red")
         await call.send(type="weather", t=1)

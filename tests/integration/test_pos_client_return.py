@@ -262,7 +262,7 @@ async def test_an_unreadable_frame_ends_the_connection(server: Scripted, text: s
     assert codes == [CloseCode.MALFORMED]
 
 
-async def test_nobody_there_is_tried_for_ever(unused_tcp_port: int) -> None:
+async def test_an_address_where_nobody_answers_is_tried_for_ever(unused_tcp_port: int) -> None:
     statuses: list[FollowStatus] = []
     url = f"http://127.0.0.1:{unused_tcp_port}/"
     client = Follower(url, key=KEY, timing=FAST, on_status=statuses.append)

@@ -260,3 +260,39 @@ async def test_a_database_that_went_back_gets_a_new_epoch(url: str) -> None:
         await other.record(numbered(8))
         await until(lambda: [event.seq for event in heard] == [8, 9])
         assert (await asyncio.to_thread(verify, url)).entries == 9
+
+
+# What is decided before the lock
+
+
+async def test_a_sale_and_its_notification_of_one_batch_are_hashed_with_their_own_seqs(
+    url: str,
+) -> None:
+    async with node(url) as one, node(url) as other:
+
+        async def sell(ledger: PostgresLedger, number: str) -> None:
+            # In one batch: the notification names the sale by a seq that is not final yet.
+            await asyncio.gather(
+                ledger.record(sold(f"r{number}")),
+                ledger.record(numbered(number)),
+            )
+
+        await asyncio.gather(
+            *(sell(ledger, f"{n}-{i}") for n in range(30) for i, ledger in enumerate((one, other)))
+        )
+        assert await one.seq() == 120
+    assert (await asyncio.to_thread(verify, url)).transactions == 60
+
+
+async def test_a_transaction_of_many_entries_is_summed_up_and_stays_sound(url: str) -> None:
+    async with node(url) as one, node(url) as other:
+        for mark in range(25):
+            await asyncio.gather(
+                one.record(numbered(1, "success", mark=f"one {mark}")),
+                other.record(numbered(1, "success", mark=f"other {mark}")),
+                one.record(numbered(f"x{mark}")),
+                other.record(numbered(f"y{mark}")),
+            )
+        (transaction,) = await one.read_transaction("1", merchant_no=None)
+        assert transaction.status == "paid"
+    assert (await asyncio.to_thread(verify, url)).entries == 100

@@ -221,6 +221,13 @@ async def test_each_filter_leaves_what_it_names(service: Serving, time: Time) ->
         "status=conflict": [],
         "reference=ref-2": ["2"],
         "reference=ref": [],
+        "contains=ref": ["4", "3", "2", "1"],
+        "contains=EF-3": ["3"],
+        "contains=4": ["4"],
+        # Neither is a wildcard.
+        "contains=%25": [],
+        "contains=ref_2": [],
+        f"contains=ref&merchantNo={OTHER_MERCHANT_NO}": ["4"],
         "since=2026-10-14T17:46:41.000Z": ["4", "3", "2"],
         "since=2026-10-14T17:46:41.001Z": ["4", "3"],
         "until=2026-10-14T17:46:41.000Z": ["1"],
@@ -625,6 +632,9 @@ async def test_terminals_tell_who_is_online_and_how_far_each_has_come(
             "stream": STREAM,
             "offset": 3,
             "transactionNo": "3",
+            "reference": "ref-3",
+            "amount": "13.00",
+            "currency": "USD",
             "recordedAt": "2026-10-14T17:46:40.000Z",
             "late": True,
         }

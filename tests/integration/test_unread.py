@@ -148,6 +148,13 @@ async def test_no_answer_tells_a_version_or_may_be_guessed_at(service: Serving, 
         assert answer.headers["Server"] == "listener"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] in {"no-store", "no-cache"}
+    key = f"Authorization: Bearer {service.key()}\r\nSec-WebSocket-Version: 13\r\n"
+    up = (
+        f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {'A' * 22}==\r\n{key}\r\n"
+    )
+    told = await answer_to(service, b"GET /v1/pos/stream HTTP/1.1\r\nHost: x\r\n" + up.encode())
+    assert b" 101 " in told
+    assert b"Server: listener\r\n" in told
     told = await answer_to(service, b"not HTTP\r\n\r\n")
     assert b"Server: listener\r\n" in told
     assert b"X-Content-Type-Options: nosniff\r\n" in told

@@ -10,8 +10,8 @@ from typing import Final
 import orjson
 
 from listener.errors import ListenerError
-from listener.ledger.model import EVERY_STREAM, Alarm, Entry, Kind, Status, Transaction
-from listener.ledger.promise import Line, Scope
+from listener.ledger.model import EVERY_STREAM, Alarm, CancelState, Entry, Kind, Status, Transaction
+from listener.ledger.promise import Line, RecordedSale, Scope
 from listener.ledger.schedule import RAISE_SECONDS
 from listener.ledger.summary import History
 from listener.ledger.transaction import advance
@@ -85,6 +85,8 @@ def _plan(seed: int, dice: random.Random) -> Plan:
             (dice.randint(1, 12), dice.random() < 0.5) for _ in range(dice.choice([0, 0, 1, 2]))
         ),
         down_seconds=dice.choice([1.0, 30.0, 300.0, 3_000.0]),
+        tips=dice.random() < 0.15,
+        repeats_numbers=dice.choice([0.0, 0.0, 0.0, 0.5]),
     )
 
 
@@ -107,6 +109,10 @@ def _schedule_sale(world: World, dice: random.Random, reference: str) -> None:
         after = dice.choice([5.0, 60.0, 300.0])
         pays_at = begin + dice.uniform(0, after)
         world.at(pays_at, lambda: world.pay(reference), is_outside=True)
+    if dice.random() < 0.2:
+        part = dice.random() < 0.4
+        at = begin + dice.uniform(5, 400)
+        world.at(at, lambda: world.refund(reference, part=part), is_outside=True)
     if dice.random() < 0.25:
         barcode = dice.choice(["284957205723", PENDING_BARCODE, FAILING_BARCODE])
         world.at(begin + dice.uniform(1, 90), lambda: till.pay(barcode))
@@ -124,6 +130,9 @@ def _schedule_trouble(world: World, dice: random.Random) -> None:
     for _ in range(dice.choice([0, 0, 1, 2])):
         down_seconds = dice.choice([1.0, 60.0, 2_000.0])
         world.at(dice.uniform(0, 300), lambda s=down_seconds: world.kill(for_seconds=s))  # type: ignore[misc]
+    if dice.random() < 0.2:
+        seconds = dice.choice([2.0, 60.0])
+        world.at(dice.uniform(0, 200), lambda: world.restart_pockyt(down_seconds=seconds))
     if dice.random() < 0.3:
         begin = dice.uniform(0, 200)
 
@@ -168,13 +177,27 @@ class _Till:
 
     async def cancel(self, *, refunds: bool) -> None:
         transaction = await self._transaction()
-        done = None
+        sale = await self._sale()
+        done: object = None
         if transaction is not None:
             done = await self._world.act(
                 lambda life: life.cancel(transaction, terminal="T-1", refund_if_paid=refunds)
             )
+        elif sale is not None:
+            self._world.odd["cancels by reference"] += 1
+            done = await self._world.act(
+                lambda life: life.cancel_sale(sale, terminal="T-1", refund_if_paid=refunds)
+            )
         if done is None and self._again("cancel"):
             self._world.at(20.0, lambda: self.cancel(refunds=refunds))
+
+    async def _sale(self) -> RecordedSale | None:
+        if not self._world.is_up:
+            return None
+        found = await self._world.ledger.read_sales(
+            merchant_no=SAMPLE_MERCHANT_NO, reference=self._reference, store_no=None
+        )
+        return found[0] if found else None
 
     async def _transaction(self) -> Transaction | None:
         if not self._world.is_up:
@@ -204,12 +227,17 @@ async def _judge(world: World, references: Sequence[str]) -> Report:
     report = Report()
     report.struck.update({str(fault): n for fault, n in world.script.struck.items()})
     report.counts.update(scenarios=1, calls=len(world.sent), kills=world.kills)
+    report.counts.update(world.odd)
     sold = {sale.order.reference: sale for sale in world.book}
     for reference in references:
+        await _judge_wish_at_sale(world, reference)
         transaction = await find(world, reference)
         if reference not in sold:
             assert transaction is None, f"{reference}: Pockyt knows nothing of it"
             report.statuses["never started"] += 1
+            continue
+        if transaction is None and await _was_given_anothers_number(world, reference):
+            report.statuses["number of another"] += 1
             continue
         assert transaction is not None, f"{reference}: never found at Pockyt"
         lines = await world.ledger.read_transaction_entries(transaction)
@@ -226,6 +254,32 @@ async def _judge(world: World, references: Sequence[str]) -> Report:
     return report
 
 
+async def _judge_wish_at_sale(world: World, reference: str) -> None:
+    """A cancel that came before the number ended, was raised, or is the transaction's now."""
+    sales = await world.ledger.read_sales(
+        merchant_no=SAMPLE_MERCHANT_NO, reference=reference, store_no=None
+    )
+    for sale in sales:
+        if sale.transaction_no is None and sale.state.cancel is not None:
+            assert sale.state.cancel.state is not CancelState.REQUESTED, f"{reference}: forgotten"
+        else:
+            assert sale.state.cancel is None or sale.state.due_ms is None, "not taken over"
+
+
+async def _was_given_anothers_number(world: World, reference: str) -> bool:
+    """Return whether an alarm was raised, since Pockyt gave the sale a number that is another's."""
+    sales = await world.ledger.read_sales(
+        merchant_no=SAMPLE_MERCHANT_NO, reference=reference, store_no=None
+    )
+    lines = await world.ledger.read_entries(after=0, limit=PAGE, scope=Scope())
+    taken = {
+        one.entry.fact.sale_seq
+        for one in lines
+        if one.entry.fact.field("alarm") == Alarm.NUMBER_TAKEN
+    }
+    return any(sale.seq in taken for sale in sales)
+
+
 def _judge_status(
     world: World, sale: Sale, transaction: Transaction, lines: Sequence[Line]
 ) -> None:
@@ -233,6 +287,9 @@ def _judge_status(
     truth, said = world.book.truth(sale), str(transaction.status)
     assert transaction.transaction_no == sale.transaction_no, "bound to another number"
     if said == truth:
+        return
+    # Money that went back by other means, and nobody told the listener.
+    if truth == "refunded" and sale.transaction_no in world.unheard_refunds:
         return
     # A refund that Pockyt shows as `closed`, of a payment that nobody was ever told of.
     was_heard_of = any(one.entry.fact.says is Status.PAID and not one.held for one in lines)
@@ -308,6 +365,8 @@ async def _judge_events(world: World, sold: dict[str, Sale]) -> None:
         told.setdefault(data["transactionNo"], []).append(data["status"])
     for reference, sale in sold.items():
         transaction = await find(world, reference)
+        if transaction is None and await _was_given_anothers_number(world, reference):
+            continue
         heard = told[sale.transaction_no]
         assert transaction is not None
         assert heard[-1] == transaction.status, f"the till believes {heard[-1]}"

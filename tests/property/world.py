@@ -9,18 +9,19 @@ import asyncio
 import heapq
 import json
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 
 from listener.errors import ListenerError
 from listener.ingest import Ingest
-from listener.ledger.model import Transaction
 from listener.ledger.schedule import Confirm
 from listener.lifecycle import Clock, Lifecycle, Order
 from listener.lifecycle.chaser import GRACE_MS
@@ -54,10 +55,12 @@ MERCHANTS: Final = {
 }
 # A call may take so long that the outside world goes on meanwhile.
 CALL_SECONDS_MAX: Final = 20.0
+TIP: Final = Decimal("2.00")
 REORDERED_SECONDS: Final = 90.0
 # How often the schedule is looked at while a call hangs.
 LOOK_MS: Final = 1_000
 
+T = TypeVar("T")
 Happening = Callable[[], Awaitable[None] | None]
 
 
@@ -75,6 +78,10 @@ class Plan:
     # The calls during which the listener is killed: their number, and whether Pockyt heard it.
     kills: tuple[tuple[int, bool], ...] = ()
     down_seconds: float = 30.0
+    # A tip on top of each amount that tran-query shows.
+    tips: bool = False
+    # How often Pockyt gives a new sale the number of an old one.
+    repeats_numbers: float = 0.0
 
 
 @dataclass(slots=True)
@@ -108,22 +115,15 @@ class World:
         self.random = random.Random(plan.seed)
         self.script = Script(plan.faults, seed=plan.seed)
         self.book = Book(seed=plan.seed, refund_shows=plan.refund_shows)
-        self.front = Front(
-            book=self.book,
-            desk=Desk(
-                self.book,
-                merchants={SAMPLE_MERCHANT_NO: Token(SAMPLE_TOKEN)},
-                checkout_url="http://sandbox/",
-            ),
-            script=self.script,
-            now_seconds=lambda: self.now_ms / 1_000,
-            on_follow=self._follow,
-            notify_on_cancel=plan.notify_on_cancel,
-        )
+        self.front = self._open_front()
         self.pockyt = _Wire(self)
         self.is_pockyt_down = False
         self.sent: list[Sent] = []
         self.acknowledged: list[dict[str, str]] = []
+        # What happened at Pockyt beside the tills' wishes.
+        self.odd: Counter[str] = Counter()
+        # The sales whose money went back by other means, and of which the listener was not told.
+        self.unheard_refunds: set[str] = set()
         self.kills = 0
         self.up_since_ms = BEGAN_MS
         self.outages: list[tuple[int, int]] = []
@@ -141,7 +141,7 @@ class World:
         return self._ledger
 
     def rests(self) -> bool:
-        """Tell whether the listener holds Pockyt to be down."""
+        """Return whether the listener holds Pockyt to be down."""
         assert self._lifecycle is not None
         return self._lifecycle.is_pockyt_down
 
@@ -176,13 +176,13 @@ class World:
             await ledger.close()
 
     def at(self, seconds: float, happening: Happening, *, is_outside: bool = False) -> None:
-        """Have something happen in so many seconds from now."""
+        """Schedule something in so many seconds from now."""
         at_ms = self.now_ms + int(seconds * 1_000)
         due = _Due(at_ms, next(self._numbers), happening, is_outside)
         heapq.heappush(self._queue, due)
 
     async def run(self, *, until_ms: int) -> None:
-        """Let time pass, with all that happens in it, and with the chaser at work."""
+        """Pass time, with all that happens in it, and with the chaser at work."""
         await self._chase()
         while True:
             next_ms = min(await self._next_due_ms(), until_ms + 1)
@@ -200,15 +200,15 @@ class World:
             await self._chase()
         self.now_ms = max(self.now_ms, until_ms)
 
-    async def act(self, wish: Callable[[Lifecycle], Awaitable[Transaction]]) -> Transaction | None:
-        """Let a till want something; None where the listener is down or is killed meanwhile.
+    async def act(self, wish: Callable[[Lifecycle], Awaitable[T]]) -> T | None:
+        """Run what a till wants; None where the listener is down or is killed meanwhile.
 
         Raises:
             ListenerError: The listener says no.
         """
         if self._lifecycle is None:
             return None
-        found: list[Transaction] = []
+        found: list[T] = []
         lifecycle = self._lifecycle
 
         async def do() -> None:
@@ -246,18 +246,60 @@ class World:
         )
 
     def pay(self, reference: str) -> None:
-        """Let the customer pay, where there is something to pay."""
+        """Pay as the customer does, where there is something to pay."""
         with suppress(RefusalError):
             self.front.pay(self.book.find(SAMPLE_MERCHANT_NO, reference=reference).transaction_no)
 
+    def refund(self, reference: str, *, part: bool) -> None:
+        """Refund as the shop's owner does at Pockyt's own pages; it is notified of."""
+        with suppress(RefusalError):
+            sale = self.book.find(SAMPLE_MERCHANT_NO, reference=reference)
+            refund = self.book.refund(sale, "1.00" if part else f"{sale.amount - sale.refunded}")
+            self.odd["refunds"] += 1
+            if not part:
+                self.unheard_refunds.add(sale.transaction_no)
+            fields = {
+                **notification_fields(sale, Word.SUCCESS, now_seconds=self.now_ms / 1_000),
+                "transactionType": "refund",
+                "refundTransactionNo": refund.transaction_no,
+                "refundAmount": f"{refund.amount}",
+            }
+            self._bring(fields)
+
+    def restart_pockyt(self, *, down_seconds: float) -> None:
+        """Stop Pockyt for a while; it comes back without the answers that it remembered."""
+        self.odd["restarts of Pockyt"] += 1
+        self.is_pockyt_down = True
+
+        def come_back() -> None:
+            self.front = self._open_front()
+            self.pockyt.front = self.front
+            self.is_pockyt_down = False
+
+        self.at(down_seconds, come_back, is_outside=True)
+
+    def _open_front(self) -> Front:
+        return Front(
+            book=self.book,
+            desk=Desk(
+                self.book,
+                merchants={SAMPLE_MERCHANT_NO: Token(SAMPLE_TOKEN)},
+                checkout_url="http://sandbox/",
+            ),
+            script=self.script,
+            now_seconds=lambda: self.now_ms / 1_000,
+            on_follow=self._follow,
+            notify_on_cancel=self.plan.notify_on_cancel,
+        )
+
     async def meanwhile(self) -> None:
-        """Let the outside world go on while a call is under way."""
+        """Run the outside world while a call is under way."""
         while self.random.random() < self.plan.meanwhile:
             if not await self._outside(until_ms=self.now_ms + int(CALL_SECONDS_MAX * 1_000)):
                 return
 
     async def linger(self, seconds: float) -> None:
-        """Let time pass while a call hangs."""
+        """Pass time while a call hangs."""
         until_ms = self.now_ms + int(seconds * 1_000)
         while self.now_ms < until_ms:
             step_ms = min(self.now_ms + LOOK_MS, until_ms)
@@ -268,7 +310,7 @@ class World:
                 await self._lifecycle.chaser.start()
 
     async def _outside(self, *, until_ms: int) -> bool:
-        """Let the next thing happen that needs no listener; tells whether there was one."""
+        """Run the next thing that needs no listener; return whether there was one."""
         outside = [due for due in self._queue if due.is_outside and due.at_ms <= until_ms]
         if not outside:
             return False
@@ -287,7 +329,7 @@ class World:
             await done
 
     async def _alive(self, work: Awaitable[None]) -> None:
-        """Let the listener do something, unless it is killed while it does."""
+        """Run something of the listener's, unless it is killed while it does."""
         task = asyncio.ensure_future(work)
         killed = asyncio.ensure_future(self.killed.wait())
         try:
@@ -325,7 +367,7 @@ class World:
             self._tell_wallet(sale, relay=relay, attempt=0)
 
     def _tell_wallet(self, sale: Sale, *, relay: bool, attempt: int) -> None:
-        """Tell the wallet to abandon a sale, as the sandbox's servers do."""
+        """Ask the wallet to abandon a sale, as the sandbox's servers do."""
         faults = self.script.strike(Place.WALLET)
         if Fault.WALLET_DOWN in faults:
             if attempt + 1 < len(WALLET_PAUSES_SECONDS):
@@ -342,10 +384,12 @@ class World:
 
     def _notify(self, sale: Sale, word: Word) -> None:
         """Begin to bring a notification, as the sandbox's notifier does."""
+        self._bring(notification_fields(sale, word, now_seconds=self.now_ms / 1_000))
+
+    def _bring(self, fields: dict[str, str]) -> None:
         faults = self.script.strike(Place.NOTIFICATION)
         if Fault.NOTIFICATION_LOST in faults:
             return
-        fields = notification_fields(sale, word, now_seconds=self.now_ms / 1_000)
         notification = word_notification(
             fields,
             token=Token(SAMPLE_TOKEN),
@@ -401,6 +445,8 @@ class World:
         except ListenerError:
             return False
         self.acknowledged.append(fields)
+        if "refundTransactionNo" in fields:
+            self.unheard_refunds.discard(fields["transactionNo"])
         unheard = {Fault.NOTIFICATION_HUNG_BEFORE, Fault.NOTIFICATION_HUNG_AFTER}
         return not (is_first and unheard & faults)
 
@@ -439,9 +485,42 @@ class _Wire(DirectPockyt):
         if kill is True:
             await self._die()
         with suppress(ValueError):
-            sent.word = json.loads(answer).get("result", {}).get("status")
+            said = json.loads(answer)
+            sent.word = said.get("result", {}).get("status")
+            answer = await self._twist(call, said)
         await world.meanwhile()
         return answer
+
+    async def _twist(self, call: Call, said: dict[str, Any]) -> bytes:
+        """Answer as an odd Pockyt does: with a tip, or with a number that it gave before."""
+        world, result = self._world, said.get("result")
+        if call is Call.TRAN_QUERY and world.plan.tips and result:
+            result["amount"] = f"{Decimal(result['amount']) + TIP}"
+            result["tip"] = f"{TIP}"
+            refunds = result.get("refundInfo", [])
+            # What was given back whole was given back with the tip.
+            if sum(Decimal(one["refundAmount"]) for one in refunds) + TIP == Decimal(
+                result["amount"]
+            ):
+                refunds[-1]["refundAmount"] = f"{Decimal(refunds[-1]['refundAmount']) + TIP}"
+        if call in (Call.ADD, Call.CREATE_TRANS_QRCODE) and result:
+            old = await self._old_number(result["transactionNo"])
+            if old and world.random.random() < world.plan.repeats_numbers:
+                world.odd["numbers repeated"] += 1
+                result["transactionNo"] = old
+        return json.dumps(said).encode()
+
+    async def _old_number(self, new: str) -> str | None:
+        """Return the number of a sale that the listener knows; None where there is none."""
+        if not self._world.is_up:
+            return None
+        for sale in self._world.book:
+            number = sale.transaction_no
+            if number != new and await self._world.ledger.read_transaction(
+                number, merchant_no=SAMPLE_MERCHANT_NO
+            ):
+                return number
+        return None
 
     async def _die(self) -> None:
         self._world.killed.set()

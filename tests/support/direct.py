@@ -11,11 +11,11 @@ class DirectPockyt(PockytCalls):
     """A Pockyt in the same process, faults included: no socket, and no time passes."""
 
     def __init__(self, front: Front) -> None:
-        self._front = front
+        self.front = front
 
     async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
         """Hand a call to the front; a call that hangs times out at once."""
-        served = self._front.serve(call, json.loads(body), request_id=request_id)
+        served = self.front.serve(call, json.loads(body), request_id=request_id)
         if served.hangs:
             raise PockytUnavailableError("it did not answer in time", reason="timeout")
         if served.fails:

@@ -5,6 +5,7 @@ import base64
 import gzip
 import hashlib
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
@@ -21,8 +22,12 @@ FOREVER_SECONDS: Final = 3600.0
 class Edge:
     """Passes bytes to the listener, or, while ``fault`` is set, answers for itself."""
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._upstream = upstream
+        # In the place of the certificate that it begins with.
+        self.tls: ssl.SSLContext | None = None
+        if tls is not None:
+            tls.sni_callback = self._choose
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -70,6 +75,12 @@ class Edge:
                 await sink.drain()
         sink.close()
 
+    def _choose(
+        self, line: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _tls: ssl.SSLContext
+    ) -> None:
+        if self.tls is not None:
+            line.context = self.tls
+
     def cut(self) -> None:
         """Cut every connection."""
         for writer in list(self._open):
@@ -85,10 +96,10 @@ class Edge:
 
 
 @asynccontextmanager
-async def edge(upstream: int) -> AsyncIterator[Edge]:
+async def edge(upstream: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
     """Stand in front of a listener on this machine."""
-    one = Edge(upstream)
-    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    one = Edge(upstream, tls=tls)
+    server = await asyncio.start_server(one.serve, "127.0.0.1", 0, ssl=tls)
     one.port = server.sockets[0].getsockname()[1]
     try:
         yield one
@@ -142,7 +153,7 @@ async def hang_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -
 
 
 async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Take the connection, and say nothing."""
+    """Accept the connection, and send nothing."""
     await asyncio.sleep(FOREVER_SECONDS)
 
 
@@ -168,7 +179,7 @@ async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def opens(then: bytes | None) -> Fault:
-    """Take the upgrade as it should be, without our subprotocol; then send bytes, or nothing."""
+    """Accept the upgrade as it should be, without our subprotocol; then send bytes, or nothing."""
 
     async def fault(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import WSMsgType, web
@@ -47,7 +48,7 @@ Script = Callable[["Call"], Awaitable[None]]
 
 
 def event(number: int, *, version: int | None = None, no: str | None = None) -> dict[str, object]:
-    """Word the event of a transaction of its own, or of ``no``."""
+    """Build the event of a transaction of its own, or of ``no``."""
     return {
         "specversion": "1.0",
         "id": f"{EPOCH}-{number}",
@@ -63,7 +64,7 @@ def event(number: int, *, version: int | None = None, no: str | None = None) -> 
 def transaction(
     number: int, *, version: int | None = None, no: str | None = None
 ) -> dict[str, object]:
-    """Word a transaction as the API shows it."""
+    """Build a transaction as the API shows it."""
     return {
         "transactionNo": no or f"t{number}",
         "reference": None,
@@ -113,7 +114,7 @@ class Call:
         await self.send(type="ready", id=1, streams=streams)
 
     async def begin(self, *names: str, after: int = 0, **changes: object) -> dict[str, object]:
-        """Say hello, take the connect frame, say ready."""
+        """Send hello, read the connect frame, send ready."""
         await self.hello(**changes)
         connect = await self.expect("connect")
         await self.ready(*names, after=after)
@@ -226,13 +227,13 @@ def follower(server: Scripted, **options: object) -> Follower:
 
 
 async def take(client: Follower, count: int) -> list[str]:
-    """Take events; return their transaction numbers."""
+    """Read events; return their transaction numbers."""
     async with asyncio.timeout(WAIT_SECONDS):
         return [(await anext(client)).data.transaction_no for _ in range(count)]
 
 
 async def stop(client: Follower) -> StoppedError:
-    """Take until the client stops; return why."""
+    """Read until the client stops; return why."""
     with pytest.raises(StoppedError) as stopped:
         async with asyncio.timeout(WAIT_SECONDS):
             async for _ in client:
@@ -258,7 +259,7 @@ def rows(*numbers: int, cursor: str | None = None) -> web.Response:
 
 
 async def lost(call: Call) -> None:
-    """Tell that the position is lost, then go on from 40."""
+    """Send that the position is lost, then go on from 40."""
     await call.hello()
     await call.expect("connect")
     stream = {"stream": STREAM, "epoch": "e2", "head": 40, "after": 40, "recovered": False}
@@ -276,6 +277,27 @@ async def lost(call: Call) -> None:
     while (await call.expect("ack"))["offset"] != 41:
         pass
     await call.until_closed()
+
+
+@asynccontextmanager
+async def scripted_listener() -> AsyncIterator[Scripted]:
+    """Serve a listener whose connections follow scripts."""
+    scripted = Scripted()
+    app = web.Application()
+    app.router.add_get("/v1/pos/stream", scripted.stream)
+    app.router.add_get("/v1/pos/events", scripted.events)
+    app.router.add_post("/v1/pos/acks", scripted.ack)
+    app.router.add_get("/v1/transactions", scripted.transactions)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    scripted.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield scripted
+    finally:
+        await runner.cleanup()
+    assert not scripted.failures
 
 
 def problem(status: int, code: str, *, retry: bool = False, **members: object) -> web.Response:

@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from listener.ledger.model import INDEXED_CHARS_MAX, Evidence, Kind, Status, Transaction
-from listener.lifecycle import facts
-from listener.lifecycle.facts import Order
+from listener.lifecycle import facts, orders
+from listener.lifecycle.orders import Order
 from listener.pockyt.answer import (
     Answer,
     PockytError,
@@ -57,7 +57,7 @@ def _answer(**said: object) -> Answer:
 
 
 def test_a_recorded_sale_reads_back_as_the_order_that_it_was() -> None:
-    assert facts.order_of(facts.sale_fact(ORDER)) == ORDER
+    assert orders.order_of(orders.sale_fact(ORDER)) == ORDER
 
 
 def test_a_query_says_what_its_word_means() -> None:
@@ -165,7 +165,7 @@ def test_what_no_column_can_hold_is_replaced_and_what_is_too_long_is_cut() -> No
     answer = Answer(word="a\0b\ud800", fields={"note": "x" * 5_000, "half\udc00": "y"})
     fact = facts.query_fact(TRANSACTION, answer, as_of=7)
     assert fact.provider_status == "a\ufffdb\ufffd"
-    assert len(fact.field("note") or "") == facts.VALUE_CHARS_MAX
+    assert len(fact.field("note") or "") == orders.VALUE_CHARS_MAX
     assert fact.field("half\ufffd") == "y"
 
 

@@ -70,7 +70,7 @@ def test_a_strangers_answer_is_told_with_who_gave_it(
     assert part in outage.why
 
 
-def test_what_a_stranger_writes_is_cut_and_steers_no_screen() -> None:
+def test_a_strangers_words_are_cut_and_steer_no_screen() -> None:
     headers = {"Server": "e\x1b[31m\u202e" + "x" * 500}
     why = of_answer(403, headers, host=HOST).why
     assert why.isprintable()

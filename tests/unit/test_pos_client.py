@@ -91,7 +91,7 @@ def test_after_41xx_a_second_passes_at_least() -> None:
     assert waits(ended, tries=4) == [1, 1, 1, 2]
 
 
-def test_what_the_listener_asked_for_is_waited_but_not_for_ever() -> None:
+def test_it_waits_as_long_as_the_listener_asked_but_not_for_ever() -> None:
     asked = ended_by(CloseCode.RESTART, jitter_ms=5000, after_ms=3120)
     assert waits(asked, tries=2) == [3.12, 3.12]
     longer = ended_by(CloseCode.RESTART, jitter_ms=5000, after_ms=AFTER_MS_MAX + 1)
@@ -204,7 +204,7 @@ def test_only_what_is_handled_in_the_ledger_in_use_can_be_acknowledged() -> None
     assert tracker.names == [STREAM]
 
 
-def test_what_was_handled_before_a_resync_is_acknowledged_no_more() -> None:
+def test_nothing_handled_before_a_resync_is_acknowledged_after_it() -> None:
     tracker = Tracker(streams=[STREAM])
     tracker.load({STREAM: Position(epoch="e", offset=99)})
     tracker.resync(
@@ -251,7 +251,7 @@ def test_blanks_around_a_key_do_not_count(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\ufeff", "lk_a b", "lk_a\nb", "lk_\u00e9", "lk_\x00"])
-def test_what_is_no_key_is_refused_in_one_sentence_that_does_not_quote_it(text: str) -> None:
+def test_a_broken_key_is_refused_in_one_sentence_that_does_not_quote_it(text: str) -> None:
     with pytest.raises(ValueError, match="the key") as refused:
         Follower("http://x", key=text)
     assert "lk_" not in str(refused.value).replace("keys create", "")

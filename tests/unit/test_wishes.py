@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.ledger.model import Cancel, CancelState, Entry, Fact, Kind, Status, fields_text
-from listener.lifecycle import facts, wishes
+from listener.lifecycle import facts, orders, wishes
 from listener.pockyt.answer import (
     Answer,
     PockytError,
@@ -23,7 +23,7 @@ def _entries(*said: Fact) -> list[Entry]:
 
 
 def _request(*, refund: bool = False) -> Fact:
-    return facts.cancel_fact(TRANSACTION, terminal=None, refund_if_paid=refund, key_id=None)
+    return orders.cancel_fact(TRANSACTION, terminal=None, refund_if_paid=refund, key_id=None)
 
 
 def _query() -> Fact:

@@ -157,7 +157,7 @@ _UNACKED: Final = (
     "(SELECT stream FROM events WHERE cancelled = 1 ORDER BY stream LIMIT 1) UNION ALL"
     " SELECT (SELECT e.stream FROM events e WHERE e.cancelled = 1 AND e.stream > s.stream"
     " ORDER BY e.stream LIMIT 1) FROM s WHERE s.stream IS NOT NULL)"
-    ' SELECT e.stream, e."offset", n.transaction_no, n.recorded_at'
+    ' SELECT e.stream, e."offset", n.transaction_no, n.recorded_at, e.body'
     " FROM s JOIN events e ON e.stream = s.stream AND e.cancelled = 1"
     ' AND e."offset" > coalesce((SELECT max(a.acked) FROM acks a WHERE a.stream = s.stream), 0)'
     " JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < $1"
@@ -302,6 +302,12 @@ async def transactions(
         clauses += ["status <> 'paid'"] if search.status is not Status.PAID else []
     if search.reference:
         clauses.append(f"reference = {bound(packed(search.reference))}")
+    if search.contains:
+        part = bound(packed(search.contains))
+        clauses.append(
+            f'(strpos(lower(reference), lower({part} COLLATE "C")) > 0'
+            f' OR strpos(lower(transaction_no), lower({part} COLLATE "C")) > 0)'
+        )
     if search.since_ms is not None:
         clauses.append(f"created_at >= {bound(search.since_ms)}")
     if search.until_ms is not None:
@@ -375,6 +381,7 @@ async def unacked(db: Connection, *, before_ms: int, scope: Scope, limit: int) -
             offset=row[1],
             transaction_no=unpacked(row[2]),
             recorded_at_ms=row[3],
+            body=row[4],
         )
         for row in await db.fetch(_UNACKED, before_ms, scope.merchant_no, scope.store_no, limit)
     ]

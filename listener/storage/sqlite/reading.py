@@ -168,6 +168,7 @@ def transactions(
         "+status = :status": status and leader != "status",
         "status = :status AND status <> 'paid'": leader == "status",
         "reference = :reference": search.reference,
+        statements.CONTAINS: search.contains,
         "created_at >= :since": search.since_ms is not None,
         "created_at < :until": search.until_ms is not None,
         "created_at <= :at AND (created_at < :at OR first_seq < :seq)": before,
@@ -180,6 +181,7 @@ def transactions(
         "terminal": scope.terminal,
         "status": search.status,
         "reference": search.reference,
+        "part": _like(search.contains) if search.contains else None,
         "since": search.since_ms,
         "until": search.until_ms,
         "at": before.created_at_ms if before else None,
@@ -187,6 +189,13 @@ def transactions(
         "limit": limit,
     }
     return [transaction_of(row) for row in db.execute(statement, values)]
+
+
+def _like(part: str) -> str:
+    """Return the pattern of what holds a text, in which no character is a wildcard."""
+    for char in ("\\", "%", "_"):
+        part = part.replace(char, f"\\{char}")
+    return f"%{part}%"
 
 
 def _of_every_store(
@@ -263,7 +272,13 @@ def unacked(db: sqlite3.Connection, *, before_ms: int, scope: Scope, limit: int)
     """Read the cancellations that no terminal of their stream has acknowledged."""
     values = (before_ms, scope.merchant_no, scope.store_no, limit)
     return [
-        Unacked(stream=row[0], offset=row[1], transaction_no=row[2], recorded_at_ms=row[3])
+        Unacked(
+            stream=row[0],
+            offset=row[1],
+            transaction_no=row[2],
+            recorded_at_ms=row[3],
+            body=row[4],
+        )
         for row in db.execute(statements.UNACKED, values)
     ]
 

@@ -126,7 +126,7 @@ EVERY_EVENT: Final = f"{_EVENTS} WHERE number > ? ORDER BY number LIMIT ?"
 # before, merchant_no, store_no, limit; CROSS JOIN keeps the order: stream by stream past its acks,
 # not through all cancellations.
 UNACKED: Final = (
-    'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at FROM streams s'
+    'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at, e.body FROM streams s'
     " CROSS JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
     ' AND e."offset" > coalesce((SELECT max(acked) FROM acks WHERE stream = s.stream), 0)'
     " CROSS JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < ?1"
@@ -187,6 +187,8 @@ STORES_OF: Final = (
     " AND store_no > s.store_no) FROM s WHERE s.store_no IS NOT NULL)"
     " SELECT store_no FROM s WHERE store_no IS NOT NULL"
 )
+# Read row by row: a search with it has a limit in time.
+CONTAINS: Final = "(reference LIKE :part ESCAPE '\\' OR transaction_no LIKE :part ESCAPE '\\')"
 NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 # transaction_no, merchant_no
 TRANSACTIONS_OF_NUMBER: Final = (

@@ -48,6 +48,7 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
         scope=scope,
         status=query.status,
         reference=query.reference,
+        contains=query.contains,
         since_ms=query.since,
         until_ms=query.until,
     )

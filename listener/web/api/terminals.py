@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 from listener.keys import Key
@@ -109,10 +110,14 @@ def _silent(name: str, *, seen: dict[str, float]) -> TerminalState:
 
 
 def _unseen(unacked: Unacked, late_ms: int) -> Unacknowledged:
+    told = orjson.loads(unacked.body)["data"]
     return Unacknowledged(
         stream=unacked.stream,
         offset=unacked.offset,
         transaction_no=unacked.transaction_no,
+        reference=told["reference"],
+        amount=told["amount"],
+        currency=told["currency"],
         recorded_at=rfc3339(unacked.recorded_at_ms),
         late=unacked.recorded_at_ms < late_ms,
     )

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import version
 from typing import Final
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from listener import __version__
 from listener.pos import frames
 from listener.pos.frames import PROTOCOL
 from listener.web.reference.examples import EPOCH, EVENT, STREAM
@@ -106,7 +106,7 @@ def document() -> JsonObject:
             "description": "A till follows the statuses of its store over a websocket, each once"
             " and in order, and goes on where it stopped after any gap. The operations are the"
             f" listener's: it `receive`s what a till sends. Listener"
-            f" {version('pockyt-listener')}.\n\n{protocol.markdown()}",
+            f" {__version__}.\n\n{protocol.markdown()}",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

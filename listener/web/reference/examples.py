@@ -109,6 +109,9 @@ TERMINALS: Final[JsonObject] = {
             "stream": STREAM,
             "offset": 1043,
             "transactionNo": TRANSACTION_NO,
+            "reference": "test20200101307",
+            "amount": "13.00",
+            "currency": "USD",
             "recordedAt": _AT,
             "late": False,
         }

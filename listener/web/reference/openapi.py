@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from typing import Final
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from listener import __version__
 from listener.web.reference.operations import DESCRIBED, Answer, Body, Operation, Tag
 from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
 from listener.web.shapes.models import JSON, NDJSON, Entry
@@ -72,7 +72,7 @@ def document(operations: Sequence[Operation]) -> JsonObject:
         "openapi": "3.1.0",
         "info": {
             "title": "Pockyt listener",
-            "version": version("pockyt-listener"),
+            "version": __version__,
             "description": _INTRODUCTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -128,7 +128,7 @@ def _parameters(parameters: Iterable[JsonObject]) -> str:
 
 
 def _kind(schema: object) -> str:
-    """Say in a few words what a value may be."""
+    """Return in a few words what a value may be."""
     known = schema if isinstance(schema, dict) else {}
     if "enum" in known:
         return " ".join(code(str(word)) for word in known["enum"])
@@ -196,5 +196,5 @@ def _anchor(tag: Tag) -> str:
 
 
 def _breakable(path: str) -> str:
-    """Let a long path break after its slashes on a narrow screen."""
+    """Write a long path so that it breaks after its slashes on a narrow screen."""
     return markup.escape(path).replace("/", "/<wbr>")

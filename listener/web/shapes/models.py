@@ -266,6 +266,9 @@ class Unacknowledged(Model):
     stream: Stream
     offset: int = Field(ge=1)
     transaction_no: TransactionNo
+    reference: str | None
+    amount: str | None
+    currency: str | None
     recorded_at: Time
     late: bool = Field(description="Whether that has been so for longer than a till needs: 60 s.")
 

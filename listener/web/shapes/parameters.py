@@ -137,6 +137,9 @@ class TransactionsQuery(Query):
     terminal: Text | None = Field(default=None, description="Of this till.")
     status: Status | None = Field(default=None, description="That stand so.")
     reference: Text | None = Field(default=None, description="With this reference, exactly.")
+    contains: Text | None = Field(
+        default=None, description="Whose reference or number holds this, in any case."
+    )
     since: Instant | None = Field(default=None, description="Made at this time or later.")
     until: Instant | None = Field(default=None, description="Made before this time.")
     limit: Limit = Field(default=TRANSACTIONS_PAGE, description="At most so many.")

@@ -79,17 +79,14 @@ export class Book {
     this.#onChange();
   }
 
-  /** Read what has exactly this reference or this number, and return the keys. */
+  /** Read the newest whose reference or number holds a text, and return their keys. */
   async find(text) {
-    const found = [];
-    const { data } = await this.#api.get('/v1/transactions', {
-      query: { reference: text, limit: PAGE },
+    const { data, nextCursor } = await this.#api.get('/v1/transactions', {
+      query: { contains: text, limit: PAGE },
     });
-    found.push(...data);
-    if (/^[0-9]{12,64}$/.test(text)) found.push(...(await this.#readNumber(text)));
-    found.forEach((row) => this.#put(row));
+    data.forEach((row) => this.#put(row));
     this.#onChange();
-    return found.map(keyOf);
+    return { keys: data.map(keyOf), hasMore: nextCursor !== null };
   }
 
   /** Take what an event told at once; the rest of the row is read soon after. */
@@ -167,17 +164,6 @@ export class Book {
 
   #read({ merchantNo, transactionNo }) {
     return this.#api.get(pathOf({ transactionNo }), { query: { merchantNo } });
-  }
-
-  async #readNumber(transactionNo) {
-    try {
-      return [await this.#api.get(pathOf({ transactionNo }))];
-    } catch (error) {
-      if (error.status === 404) return [];
-      if (error.status !== 409) throw error;
-      const read = (merchantNo) => this.#read({ merchantNo, transactionNo });
-      return Promise.all(error.problem.merchantNos.map(read));
-    }
   }
 
   async #scanOne(status) {

@@ -48,7 +48,8 @@ class Dashboard {
   #health;
   #canAct;
   #search = '';
-  #found = new Set();
+  /** What the listener found; undefined until it has answered. */
+  #found;
   #isListRead = false;
   #drawing;
   #ends;
@@ -112,12 +113,17 @@ class Dashboard {
 
   async search(text) {
     this.#search = text;
-    this.#found = new Set();
+    this.#found = undefined;
     this.#draw();
     if (!text) return;
-    const found = await this.#try(this.#book.find(text));
+    let found;
+    try {
+      found = await this.#book.find(text);
+    } catch (error) {
+      found = { keys: [], problem: error.message };
+    }
     if (this.#search !== text) return;
-    this.#found = new Set(found);
+    this.#found = found;
     this.#draw();
   }
 
@@ -200,15 +206,12 @@ class Dashboard {
       },
       hrefOf,
     });
-    const isFound = (row) => this.#found.has(keyOf(row));
-    const rows = this.#search
-      ? transactions.filter((row) => isFound(row) || matching([row], this.#search).length > 0)
-      : this.#book.list();
+    const rows = this.#search ? matching(transactions, this.#search) : this.#book.list();
     showList(rows, {
       hrefOf,
       marksNew: this.#isListRead && !this.#search,
       hasOlder: this.#book.hasOlder,
-      search: this.#search,
+      search: this.#search && { text: this.#search, found: this.#found },
     });
     this.#isListRead = rows.length > 0;
   }

@@ -46,7 +46,10 @@ export function matching(rows, text) {
   );
 }
 
-/** Show rows. `marksNew`: those that were not there before catch the eye for a moment. */
+/**
+ * Show rows. `marksNew`: those that were not there before catch the eye for a moment. `search` is
+ * what is looked for, `{text, found}`; `found` is undefined until the listener has answered.
+ */
 export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
   reconcile(at('rows'), rows.slice(0, ROWS_MAX), {
     keyOf,
@@ -54,13 +57,21 @@ export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
       `${stateVersion} ${updatedAt} ${held} ${cancel?.state}`,
     draw: (row, isNew) => drawRow(row, hrefOf, marksNew && isNew),
   });
-  at('older').hidden = !hasOlder || search !== '' || rows.length >= ROWS_MAX;
+  at('older').hidden = !hasOlder || Boolean(search) || rows.length >= ROWS_MAX;
   at('none').hidden = rows.length > 0;
-  say(
-    at('none'),
-    search ? 'Nothing here has this reference or number.' : 'No transaction yet that stands so.',
-  );
-  say(at('transactions-said'), search ? `${rows.length} found` : '');
+  say(at('none'), search ? nothingFound(search) : 'No transaction yet that stands so.');
+  say(at('transactions-said'), search ? resultOf(search, rows.length) : '');
+}
+
+function nothingFound({ found }) {
+  if (found === undefined) return 'Searching …';
+  return found.problem ?? 'No transaction has this in its reference or number.';
+}
+
+function resultOf({ found }, count) {
+  if (found === undefined) return 'Searching …';
+  if (found.problem) return found.problem;
+  return found.hasMore ? `The newest ${count}; there are more, type more of it.` : `${count} found`;
 }
 
 function drawRow(row, hrefOf, isFresh) {

@@ -22,6 +22,7 @@ const HELD = {
   reference_differs: 'its reference is not the sale’s, or not another notification’s',
   refund_notice: 'it is about money going back, and no payment',
   ambiguous: 'a value holds “&”, so that its signature fits other messages as well',
+  not_utf8: 'its text is not UTF-8, and was read as GB18030',
 };
 const EVIDENCE = {
   notification: 'Evidence: Pockyt’s signature',

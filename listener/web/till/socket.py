@@ -31,6 +31,7 @@ from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.connections import prove
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
+from listener.web.headers import harden
 from listener.web.till.connection import Connection
 from listener.web.till.sessions import Session
 from listener.web.till.starts import Start, begin, may_follow
@@ -74,6 +75,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         max_msg_size=FRAME_BYTES_MAX + 1,
         timeout=close_seconds,
     )
+    harden(ws)
     await ws.prepare(upgrade)
     if request.transport is None:
         return ws

@@ -1,0 +1,155 @@
+"""Turn what tills and operators want into facts for the ledger, and raise alarms; pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from listener.ledger.model import Alarm, Fact, Kind, Status, Transaction, fields_text
+from listener.ledger.promise import RecordedSale
+from listener.pockyt.texts import clean
+
+VALUE_CHARS_MAX: Final = 2_048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The sale that a till wants to start. ``vendor`` is None where the till scans a code.
+
+    ``amount`` is decimal text; ``timeout_minutes`` is Pockyt's own where it is None.
+    """
+
+    merchant_no: str
+    store_no: str
+    terminal: str
+    reference: str
+    amount: str
+    currency: str
+    settle_currency: str
+    vendor: str | None = None
+    timeout_minutes: int | None = None
+
+
+def sale_fact(order: Order) -> Fact:
+    """Build a sale, before Pockyt hears of it."""
+    minutes = order.timeout_minutes
+    return Fact(
+        kind=Kind.SALE,
+        merchant_no=order.merchant_no,
+        store_no=order.store_no,
+        reference=order.reference,
+        terminal=order.terminal,
+        amount=order.amount,
+        currency=order.currency,
+        settle_currency=order.settle_currency,
+        fields=fields_text(
+            {"vendor": order.vendor, "timeout": None if minutes is None else str(minutes)}
+        ),
+    )
+
+
+def order_of(fact: Fact) -> Order:
+    """Read the order that a recorded sale was."""
+    minutes = fact.field("timeout")
+    return Order(
+        merchant_no=fact.merchant_no,
+        store_no=fact.store_no or "",
+        terminal=fact.terminal or "",
+        reference=fact.reference or "",
+        amount=fact.amount or "",
+        currency=fact.currency or "",
+        settle_currency=fact.settle_currency or "",
+        vendor=fact.field("vendor"),
+        timeout_minutes=int(minutes) if minutes else None,
+    )
+
+
+def cancel_fact(
+    transaction: Transaction, *, terminal: str | None, refund_if_paid: bool, key_id: str | None
+) -> Fact:
+    """Build a cashier's cancel, before Pockyt hears of it."""
+    return Fact(
+        kind=Kind.CANCEL_REQUEST,
+        merchant_no=transaction.merchant_no,
+        transaction_no=transaction.transaction_no,
+        terminal=terminal,
+        fields=fields_text({"refundIfPaid": "true" if refund_if_paid else None, "key": key_id}),
+    )
+
+
+def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
+    """Return the alarm that there is no answer about a transaction, or a sale without a number."""
+    fields = fields_text({"alarm": Alarm.UNRESOLVED})
+    if isinstance(doubt, Transaction):
+        return Fact(
+            kind=Kind.ALARM,
+            merchant_no=doubt.merchant_no,
+            transaction_no=doubt.transaction_no,
+            fields=fields,
+        )
+    return Fact(
+        kind=Kind.ALARM,
+        merchant_no=doubt.fact.merchant_no,
+        store_no=doubt.fact.store_no,
+        reference=doubt.fact.reference,
+        sale_seq=doubt.seq,
+        fields=fields,
+    )
+
+
+def decision_fact(transaction: Transaction, *, status: Status, name: str, reason: str) -> Fact:
+    """Build what an operator has settled."""
+    return Fact(
+        kind=Kind.DECISION,
+        merchant_no=transaction.merchant_no,
+        transaction_no=transaction.transaction_no,
+        says=status,
+        fields=fields_text({"status": status, "name": cut(name), "reason": cut(reason)}),
+    )
+
+
+def sale_cancel_fact(
+    sale: Fact, *, sale_seq: int, terminal: str | None, refund_if_paid: bool, key_id: str | None
+) -> Fact:
+    """Return a cashier's cancel of a sale whose number is not known yet."""
+    return Fact(
+        kind=Kind.CANCEL_REQUEST,
+        merchant_no=sale.merchant_no,
+        store_no=sale.store_no,
+        reference=sale.reference,
+        terminal=terminal,
+        sale_seq=sale_seq,
+        fields=fields_text({"refundIfPaid": "true" if refund_if_paid else None, "key": key_id}),
+    )
+
+
+def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> Fact:
+    """Return the wish at a sale as one at its transaction.
+
+    ``is_spent``: /cancel was sent for it already, by the reference.
+    """
+    return Fact(
+        kind=Kind.CANCEL_REQUEST,
+        merchant_no=transaction.merchant_no,
+        transaction_no=transaction.transaction_no,
+        terminal=wish.terminal,
+        sale_seq=wish.sale_seq,
+        fields=fields_text(
+            {**orjson.loads(wish.fields), "next": "cancel" if is_spent else None},
+        ),
+    )
+
+
+def number_taken_fact(fact: Fact) -> Fact:
+    """Return the alarm that Pockyt gave a sale a number which is another's already."""
+    return Fact(
+        kind=Kind.ALARM,
+        merchant_no=fact.merchant_no,
+        sale_seq=fact.sale_seq,
+        fields=fields_text({"alarm": Alarm.NUMBER_TAKEN, "transactionNo": fact.transaction_no}),
+    )
+
+
+def cut(text: str | None) -> str | None:
+    """Return a text that every column can hold, and that is no longer than it should be."""
+    return None if text is None else clean(text[:VALUE_CHARS_MAX])
