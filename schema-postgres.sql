@@ -2,7 +2,7 @@
 -- `entries` is the truth; `transactions` and `sales` are what it adds up to, changed in the same
 -- commit. `listener verify` works them out again and compares.
 --
--- The twin of schema.sql: compare the two. What differs, and why: docs/adr/0009. Text sorts by its
+-- The twin of schema.sql: compare the two. What differs, and why: docs/adr/0008. Text sorts by its
 -- bytes (COLLATE "C"), on every server alike. A NUL, which PostgreSQL's text cannot hold, is kept
 -- escaped: see listener/storage/postgres/texts.py.
 

@@ -93,6 +93,7 @@ async def running(
     timing: Timing | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
+    shares_port: bool = False,
 ) -> AsyncIterator[Service]:
     """Run the service for as long as the context lasts; every task ends with it.
 
@@ -105,7 +106,7 @@ async def running(
     async with AsyncExitStack() as stack:
         clock, metrics = clock or Clock(), Metrics()
         # Bound first: a second listener fails here, before it touches the ledger.
-        listening = stack.enter_context(_listen(settings.host, settings.port))
+        listening = stack.enter_context(_listen(settings.host, settings.port, shared=shares_port))
         ledger = await open_ledger(
             settings.database,
             confirm=settings.confirm,
@@ -197,8 +198,15 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         yield
 
 
-async def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[str], None] | None = None,
+    shares_port: bool = False,
+) -> None:
     """Run the service until SIGTERM or SIGINT; ``ready`` is told its URL once it answers.
+
+    With ``shares_port`` other workers of the same service listen on the port, too.
 
     Raises:
         LedgerError: The ledger cannot be opened.
@@ -209,7 +217,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None] | None = Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     raise_descriptor_limit()
-    async with running(settings) as service:
+    async with running(settings, shares_port=shares_port) as service:
         _calm_collector()
         log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
         if ready is not None:
@@ -259,9 +267,9 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
     """Bind; what is set here, every connection inherits."""
-    listening = bind(host, port, backlog=BACKLOG)
+    listening = bind(host, port, backlog=BACKLOG, reuse_port=shared)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
