@@ -67,6 +67,7 @@ async def test_another_kind_of_database_is_refused_in_a_line_without_the_url(url
         "postgresql://me:hidden@host:x/name",
         "postgresql://me:hidden@host/name?sslmod=require",
         "postgresql://me:hidden@host/name#part",
+        f"postgresql://me:hidden@{','.join(['host'] * 17)}/name",
     ],
 )
 async def test_a_database_that_cannot_be_read_is_refused_in_a_line_without_the_url(
@@ -154,7 +155,7 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str
         await SqliteLedger.open(tmp_path / name)
 
 
-async def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("These are my notes.\n" * 100)
     with pytest.raises(LedgerError, match="cannot be opened"):
         await SqliteLedger.open(path)

@@ -72,6 +72,8 @@ def read_location(url: str) -> Location:
     database = unquote(parts.path.removeprefix("/"))
     if not database or "/" in database:
         raise LedgerError("the setting database must end in /NAME, the name of a database")
+    if hosts.count(",") >= HOSTS_MAX:
+        raise LedgerError(f"the setting database names more than {HOSTS_MAX} hosts")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(set(options) - _OPTIONS)
     if unknown or parts.fragment:
@@ -80,7 +82,7 @@ def read_location(url: str) -> Location:
             f" known are {', '.join(sorted(_OPTIONS))}"
         )
     return Location(
-        hosts=tuple(_read_host(text) for text in hosts.split(",")[:HOSTS_MAX]),
+        hosts=tuple(_read_host(text) for text in hosts.split(",")),
         database=database,
         user=unquote(name) or None,
         password=unquote(password) or None,

@@ -1,4 +1,4 @@
-"""Take a copy of a ledger while it is served."""
+"""Copy a ledger while it is served."""
 
 import os
 import sqlite3
@@ -70,7 +70,7 @@ def _taken(destination: Path) -> str:
 
 
 def _publish(whole: Path, destination: Path) -> None:
-    """Give a whole copy its name, where nothing has it.
+    """Rename a whole copy to its destination, where nothing has that name.
 
     Raises:
         FileExistsError: Something has come by that name meanwhile.
