@@ -57,33 +57,56 @@ class Idempotency:
             return await work(False)
         slot = (key.id, name)
         if slot in self._under_way:
-            raise ProblemError(
-                409,
-                "under-way",
-                f"the request of this {HEADER} is under way; send it again in a moment",
-                headers={"Retry-After": str(RETRY_SECONDS)},
-            )
+            raise _under_way()
         self._under_way.add(slot)
+        # Another node may be at it.
+        turn = f"{HEADER}/{key.id}/{name}"
         try:
-            digest = await _digest(request)
-            kept = await ledger.remember(key_id=key.id, idempotency_key=name, request=digest)
-            if kept is not None and kept.request != digest:
-                raise ProblemError(
-                    422, "idempotency-key-reused", f"this {HEADER} stands for another request"
-                )
-            if kept is not None and kept.status is not None:
-                return _replay(kept.status, kept.body or "")
-            response = await _answer(work, to_problem, may_be_repeat=kept is not None)
-            if response.status < 500:
-                await ledger.remember_answer(
-                    key_id=key.id,
-                    idempotency_key=name,
-                    status=response.status,
-                    body=_text(response),
-                )
-            return response
+            if not await ledger.claim_turn(turn):
+                raise _under_way()
+            try:
+                return await self._do(request, slot, ledger, work, to_problem)
+            finally:
+                await ledger.release_turn(turn)
         finally:
             self._under_way.discard(slot)
+
+    async def _do(
+        self,
+        request: web.Request,
+        slot: tuple[str, str],
+        ledger: Ledger,
+        work: Work,
+        to_problem: Callable[[ListenerError], ProblemError],
+    ) -> web.Response:
+        """Do a request that nobody else is at, unless it was answered before."""
+        key_id, name = slot
+        digest = await _digest(request)
+        kept = await ledger.remember(key_id=key_id, idempotency_key=name, request=digest)
+        if kept is not None and kept.request != digest:
+            raise ProblemError(
+                422, "idempotency-key-reused", f"this {HEADER} stands for another request"
+            )
+        if kept is not None and kept.status is not None:
+            return _replay(kept.status, kept.body or "")
+        response = await _answer(work, to_problem, may_be_repeat=kept is not None)
+        if response.status < 500:
+            await ledger.remember_answer(
+                key_id=key_id,
+                idempotency_key=name,
+                status=response.status,
+                body=_text(response),
+            )
+        return response
+
+
+def _under_way() -> ProblemError:
+    return ProblemError(
+        409,
+        "under-way",
+        f"the request of this {HEADER} is under way; send it again in a moment",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
 
 
 def _name(request: web.Request) -> str | None:
