@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from listener.lifecycle.errors import TooManyWishesError
+from listener.errors import TooManyWishesError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

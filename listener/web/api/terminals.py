@@ -12,7 +12,7 @@ from listener.ledger.promise import Ack, Ledger, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor
-from listener.web.shapes.models import JSON, Terminals, TerminalState, Unacknowledged
+from listener.web.shapes.models import Terminals, TerminalState, Unacknowledged, reply
 from listener.web.shapes.parameters import TerminalsQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
@@ -54,7 +54,7 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
         unacknowledged=[_unseen(one, late_ms) for one in unacked],
         next_cursor=cursor,
     )
-    return web.Response(body=answer.encode(), content_type=JSON)
+    return reply(answer)
 
 
 def _place_of(query: TerminalsQuery, ledger: Ledger) -> tuple[str, str]:
