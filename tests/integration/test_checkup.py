@@ -137,7 +137,7 @@ async def test_a_ledger_without_its_head_is_a_problem(path: Path) -> None:
     assert problems(path) == ["readable"]
 
 
-def test_what_is_no_ledger_is_a_problem(path: Path) -> None:
+def test_a_file_that_is_no_ledger_is_a_problem(path: Path) -> None:
     path.write_text("notes " * 1_000)
     assert problems(path) == ["readable"]
 

@@ -102,7 +102,7 @@ async def test_each_stream_counts_for_itself_and_the_whole_ledger_counts_all(
     assert [(event.number, event.seq) for event in every] == [(n, n) for n in range(1, 6)]
 
 
-async def test_what_has_no_transaction_number_is_an_entry_and_no_event(
+async def test_a_fact_without_a_transaction_number_is_an_entry_and_no_event(
     ledger: SqliteLedger,
 ) -> None:
     (first, again) = await record(ledger, without_number("a"), without_number("a"))
@@ -129,7 +129,7 @@ async def test_numbers_go_on_after_a_restart(path: Path) -> None:
 # Once
 
 
-async def test_what_comes_again_is_counted_with_its_first_and_last_time(
+async def test_repeats_are_counted_with_their_first_and_last_time(
     ledger: SqliteLedger, clock: Clock
 ) -> None:
     await record(ledger, numbered(1))
@@ -178,7 +178,7 @@ async def test_two_merchants_may_share_a_transaction_number(ledger: SqliteLedger
     assert only.merchant_no == "200044"
 
 
-async def test_what_is_not_a_notification_is_never_taken_for_a_repeat(
+async def test_only_a_notification_can_be_a_repeat(
     ledger: SqliteLedger,
 ) -> None:
     recorded = await record(ledger, told.cancel_request(), told.cancel_request())
@@ -356,7 +356,7 @@ async def test_each_hash_covers_the_entry_and_the_hash_before_it(ledger: SqliteL
         "REPLACE INTO {table} SELECT * FROM {table}",
     ],
 )
-async def test_what_was_recorded_cannot_be_changed(
+async def test_recorded_entries_cannot_be_changed(
     ledger: SqliteLedger, path: Path, table: str, statement: str
 ) -> None:
     await record(ledger, numbered(1))

@@ -132,7 +132,7 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str
         await SqliteLedger.open(tmp_path / name)
 
 
-async def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("These are my notes.\n" * 100)
     with pytest.raises(LedgerError, match="cannot be opened"):
         await SqliteLedger.open(path)
