@@ -83,6 +83,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(text: str, status: int) -> int:
-    """Say on one line what went wrong."""
+    """Print on one line what went wrong."""
     click.echo(f"listener: {' '.join(text.split())}", err=True)
     return status

@@ -1,4 +1,4 @@
-"""Let one at a time work on the same transaction."""
+"""Turns: one task at a time works on the same transaction."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable

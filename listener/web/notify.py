@@ -36,13 +36,13 @@ def loose_route() -> web.RouteDef:
 
 
 async def notify(request: web.Request) -> web.Response:
-    """Take one delivery of a notification."""
+    """Receive one delivery of a notification."""
     place = request.match_info
     return await _take(request, place["merchantNo"], place.get("storeNo"))
 
 
 async def notify_loosely(request: web.Request) -> web.Response:
-    """Take a delivery whose URL has a slash too many; refuse what is no notify URL."""
+    """Receive a delivery whose URL has a slash too many; refuse what is no notify URL."""
     first, *place = [unquote(part) for part in request.rel_url.raw_path.split("/") if part]
     if first != _SEGMENT or not 1 <= len(place) <= 2:
         return refuse(request, ProblemError(404, "no-route", "this is no notify URL"))

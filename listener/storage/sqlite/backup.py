@@ -1,4 +1,4 @@
-"""Take a copy of a ledger while it is served."""
+"""Copy a ledger while it is served."""
 
 import os
 import sqlite3
@@ -57,7 +57,7 @@ def _taken(destination: Path) -> str:
 
 
 def _publish(whole: Path, destination: Path) -> None:
-    """Give a whole copy its name, where nothing has it.
+    """Rename a finished copy to its own name, where no file has that.
 
     Raises:
         FileExistsError: Something has come by that name meanwhile.

@@ -121,7 +121,7 @@ def _unseen(unacked: Unacked, late_ms: int) -> Unacknowledged:
 
 
 def _parts(name: str) -> tuple[str | None, str | None, str | None]:
-    """Take a terminal's name apart; a key without a terminal has no parts."""
+    """Split a terminal's name into its parts; a key without a terminal has none."""
     if name.startswith(_KEY_PREFIX):
         return None, None, None
     merchant_no, store_no, terminal = name.split("/", 2)

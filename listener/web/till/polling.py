@@ -40,7 +40,7 @@ async def events(request: web.Request, key: Key) -> web.Response:
 
 
 async def acks(request: web.Request, key: Key) -> web.Response:
-    """Keep how far a terminal has come; durable once this answers 204."""
+    """Store how far a terminal has come; durable once this answers 204."""
     body = await read_body(request, AckBody)
     _check_stream(body.stream, key, request.app[SETTINGS].merchants)
     ledger = request.app[LEDGER]
