@@ -83,6 +83,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(text: str, status: int) -> int:
-    """Print on one line what went wrong."""
+    """Write on one line what went wrong; return the exit code."""
     click.echo(f"listener: {' '.join(text.split())}", err=True)
     return status

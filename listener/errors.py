@@ -30,7 +30,7 @@ class DamagedError(LedgerError):
     """A ledger is not what was written: ``seq`` is the first entry that shows it, if one does."""
 
     def __init__(self, text: str, *, seq: int | None = None) -> None:
-        """Describe what is wrong, and where."""
+        """Make an error of what is wrong, and where."""
         super().__init__(text)
         self.seq = seq
 

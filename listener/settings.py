@@ -275,7 +275,7 @@ _EXPLAINED: Final[Mapping[str, str]] = {
 
 
 def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: Path | None) -> str:
-    """Describe on one line what is wrong with a setting, and where it was written."""
+    """Return in one line what is wrong, from pydantic's account of it, and where it was written."""
     place = tuple(str(part) for part in error["loc"])
     source = next((name for at, name in sources.items() if place[: len(at)] == at), None)
     where = f"in {source}" if source else f"in {path}" if path else "in the defaults"

@@ -1,4 +1,4 @@
-"""Look over settings, surroundings and ledger, before and after a deploy."""
+"""Check settings, surroundings and ledger, before and after a deploy."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ ANSWER_SECONDS: Final = 3.0
 @config_option
 @json_option
 def check(config: Path | None, as_json: bool) -> None:
-    """Look over settings and ledger, before and after a deploy.
+    """Check settings and ledger, before and after a deploy.
 
     Notes are worth knowing; a problem keeps the listener from serving, and makes the exit code 1.
     Nothing is changed, and a service that runs is not hindered.

@@ -1,4 +1,4 @@
-"""Look for settings that work and are unwise: what a stranger or a neighbour could use."""
+"""Find settings that work and are unwise: what a stranger or a neighbour could use."""
 
 import re
 from collections import defaultdict

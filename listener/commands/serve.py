@@ -1,4 +1,4 @@
-"""Serve: take notifications, keep them, tell the tills."""
+"""Serve: receive notifications, record them, and send what they mean to the tills."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ _LOG: Final = logging.getLogger(__name__)
 @click.command()
 @config_option
 def serve(config: Path | None) -> None:
-    """Receive notifications, record them in the ledger, and push them to the tills.
+    """Receive notifications, record them in the ledger, and tell the tills.
 
     It refuses to start without a merchant's token, on a setting that it does not know, and on a
     ledger that it cannot open. The log goes to stderr, one event a line. SIGTERM or Ctrl-C stops

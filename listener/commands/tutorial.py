@@ -159,7 +159,7 @@ async def _call(
 
 @asynccontextmanager
 async def _step(name: str) -> AsyncIterator[None]:
-    """Limit the time of a step."""
+    """Fail a step that takes longer than its time."""
     try:
         async with asyncio.timeout(STEP_SECONDS):
             yield

@@ -49,7 +49,6 @@ INNER: Final = {
     "web.fast_path.HEAD_BYTES_MAX": "a longer head goes the ordinary way",
     "web.fast_path.HEADERS_MAX": "more headers go the ordinary way",
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
-    "web.metrics.NOTED_MAX": "what is counted together",
     "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.PLACE_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.NUMBER_CHARS_MAX": "as in the settings",

@@ -57,7 +57,7 @@ def _taken(destination: Path) -> str:
 
 
 def _publish(whole: Path, destination: Path) -> None:
-    """Rename a finished copy to its own name, where no file has that.
+    """Rename a whole copy to its destination, where nothing has that name.
 
     Raises:
         FileExistsError: Something has come by that name meanwhile.

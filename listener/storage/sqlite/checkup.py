@@ -1,4 +1,4 @@
-"""Look a ledger over, before and after a deploy."""
+"""Check a ledger, before and after a deploy."""
 
 import os
 import shutil
@@ -54,7 +54,7 @@ class Finding:
 
 
 def check_up(url: str) -> list[Finding]:
-    """Look over the ledger of a URL; a service may be using it, and is not hindered.
+    """Check the ledger of a URL; a service may be using it, and is not hindered.
 
     Raises:
         LedgerError: The URL is of no kind of database that this version can use.
