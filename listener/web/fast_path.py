@@ -157,7 +157,7 @@ class FastConnection(Connection):
         return self._taken is None and super().is_idle
 
     def data_received(self, data: bytes) -> None:
-        """Take a notification, or hand the connection over to aiohttp."""
+        """Queue a notification, or hand the connection over to aiohttp."""
         if self._taken is not None:
             self._came_later += data
             self._pause_transport_reading()
