@@ -259,6 +259,10 @@ async def test_a_database_that_went_back_gets_a_new_epoch(url: str) -> None:
         assert (again.seq, again.is_new) == (8, True)
         await other.record(numbered(8))
         await until(lambda: [event.seq for event in heard] == [8, 9])
+        # However many connections found it out at once, it is one new epoch.
+        db = await asyncpg.connect(url)
+        assert await db.fetchval("SELECT count(*) FROM epochs WHERE reason = 'went_back'") == 1
+        await db.close()
         assert (await asyncio.to_thread(verify, url)).entries == 9
 
 
