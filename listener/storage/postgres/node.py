@@ -102,24 +102,24 @@ class Node:
 
     async def meet(self, db: Connection) -> None:
         """Find out on a new connection whether this is the ledger as this node knew it."""
-        if self.seq and await db.fetchval(_WITNESSED, self.seq) != self.hash:
-            await self._go_back(db)
+        # Taken before anything is awaited: another connection may find out the same meanwhile.
+        epoch, seq, digest = self.epoch, self.seq, self.hash
+        if seq and await db.fetchval(_WITNESSED, seq) != digest:
+            await self._go_back(db, old=epoch, seq=seq, digest=digest)
         state = await db.fetchrow(_STATE)
         if state is not None and state["epoch"] != self.epoch:
             self._adopt(state)
 
-    async def _go_back(self, db: Connection) -> None:
+    async def _go_back(self, db: Connection, *, old: str, seq: int, digest: str) -> None:
         """Give a ledger that lost entries a new epoch: no position of before fits it any more."""
-        seq, digest = self.seq, self.hash
         async with db.transaction():
             await db.execute(LOCK)
             if await db.fetchval(_WITNESSED, seq) == digest:
                 return
-            epoch = await db.fetchval(_EPOCH)
-            if epoch == self.epoch:
-                log.event(_LOG, "ledger_went_back", level=logging.ERROR, seq=seq, epoch=epoch)
+            if await db.fetchval(_EPOCH) == old:
+                log.event(_LOG, "ledger_went_back", level=logging.ERROR, seq=seq, epoch=old)
                 await begin_epoch(
-                    db, old=epoch, reason="went_back", now_ms=self._clock(), missing=seq
+                    db, old=old, reason="went_back", now_ms=self._clock(), missing=seq
                 )
 
     def _adopt(self, state: Any) -> None:  # noqa: ANN401 - asyncpg's record
