@@ -64,7 +64,7 @@ class Hub:
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether nothing is published any more: whoever waits goes."""
+        """Whether nothing is published any more: whoever waits should stop."""
         return self._is_closed
 
     @property
@@ -154,7 +154,7 @@ class Hub:
             self._streams[name] = Stream(name)
 
     async def close(self) -> None:
-        """Let go of every follower; whoever waits is woken."""
+        """End every subscription, and wake whoever waits."""
         self._is_closed = True
         if self._retry_timer is not None:
             self._retry_timer.cancel()
@@ -181,7 +181,7 @@ class Hub:
             self._retry_timer = loop.call_later(RETRY_SECONDS, self._retry)
 
     def read(self, subscription: Subscription) -> None:
-        """Have the next page of a subscription read; a few reads are under way at a time."""
+        """Queue a read of a subscription's next page; a few reads run at a time."""
         self._reads[subscription] = None
         if self._readers < READS_AT_ONCE_MAX and not self._is_closed:
             self._readers += 1
@@ -225,7 +225,7 @@ class Hub:
         return []
 
     def _publish(self, events: Sequence[Event]) -> None:
-        """Take the events of a commit, and hand them on; rung by the ledger."""
+        """Hand the events of a commit to all who follow; the ledger calls it."""
         grown = _by_stream(events)
         if EVERY_STREAM in self._streams:
             grown[EVERY_STREAM] = [*events]

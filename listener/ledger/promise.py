@@ -63,7 +63,7 @@ class Scope(Struct, frozen=True, kw_only=True):
     terminal: str | None = None
 
     def covers(self, name: str) -> bool:
-        """Tell whether a stream, or a terminal by its full name, is of this merchant and store."""
+        """Return whether this scope covers a stream, or a terminal by its full name."""
         merchant_no, _, rest = name.partition("/")
         if self.merchant_no not in (None, merchant_no):
             return False
@@ -192,7 +192,7 @@ class Ledger(Protocol):
         """Commit and sync something that changes nothing; raise where that cannot be done."""
 
     def listen(self, bell: Bell) -> None:
-        """Have the bell rung, in the event loop, with the events of each commit, in order."""
+        """Call the bell, in the event loop, with the events of each commit, in order."""
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
         """Call a hook when the ledger gets a new epoch while it is open.
@@ -223,10 +223,10 @@ class Ledger(Protocol):
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
+        """Store how far a terminal has come; a lower offset than the stored one changes nothing."""
 
     async def start(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Keep where a terminal begins, unless a place of this epoch is kept already.
+        """Store where a terminal begins, unless a place of this epoch is stored already.
 
         It acknowledges nothing: who starts past a cancellation has not seen it.
         """
@@ -315,7 +315,7 @@ class Ledger(Protocol):
     async def remember_answer(
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
-        """Keep the answer to the request that claimed an Idempotency-Key."""
+        """Store the answer to the request that claimed an Idempotency-Key."""
 
     async def claim_turn(self, name: str) -> bool:
         """Take a turn that no other node holds; it is renewed until it is released.

@@ -155,7 +155,7 @@ def _raised(before: Sale, entry: Entry) -> Sale:
 
 
 def _asked(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
-    """Take in that Pockyt was asked by the reference, and told no number."""
+    """Apply a question by the reference that Pockyt answered without a number."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
     since_ms = began_ms
     if before.cancel is not None and before.is_being_cancelled:

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from listener import log
+from listener.errors import NotifyUrlMissingError
 from listener.ledger.model import Transaction
 from listener.ledger.promise import Ledger
 from listener.lifecycle.clock import Clock
-from listener.lifecycle.errors import NotifyUrlMissingError
 from listener.lifecycle.facts import Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
 from listener.lifecycle.orders import Order

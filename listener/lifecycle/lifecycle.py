@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
+from listener.errors import BeingCancelledError, NotOpenError
 from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
-from listener.lifecycle.errors import BeingCancelledError, NotOpenError
 from listener.lifecycle.gate import Limits, Shares
 from listener.lifecycle.orders import Order
 from listener.lifecycle.starter import Started, Starter
@@ -147,9 +147,9 @@ class Lifecycle:
         async with self._turn(transaction):
             current = await self._steps.read(transaction)
             if current.status not in PAYABLE:
-                raise NotOpenError(current)
+                raise NotOpenError(current.status)
             if current.is_being_cancelled:
-                raise BeingCancelledError(current)
+                raise BeingCancelledError
             outcome = await self._caller.prepay(
                 current, payment_barcode=payment_barcode, vendor=vendor
             )

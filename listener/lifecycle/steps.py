@@ -1,4 +1,4 @@
-"""Take one step on a transaction: ask about it, cancel it, look for it; each leaves an entry.
+"""The single steps on a transaction: ask about it, cancel it, look for it; each records an entry.
 
 Whoever takes one holds the transaction's turn.
 """

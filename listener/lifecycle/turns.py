@@ -1,4 +1,4 @@
-"""Let one at a time work on the same transaction, whichever node it works at."""
+"""Turns: one task at a time works on the same transaction, whichever node it works at."""
 
 import asyncio
 import hashlib

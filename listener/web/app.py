@@ -24,8 +24,8 @@ from listener.settings import Settings
 from listener.storage import open_ledger
 from listener.web import notify
 from listener.web.address import bind
-from listener.web.api import sales
 from listener.web.api.health import READINESS, Readiness
+from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
 from listener.web.connections import (
     ACCEPTS_AT_ONCE,
     Connection,
@@ -82,8 +82,7 @@ class Service:
 
 def routes() -> list[web.RouteDef]:
     """List every route, in the order in which a stranger would look for them."""
-    described = [route for operation in OPERATIONS if (route := operation.route()) is not None]
-    return [*notify.routes(), *sales.routes(), *described]
+    return [operation.route() for operation in OPERATIONS]
 
 
 @asynccontextmanager
@@ -152,6 +151,7 @@ async def running(
         app[METRICS] = metrics
         app[REFUSALS] = log.Throttle(notify.LOG, "refused", level=logging.WARNING)
         app[READINESS] = Readiness(ledger)
+        app[IDEMPOTENCY] = Idempotency()
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
         app[SESSIONS] = Sessions(

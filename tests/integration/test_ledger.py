@@ -100,7 +100,7 @@ async def test_each_stream_counts_for_itself_and_the_whole_ledger_counts_all(
     assert [(event.number, event.seq) for event in every] == [(n, n) for n in range(1, 6)]
 
 
-async def test_what_has_no_transaction_number_is_an_entry_and_no_event(
+async def test_a_fact_without_a_transaction_number_is_an_entry_and_no_event(
     ledger: AnyLedger,
 ) -> None:
     (first, again) = await record(ledger, without_number("a"), without_number("a"))
@@ -127,7 +127,7 @@ async def test_numbers_go_on_after_a_restart(place: Backend) -> None:
 # Once
 
 
-async def test_what_comes_again_is_counted_with_its_first_and_last_time(
+async def test_repeats_are_counted_with_their_first_and_last_time(
     ledger: AnyLedger, clock: Clock
 ) -> None:
     await record(ledger, numbered(1))
@@ -176,7 +176,7 @@ async def test_two_merchants_may_share_a_transaction_number(ledger: AnyLedger) -
     assert only.merchant_no == "200044"
 
 
-async def test_what_is_not_a_notification_is_never_taken_for_a_repeat(
+async def test_only_a_notification_can_be_a_repeat(
     ledger: AnyLedger,
 ) -> None:
     recorded = await record(ledger, told.cancel_request(), told.cancel_request())

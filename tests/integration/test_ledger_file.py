@@ -35,7 +35,7 @@ async def _ledger(path: Path) -> AsyncIterator[SqliteLedger]:
         "REPLACE INTO {table} SELECT * FROM {table}",
     ],
 )
-async def test_what_was_recorded_cannot_be_changed(
+async def test_recorded_entries_cannot_be_changed(
     ledger: SqliteLedger, path: Path, table: str, statement: str
 ) -> None:
     await ledger.record(numbered(1))

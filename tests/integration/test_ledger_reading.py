@@ -162,9 +162,7 @@ async def test_transactions_are_found_by_what_is_asked_for(ledger: AnyLedger, cl
 # What is due
 
 
-async def test_what_is_to_be_raised_does_not_wait_behind_what_is_to_be_asked(
-    ledger: AnyLedger, clock: Clock
-) -> None:
+async def test_an_alarm_does_not_wait_behind_questions(ledger: AnyLedger, clock: Clock) -> None:
     await ledger.record(numbered(1, "disputed"))
     assert await ledger.read_due(now_ms=clock.at_ms, limit=9) == []
     first_ms = await ledger.next_due_ms()

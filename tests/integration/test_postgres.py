@@ -94,7 +94,7 @@ async def test_another_programs_tables_are_left_alone(url: str) -> None:
     "statement",
     ["UPDATE {table} SET seq = seq + 1", "DELETE FROM {table}", "TRUNCATE {table}"],
 )
-async def test_what_was_recorded_cannot_be_changed(url: str, table: str, statement: str) -> None:
+async def test_recorded_entries_cannot_be_changed(url: str, table: str, statement: str) -> None:
     async with node(url) as ledger:
         await ledger.record(numbered(1))
         with pytest.raises(asyncpg.PostgresError, match="never changed"):

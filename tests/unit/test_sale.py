@@ -162,7 +162,7 @@ def test_cancel_is_sent_once_by_the_reference() -> None:
     assert not _after((1, WISH), (2, sending), (3, WISH)).is_cancel_sent
 
 
-def test_what_comes_after_the_number_is_the_transactions_to_tell() -> None:
+def test_facts_after_the_number_belong_to_the_transaction() -> None:
     bound = _after((1, BOUND))
     assert _after((1, BOUND), (2, SILENT)) == bound
 

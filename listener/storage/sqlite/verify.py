@@ -93,7 +93,7 @@ class _Check:
             raise DamagedError(f"the head does not have the hash of entry {seq}", seq=seq)
 
     def _check_pages(self) -> None:
-        """Have SQLite compare its pages and indexes."""
+        """Run SQLite's own check of its pages and indexes."""
         fault = find_damage(self._db, quick=False)
         if fault:
             raise DamagedError(f"the ledger's file is damaged: {fault}")

@@ -12,7 +12,7 @@ from listener.ledger.promise import Ack, Ledger, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor
-from listener.web.shapes.models import JSON, Terminals, TerminalState, Unacknowledged
+from listener.web.shapes.models import Terminals, TerminalState, Unacknowledged, reply
 from listener.web.shapes.parameters import TerminalsQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
@@ -57,7 +57,7 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
         unacknowledged=[_unseen(one, late_ms) for one in unacked],
         next_cursor=cursor,
     )
-    return web.Response(body=answer.encode(), content_type=JSON)
+    return reply(answer)
 
 
 def _place_of(query: TerminalsQuery, ledger: Ledger) -> tuple[str, str]:
@@ -124,7 +124,7 @@ def _unseen(unacked: Unacked, late_ms: int) -> Unacknowledged:
 
 
 def _parts(name: str) -> tuple[str | None, str | None, str | None]:
-    """Take a terminal's name apart; a key without a terminal has no parts."""
+    """Split a terminal's name into its parts; a key without a terminal has none."""
     if name.startswith(_KEY_PREFIX):
         return None, None, None
     merchant_no, store_no, terminal = name.split("/", 2)
