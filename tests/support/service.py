@@ -18,7 +18,7 @@ from listener.storage.sqlite.connection import connect, now_ms
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.web.app import Service, running
 from listener.web.context import LEDGER
-from listener.web.till.sessions import Timing
+from listener.web.till.sessions import SessionTiming
 
 MERCHANT_NO = "200043"
 STORE_NO = "303660"
@@ -141,7 +141,7 @@ def settings(path: Path, **changes: object) -> Settings:
 async def serving(
     path: Path,
     *,
-    timing: Timing | None = None,
+    timing: SessionTiming | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
     **changes: object,
