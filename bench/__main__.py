@@ -12,10 +12,25 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import fanout, latency, machine, native, report, servers, size, throughput, work
+from bench import (
+    fanout,
+    hostile,
+    latency,
+    machine,
+    native,
+    report,
+    servers,
+    size,
+    speed,
+    throughput,
+    work,
+)
 from bench.measuring import ROUNDS, SEED, Bench, Results
+from bench.peer_check import check_peer
 
 SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
+    "peer": check_peer,
+    "speed": speed.speed,
     "generator": throughput.generator,
     "startup": throughput.startup,
     "throughput": throughput.throughput,
@@ -24,6 +39,7 @@ SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
     "memory": fanout.memory,
     "stalled": fanout.stalled,
     "size": size.size,
+    "hostile": hostile.hostile,
 }
 REQUESTS: Final = 500_000
 REQUESTS_QUICK: Final = 150_000
@@ -33,6 +49,8 @@ DOCS: Final = servers.ROOT / "docs"
 @click.command()
 @click.option("--quick", is_flag=True, help="One round of short measurements, under 2 minutes.")
 @click.option("--only", type=click.Choice(list(SECTIONS)), multiple=True, help="These sections.")
+@click.option("--speed", "only_speed", is_flag=True, help="--only speed: 6 minutes, quick 1.")
+@click.option("--hostile", "only_hostile", is_flag=True, help="--only hostile: 5 minutes, quick 2.")
 @click.option("--skip", multiple=True, help="Leave a server out, by its name.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Rounds [{ROUNDS}, quick 1].")
 @click.option("--server-cores", help="Of every server, as for taskset [all].")
@@ -56,6 +74,8 @@ def main(
     *,
     quick: bool,
     only: tuple[str, ...],
+    only_speed: bool,
+    only_hostile: bool,
     skip: tuple[str, ...],
     rounds: int | None,
     server_cores: str | None,
@@ -75,6 +95,7 @@ def main(
     last_core = (os.cpu_count() or 1) - 1
     docs = docs or (None if quick else DOCS)
     kept = Results.load(docs / "bench" / "results.json") if docs else Results()
+    only += ("speed",) * only_speed + ("hostile",) * only_hostile
     chosen = [name for name in SECTIONS if name in only or not only]
     bar = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn())
     # In the working directory's file system: /tmp may be memory, and nothing would be synced.
@@ -85,7 +106,8 @@ def main(
         directory = Path(made)
         native.build(directory)
         requests = directory / "requests"
-        work.write_requests(requests, count=REQUESTS_QUICK if quick else REQUESTS, seed=SEED)
+        count = REQUESTS_QUICK if quick else REQUESTS
+        work.write_requests(requests, work.notify_requests(count=count, seed=SEED))
         bench = Bench(
             generator=native.Generator(
                 directory=directory,

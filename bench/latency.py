@@ -16,7 +16,7 @@ SERVERS: Final = (servers.LISTENER, servers.NODE_GROUP, servers.NODE_EACH, serve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class LatencyPoint:
     """What was sent at one rate, and from which request on."""
 
     name: str
@@ -37,35 +37,38 @@ def latency(bench: Bench) -> None:
     def measure(running: servers.Running) -> None:
         if running.server.till_path is None:
             for point in _points(bench, running, seconds):
-                _add(bench, running.server.name, point, None)
+                add_point(bench, "latency", running.server.name, point, None)
             return
         with running.tills(bench.generator, count=1) as tills:
             points = _points(bench, running, seconds)
         for point in points:
-            _add(bench, running.server.name, point, tills.arrivals)
+            add_point(bench, "latency", running.server.name, point, tills.arrivals)
 
     bench.alternate("latency", bench.contenders(*SERVERS), measure, before_round=measure_disk)
 
 
-def _points(bench: Bench, running: servers.Running, seconds: float) -> list[Point]:
+def _points(bench: Bench, running: servers.Running, seconds: float) -> list[LatencyPoint]:
     port, post = running.place.port, bench.generator.post
-    points: list[Point] = []
+    points: list[LatencyPoint] = []
     # The first requests pay for what a server only does once.
     first = len(post(port, connections=CONNECTIONS, seconds=WARMUP_SECONDS).shots)
     for rate in RATES:
         load = post(port, connections=CONNECTIONS, seconds=seconds, rate=rate, first=first)
-        points.append(Point(name=f"{rate}/s", rate=rate, first=first, load=load))
+        points.append(LatencyPoint(name=f"{rate}/s", rate=rate, first=first, load=load))
         first += len(load.shots)
     peak = post(port, connections=CONNECTIONS, seconds=2.0, first=first)
     first += len(peak.shots)
     rate = LOADED_SHARE * peak.rate(warmup_seconds=WARMUP_SECONDS)
     # Few enough for the requests that are left.
     load = post(port, connections=CONNECTIONS, seconds=seconds / 2, rate=rate, first=first)
-    points.append(Point(name="80 % of the maximum", rate=rate, first=first, load=load))
+    points.append(LatencyPoint(name="80 % of the maximum", rate=rate, first=first, load=load))
     return points
 
 
-def _add(bench: Bench, server: str, point: Point, arrivals: np.ndarray | None) -> None:
+def add_point(
+    bench: Bench, section: str, server: str, point: LatencyPoint, arrivals: np.ndarray | None
+) -> None:
+    """Add what one rate showed to a section's results."""
     shots = point.load.shots
     metrics = {"rate": point.rate, **quantiles(point.load.latency_ms(), "ack_")}
     if arrivals is not None:
@@ -75,4 +78,4 @@ def _add(bench: Bench, server: str, point: Point, arrivals: np.ndarray | None) -
         metrics |= quantiles((at - shot["due"]) / 1e6, "till_")
         metrics |= quantiles((at - shot["answered"]) / 1e6, "after_ack_")
         metrics["missing"] = len(point.load.good) - int(mine.sum())
-    bench.results.add("latency", server, point.name, **metrics)
+    bench.results.add(section, server, point.name, **metrics)

@@ -100,9 +100,17 @@ class Bench:
                     ) as running:
                         measure(running)
                 except native.BenchError as error:
-                    self.console.print(f"[red]{section}: {server.name}: {error}")
+                    self.failed(section, server, error)
                 self.progress.advance(task)
         self.progress.update(task, description=section)
+
+    def show(self, text: str) -> None:
+        """Show what is being measured, in place of what the newest bar said."""
+        self.progress.update(self.progress.task_ids[-1], description=text)
+
+    def failed(self, section: str, server: servers.Server, error: Exception) -> None:
+        """Show that a server's turn came to nothing."""
+        self.console.print(f"[red]{section}: {server.name}: {error}")
 
 
 def quantiles(values_ms: np.ndarray, prefix: str = "") -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Build and run the three C programs that load a server and hold its tills."""
+"""Build and run the C programs that load a server and hold its tills."""
 
 import json
 import resource
@@ -27,7 +27,7 @@ class BenchError(Exception):
 
 def build(directory: Path) -> None:
     """Compile the programs into a directory."""
-    for name in ("post", "tills", "answer"):
+    for name in ("post", "tills", "answer", "crowd"):
         command = ["cc", "-O2", "-o", str(directory / name), str(SOURCES / f"{name}.c")]
         subprocess.run(command, check=True)
 
@@ -43,6 +43,8 @@ class Load:
 
     shots: np.ndarray
     cpu_share: float
+    # How often the server closed a connection, so that a request went again on a new one.
+    reconnects: int
 
     @property
     def good(self) -> np.ndarray:
@@ -102,7 +104,11 @@ class Generator:
         said = json.loads(done.stdout)
         shots = np.fromfile(out, SHOT)
         out.unlink()
-        return Load(shots=shots, cpu_share=said["cpu"] / max(said["wall"], 1e-9))
+        return Load(
+            shots=shots,
+            cpu_share=said["cpu"] / max(said["wall"], 1e-9),
+            reconnects=said["reconnects"],
+        )
 
 
 class Tills:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench import plots, servers
+from bench import hostile, plots, ratios, servers
 from bench.measuring import Results, Section
 
 BEGIN: Final = "<!-- bench: begin; written by `python -m bench` -->"
@@ -16,8 +16,11 @@ TITLES: Final = {
     one.name: one.title
     for one in (
         servers.LISTENER,
+        servers.LISTENER_ORDINARY,
         servers.BARE,
         servers.TEXTBOOK,
+        servers.TEXTBOOK_UNLOCKED,
+        servers.NODE_FAIR,
         servers.NODE_EACH,
         servers.NODE_GROUP,
         servers.NODE_FANOUT,
@@ -57,6 +60,20 @@ TABLES: Final = (
     Table(heading="Share of its core that the load generator used", section="throughput",
           metric="generator", unit="", digits=2),
     Table(heading="Not answered with `success`", section="throughput", metric="failed", unit="",
+          trouble=True),
+    Table(heading="Durable notifications a second, by connections and by the process",
+          section="speed", metric="rate", unit="/s", ratio=True,
+          note="Closed loop. *Fresh*: the first that the process serves; *after*: it has served"
+          " the points before; *pinned*: one core for the server, the other for the load;"
+          " *heads differ*: a proxy's request id in each. In brackets the lowest and the highest"
+          " round; then the listener's rate over that server's, the median of the rounds."),
+    Table(heading="Acknowledged at a fixed rate, p50", section="speed", metric="ack_p50",
+          unit="ms", digits=2),
+    Table(heading="Acknowledged at a fixed rate, p99", section="speed", metric="ack_p99",
+          unit="ms", digits=2),
+    Table(heading="Notify to till at a fixed rate, p50", section="speed", metric="till_p50",
+          unit="ms", digits=2),
+    Table(heading="Not answered with `success`", section="speed", metric="failed", unit="",
           trouble=True),
     Table(heading="The load generator alone: answers a second, by connections",
           section="generator", metric="rate", unit="/s"),
@@ -113,6 +130,7 @@ TABLES: Final = (
           digits=1),
 )  # fmt: skip
 HEADINGS: Final = {
+    "speed": "Speed, of the fair peer",
     "throughput": "Throughput",
     "generator": "The load generator",
     "latency": "Latency",
@@ -121,6 +139,12 @@ HEADINGS: Final = {
     "stalled": "A stalled till",
     "startup": "Start-up",
     "size": "As the ledger grows",
+    "hostile": "Beside those who misbehave",
+}
+# What begins a section: a table of its own, which sums it up.
+SUMMED_UP: Final[dict[str, Callable[[Section], list[str]]]] = {
+    "speed": ratios.table,
+    "hostile": hostile.table,
 }
 # The parts of the long run of faults, which is not of the bench: `make faults`.
 FAULTS: Final = {
@@ -149,6 +173,8 @@ def text(results: Results, facts: dict[str, str]) -> str:
         lines += [f"## {heading}", "", f"Measured {results.measured[name]}.", ""]
         if name in PLOTS:
             lines += [f"![{heading}](bench/{name}.svg)", ""]
+        if name in SUMMED_UP:
+            lines += SUMMED_UP[name](section)
         for table in TABLES:
             if table.section == name:
                 lines += _rows(table, section)

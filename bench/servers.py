@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -127,8 +127,8 @@ def _gunicorn(place: Place) -> list[str]:
     return [sys.executable, "-m", "gunicorn", *options, *bind, "bench.peers.flask_app:app"]
 
 
-def _node(_place: Place) -> list[str]:
-    return ["node", str(PEERS / "node.js")]
+def _node(program: str) -> Callable[[Place], list[str]]:
+    return lambda _place: ["node", str(PEERS / program)]
 
 
 def _serve(place: Place) -> list[str]:
@@ -139,7 +139,7 @@ def _node_server(store: str, title: str) -> Server:
     return Server(
         name=f"node-{store}",
         title=title,
-        command=_node,
+        command=_node("node.js"),
         environment={"BENCH_STORE": store},
         till_path="/till",
         stores=store != "none",
@@ -154,6 +154,12 @@ LISTENER: Final = Server(
     connect=CONNECT,
     is_listener=True,
 )
+LISTENER_ORDINARY: Final = replace(
+    LISTENER,
+    name="listener-ordinary",
+    title="the listener, `fast_path = false`",
+    environment={"LISTENER_FAST_PATH": "false"},
+)
 BARE: Final = Server(
     name="bare",
     title="bare aiohttp handler, stores nothing",
@@ -161,14 +167,29 @@ BARE: Final = Server(
     stores=False,
 )
 TEXTBOOK: Final = Server(
-    name="textbook", title="aiohttp + aiosqlite", command=_python("bench.peers.textbook")
+    name="textbook",
+    title="aiohttp + aiosqlite, locked: a commit a request",
+    command=_python("bench.peers.textbook"),
+    environment={"BENCH_LOCK": "yes"},
+)
+TEXTBOOK_UNLOCKED: Final = replace(
+    TEXTBOOK,
+    name="textbook-unlocked",
+    title="aiohttp + aiosqlite, no lock: commits shared by luck",
+    environment={"BENCH_LOCK": "no"},
 )
 FASTAPI: Final = Server(
     name="fastapi", title="FastAPI + uvicorn", command=_python("bench.peers.fastapi_app")
 )
 FLASK: Final = Server(name="flask", title="Flask + gunicorn", command=_gunicorn)
-NODE_EACH: Final = _node_server("each", "Node.js, a commit a request")
-NODE_GROUP: Final = _node_server("group", "Node.js, group commit")
+NODE_FAIR: Final = Server(
+    name="node-fair",
+    title="fair Node.js: group commit, the listener's own work",
+    command=_node("node_fair.js"),
+    till_path="/till",
+)
+NODE_EACH: Final = _node_server("each", "small Node.js: one table, a commit a request")
+NODE_GROUP: Final = _node_server("group", "small Node.js: one table, group commit")
 NODE_FANOUT: Final = _node_server("none", "Node.js `ws`, plain send, stores nothing")
 BARE_FANOUT: Final = Server(
     name="bare-fanout",
@@ -211,7 +232,7 @@ def _make_keys(place: Place, count: int) -> list[str]:
 
 
 def answers(port: int) -> bool:
-    """Tell whether a server answers HTTP; any status will do."""
+    """Return whether a server answers HTTP; any status will do."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as asked:
             asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
@@ -254,6 +275,9 @@ def _spawn(server: Server, place: Place, cores: str) -> subprocess.Popen[bytes]:
         "BENCH_PORT": str(place.port),
         "BENCH_TILL_PORT": str(place.till_port),
         "BENCH_TOKEN": work.TOKEN,
+        "BENCH_MERCHANT_NO": work.MERCHANT_NO,
+        "BENCH_STORE_NO": work.STORE_NO,
+        "BENCH_SCHEMA": str(ROOT / "schema.sql"),
     }
     with (place.directory / "log").open("wb") as log:
         return subprocess.Popen(

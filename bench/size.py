@@ -37,7 +37,8 @@ def size(bench: Bench) -> None:
     sizes = [count for count in SIZES if count <= bench.entries_max]
     requests = bench.directory / "requests.beyond"
     each = INSERTS_ALONE + INSERTS_TOGETHER
-    work.write_requests(requests, count=bench.rounds * each, seed=1, first=FIRST)
+    beyond_filled = work.notify_requests(count=bench.rounds * each, seed=1, first=FIRST)
+    work.write_requests(requests, beyond_filled)
     ledgers = {count: _filled(bench, count) for count in sizes}
     beyond = native.Generator(
         directory=bench.directory, requests=requests, cores=bench.generator.cores

@@ -1,8 +1,8 @@
-"""Make the work: distinct signed notifications, as whole HTTP requests in a file."""
+"""Make the work: distinct signed notifications, and what strangers send, as whole HTTP requests."""
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
@@ -20,8 +20,10 @@ WEIGHTS: Final = (7, 2, 1)
 
 HEAD: Final = (
     f"POST /notify/{MERCHANT_NO}/{STORE_NO} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s"
+    "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n%s\r\n%s"
 )
+# What a proxy in front adds, of which no two are alike.
+PROXY_HEAD: Final = "X-Forwarded-For: 203.0.113.%d\r\nX-Request-Id: %032x\r\n"
 
 
 def notifications(*, count: int, seed: int, first: int = 0) -> Iterator[dict[str, str]]:
@@ -40,21 +42,38 @@ def notifications(*, count: int, seed: int, first: int = 0) -> Iterator[dict[str
 
 
 def sign(fields: dict[str, str]) -> str:
-    """Sign fields whose names are in order; written out, so that no peer's code is trusted."""
-    joined = "&".join(f"{name}={value}" for name, value in fields.items())
+    """Sign fields; written out, so that no peer's code is trusted."""
+    joined = "&".join(f"{name}={fields[name]}" for name in sorted(fields))
     digest = hashlib.md5(TOKEN.encode()).hexdigest()
     return hashlib.md5(f"{joined}&{digest}".encode()).hexdigest()
 
 
-def write_requests(path: Path, *, count: int, seed: int, first: int = 0) -> None:
-    """Write a file for ``post``: a count, count + 1 offsets (uint64), the requests' bytes."""
-    requests = []
+def notify_requests(
+    *, count: int, seed: int, first: int = 0, is_proxied: bool = False
+) -> Iterator[bytes]:
+    """Yield notifications as HTTP requests; ``is_proxied``: with a head that differs in each."""
+    chance = random.Random(seed)
     for fields in notifications(count=count, seed=seed, first=first):
-        body = urlencode({**fields, "verifySign": sign(fields)})
-        requests.append((HEAD % (len(body), body)).encode())
-    offsets = np.zeros(count + 1, np.uint64)
-    np.cumsum([len(request) for request in requests], out=offsets[1:])
+        more = PROXY_HEAD % (chance.randint(1, 254), chance.getrandbits(128)) if is_proxied else ""
+        yield request(form({**fields, "verifySign": sign(fields)}), more)
+
+
+def form(fields: dict[str, str]) -> str:
+    """Write fields as a form."""
+    return urlencode(fields)
+
+
+def request(body: str, more: str = "") -> bytes:
+    """Write a POST to the notify URL, ``more`` being further lines of its head."""
+    return (HEAD % (len(body), more, body)).encode()
+
+
+def write_requests(path: Path, requests: Iterable[bytes]) -> None:
+    """Write a file for ``post``: a count, count + 1 offsets (uint64), the requests' bytes."""
+    written = [*requests]
+    offsets = np.zeros(len(written) + 1, np.uint64)
+    np.cumsum([len(request) for request in written], out=offsets[1:])
     with path.open("wb") as out:
-        out.write(np.uint64(count).tobytes())
+        out.write(np.uint64(len(written)).tobytes())
         out.write(offsets.tobytes())
-        out.writelines(requests)
+        out.writelines(written)

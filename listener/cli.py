@@ -11,6 +11,7 @@ from listener.commands.backup import backup
 from listener.commands.check import check
 from listener.commands.demo import demo
 from listener.commands.export import export
+from listener.commands.import_ import import_
 from listener.commands.keys import keys
 from listener.commands.sandbox import sandbox
 from listener.commands.serve import serve
@@ -50,7 +51,7 @@ def program() -> None:
 for _command in (
     *(demo, serve, keys, check),
     *(tail, trigger, sign, sandbox),
-    *(verify, export, backup),
+    *(verify, export, backup, import_),
 ):
     program.add_command(_command)
 

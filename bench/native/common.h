@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,11 @@ static inline void unblock(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_N
 static inline void send_all(int fd, const char *data, size_t bytes) {
     while (bytes) {
         ssize_t sent = send(fd, data, bytes, MSG_NOSIGNAL);
-        if (sent < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (sent < 0 && errno == EAGAIN) { /* wait for room, in place of asking for ever */
+            poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, 100);
+            continue;
+        }
+        if (sent < 0 && errno == EINTR) continue;
         if (sent < 0) return; /* the reader sees the end of the connection and deals with it */
         data += sent;
         bytes -= sent;

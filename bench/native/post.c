@@ -10,6 +10,8 @@
  */
 #include "common.h"
 
+#define ANSWER_BYTES_MAX (1 << 20) /* of which memory is used only as far as answers come */
+
 struct shot {
     int64_t due, sent, answered; /* CLOCK_MONOTONIC, ns; answered is 0 where no answer came */
     int64_t status;              /* HTTP's; negative where the body was not `success` */
@@ -17,7 +19,7 @@ struct shot {
 struct connection {
     int fd, have;
     int64_t shot; /* the request under way, -1 where none is */
-    char buffer[4096];
+    char buffer[ANSWER_BYTES_MAX];
 };
 
 static const char *bytes;

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from listener import environment
 from listener.environment import is_this_machine
-from listener.storage.sqlite.checkup import Finding, Severity, find_loose_mode
+from listener.storage.checks import Finding, Severity
+from listener.storage.sqlite.checkup import find_loose_mode
 
 if TYPE_CHECKING:
     from listener.settings import Merchant, Settings

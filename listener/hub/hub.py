@@ -47,6 +47,7 @@ class Hub:
     ) -> None:
         self._ledger = ledger
         self._tail_events_max = tail_events_max
+        self._tail_bytes_max = tail_bytes_max
         self._tail = Tail(events_max=tail_events_max, bytes_max=tail_bytes_max)
         self._streams: dict[str, Stream] = {}
         self._to_retry: set[Subscription] = set()
@@ -142,6 +143,15 @@ class Hub:
         stream = self._stream(name)
         await self._wait(stream, wait_seconds)
         self.let_go(stream)
+
+    def reset(self) -> None:
+        """Forget all that is known of the streams: the ledger has a new epoch."""
+        self._tail = Tail(events_max=self._tail_events_max, bytes_max=self._tail_bytes_max)
+        for name, stream in list(self._streams.items()):
+            # Who follows is on its way out; who waits looks again.
+            stream.subscriptions.clear()
+            _wake(stream)
+            self._streams[name] = Stream(name)
 
     async def close(self) -> None:
         """End every subscription, and wake whoever waits."""

@@ -1,6 +1,6 @@
 """What every back-end of the ledger promises."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -161,6 +161,14 @@ class Remembered(Struct, frozen=True, kw_only=True):
     body: str | None
 
 
+class Seat(Struct, frozen=True, kw_only=True):
+    """A connection of a subscriber; of two of a terminal only the newer one stays."""
+
+    session: str
+    subscriber: str
+    terminal: str | None
+
+
 class Ledger(Protocol):
     """An ordered, durable record of facts, and what they add up to.
 
@@ -185,6 +193,12 @@ class Ledger(Protocol):
 
     def listen(self, bell: Bell) -> None:
         """Call the bell, in the event loop, with the events of each commit, in order."""
+
+    def on_epoch(self, hook: Callable[[], None]) -> None:
+        """Call a hook when the ledger gets a new epoch while it is open.
+
+        It has lost what was at its end, so that no position of before fits it any more.
+        """
 
     async def record(self, fact: Fact) -> Recorded:
         """Append a fact; durable once this returns.
@@ -229,8 +243,11 @@ class Ledger(Protocol):
     ) -> list[StoredAck]:
         """Return where terminals stand, in order, past a terminal and stream."""
 
+    async def seq(self) -> int:
+        """Return the seq of the newest entry."""
+
     async def head(self) -> Head:
-        """Return the end of the ledger."""
+        """Return the end of the ledger, and count what it holds: that may take a while."""
 
     async def read_counts(self, scope: Scope) -> Totals:
         """Count what is in a scope."""
@@ -299,6 +316,28 @@ class Ledger(Protocol):
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
         """Store the answer to the request that claimed an Idempotency-Key."""
+
+    async def claim_turn(self, name: str) -> bool:
+        """Take a turn that no other node holds; it is renewed until it is released.
+
+        Whoever dies or is paused with it loses it within seconds.
+        """
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        """Hold a turn for so long from now on; False where it is another node's by now."""
+
+    async def release_turn(self, name: str) -> None:
+        """Give a turn back."""
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        """Tell the other nodes who is connected here, by session.
+
+        Returns:
+            The sessions that a newer one of the same terminal has replaced at another node.
+        """
+
+    async def elsewhere(self) -> dict[str, int]:
+        """Return how many connections each subscriber has at other nodes."""
 
     async def close(self) -> None:
         """Commit what waits and let go of the ledger."""

@@ -116,7 +116,8 @@ def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
     if known.sale_seq is not None:
         return known.sale_seq != sale.seq
     is_elsewhere = known.store_no not in (None, sale.store_no)
-    is_named = known.reference is not None
+    # A notification that counts for nothing (a refund's, say) may have a reference of its own.
+    is_named = known.reference is not None and known.evidence is not Evidence.NONE
     return is_elsewhere or (is_named and not same_text(known.reference, sale.reference))
 
 

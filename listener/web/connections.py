@@ -156,6 +156,9 @@ class HttpConnection(web.RequestHandler):
         if self.is_idle or self.is_websocket:
             return False
         self._is_ended = True
+        if not self._messages:
+            # The request at work is the last one, be its answer on its way already.
+            self._close = True
         self._end_body(_TURNS_TO_START)
         return True
 

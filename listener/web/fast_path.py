@@ -165,6 +165,13 @@ class FastConnection(HttpConnection):
             self._is_fast = False
             super().data_received(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # as in Connection
+        """Keep the line open for an answer that is due."""
+        if self._taken is None:
+            return super().eof_received()
+        self._is_ended = True
+        return True
+
     def _take(self, data: bytes) -> bool:
         """Queue a whole notification; return whether it is one, and was taken."""
         is_ending = self._close or self._force_close

@@ -11,7 +11,7 @@ from listener.hub import hub as hub_module
 from listener.hub.hub import Hub
 from listener.hub.tail import PAGE_EVENTS_MAX
 from listener.ledger.model import EVERY_STREAM
-from listener.storage import SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.followers import (
     STREAM,
     HeldBell,

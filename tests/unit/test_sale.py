@@ -177,6 +177,7 @@ def test_facts_after_the_number_belong_to_the_transaction() -> None:
         ({"sale_seq": 2}, True),
         ({"store_no": "300014"}, True),
         ({"store_no": STORE, "reference": "r2"}, True),
+        ({"store_no": STORE, "reference": "r2", "evidence": Evidence.NONE}, False),
     ],
 )
 def test_a_number_of_another_sale_or_store_is_taken(

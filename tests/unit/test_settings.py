@@ -207,7 +207,7 @@ def test_a_wrong_value_is_refused_by_its_name(loaded: Load, line: str, named: st
 
 def test_a_wrong_database_is_answered_with_the_kind_that_there_is(loaded: Load) -> None:
     told = refusal(lambda: loaded(f'database = "ledger.db"\n{MERCHANT}'))
-    assert told.endswith("must be sqlite:///PATH")
+    assert told.endswith("must be sqlite:///PATH or postgresql://USER@HOST/NAME")
 
 
 @pytest.mark.parametrize(

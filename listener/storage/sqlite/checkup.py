@@ -5,13 +5,12 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import Finding, Severity
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import (
     FAULTS,
@@ -33,24 +32,6 @@ SQLITE_SOUND: Final = (3, 51, 3)
 
 _EVERYBODY_ELSE: Final = 0o077
 _WRITERS: Final = 0o022
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    FINE = "fine"
-    NOTE = "note"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that an operator may want to know; ``advice`` is what to do, where there is."""
-
-    name: str
-    value: str | int
-    severity: Severity = Severity.FINE
-    advice: str | None = None
 
 
 def check_up(url: str) -> list[Finding]:

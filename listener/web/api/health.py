@@ -62,7 +62,7 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     ledger, found = app[LEDGER], app[METRICS]
     found.sessions.set(app[SESSIONS].count)
     found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
-    found.seq.set((await ledger.head()).seq)
+    found.seq.set(await ledger.seq())
     found.waiting.set(ledger.waiting)
     now_ms = app[CLOCK].now_ms()
     found.doubt(await ledger.read_doubts(now_ms=now_ms))

@@ -73,17 +73,29 @@ class Idempotency:
             return await work(False)
         slot = (key.id, name)
         if slot in self._under_way:
-            raise ProblemError(
-                409,
-                "under-way",
-                f"the request of this {HEADER} is under way; send it again in a moment",
-                headers={"Retry-After": str(RETRY_SECONDS)},
-            )
+            raise _under_way()
         self._under_way.add(slot)
+        # Another node may be at it.
+        turn = f"{HEADER}/{key.id}/{name}"
         try:
-            return await _remembered(request, key_id=key.id, name=name, work=work)
+            ledger = request.app[LEDGER]
+            if not await ledger.claim_turn(turn):
+                raise _under_way()
+            try:
+                return await _remembered(request, key_id=key.id, name=name, work=work)
+            finally:
+                await ledger.release_turn(turn)
         finally:
             self._under_way.discard(slot)
+
+
+def _under_way() -> ProblemError:
+    return ProblemError(
+        409,
+        "under-way",
+        f"the request of this {HEADER} is under way; send it again in a moment",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
 
 
 IDEMPOTENCY = web.AppKey("idempotency", Idempotency)

@@ -110,7 +110,7 @@ async def _read_entries(
         # Taken before reading, so that what is committed during the read is not missed.
         bell = asyncio.ensure_future(hub.wait(EVERY_STREAM, wait_seconds=left))
         try:
-            head = (await ledger.head()).seq
+            head = await ledger.seq()
             async with request.app[SHARES].searching(key.id):
                 lines = await ledger.read_entries(after=after, limit=query.limit, scope=key.scope)
             if lines or left <= 0 or hub.is_closed:

@@ -29,6 +29,9 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
     unacked = await ledger.read_unacked(before_ms=now_ms + 1, scope=key.scope, limit=UNACKED_MAX)
     heads = await ledger.stream_heads(sorted({ack.stream for ack in acks}))
     online, seen = sessions.online(), sessions.seen()
+    for name, count in (await ledger.elsewhere()).items():
+        online[name] = online.get(name, 0) + count
+        seen[name] = now_ms / 1_000
     unseen = Counter(one.stream for one in unacked)
     rows: dict[tuple[str, str], TerminalState] = {
         (ack.terminal, ack.stream): _followed(

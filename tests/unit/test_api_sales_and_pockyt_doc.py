@@ -1,4 +1,4 @@
-"""docs/reference: every signature, route and code of the pages is the one of the code."""
+"""docs/api: every signature, route and code of the pages is the one of the code."""
 
 import ast
 import dataclasses
@@ -18,7 +18,7 @@ from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.openapi import document
 
 ROOT: Final = Path(__file__).parents[2]
-PAGES: Final = ROOT / "docs" / "reference"
+PAGES: Final = ROOT / "docs" / "api"
 POCKYT: Final = (PAGES / "pockyt-client.md").read_text()
 SALES: Final = (PAGES / "sales.md").read_text()
 API: Final = json.loads(json.dumps(document(OPERATIONS)))
