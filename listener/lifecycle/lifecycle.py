@@ -84,7 +84,7 @@ class Lifecycle:
         self._settling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wishes = Turns(ledger, kind="wish")
-        self.shares = Shares(self._limits, now_ms=self._clock.now_ms)
+        self.shares = WishShares(self._limits, now_ms=self._clock.now_ms)
 
     @property
     def is_pockyt_down(self) -> bool:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from listener.ledger.promise import Line, Scope
+from listener.ledger.promise import ReadEntry, Scope
 from listener.web import connections
 from listener.web.connections import Connections, HttpConnection
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, Serving, serving, signed
@@ -306,7 +306,7 @@ async def _arrive() -> None:
 
 async def entries_of(service: Serving) -> list[tuple[object, ...]]:
     """Return all that a service holds of what it was told, in an order of its own."""
-    lines: list[Line] = []
+    lines: list[ReadEntry] = []
     while page := await service.ledger.read_entries(after=len(lines), limit=500, scope=Scope()):
         lines += page
     return sorted(

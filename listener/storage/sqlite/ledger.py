@@ -28,6 +28,8 @@ from listener.ledger.promise import (
     Scope,
     Search,
     Seat,
+    StoredAck,
+    Totals,
     Unacked,
 )
 from listener.ledger.schedule import Confirm

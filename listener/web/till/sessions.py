@@ -76,7 +76,7 @@ class Sessions:
         *,
         keys: KeyStore,
         presence: Presence | None = None,
-        timing: Timing | None = None,
+        timing: SessionTiming | None = None,
         on_close: Callable[[int], None] = lambda _code: None,
         now_ms: Callable[[], int],
     ) -> None:
