@@ -26,10 +26,10 @@ endef
 export STRIP_LOCK
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check bench simulate table faults lock clean
+.PHONY: help run test lint check bench simulate table faults faults-postgres lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
 
 run: $(RUNS) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
 	$(BIN)/listener demo
@@ -63,9 +63,13 @@ faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); c
 	$(BIN)/pytest -q tests/fault
 	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
+faults-postgres: $(STAMP) ## kill, pause and cut off two nodes on PostgreSQL a thousand times; lose standbys
+	TEST_POSTGRES_NOTIFICATIONS=200000 TEST_POSTGRES_FAULTS=1000 \
+	  $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py
+
 lock: $(STAMP) ## pin every dependency again, by hash
-	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
-	$(COMPILE) --upgrade --extra dev --constraint requirements.lock \
+	$(COMPILE) --upgrade --extra postgres --output-file requirements.lock pyproject.toml
+	$(COMPILE) --upgrade --extra dev --extra postgres --constraint requirements.lock \
 	  --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --upgrade --constraint requirements.lock \
 	  --output-file bench/requirements.lock bench/requirements.txt pyproject.toml

@@ -11,6 +11,7 @@ from listener.commands.backup import backup
 from listener.commands.check import check
 from listener.commands.demo import demo
 from listener.commands.export import export
+from listener.commands.import_ import import_
 from listener.commands.keys import keys
 from listener.commands.sandbox import sandbox
 from listener.commands.serve import serve
@@ -50,7 +51,7 @@ def program() -> None:
 for _command in (
     *(demo, serve, keys, check),
     *(tail, trigger, sign, sandbox),
-    *(verify, export, backup),
+    *(verify, export, backup, import_),
 ):
     program.add_command(_command)
 
@@ -83,6 +84,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(text: str, status: int) -> int:
-    """Say on one line what went wrong."""
+    """Write on one line what went wrong; return the exit code."""
     click.echo(f"listener: {' '.join(text.split())}", err=True)
     return status

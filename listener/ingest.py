@@ -1,4 +1,4 @@
-"""Take a notification in: verify, parse, record. What returns from here is on disk."""
+"""Receive a notification: verify, parse, record. What returns from here is on disk."""
 
 import logging
 from collections.abc import Mapping, Sequence

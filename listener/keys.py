@@ -57,7 +57,7 @@ class Key:
         return f"key:{self.id}"
 
     def may_follow(self, stream: str) -> bool:
-        """Tell whether the key may follow a stream."""
+        """Return whether the key may follow a stream."""
         if self.role is Role.ADMIN and self.merchant_no is None:
             return True
         merchant_no, _, store_no = stream.partition("/")
@@ -145,7 +145,7 @@ async def authenticate(text: str, store: KeyStore) -> Key | None:
 
 
 def _is_name(terminal: str) -> bool:
-    """Tell whether a terminal's name reads back from a list, a log or an acknowledgement."""
+    """Return whether a terminal's name reads back from a list, a log or an acknowledgement."""
     return bool(_TERMINAL.fullmatch(terminal) and terminal.isprintable() and terminal.strip())
 
 

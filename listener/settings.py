@@ -106,7 +106,7 @@ def _check_database(text: str) -> str:
     for scheme in ("sqlite:///", "postgresql://"):
         if text.startswith(scheme) and len(text) > len(scheme) and text.isprintable():
             return text
-    raise _wrong("must be sqlite:///PATH")
+    raise _wrong("must be sqlite:///PATH or postgresql://USER@HOST/NAME")
 
 
 def _check_token(token: SecretStr) -> SecretStr:
@@ -180,8 +180,8 @@ class Settings(_Table):
     Attributes:
         port: 0 lets the system choose.
         database: ``sqlite:///PATH``, relative to the current directory unless PATH begins with
-            a slash. ``postgresql://…`` is read too, and refused when it is opened: there is no
-            such back-end yet. Not in the repr: it may hold a password.
+            a slash. ``postgresql://USER@HOST1:PORT,HOST2:PORT/NAME``, for any number of listeners
+            together. Not in the repr: it may hold a password.
         public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl can be made.
         origins: Origins of web pages and web views allowed beside our own.
         confirm: When tran-query is asked about what notifications say: where something is held,
@@ -275,7 +275,7 @@ _EXPLAINED: Final[Mapping[str, str]] = {
 
 
 def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: Path | None) -> str:
-    """Say in one line what is wrong, from pydantic's account of it, and where it was written."""
+    """Return in one line what is wrong, from pydantic's account of it, and where it was written."""
     place = tuple(str(part) for part in error["loc"])
     source = next((name for at, name in sources.items() if place[: len(at)] == at), None)
     where = f"in {source}" if source else f"in {path}" if path else "in the defaults"

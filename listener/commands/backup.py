@@ -32,7 +32,7 @@ def backup(config: Path | None, as_json: bool, destination: Path) -> None:
         LISTENER_DATABASE=sqlite:////var/backups/ledger-2026-11-23.db \\
             listener verify --config listener.toml
     """
-    from listener.storage.sqlite.backup import backup as copy
+    from listener.storage import backup as copy
 
     url = read_settings(config).database
     with progress("copying") as advance:

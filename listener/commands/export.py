@@ -89,7 +89,7 @@ def export(
         listener export --config listener.toml | jq -r 'select(.held).transactionNo'
     """
     from listener.ledger.promise import Scope
-    from listener.storage.sqlite.pages import open_reader
+    from listener.storage import open_reader
 
     scope = Scope(merchant_no=merchant, store_no=store)
     write: Callable[[Line], bytes] = _csv if form == "csv" else _ndjson

@@ -1,4 +1,4 @@
-"""Look for settings that work and are unwise: what a stranger or a neighbour could use."""
+"""Find settings that work and are unwise: what a stranger or a neighbour could use."""
 
 import re
 from collections import defaultdict
@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from listener import environment
 from listener.environment import is_this_machine
-from listener.storage.sqlite.checkup import Finding, Severity, find_loose_mode
+from listener.storage.checks import Finding, Severity
+from listener.storage.sqlite.checkup import find_loose_mode
 
 if TYPE_CHECKING:
     from listener.settings import Merchant, Settings

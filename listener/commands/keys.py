@@ -1,7 +1,5 @@
-"""Make, list and revoke keys, in the ledger's file, while the service runs or not."""
+"""Make, list and revoke keys, in the ledger, while the service runs or not."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +18,6 @@ from listener.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from listener.keys import Key, Role
     from listener.settings import Settings
 
@@ -121,10 +117,10 @@ def list_(config: Path | None, as_json: bool) -> None:
         listener keys list --config listener.toml
         listener keys list --config listener.toml --json | jq -r '.[] | select(.role == "pos").id'
     """
-    from listener.storage.sqlite import keys as stored
+    from listener.storage import open_keys
 
-    with _ledger(read_settings(config), create=False) as db:
-        found = stored.list_all(db)
+    with open_keys(read_settings(config).database, create=False) as stored:
+        found = stored.list_all()
     if as_json:
         say_json([{"id": key.id} | _told(key) | _times(key) for key in found])
         return
@@ -145,12 +141,12 @@ def revoke(config: Path | None, as_json: bool, key_id: str) -> None:
     Example:
         listener keys revoke --config listener.toml 1f0c55aa90b3
     """
-    from listener.storage.sqlite import keys as stored
+    from listener.storage import open_keys
     from listener.storage.sqlite.connection import now_ms
 
-    with _ledger(read_settings(config), create=False) as db:
-        was_revoked = stored.revoke(db, key_id, now_ms=now_ms())
-        key = stored.find(db, key_id)
+    with open_keys(read_settings(config).database, create=False) as stored:
+        was_revoked = stored.revoke(key_id, at_ms=now_ms())
+        key = stored.find(key_id)
     if key is None:
         # Not repeated: it may be a key's whole text.
         raise click.ClickException("there is no key of this id; `listener keys list` shows them")
@@ -180,7 +176,7 @@ def make_key(
         LedgerError, LedgerUnavailableError: The ledger cannot be used.
     """
     from listener.keys import mint
-    from listener.storage.sqlite import keys as stored
+    from listener.storage import open_keys
     from listener.storage.sqlite.connection import now_ms
 
     key, text = mint(
@@ -191,8 +187,8 @@ def make_key(
         terminal=terminal,
         may_refund=may_refund,
     )
-    with _ledger(settings, create=True) as db:
-        stored.add(db, key)
+    with open_keys(settings.database, create=True) as stored:
+        stored.add(key)
     return key, text
 
 
@@ -211,32 +207,6 @@ def _check_scope(settings: "Settings", merchant: str | None, store: str | None) 
         raise click.BadParameter(
             f"{shown(store)} is not a store of merchant {merchant}; {there}", param_hint="--store"
         )
-
-
-@contextmanager
-def _ledger(settings: "Settings", *, create: bool) -> "Iterator[sqlite3.Connection]":
-    """Open the ledger's file beside the service that may be writing to it.
-
-    Raises:
-        LedgerError: It cannot be opened.
-        LedgerUnavailableError: SQLite failed; nothing was changed.
-    """
-    import sqlite3
-
-    from listener.errors import LedgerUnavailableError
-    from listener.storage.sqlite.connection import connect
-    from listener.storage.sqlite.location import sqlite_path
-    from listener.storage.sqlite.lock import refuse_other_name
-
-    path = sqlite_path(settings.database)
-    refuse_other_name(path)
-    db = connect(path, create=create)
-    try:
-        yield db
-    except sqlite3.Error as error:
-        raise LedgerUnavailableError(f"the ledger cannot be used now: {error}") from error
-    finally:
-        db.close()
 
 
 def _told(key: "Key") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Hear when a person or a supervisor says that a server is to stop."""
+"""Wait for the signal of a person or a supervisor that a server is to stop."""
 
 import asyncio
 import signal

@@ -159,7 +159,7 @@ async def _call(
 
 @asynccontextmanager
 async def _step(name: str) -> AsyncIterator[None]:
-    """Give a step its time."""
+    """Fail a step that takes longer than its time."""
     try:
         async with asyncio.timeout(STEP_SECONDS):
             yield

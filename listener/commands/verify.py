@@ -30,7 +30,7 @@ def verify(config: Path | None, as_json: bool) -> None:
     Who can write the file can write a new chain: keep a hash elsewhere, and compare.
     """
     from listener.errors import DamagedError
-    from listener.storage.sqlite.verify import verify as check
+    from listener.storage import verify as check
 
     url = read_settings(config).database
     try:

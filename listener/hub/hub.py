@@ -47,6 +47,7 @@ class Hub:
     ) -> None:
         self._ledger = ledger
         self._tail_events_max = tail_events_max
+        self._tail_bytes_max = tail_bytes_max
         self._tail = Tail(events_max=tail_events_max, bytes_max=tail_bytes_max)
         self._streams: dict[str, Stream] = {}
         self._to_retry: set[Subscription] = set()
@@ -63,7 +64,7 @@ class Hub:
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether nothing is published any more: whoever waits goes."""
+        """Whether nothing is published any more: whoever waits should stop."""
         return self._is_closed
 
     @property
@@ -143,8 +144,17 @@ class Hub:
         await self._wait(stream, wait_seconds)
         self.let_go(stream)
 
+    def reset(self) -> None:
+        """Forget all that is known of the streams: the ledger has a new epoch."""
+        self._tail = Tail(events_max=self._tail_events_max, bytes_max=self._tail_bytes_max)
+        for name, stream in list(self._streams.items()):
+            # Who follows is on its way out; who waits looks again.
+            stream.subscriptions.clear()
+            _wake(stream)
+            self._streams[name] = Stream(name)
+
     async def close(self) -> None:
-        """Let go of every follower; whoever waits is woken."""
+        """End every subscription, and wake whoever waits."""
         self._is_closed = True
         if self._retry_timer is not None:
             self._retry_timer.cancel()
@@ -171,7 +181,7 @@ class Hub:
             self._retry_timer = loop.call_later(RETRY_SECONDS, self._retry)
 
     def read(self, subscription: Subscription) -> None:
-        """Have the next page of a subscription read; a few reads are under way at a time."""
+        """Queue a read of a subscription's next page; a few reads run at a time."""
         self._reads[subscription] = None
         if self._readers < READS_AT_ONCE_MAX and not self._is_closed:
             self._readers += 1
@@ -215,7 +225,7 @@ class Hub:
         return []
 
     def _publish(self, events: Sequence[Event]) -> None:
-        """Take the events of a commit, and hand them on; rung by the ledger."""
+        """Hand the events of a commit to all who follow; the ledger calls it."""
         grown = _by_stream(events)
         if EVERY_STREAM in self._streams:
             grown[EVERY_STREAM] = [*events]

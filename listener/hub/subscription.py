@@ -17,20 +17,20 @@ class Sink(Protocol):
     """Where the frames of a subscription go; the socket of a till."""
 
     def offer(self, frames: bytes) -> bool:
-        """Take whole frames; False, and nothing taken, where there is no room."""
+        """Accept all the frames, or return False and accept none where there is no room."""
 
     def has_room(self) -> bool:
-        """Tell whether there is room now."""
+        """Whether there is room now."""
 
     def fail(self) -> None:
-        """Tell the till to come back: nothing more can be brought to it here."""
+        """Send the till away to come back: nothing more can be brought to it here."""
 
 
 class Pacer(Protocol):
     """Who has a subscription go on later; the hub."""
 
     def read(self, subscription: "Subscription") -> None:
-        """Have the next page of a subscription read."""
+        """Queue a read of a subscription's next page."""
 
     def retry(self, subscription: "Subscription") -> None:
         """Look at a subscription again in a moment."""
@@ -77,7 +77,7 @@ class Subscription:
 
     @property
     def is_followed(self) -> bool:
-        """Tell whether it has not ended."""
+        """Whether it has not ended."""
         return self in self._stream.subscriptions
 
     def end(self) -> None:
@@ -106,7 +106,7 @@ class Subscription:
             self.offset = found[2]
 
     def take(self, events: Sequence[Event]) -> None:
-        """Take a page of the ledger that was read for it; an empty one is a fault of the read."""
+        """Send a page that was read for it; an empty page means that the read failed."""
         self._is_reading = False
         if not self.is_followed:
             return

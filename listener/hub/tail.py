@@ -1,4 +1,4 @@
-"""Keep the newest events in memory, within a bound, and frame them once for all who follow."""
+"""The newest events in memory, within a bound, framed once for all who follow."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class StreamTail:
         return self.head - len(self.events)
 
     def holds(self, offset: int) -> bool:
-        """Tell whether what follows on an offset is here."""
+        """Return whether all events after an offset are here."""
         return self.after <= offset < self.head
 
     def frames_after(self, offset: int) -> Joined | None:

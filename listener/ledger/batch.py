@@ -273,7 +273,7 @@ class _Batch:
         return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
 
     def add(self, fact: Fact) -> Recorded | ListenerError:
-        """Give a fact its entry, or count it as a repeat of the one that is there."""
+        """Append an entry for a fact, or count it as a repeat of the one that is there."""
         known = self._of(fact)
         original = known.by_fingerprint.get(fact.fingerprint) if fact.fingerprint else None
         if original is not None:
@@ -300,7 +300,7 @@ class _Batch:
         return self._advance(known, entry)
 
     def _advance(self, known: _Known, entry: Entry) -> Recorded:
-        """Take an entry into its transaction, and make the event that follows."""
+        """Add an entry to its transaction, and make the event that follows."""
         key = (entry.fact.merchant_no, entry.fact.transaction_no)
         if known.transaction is None:
             self.changes.begun.add(key)

@@ -1,6 +1,6 @@
 """What every back-end of the ledger promises."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -63,7 +63,7 @@ class Scope(Struct, frozen=True, kw_only=True):
     terminal: str | None = None
 
     def covers(self, name: str) -> bool:
-        """Tell whether a stream, or a terminal by its full name, is of this merchant and store."""
+        """Return whether this scope covers a stream, or a terminal by its full name."""
         merchant_no, _, rest = name.partition("/")
         if self.merchant_no not in (None, merchant_no):
             return False
@@ -161,6 +161,14 @@ class Remembered(Struct, frozen=True, kw_only=True):
     body: str | None
 
 
+class Seat(Struct, frozen=True, kw_only=True):
+    """A connection of a subscriber; of two of a terminal only the newer one stays."""
+
+    session: str
+    subscriber: str
+    terminal: str | None
+
+
 class Ledger(Protocol):
     """An ordered, durable record of facts, and what they add up to.
 
@@ -184,7 +192,13 @@ class Ledger(Protocol):
         """Commit and sync something that changes nothing; raise where that cannot be done."""
 
     def listen(self, bell: Bell) -> None:
-        """Have the bell rung, in the event loop, with the events of each commit, in order."""
+        """Call the bell, in the event loop, with the events of each commit, in order."""
+
+    def on_epoch(self, hook: Callable[[], None]) -> None:
+        """Call a hook when the ledger gets a new epoch while it is open.
+
+        It has lost what was at its end, so that no position of before fits it any more.
+        """
 
     async def record(self, fact: Fact) -> Recorded:
         """Append a fact; durable once this returns.
@@ -209,10 +223,10 @@ class Ledger(Protocol):
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
+        """Store how far a terminal has come; a lower offset than the stored one changes nothing."""
 
     async def start(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Keep where a terminal begins, unless a place of this epoch is kept already.
+        """Store where a terminal begins, unless a place of this epoch is stored already.
 
         It acknowledges nothing: who starts past a cancellation has not seen it.
         """
@@ -229,8 +243,11 @@ class Ledger(Protocol):
     ) -> list[Ack]:
         """Return where terminals stand, in order, past a terminal and stream."""
 
+    async def seq(self) -> int:
+        """Return the seq of the newest entry."""
+
     async def head(self) -> Head:
-        """Return the end of the ledger."""
+        """Return the end of the ledger, and count what it holds: that may take a while."""
 
     async def read_counts(self, scope: Scope) -> Counts:
         """Count what is in a scope."""
@@ -298,7 +315,29 @@ class Ledger(Protocol):
     async def remember_answer(
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
-        """Keep the answer to the request that claimed an Idempotency-Key."""
+        """Store the answer to the request that claimed an Idempotency-Key."""
+
+    async def claim_turn(self, name: str) -> bool:
+        """Take a turn that no other node holds; it is renewed until it is released.
+
+        Whoever dies or is paused with it loses it within seconds.
+        """
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        """Hold a turn for so long from now on; False where it is another node's by now."""
+
+    async def release_turn(self, name: str) -> None:
+        """Give a turn back."""
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        """Tell the other nodes who is connected here, by session.
+
+        Returns:
+            The sessions that a newer one of the same terminal has replaced at another node.
+        """
+
+    async def elsewhere(self) -> dict[str, int]:
+        """Return how many connections each subscriber has at other nodes."""
 
     async def close(self) -> None:
         """Commit what waits and let go of the ledger."""

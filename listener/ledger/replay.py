@@ -15,7 +15,7 @@ from listener.ledger.batch import new_event
 from listener.ledger.model import Entry, Transaction
 from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History
-from listener.ledger.transaction import Step, advance
+from listener.ledger.transaction import Step, advance, begin
 
 
 class StoredEvent(Struct, frozen=True, kw_only=True):
@@ -52,7 +52,8 @@ class Replay:
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
             if bad is None and _is_among(stored, states):
-                self._settings.sort(key=lambda one: one != confirm)
+                if confirm != self._settings[0]:
+                    self._settings.sort(key=lambda one: one != confirm)
                 return None
         # The setting may have been changed between any two of the entries.
         states, bad = _walk(entries, events, sales, settings=self._settings)
@@ -85,18 +86,38 @@ def _walk(
     history = History()
     for entry in entries:
         event = events.get(entry.seq)
-        summary = history.add(entry, sales=sales)
-        sale = sales.get(summary.judge or 0)
         after: list[Transaction] = []
-        for before in states:
-            for confirm in settings:
-                step = advance(before, summary, entry, sale=sale, confirm=confirm)
-                if step.transaction not in after and _makes(event, step, entry):
-                    after.append(step.transaction)
+        for step in _steps(states, history, entry, sales=sales, settings=settings):
+            if step.transaction not in after and _makes(event, step, entry):
+                after.append(step.transaction)
         if not after:
             return [], entry.seq
         states = [*after]
     return [state for state in states if state], None
+
+
+def _steps(
+    states: Sequence[Transaction | None],
+    history: History,
+    entry: Entry,
+    *,
+    sales: Mapping[int, Entry],
+    settings: Sequence[Confirm],
+) -> list[Step]:
+    """Add an entry to the history; return each step that it may be, of each state and setting."""
+    if not history.entries:
+        begun = [begin(entry, confirm=confirm) for confirm in settings]
+        plain = [step for step in begun if step is not None]
+        if len(plain) == len(begun):
+            history.entries.append(entry)
+            return plain
+    summary = history.add(entry, sales=sales)
+    sale = sales.get(summary.judge or 0)
+    return [
+        advance(before, summary, entry, sale=sale, confirm=confirm)
+        for before in states
+        for confirm in settings
+    ]
 
 
 def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:

@@ -116,7 +116,8 @@ def is_taken(sale: Sale, number: str, known: Transaction | None) -> bool:
     if known.sale_seq is not None:
         return known.sale_seq != sale.seq
     is_elsewhere = known.store_no not in (None, sale.store_no)
-    is_named = known.reference is not None
+    # A notification that counts for nothing (a refund's, say) may have a reference of its own.
+    is_named = known.reference is not None and known.evidence is not Evidence.NONE
     return is_elsewhere or (is_named and not same_text(known.reference, sale.reference))
 
 
@@ -155,7 +156,7 @@ def _raised(before: Sale, entry: Entry) -> Sale:
 
 
 def _asked(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
-    """Take in that Pockyt was asked by the reference, and told no number."""
+    """Apply a question by the reference that Pockyt answered without a number."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
     since_ms = began_ms
     if before.cancel is not None and before.is_being_cancelled:

@@ -123,7 +123,7 @@ def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None
 
 
 def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
-    """Keep when an alarm is due: a cashier who presses again does not put it off."""
+    """Return when an alarm is due: a cashier who presses again does not put it off."""
     if asked is None or asked.why is not first.why:
         return first
     times = [at for at in (asked.raise_at_ms, first.raise_at_ms) if at is not None]

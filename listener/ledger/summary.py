@@ -294,7 +294,7 @@ class Summary:
         return max(found)[1] if found else None
 
     def _describe(self, fact: Fact, rank: int) -> None:
-        """Keep what describes the transaction; of equals the first."""
+        """Update what describes the transaction; of equals the first stays."""
         for name in _DESCRIBED:
             value: str | None = getattr(fact, name)
             if not value:

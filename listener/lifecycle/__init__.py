@@ -11,8 +11,7 @@ A public Python API, usable without the web service; it does I/O only through wh
 Source: Pockyt, "Cancel API" and "Tran Query"; the rules are in docs/architecture.md.
 """
 
-from listener.lifecycle.clock import Clock, Steady
-from listener.lifecycle.errors import (
+from listener.errors import (
     BeingCancelledError,
     NotifyUrlMissingError,
     NotOpenError,
@@ -20,6 +19,7 @@ from listener.lifecycle.errors import (
     SaleCancelledError,
     TooManyWishesError,
 )
+from listener.lifecycle.clock import Clock, Steady
 from listener.lifecycle.gate import Limits
 from listener.lifecycle.lifecycle import Lifecycle
 from listener.lifecycle.orders import Order

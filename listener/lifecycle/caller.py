@@ -7,19 +7,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from listener import log
+from listener.errors import NotifyUrlMissingError
 from listener.ledger.model import Transaction
 from listener.ledger.promise import Ledger
 from listener.lifecycle.clock import Clock
-from listener.lifecycle.errors import NotifyUrlMissingError
 from listener.lifecycle.facts import Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
 from listener.lifecycle.orders import Order
+from listener.lifecycle.turns import keep_turns
 from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
 from listener.pockyt.calls import Credentials, PockytCalls
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
 
 _LOG: Final = logging.getLogger(__name__)
+
+MARGIN_SECONDS: Final = 2.0
+_MOVING_MONEY: Final = frozenset({"add", "create-trans-qrcode", "prepay", "cancel"})
 
 OnCall = Callable[[str, str, float], None]
 
@@ -36,6 +40,7 @@ class Caller:
         public_url: str | None,
         limits: Limits,
         clock: Clock,
+        call_seconds: float,
     ) -> None:
         self._ledger = ledger
         self._pockyt = pockyt
@@ -46,6 +51,7 @@ class Caller:
         }
         self._public_url = public_url
         self._clock = clock
+        self._call_seconds = call_seconds
         self.breaker = Breaker(limits)
         self.on_call: OnCall = lambda _call, _outcome, _seconds: None
 
@@ -172,6 +178,9 @@ class Caller:
             return PockytUnavailableError(
                 "the merchant is not configured any more", reason="connection", sent=False
             )
+        if name in _MOVING_MONEY:
+            # However late the answer: nobody else begins before it can have come.
+            await keep_turns(self._ledger, seconds=self._call_seconds + MARGIN_SECONDS)
         started = time.perf_counter()
         try:
             outcome: Outcome = await call(who)

@@ -28,6 +28,9 @@ WAITED_FOR, STARTED, DOUBTED = range(3)
 # The shortest rest, so that a flood of notifications costs few looks.
 REST_SECONDS_MIN: Final = 0.25
 FAILED_SECONDS: Final = 1.0
+# One node chases, so that the limits hold for all of them; another looks whether it still does.
+TURN: Final = "chaser"
+TURN_SECONDS: Final = 1.0
 
 Doubt = Transaction | RecordedSale
 
@@ -66,6 +69,8 @@ class Chaser:
                 await self._rest(await self._look())
         finally:
             await self.stop()
+            # At once, so that another node goes on.
+            await self._ledger.release_turn(TURN)
 
     async def stop(self) -> None:
         """End what is under way."""
@@ -200,6 +205,8 @@ class Chaser:
     async def _look(self) -> float:
         """Do what is due; returns how long to rest, in seconds."""
         try:
+            if not await self._ledger.claim_turn(TURN):
+                return TURN_SECONDS
             is_behind = await self.start()
             if is_behind or self._chasing:
                 return BEHIND_SECONDS

@@ -1,4 +1,4 @@
-"""Tell the time and wait, so that tests and simulations can have a time of their own."""
+"""The time, and waiting for it; tests and simulations bring a clock of their own."""
 
 import asyncio
 import time

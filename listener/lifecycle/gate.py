@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from listener.lifecycle.errors import TooManyWishesError
+from listener.errors import TooManyWishesError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class Bucket:
         self._filled_at_ms = now_ms
 
     def take(self, now_ms: int) -> bool:
-        """Take a token for one more; False where there is none now."""
+        """Spend one token; return False where there is none now."""
         # A clock that steps back must not empty the bucket for as long.
         passed = max(0, now_ms - self._filled_at_ms) / 1_000
         self._filled_at_ms = now_ms

@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
+from listener.errors import BeingCancelledError, NotOpenError
 from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
-from listener.lifecycle.errors import BeingCancelledError, NotOpenError
 from listener.lifecycle.gate import Limits, Shares
 from listener.lifecycle.orders import Order
 from listener.lifecycle.starter import Started, Starter
@@ -22,6 +22,8 @@ from listener.lifecycle.turns import Turns
 from listener.pockyt.answer import Answer, PockytError
 from listener.pockyt.calls import PockytCalls
 from listener.settings import Merchant
+
+CALL_SECONDS: Final = 10.0
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Lifecycle:
         public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl is sent.
         limits: How hard Pockyt may be asked.
         clock: The time, which a simulation may have of its own.
+        call_seconds: How long one call to Pockyt may take.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Lifecycle:
         public_url: str | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._limits = limits or Limits()
@@ -63,6 +67,7 @@ class Lifecycle:
             public_url=public_url,
             limits=self._limits,
             clock=self._clock,
+            call_seconds=call_seconds,
         )
         self._steps = Steps(ledger=ledger, caller=self._caller)
         self.chaser = Chaser(
@@ -78,7 +83,7 @@ class Lifecycle:
         # What is settled behind a till that waits, by transaction.
         self._settling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wishes = Turns()
+        self._wishes = Turns(ledger, kind="wish")
         self.shares = Shares(self._limits, now_ms=self._clock.now_ms)
 
     @property
@@ -142,9 +147,9 @@ class Lifecycle:
         async with self._turn(transaction):
             current = await self._steps.read(transaction)
             if current.status not in PAYABLE:
-                raise NotOpenError(current)
+                raise NotOpenError(current.status)
             if current.is_being_cancelled:
-                raise BeingCancelledError(current)
+                raise BeingCancelledError
             outcome = await self._caller.prepay(
                 current, payment_barcode=payment_barcode, vendor=vendor
             )

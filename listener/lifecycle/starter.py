@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from listener.errors import ReferenceTakenError
+from listener.errors import OutcomeUnknownError, ReferenceTakenError, SaleCancelledError
 from listener.ledger.model import Fact, Kind, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts, orders
 from listener.lifecycle.caller import Caller
-from listener.lifecycle.errors import OutcomeUnknownError, SaleCancelledError
 from listener.lifecycle.orders import Order
 from listener.lifecycle.steps import Steps, sale_key
 from listener.pockyt.answer import PockytError

@@ -1,4 +1,4 @@
-"""Take one step on a transaction: ask about it, cancel it, look for it; each leaves an entry.
+"""The single steps on a transaction: ask about it, cancel it, look for it; each records an entry.
 
 Whoever takes one holds the transaction's turn.
 """
@@ -38,7 +38,7 @@ class Steps:
     def __init__(self, *, ledger: Ledger, caller: Caller) -> None:
         self._ledger = ledger
         self._caller = caller
-        self.turns = Turns()
+        self.turns = Turns(ledger)
 
     async def read(self, transaction: Transaction) -> Transaction:
         """Return where a transaction stands now."""
@@ -67,7 +67,7 @@ class Steps:
         asked = await self._recorded(transaction, told, outcome)
         if not sends:
             return asked
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         # Read after the head, so that no payment up to there is overlooked.
         current = await self.read(transaction)
         if await self._is_allowed(current, fact):
@@ -165,12 +165,12 @@ class Steps:
         if not sends:
             return
         order = orders.order_of(sale.fact)
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         outcome = await self._caller.cancel_sale(order)
         await self.bind(facts.sale_answer_fact(order, outcome, sale_seq=sale.seq, as_of=as_of))
 
     async def _query_sale(self, sale: RecordedSale) -> tuple[Fact, Outcome]:
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         order = orders.order_of(sale.fact)
         outcome = await self._caller.look_for(order)
         fact = facts.found_fact(order, outcome, sale_seq=sale.seq, as_of=as_of)
@@ -194,7 +194,7 @@ class Steps:
         )
 
     async def _query(self, transaction: Transaction) -> tuple[Fact, Outcome]:
-        as_of = (await self._ledger.head()).seq
+        as_of = await self._ledger.seq()
         outcome = await self._caller.query(transaction)
         return facts.query_fact(transaction, outcome, as_of=as_of), outcome
 

@@ -119,7 +119,7 @@ def read_answer(body: bytes, *, hide: Callable[[str], str] = str) -> Answer:
 
 
 def is_answer(body: bytes) -> bool:
-    """Tell whether a body is an answer of Pockyt's at all."""
+    """Return whether a body is an answer of Pockyt's at all."""
     return _parse(body) is not None
 
 

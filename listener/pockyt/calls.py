@@ -121,7 +121,7 @@ class PockytCalls(ABC):
         vendor: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """Take the payment with the customer's code. Source: Pockyt, "Prepay"."""
+        """Charge the customer by the scanned code. Source: Pockyt, "Prepay"."""
         fields = {
             **_one_of(transaction_no, reference),
             "paymentBarcode": payment_barcode,

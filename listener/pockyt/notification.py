@@ -7,8 +7,9 @@ Source: Pockyt, "Webhook Notification Format".
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from listener.amounts import plain_number, read_amount, read_money
 from listener.pockyt import signature
@@ -25,11 +26,12 @@ REFUND_NOTICE: Final = "refund_notice"
 _REFUND_FIELD: Final = re.compile(
     "(has)?([Rr]efund|[Vv]oid)([A-Z_].*)?|originalTransactionNo", re.DOTALL
 )
+# One of these is in every such name.
+_REFUND_PARTS: Final = ("efund", "oid", "original")
 _NOTHING: Final = frozenset({"", "null", "none", "[]", "{}", "false"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
+class Notification(Struct, frozen=True, kw_only=True):
     """What a notification says; None is what it does not.
 
     ``transaction_no`` is '' for what is about no payment: a consent, a payout. ``amount`` is
@@ -83,6 +85,10 @@ def is_refund_notice(fields: Mapping[str, str]) -> bool:
     """
     if fields.get("transactionType", "").strip().lower() not in ("", PAYMENT):
         return True
+    names = " ".join(fields)
+    # Nearly no message has one; to look at each name in turn costs a tenth of all reading.
+    if not any(part in names for part in _REFUND_PARTS):
+        return False
     return any(
         value.strip().lower() not in _NOTHING and read_money(plain_number(value)) != 0
         for name, value in fields.items()

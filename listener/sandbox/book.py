@@ -1,4 +1,4 @@
-"""Keep Pockyt's side of every sale: a pure state machine, which does no I/O and has no clock.
+"""Pockyt's side of every sale: a pure state machine, which does no I/O and has no clock.
 
 Whoever uses it says what time it is (Unix seconds); given the same seed and the same calls it
 does the same. ``Book.truth`` is what a listener must come to believe.

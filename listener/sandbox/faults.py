@@ -1,4 +1,4 @@
-"""Say what goes wrong, when: a script of faults, seeded, pure.
+"""What goes wrong, and when: a script of faults, seeded, pure.
 
 A fault strikes at a place (a notification, a /cancel, a question to the wallet …). Written
 ``NAME`` it strikes every time, ``NAME@3`` the third time only, ``NAME%25`` a quarter of the

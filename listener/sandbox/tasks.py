@@ -1,4 +1,4 @@
-"""Keep the sandbox's time and its tasks: time can be compressed, and every task is ended."""
+"""The sandbox's time and its tasks: time can be compressed, and every task is ended."""
 
 import asyncio
 import time

@@ -1,21 +1,55 @@
-"""Back-ends of the ledger, opened by the setting ``database``."""
+"""Back-ends of the ledger, chosen by the setting ``database``.
 
+What is here knows both, and neither of their drivers: the one for PostgreSQL is an extra.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from listener.keys import Key, KeyStore
+from listener.ledger.promise import Head, Ledger, Line, Scope
 from listener.ledger.schedule import Confirm
+from listener.storage.checks import Finding, Progress, Verified
+from listener.storage.postgres.location import is_postgres, require_driver
 from listener.storage.sqlite.connection import now_ms
-from listener.storage.sqlite.ledger import Clock, SqliteLedger
-from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.writer import OnCommit
 
-__all__ = ["SqliteLedger", "open_ledger"]
+__all__ = [
+    "AnyLedger",
+    "KeyDesk",
+    "Reader",
+    "backup",
+    "check_up",
+    "open_keys",
+    "open_ledger",
+    "open_reader",
+    "verify",
+]
+
+
+class AnyLedger(Ledger, KeyStore, Protocol):
+    """A ledger that is served, and the keys that are kept in it."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 async def open_ledger(
     url: str,
     *,
     confirm: Confirm = "suspicious",
-    clock: Clock = now_ms,
+    clock: Callable[[], int] = now_ms,
     on_commit: OnCommit | None = None,
-) -> SqliteLedger:
+    node_url: str = "",
+) -> AnyLedger:
     """Open the ledger that a URL names, to serve it; make it where there is none.
 
     Args:
@@ -23,9 +57,138 @@ async def open_ledger(
         confirm: When Pockyt is asked before a status is believed.
         clock: Reads the time as Unix ms.
         on_commit: Told of each commit how long it took (seconds), and how much it carried.
+        node_url: Where this listener answers, for the others that serve the same ledger.
 
     Raises:
-        LedgerError: It cannot be opened, or another listener is serving it.
+        LedgerError: It cannot be opened, or it is a file that another listener is serving.
     """
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres.ledger import PostgresLedger
+
+        return await PostgresLedger.open(
+            url, confirm=confirm, clock=clock, on_commit=on_commit, node_url=node_url
+        )
+    from listener.storage.sqlite.ledger import SqliteLedger
+    from listener.storage.sqlite.location import sqlite_path
+
     path = sqlite_path(url)
     return await SqliteLedger.open(path, confirm=confirm, clock=clock, on_commit=on_commit)
+
+
+def verify(url: str, *, progress: Progress | None = None) -> Verified:
+    """Check the ledger of a URL, even while it is being served.
+
+    Raises:
+        DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.
+        LedgerError: There is no ledger, or none that this version can read.
+    """
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres import verify as postgres
+
+        return postgres.verify(url, progress=progress)
+    from listener.storage.sqlite import verify as sqlite
+
+    return sqlite.verify(url, progress=progress)
+
+
+class Reader(Protocol):
+    """Pages of a ledger, read without a part in writing it."""
+
+    def head(self) -> Head:
+        """Read the end of the ledger."""
+
+    def pages(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        scope: Scope = ...,
+    ) -> Iterator[tuple[int, list[Line]]]:
+        """Yield up to which seq was read, and those of its lines that are wanted."""
+
+
+def open_reader(url: str) -> AbstractContextManager[Reader]:
+    """Open the ledger of a URL to read it, be it served meanwhile or not.
+
+    Raises:
+        LedgerError: There is none, or none that this version can read.
+        LedgerUnavailableError: It cannot be read now.
+    """
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres import pages as postgres
+
+        return postgres.open_reader(url)
+    from listener.storage.sqlite import pages as sqlite
+
+    return sqlite.open_reader(url)
+
+
+class KeyDesk(Protocol):
+    """The keys of a ledger, made and revoked beside whoever serves it."""
+
+    def add(self, key: Key) -> None:
+        """Store a key."""
+
+    def find(self, key_id: str) -> Key | None:
+        """Return a key by its id."""
+
+    def list_all(self) -> list[Key]:
+        """Return all keys, the oldest first."""
+
+    def revoke(self, key_id: str, *, at_ms: int) -> bool:
+        """Revoke a key; False where there is none that is not revoked."""
+
+
+def open_keys(url: str, *, create: bool) -> AbstractContextManager[KeyDesk]:
+    """Open the keys of a ledger; with ``create`` it is made where there is none.
+
+    Raises:
+        LedgerError: It cannot be opened.
+        LedgerUnavailableError: It failed; nothing was changed.
+    """
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres import desk as postgres
+
+        return postgres.open_desk(url, create=create)
+    from listener.storage.sqlite import desk as sqlite
+
+    return sqlite.open_desk(url, create=create)
+
+
+def backup(url: str, destination: Path, *, progress: Progress | None = None) -> None:
+    """Copy the ledger of a URL into a file, a ledger on SQLite; synced once this returns.
+
+    Raises:
+        LedgerError: There is no ledger, the destination exists, or it cannot be written.
+    """
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres import backup as postgres
+
+        postgres.backup(url, destination, progress=progress)
+        return
+    from listener.storage.sqlite import backup as sqlite
+
+    sqlite.backup(url, destination, progress=progress)
+
+
+def check_up(url: str) -> list[Finding]:
+    """Look over the ledger of a URL; those who use it are not hindered.
+
+    Raises:
+        LedgerError: The URL is of no kind of database that this version can use.
+    """
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres import checkup as postgres
+
+        return postgres.check_up(url)
+    from listener.storage.sqlite import checkup as sqlite
+
+    return sqlite.check_up(url)

@@ -4,18 +4,43 @@ import socket
 from ipaddress import ip_address
 
 
-def bind(host: str, port: int, *, backlog: int = 1) -> socket.socket:
+def bind(
+    host: str, port: int, *, backlog: int = 1, reuse_port: bool = False, listens: bool = True
+) -> socket.socket:
     """Listen on a host and port; ``::`` is every address of the machine, those of IPv4 too.
+
+    Args:
+        host: An address of this machine, or a name that means one.
+        port: 0 lets the system choose.
+        backlog: How many connections may wait to be accepted.
+        reuse_port: Share the port with the other workers of this service.
+        listens: False only keeps the port from others.
 
     Raises:
         OSError: The address is taken, or is not this machine's.
     """
-    if ":" not in host:
-        return socket.create_server((host, port), backlog=backlog)
-    everywhere = socket.has_dualstack_ipv6() and is_everywhere(host)
-    return socket.create_server(
-        (host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=everywhere
-    )
+    if not reuse_port:
+        if ":" not in host:
+            return socket.create_server((host, port), backlog=backlog)
+        everywhere = socket.has_dualstack_ipv6() and is_everywhere(host)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=everywhere
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shared = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            dual = socket.has_dualstack_ipv6() and is_everywhere(host)
+            shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
+        shared.bind((host, port))
+        if listens:
+            shared.listen(backlog)
+    except BaseException:
+        shared.close()
+        raise
+    return shared
 
 
 def is_everywhere(host: str) -> bool:

@@ -24,8 +24,8 @@ from listener.settings import Settings
 from listener.storage import open_ledger
 from listener.web import notify
 from listener.web.address import bind
-from listener.web.api import sales
 from listener.web.api.health import READINESS, Readiness
+from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
 from listener.web.connections import (
     ACCEPTS_AT_ONCE,
     Connection,
@@ -82,8 +82,7 @@ class Service:
 
 def routes() -> list[web.RouteDef]:
     """List every route, in the order in which a stranger would look for them."""
-    described = [route for operation in OPERATIONS if (route := operation.route()) is not None]
-    return [*notify.routes(), *sales.routes(), *described]
+    return [operation.route() for operation in OPERATIONS]
 
 
 @asynccontextmanager
@@ -93,6 +92,7 @@ async def running(
     timing: Timing | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
+    shares_port: bool = False,
 ) -> AsyncIterator[Service]:
     """Run the service for as long as the context lasts; every task ends with it.
 
@@ -105,12 +105,13 @@ async def running(
     async with AsyncExitStack() as stack:
         clock, metrics = clock or Clock(), Metrics()
         # Bound first: a second listener fails here, before it touches the ledger.
-        listening = stack.enter_context(_listen(settings.host, settings.port))
+        listening = stack.enter_context(_listen(settings.host, settings.port, shared=shares_port))
         ledger = await open_ledger(
             settings.database,
             confirm=settings.confirm,
             clock=clock.now_ms,
             on_commit=metrics.observe_commit,
+            node_url=_url(listening),
         )
         stack.push_async_callback(ledger.close)
         hub = Hub(ledger)
@@ -134,6 +135,7 @@ async def running(
             public_url=settings.public_url,
             limits=limits,
             clock=clock,
+            call_seconds=settings.pockyt.timeout_seconds,
         )
         lifecycle.on_call(metrics.called)
 
@@ -149,11 +151,17 @@ async def running(
         app[METRICS] = metrics
         app[REFUSALS] = log.Throttle(notify.LOG, "refused", level=logging.WARNING)
         app[READINESS] = Readiness(ledger)
+        app[IDEMPOTENCY] = Idempotency()
         app[DESCRIBED] = OPERATIONS
         app[FILES] = Files()
         app[SESSIONS] = Sessions(
-            keys=ledger, timing=timing, on_close=metrics.closed, now_ms=clock.now_ms
+            keys=ledger,
+            presence=ledger,
+            timing=timing,
+            on_close=metrics.closed,
+            now_ms=clock.now_ms,
         )
+        ledger.on_epoch(partial(_begin_epoch, app))
         await stack.enter_async_context(_answering(app, listening))
         yield Service(url=_url(listening), app=app)
 
@@ -190,8 +198,15 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         yield
 
 
-async def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[str], None] | None = None,
+    shares_port: bool = False,
+) -> None:
     """Run the service until SIGTERM or SIGINT; ``ready`` is told its URL once it answers.
+
+    With ``shares_port`` other workers of the same service listen on the port, too.
 
     Raises:
         LedgerError: The ledger cannot be opened.
@@ -202,7 +217,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None] | None = Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     raise_descriptor_limit()
-    async with running(settings) as service:
+    async with running(settings, shares_port=shares_port) as service:
         _calm_collector()
         log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
         if ready is not None:
@@ -210,6 +225,12 @@ async def serve(settings: Settings, *, ready: Callable[[str], None] | None = Non
         await stop.wait()
         log.event(_LOG, "stopping", sessions=service.app[SESSIONS].count)
     log.event(_LOG, "stopped")
+
+
+def _begin_epoch(app: web.Application) -> None:
+    """Have every till begin again: the ledger lost what they have seen."""
+    app[HUB].reset()
+    app[SESSIONS].resync()
 
 
 def _pockyt_session() -> aiohttp.ClientSession:
@@ -246,9 +267,9 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
     """Bind; what is set here, every connection inherits."""
-    listening = bind(host, port, backlog=BACKLOG)
+    listening = bind(host, port, backlog=BACKLOG, reuse_port=shared)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)

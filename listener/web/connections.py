@@ -140,7 +140,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came in; the time of a head runs from its first byte."""
+        """Receive bytes; the time of a head runs from its first byte."""
         if not self._heard:
             self._heard = True
             self.since = self._loop.time()
@@ -152,10 +152,13 @@ class Connection(web.RequestHandler):
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
-        """Keep the line open for answers that are due: the sender has only stopped sending."""
+        """Leave the connection open for answers that are due: the sender only stopped sending."""
         if self.is_idle or self.is_websocket:
             return False
         self._is_ended = True
+        if not self._messages:
+            # The request at work is the last one, be its answer on its way already.
+            self._close = True
         self._end_body(_TURNS_TO_START)
         return True
 
@@ -185,7 +188,7 @@ class Connection(web.RequestHandler):
         return self._connections.unread.answer(status, exc, sender=request.remote)
 
     def prove(self) -> None:
-        """Keep this connection from being crowded out."""
+        """Protect this connection from being crowded out."""
         self.is_proved = True
         self._connections.trust(self)
 
@@ -253,7 +256,7 @@ class Connections:
         return True
 
     def trust(self, connection: Connection) -> None:
-        """Take a connection off the list of those that may be crowded out."""
+        """Remove a connection from the list of those that may be crowded out."""
         self._unproven.pop(connection, None)
         own = self._of_address.get(connection.address, {})
         own.pop(connection, None)
@@ -322,7 +325,7 @@ def connections_that_fit() -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """Let the process open as many descriptors as it is allowed to ask for and could need."""
+    """Raise the limit of open descriptors as far as is allowed and could be needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_WANTED
     if hard != resource.RLIM_INFINITY:

@@ -13,4 +13,6 @@ async def expect(request: web.Request) -> web.Response | None:
     if is_known or request.version < HttpVersion11:
         return None
     error = ProblemError(417, "unmet-expectation", "expect 100-continue, or nothing")
-    return notify.refuse(request, error) if notify.is_notify(request) else problem(error)
+    if not notify.is_notify(request):
+        return problem(error)
+    return notify.refuse(request, error, merchant_no=request.match_info.get("merchantNo"))

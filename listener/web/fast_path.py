@@ -157,13 +157,20 @@ class FastConnection(Connection):
         return self._taken is None and super().is_idle
 
     def data_received(self, data: bytes) -> None:
-        """Take a notification, or hand the connection over to aiohttp."""
+        """Queue a notification, or hand the connection over to aiohttp."""
         if self._taken is not None:
             self._came_later += data
             self._pause_transport_reading()
         elif not self._take(data):
             self._is_fast = False
             super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as in Connection
+        """Keep the line open for an answer that is due."""
+        if self._taken is None:
+            return super().eof_received()
+        self._is_ended = True
+        return True
 
     def _take(self, data: bytes) -> bool:
         """Queue a whole notification; return whether it is one, and was taken."""

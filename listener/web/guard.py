@@ -1,4 +1,4 @@
-"""Let a request in: whose key it is, whether its role may, and what a failure answers."""
+"""Who may come in: whose key a request brings, whether its role may, what a failure answers."""
 
 import logging
 from collections.abc import Awaitable, Callable

@@ -4,7 +4,7 @@ from aiohttp import web
 
 
 def harden(response: web.StreamResponse) -> None:
-    """Tell no version of what answers; let nobody guess a type or keep what may be money's."""
+    """Set the headers: no version of ours, no guessing of types, nothing kept in caches."""
     headers = response.headers
     headers["Server"] = "listener"
     headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -1,11 +1,15 @@
 """Count what an operator watches, in Prometheus' terms. No label holds anything from outside."""
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from listener.ledger.model import Why
 from listener.ledger.promise import Doubts
@@ -13,9 +17,6 @@ from listener.ledger.promise import Doubts
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 NOTIFY_STATUSES: Final = (200, 400, 401, 404, 405, 408, 413, 415, 417, 503)
-
-# How many acknowledged notifications are counted at once.
-NOTED_MAX: Final = 256
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -28,6 +29,32 @@ class Cut(StrEnum):
     SLOW_READER = "slow-reader"
     CROWDED_OUT = "crowded-out"
     FULL = "full"
+
+
+class Times(Collector):
+    """A histogram of seconds that is counted in one thread alone, and so without locks."""
+
+    def __init__(self, name: str, told: str) -> None:
+        self._name = name
+        self._told = told
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many were observed."""
+        return sum(self._counts)
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Give the registry its samples."""
+        bounds = [*(str(bound) for bound in _SECONDS), "+Inf"]
+        buckets = [*zip(bounds, accumulate(self._counts), strict=True)]
+        yield HistogramMetricFamily(self._name, self._told, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
@@ -61,18 +88,16 @@ class Metrics:
         )
         for why in Cut:
             self.cuts.labels(why)
-        self._taken_seconds: list[float] = []
+        self._counted = 0
         self.repeats = Counter(
             "listener_notification_repeats",
             "Notifications that were known already.",
             registry=self.registry,
         )
-        self.notify_seconds = Histogram(
-            "listener_notify_seconds",
-            "From a notification's head to its acknowledgement.",
-            buckets=_SECONDS,
-            registry=self.registry,
+        self._notify_seconds = Times(
+            "listener_notify_seconds", "From a notification's head to its acknowledgement."
         )
+        self.registry.register(self._notify_seconds)
         self.commit_seconds = Histogram(
             "listener_commit_seconds",
             "A group commit, its sync to disk included.",
@@ -132,22 +157,13 @@ class Metrics:
 
     def acknowledged(self, seconds: float, *, is_repeat: bool) -> None:
         """Count a notification that was acknowledged, and how long that took."""
-        self._taken_seconds.append(seconds)
+        self._notify_seconds.observe(seconds)
         if is_repeat:
             self.repeats.inc()
-        if len(self._taken_seconds) >= NOTED_MAX:
-            self._note()
 
     def refused(self, status: int) -> None:
         """Count a notification that was refused."""
         (self._by_status.get(status) or self.notifications.labels(status)).inc()
-
-    def _note(self) -> None:
-        """Count what was collected; many at once, since each has to take locks."""
-        self._acknowledged.inc(len(self._taken_seconds))
-        for seconds in self._taken_seconds:
-            self.notify_seconds.observe(seconds)
-        self._taken_seconds.clear()
 
     def observe_commit(self, seconds: float, facts: int) -> None:
         """Count a commit."""
@@ -173,7 +189,10 @@ class Metrics:
 
     def text(self) -> bytes:
         """Write all of it in the OpenMetrics format."""
-        self._note()
+        # Counted when somebody asks, since each count has to take a lock.
+        acknowledged = self._notify_seconds.count
+        self._acknowledged.inc(acknowledged - self._counted)
+        self._counted = acknowledged
         # The exposition of prometheus-client is untyped.
         text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
         return text

@@ -30,37 +30,30 @@ _QUOTED: Final = re.compile(r'"[^"]*"')
 _SEGMENT: Final = "notify"
 
 
-def routes() -> list[web.RouteDef]:
-    """List the notify URLs; other methods than POST are answered here too, in the table's order."""
-    return [
-        web.route("*", "/notify/{merchantNo}/{storeNo}", notify),
-        web.route("*", "/notify/{merchantNo}", notify),
-    ]
-
-
 def loose_route() -> web.RouteDef:
-    """Return the route of all else under /notify: a slash too many, and what is to be counted."""
+    """Return the route of all else under /notify: another method, a slash too many, no merchant."""
     return web.route("*", f"/{{path:/*(?i:{_SEGMENT})(?:/.*)?}}", notify_loosely)
 
 
 async def notify(request: web.Request) -> web.Response:
-    """Take one delivery of a notification."""
+    """Receive one delivery of a notification."""
     place = request.match_info
     return await _take(request, place["merchantNo"], place.get("storeNo"))
 
 
 async def notify_loosely(request: web.Request) -> web.Response:
-    """Take a delivery whose URL has a slash too many; refuse what is no notify URL."""
+    """Receive a delivery whose URL has a slash too many; refuse what is no notify URL."""
     first, *place = [unquote(part) for part in request.rel_url.raw_path.split("/") if part]
     if first != _SEGMENT or not 1 <= len(place) <= 2:
         return refuse(request, ProblemError(404, "no-route", "this is no notify URL"))
     return await _take(request, place[0], place[1] if place[1:] else None)
 
 
-def refuse(request: web.Request, error: ProblemError) -> web.Response:
+def refuse(
+    request: web.Request, error: ProblemError, *, merchant_no: str | None = None
+) -> web.Response:
     """Build the answer to what is refused, counted and logged."""
     request.app[METRICS].refused(error.status)
-    merchant_no = request.match_info.get("merchantNo")
     if merchant_no is None or not request.app[INGEST].knows(merchant_no):
         merchant_no = None
     request.app[REFUSALS].event(
@@ -96,9 +89,9 @@ async def _take(request: web.Request, merchant_no: str, store_no: str | None) ->
             body=await read_raw(request),
         )
     except ProblemError as error:
-        return refuse(request, error)
+        return refuse(request, error, merchant_no=merchant_no)
     except ListenerError as error:
-        return refuse(request, of_error(error))
+        return refuse(request, of_error(error), merchant_no=merchant_no)
     prove(request)
     app[METRICS].acknowledged(time.perf_counter() - started, is_repeat=not recorded.is_new)
     return web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")

@@ -9,28 +9,44 @@ import orjson
 from aiohttp import web
 
 from listener.errors import (
+    BeingCancelledError,
     LedgerUnavailableError,
     ListenerError,
+    NotifyUrlMissingError,
+    NotOpenError,
     NumberTakenError,
+    OutcomeUnknownError,
     OverloadedError,
     ReferenceTakenError,
+    SaleCancelledError,
     SearchTooLongError,
     SignatureError,
+    TooManyWishesError,
     UnreadableError,
 )
+from listener.ledger.model import Status
+from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.pos.codes import PROBLEM_TYPES
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
 
-# The one table of which of the listener's own errors is which HTTP status and code.
-STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
+# The one table of which error is which HTTP status and code.
+_STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
     {
         UnreadableError: (400, "unreadable"),
         SearchTooLongError: (400, "search-too-long"),
         SignatureError: (401, "bad-signature"),
+        BeingCancelledError: (409, "being-cancelled"),
+        NotOpenError: (409, "not-open"),
         ReferenceTakenError: (409, "reference-taken"),
+        SaleCancelledError: (409, "sale-cancelled"),
+        NotifyUrlMissingError: (422, "no-public-url"),
+        PockytRefusedError: (422, "pockyt-refused"),
+        TooManyWishesError: (429, "too-many-wishes"),
         NumberTakenError: (502, "number-taken"),
+        OutcomeUnknownError: (502, "outcome-unknown"),
+        PockytUnavailableError: (502, "pockyt-unavailable"),
         OverloadedError: (503, "overloaded"),
         LedgerUnavailableError: (503, "ledger-unavailable"),
     }
@@ -61,6 +77,8 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
 # Refused until a person changes the request, the key or the settings. The others may pass by
 # themselves; 410 is left by the way that its members show.
 _FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 417, 422})
+# Worth repeating in a moment.
+_PASSING: Final = frozenset({429, 503})
 
 
 class ProblemError(Exception):
@@ -158,7 +176,17 @@ def draining() -> ProblemError:
 
 def of_error(error: ListenerError) -> ProblemError:
     """Build the problem of one of the listener's own errors, by the table of statuses."""
-    found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    found = (_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     status, code = next(found, (500, "failed"))
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-    return ProblemError(status, code, str(error), headers=headers)
+    members: dict[str, object] = {}
+    if isinstance(error, ReferenceTakenError):
+        members = {"transactionNo": error.transaction_no}
+    elif isinstance(error, PockytRefusedError):
+        members = {"retCode": error.ret_code, "retMsg": error.ret_msg}
+        # Pockyt's own failure is not the till's mistake.
+        status = 502 if error.outcome_unknown else status
+    elif isinstance(error, NotOpenError):
+        members = {"transactionStatus": error.status}
+        code = "already-paid" if error.status == Status.PAID else code
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status in _PASSING else {}
+    return ProblemError(status, code, str(error), members=members, headers=headers)

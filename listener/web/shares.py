@@ -1,4 +1,4 @@
-"""Keep one key from taking what all keys share: requests, searches, and waits have a share each.
+"""A share for each key: of requests, searches and waits, so that no key takes what all need.
 
 A share that is used up is answered 429 with `Retry-After`. A notification has no key, and none of
 this is asked about it.
@@ -38,7 +38,7 @@ class Shares:
         self._waits: Counter[tuple[str, int]] = Counter()
 
     def count_request(self, key_id: str) -> None:
-        """Take one request from a key's share.
+        """Count one request against a key's share.
 
         Raises:
             ProblemError: None is left (429).

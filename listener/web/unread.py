@@ -53,7 +53,7 @@ class Unread:
         self._log.event(rule, rule=rule, sender=sender)
 
     def __call__(self, record: logging.LogRecord) -> bool:
-        """Keep what aiohttp itself logs of such requests out of the log: it quotes them."""
+        """Drop what aiohttp itself logs of such requests: it quotes them."""
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
             return True
@@ -72,7 +72,7 @@ def rule_of(error: BaseException) -> str:
 
 @contextmanager
 def unquoted(unread: Unread) -> Iterator[None]:
-    """Keep what strangers sent out of aiohttp's log for as long as the context lasts."""
+    """Hold what strangers sent out of aiohttp's log for as long as the context lasts."""
     server_logger.addFilter(unread)
     try:
         yield

@@ -18,9 +18,10 @@ import aiohttp
 
 from listener.keys import Role, mint
 from listener.pos.client import Follower, MemoryPositions, Timing
+from listener.storage.checks import Verified
 from listener.storage.sqlite import keys
 from listener.storage.sqlite.connection import connect, connect_read_only, now_ms
-from listener.storage.sqlite.verify import Verified, verify
+from listener.storage.sqlite.verify import verify
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
 from tests.support.stored import url_of

@@ -37,7 +37,7 @@ async def test_after_a_power_cut_all_that_was_promised_is_there(
 @pytest.mark.parametrize(
     "fault", ["fdatasync:error=EIO:when=5+3", "pwrite64:error=ENOSPC:when=90+31"]
 )
-async def test_what_a_failing_disk_dropped_was_promised_to_nobody(
+async def test_entries_lost_by_a_failing_disk_were_never_acknowledged(
     nursery: Nursery, tmp_path: Path, fault: str
 ) -> None:
     recording = await cuts.record(nursery, tmp_path, each=EACH, faults=[fault])

@@ -173,7 +173,7 @@ async def test_a_storm_of_tills_that_come_back_is_served_from_memory(service: Se
     assert pages_read(service) == 0
 
 
-async def test_what_is_no_longer_in_memory_is_read_and_counted(
+async def test_events_that_left_memory_are_read_from_the_ledger_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_module, "Hub", partial(Hub, tail_events_max=2))

@@ -225,7 +225,7 @@ async def test_a_till_written_from_it_reads_the_snapshot_on_a_resync(service: Se
         ({"no": "type"}, 4002),
     ],
 )
-async def test_what_may_not_be_said_closes_with_a_code_that_is_told(
+async def test_a_forbidden_frame_closes_with_the_documented_code(
     service: Serving, frame: Json, code: int
 ) -> None:
     async with dialled(service, service.key()) as ws:

@@ -51,7 +51,7 @@ async def test_a_copy_taken_while_serving_is_of_one_moment(path: Path, copy: Pat
     assert verify(url_of(path)).entries == more + 1
 
 
-async def test_what_is_committed_during_a_copy_is_not_in_it(path: Path, copy: Path) -> None:
+async def test_a_commit_during_a_copy_is_not_in_it(path: Path, copy: Path) -> None:
     async with await SqliteLedger.open(path) as ledger:
         await asyncio.gather(*(ledger.record(numbered(n)) for n in range(4_000)))
     with closing(connect(path, create=False)) as db:
@@ -185,7 +185,9 @@ async def test_while_it_is_made_a_copy_is_open_to_nobody(path: Path, copy: Path)
     assert seen == {0o700, 0}
 
 
-async def test_what_has_come_by_the_copys_name_meanwhile_stays(path: Path, copy: Path) -> None:
+async def test_a_file_that_appears_under_the_copys_name_meanwhile_stays(
+    path: Path, copy: Path
+) -> None:
     await (await SqliteLedger.open(path)).close()
 
     def meanwhile(_done: int, _total: int) -> None:

@@ -114,7 +114,7 @@ async def test_a_cancel_while_the_sale_is_being_started_waits_for_its_number(sho
     assert (told.status, told.body["status"]) == (200, "cancelled")
 
 
-async def test_what_is_paid_is_not_cancelled_by_its_reference(shop: Shop) -> None:
+async def test_a_paid_sale_is_not_cancelled_by_its_reference(shop: Shop) -> None:
     await _lose(shop, "sale-5xx", "query-5xx", "notification-lost")
     (sale,) = shop.sandbox.book
     shop.sandbox.pay(sale.transaction_no)

@@ -75,7 +75,7 @@ async def test_a_pockyt_that_is_down_is_left_alone_and_every_silence_is_raised(
     assert len(raised) == MANY
 
 
-async def test_what_is_due_at_the_same_time_is_asked_at_a_limited_rate(world: World) -> None:
+async def test_questions_due_at_the_same_time_are_sent_at_a_limited_rate(world: World) -> None:
     sold = [await _sell(world, f"R-{n}") for n in range(MANY)]
     world.script.replace([Planned.parse("query-html")])
     for transaction in sold:

@@ -86,7 +86,9 @@ def test_merchants_with_one_token_are_named() -> None:
         ({"LISTENER_PORT": "tcp://10.0.0.1:8080"}, ["service_links"]),
     ],
 )
-def test_what_others_can_reach_or_read_is_noted(environ: dict[str, str], names: list[str]) -> None:
+def test_settings_that_expose_the_service_are_reported(
+    environ: dict[str, str], names: list[str]
+) -> None:
     assert [*noted(WISE | environ | merchants(m7=[REAL]))] == names
 
 

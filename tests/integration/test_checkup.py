@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from listener.errors import LedgerError
+from listener.storage.checks import Finding, Severity
 from listener.storage.sqlite import checkup
 from listener.storage.sqlite.backup import backup
-from listener.storage.sqlite.checkup import Finding, Severity, check_up
+from listener.storage.sqlite.checkup import check_up
 from listener.storage.sqlite.connection import SCHEMA_VERSION
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.stored import bare, numbered, url_of
@@ -137,14 +138,14 @@ async def test_a_ledger_without_its_head_is_a_problem(path: Path) -> None:
     assert problems(path) == ["readable"]
 
 
-def test_what_is_no_ledger_is_a_problem(path: Path) -> None:
+def test_a_file_that_is_no_ledger_is_a_problem(path: Path) -> None:
     path.write_text("notes " * 1_000)
     assert problems(path) == ["readable"]
 
 
 def test_another_kind_of_database_is_refused() -> None:
     with pytest.raises(LedgerError):
-        check_up("postgresql://host/name")
+        check_up("mysql://host/name")
 
 
 async def test_a_ledger_that_others_may_read_or_replace_is_told(path: Path) -> None:

@@ -93,8 +93,8 @@ def test_a_wrong_command_is_one_line(
         ("port = 8080", "no merchant is configured"),
         ("port = ", "is not TOML"),
         (
-            'port = 0\ndatabase = "postgresql://me:secret@db/x"\n[merchants.1]\ntokens = ["t"]',
-            "SQLite only",
+            'port = 0\ndatabase = "postgresql://me:secret@db/"\n[merchants.1]\ntokens = ["t"]',
+            "in /NAME",
         ),
     ],
     ids=["missing", "misspelt", "no-merchant", "no-toml", "postgresql"],

@@ -179,7 +179,7 @@ def test_a_cell_is_what_a_spreadsheet_shows_as_it_is(text: object, written: str)
     assert row == [written, "x"]
 
 
-async def test_what_steers_a_terminal_is_escaped_and_stays_the_same_value(config: Path) -> None:
+async def test_control_characters_are_escaped_and_keep_their_value(config: Path) -> None:
     hostile = "a\x1b]0;x\x07\x9b31m\x7f\u202eb\u200f\u2028\ufeff\U000e0041"
     (line,) = await fill(config, [notification(1, note=hostile)])
     for form in ("ndjson", "csv"):

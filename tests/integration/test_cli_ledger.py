@@ -94,7 +94,7 @@ async def test_verify_tells_the_first_bad_seq(config: Path) -> None:
     assert told["error"] == "entry 2 is not what was recorded"
 
 
-async def test_what_no_entry_shows_has_no_seq(config: Path) -> None:
+async def test_damage_that_no_entry_shows_has_no_seq(config: Path) -> None:
     await fill(config)
     forge(config, "UPDATE ledger SET repeats = 7")
     done = run("verify", "--config", config)

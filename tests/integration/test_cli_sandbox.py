@@ -88,7 +88,7 @@ async def test_a_seed_that_is_not_named_is_another_one_each_time_and_is_printed(
 
 
 @pytest.mark.parametrize("word", ["success", "closed"])
-async def test_what_a_refunded_sale_shows_can_be_chosen(word: str) -> None:
+async def test_the_word_of_a_refunded_sale_can_be_chosen(word: str) -> None:
     with started("sandbox", "--port", "0", "--refund-shows", word, "--json") as program:
         url = step(program, "started")["url"]
         number = await sell(url, then_cancel=False)

@@ -240,7 +240,7 @@ def test_a_merchant_that_does_not_listen_is_one_line(capsys: pytest.CaptureFixtu
     assert "no answer: Cannot connect" in done.complaint
 
 
-def test_what_is_no_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     done = here(capsys, "trigger", "--url", "ftp://x/", "--token", TOKEN)
     assert (done.status, "--url" in done.complaint) == (2, True)
 

@@ -99,7 +99,7 @@ async def test_a_body_has_64_kib_when_it_is_compressed(service: Serving) -> None
         ("gzip, br", gzip.compress(signed(FIELDS)), 415),
     ],
 )
-async def test_what_is_not_coded_as_it_says_is_refused(
+async def test_a_body_not_encoded_as_it_says_is_refused(
     service: Serving, coding: str, body: bytes, status: int
 ) -> None:
     assert await coded(service, body, coding) == status
@@ -128,7 +128,7 @@ async def test_a_body_that_is_refused_is_not_read_on_for(
     writer.close()
 
 
-async def test_what_follows_a_small_body_that_was_refused_is_answered(service: Serving) -> None:
+async def test_the_request_after_a_small_refused_body_is_answered(service: Serving) -> None:
     parts = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     large = b"x" * (LINGER_BYTES_MAX // 2)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from listener.storage.checks import Severity
 from listener.storage.sqlite import epoch
-from listener.storage.sqlite.checkup import Severity, check_up
+from listener.storage.sqlite.checkup import check_up
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify

@@ -148,7 +148,7 @@ async def test_an_idle_connection_ends_in_its_time_and_not_before(
     assert len(taken) == 4
 
 
-async def test_what_was_taken_is_answered_before_the_service_ends(
+async def test_a_queued_notification_is_answered_before_the_service_ends(
     tmp_path: Path, taken: list[bytes]
 ) -> None:
     path = tmp_path / "ledger.db"
@@ -183,7 +183,7 @@ async def test_what_was_taken_is_answered_before_the_service_ends(
     assert len(taken) == 1
 
 
-async def test_what_the_ledger_cannot_take_aiohttp_refuses(
+async def test_a_notification_that_the_ledger_cannot_take_is_refused_by_aiohttp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
 ) -> None:
     monkeypatch.setattr("listener.storage.sqlite.connection.BUSY_SECONDS", 0.05)

@@ -53,7 +53,7 @@ def _is_set_up(block: Block) -> bool:
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
-def test_what_a_guide_says_is_what_happens(path: Path, a_reader: Reader) -> None:
+def test_every_guide_does_as_it_says(path: Path, a_reader: Reader) -> None:
     _need_programs(path)
     if path != FIRST:
         a_reader.follow(FIRST, only=_is_set_up)
@@ -100,7 +100,7 @@ def test_the_cards_that_a_manager_looks_for_are_those_of_the_dashboard() -> None
         ("whatever it says", "", True),
     ],
 )
-def test_what_is_shown_is_compared(told: str, shown: str, fits: bool) -> None:
+def test_shown_output_is_compared_with_the_real_output(told: str, shown: str, fits: bool) -> None:
     assert matches(told, shown) is fits
 
 

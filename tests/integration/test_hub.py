@@ -11,7 +11,7 @@ from listener.hub import hub as hub_module
 from listener.hub.hub import Hub
 from listener.hub.tail import PAGE_EVENTS_MAX
 from listener.ledger.model import EVERY_STREAM
-from listener.storage import SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.followers import (
     STREAM,
     HeldBell,
@@ -115,7 +115,7 @@ async def test_a_bell_for_what_is_known_already_changes_nothing(ledger: SqliteLe
 
 
 @pytest.mark.parametrize("name", [STREAM, EVERY_STREAM])
-async def test_what_is_published_while_the_head_is_asked_for_is_not_missed(
+async def test_an_event_published_while_the_head_is_read_is_not_missed(
     ledger: SqliteLedger, name: str
 ) -> None:
     class Meanwhile(HeldBell):
@@ -178,7 +178,7 @@ async def test_names_that_do_not_exist_are_not_kept_in_memory(ledger: SqliteLedg
 # What is written.
 
 
-async def test_what_is_published_is_in_the_ledger_by_then(
+async def test_a_published_event_is_already_in_the_ledger(
     ledger: SqliteLedger, tmp_path: Path
 ) -> None:
     hub = Hub(ledger)

@@ -10,7 +10,7 @@ from listener.errors import LedgerUnavailableError, OverloadedError
 from listener.hub import hub as hub_module
 from listener.hub.hub import Hub
 from listener.ledger.model import EVERY_STREAM, Event
-from listener.storage import SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.followers import (
     DEADLINE_SECONDS,
     STREAM,

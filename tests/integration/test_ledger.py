@@ -2,9 +2,7 @@
 
 import asyncio
 import hashlib
-import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,23 +11,25 @@ import pytest
 from msgspec.structs import replace
 
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
-from listener.ledger.chain import ENTRY_COLUMNS, GENESIS, columns
+from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
 from listener.ledger.promise import Recorded, Scope
-from listener.storage.sqlite.connection import connect
-from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
-from listener.storage.sqlite.verify import verify
-from tests.support import told
-from tests.support.stored import STREAM, Clock, bare, bound, numbered, sold, url_of, without_number
-from tests.support.tills import place
+from listener.storage import AnyLedger
+from listener.storage.sqlite.ledger import ANSWER_DAYS
+from tests.support import backends, told
+from tests.support.backends import Backend
+from tests.support.stored import STREAM, Clock, bound, numbered, sold, without_number
+from tests.support.tills import place as place_of
 
 ALL: Final = Scope()
 DAY_MS: Final = 86_400_000
 
 
-@pytest.fixture(name="path")
-def _path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
+@pytest.fixture(name="place", params=backends.NAMES)
+def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """Run a test on each back-end: what is promised here, every one of them keeps."""
+    with backends.backend(request.param, tmp_path) as place:
+        yield place
 
 
 @pytest.fixture(name="clock")
@@ -44,27 +44,25 @@ def _commits() -> list[int]:
 
 
 @pytest.fixture(name="ledger")
-async def _ledger(path: Path, clock: Clock, commits: list[int]) -> AsyncIterator[SqliteLedger]:
-    ledger = await SqliteLedger.open(
-        path, clock=clock, on_commit=lambda _seconds, items: commits.append(items)
-    )
+async def _ledger(place: Backend, clock: Clock, commits: list[int]) -> AsyncIterator[AnyLedger]:
+    ledger = await place.open(clock=clock, on_commit=lambda _seconds, items: commits.append(items))
     async with ledger:
         yield ledger
 
 
-async def record(ledger: SqliteLedger, *facts: Fact) -> list[Recorded]:
+async def record(ledger: AnyLedger, *facts: Fact) -> list[Recorded]:
     """Record facts that wait at the same time, and so share a commit."""
     return await asyncio.gather(*(ledger.record(fact) for fact in facts))
 
 
-async def events_of(ledger: SqliteLedger, stream: str = STREAM) -> list[Event]:
+async def events_of(ledger: AnyLedger, stream: str = STREAM) -> list[Event]:
     return await ledger.read_events(stream, after=0, limit=1_000)
 
 
 # Numbers
 
 
-async def test_entries_are_numbered_in_order_without_a_hole(ledger: SqliteLedger) -> None:
+async def test_entries_are_numbered_in_order_without_a_hole(ledger: AnyLedger) -> None:
     facts = [numbered(n) for n in range(600)]
     recorded = await record(ledger, *facts)
     assert [one.seq for one in recorded] == list(range(1, 601))
@@ -72,7 +70,7 @@ async def test_entries_are_numbered_in_order_without_a_hole(ledger: SqliteLedger
     assert [line.entry.fact for line in lines] == facts
 
 
-async def test_neither_repeats_nor_failures_burn_a_number(ledger: SqliteLedger) -> None:
+async def test_neither_repeats_nor_failures_burn_a_number(ledger: AnyLedger) -> None:
     await record(ledger, numbered(1))
     await record(ledger, numbered(1), numbered(1))
     with pytest.raises(LedgerUnavailableError):
@@ -83,7 +81,7 @@ async def test_neither_repeats_nor_failures_burn_a_number(ledger: SqliteLedger) 
 
 
 async def test_each_stream_counts_for_itself_and_the_whole_ledger_counts_all(
-    ledger: SqliteLedger,
+    ledger: AnyLedger,
 ) -> None:
     await record(
         ledger,
@@ -102,8 +100,8 @@ async def test_each_stream_counts_for_itself_and_the_whole_ledger_counts_all(
     assert [(event.number, event.seq) for event in every] == [(n, n) for n in range(1, 6)]
 
 
-async def test_what_has_no_transaction_number_is_an_entry_and_no_event(
-    ledger: SqliteLedger,
+async def test_a_fact_without_a_transaction_number_is_an_entry_and_no_event(
+    ledger: AnyLedger,
 ) -> None:
     (first, again) = await record(ledger, without_number("a"), without_number("a"))
     assert (first.is_new, again.is_new, again.seq) == (True, False, first.seq)
@@ -114,23 +112,23 @@ async def test_what_has_no_transaction_number_is_an_entry_and_no_event(
     assert (head.seq, head.events, head.transactions, head.repeats) == (2, 0, 0, 2)
 
 
-async def test_numbers_go_on_after_a_restart(path: Path) -> None:
-    async with await SqliteLedger.open(path) as ledger:
+async def test_numbers_go_on_after_a_restart(place: Backend) -> None:
+    async with await place.open() as ledger:
         await record(ledger, numbered(1))
         epoch = ledger.epoch
-    async with await SqliteLedger.open(path) as ledger:
+    async with await place.open() as ledger:
         (recorded,) = await record(ledger, numbered(2))
         assert ledger.epoch == epoch
         assert recorded.seq == 2
         assert [event.offset for event in await events_of(ledger)] == [1, 2]
-    assert verify(url_of(path)).entries == 2
+    assert (await place.verify()).entries == 2
 
 
 # Once
 
 
-async def test_what_comes_again_is_counted_with_its_first_and_last_time(
-    ledger: SqliteLedger, clock: Clock
+async def test_repeats_are_counted_with_their_first_and_last_time(
+    ledger: AnyLedger, clock: Clock
 ) -> None:
     await record(ledger, numbered(1))
     for _ in range(7):
@@ -146,7 +144,7 @@ async def test_what_comes_again_is_counted_with_its_first_and_last_time(
 
 
 async def test_the_same_message_twice_in_one_commit_is_one_entry(
-    ledger: SqliteLedger, commits: list[int]
+    ledger: AnyLedger, commits: list[int]
 ) -> None:
     recorded = await record(ledger, *[numbered(1)] * 3, numbered(2))
     assert commits == [4]
@@ -160,15 +158,15 @@ async def test_the_same_message_twice_in_one_commit_is_one_entry(
     assert line.deliveries.count == 3
 
 
-async def test_a_repeat_is_known_after_a_restart(path: Path) -> None:
-    async with await SqliteLedger.open(path) as ledger:
+async def test_a_repeat_is_known_after_a_restart(place: Backend) -> None:
+    async with await place.open() as ledger:
         await record(ledger, numbered(1))
-    async with await SqliteLedger.open(path) as ledger:
+    async with await place.open() as ledger:
         (again,) = await record(ledger, numbered(1))
     assert (again.seq, again.is_new) == (1, False)
 
 
-async def test_two_merchants_may_share_a_transaction_number(ledger: SqliteLedger) -> None:
+async def test_two_merchants_may_share_a_transaction_number(ledger: AnyLedger) -> None:
     ours, theirs = await record(ledger, numbered(1), numbered(1, merchant_no="200044"))
     assert ours.is_new
     assert theirs.is_new
@@ -178,8 +176,8 @@ async def test_two_merchants_may_share_a_transaction_number(ledger: SqliteLedger
     assert only.merchant_no == "200044"
 
 
-async def test_what_is_not_a_notification_is_never_taken_for_a_repeat(
-    ledger: SqliteLedger,
+async def test_only_a_notification_can_be_a_repeat(
+    ledger: AnyLedger,
 ) -> None:
     recorded = await record(ledger, told.cancel_request(), told.cancel_request())
     assert [one.is_new for one in recorded] == [True, True]
@@ -193,7 +191,7 @@ async def test_what_is_not_a_notification_is_never_taken_for_a_repeat(
     ["a\0b", "\0", "é – 支付 🧾", "\u2028\x7f\x1b", "'; DROP TABLE entries; --", "x" * 60_000, ""],
     ids=["nul", "only nul", "scripts", "control", "quotes", "60 kB", "empty"],
 )
-async def test_text_is_kept_as_it_came(ledger: SqliteLedger, path: Path, text: str) -> None:
+async def test_text_is_kept_as_it_came(ledger: AnyLedger, place: Backend, text: str) -> None:
     fact = replace(
         numbered(f"n{text[:40]}"),
         reference=text,
@@ -207,21 +205,22 @@ async def test_text_is_kept_as_it_came(ledger: SqliteLedger, path: Path, text: s
     (line, _) = await ledger.read_entries(after=0, limit=9, scope=ALL)
     assert line.entry.fact == fact
     assert line.entry.fact.field("note") == text
-    assert verify(url_of(path)).entries == 2
+    assert (await place.verify()).entries == 2
 
 
 async def test_as_many_facts_as_a_commit_can_carry_are_recorded_whole(
-    ledger: SqliteLedger, path: Path, commits: list[int]
+    ledger: AnyLedger, place: Backend, commits: list[int]
 ) -> None:
     note = fields_text({"note": "x" * 20_000})
     recorded = await record(ledger, *(replace(numbered(n), fields=note) for n in range(512)))
-    assert commits == [512]
+    assert sum(commits) == 512
+    assert set(commits) == {place.batch_max}
     assert recorded[-1].seq == 512
-    assert verify(url_of(path)).transactions == 512
+    assert (await place.verify()).transactions == 512
 
 
 async def test_a_fact_that_cannot_be_written_fails_only_itself(
-    ledger: SqliteLedger, path: Path
+    ledger: AnyLedger, place: Backend
 ) -> None:
     bad = replace(numbered("bad"), reference="\ud800")
     results = await asyncio.gather(
@@ -230,10 +229,10 @@ async def test_a_fact_that_cannot_be_written_fails_only_itself(
     )
     failed = [isinstance(result, LedgerUnavailableError) for result in results]
     assert failed == [False, True, False, True, False]
-    assert verify(url_of(path)).entries == 3
+    assert (await place.verify()).entries == 3
 
 
-async def test_a_transaction_is_what_its_entries_add_up_to(ledger: SqliteLedger) -> None:
+async def test_a_transaction_is_what_its_entries_add_up_to(ledger: AnyLedger) -> None:
     first, second = await record(ledger, numbered(1, "init"), numbered(1, "success"))
     assert first.transaction
     assert first.transaction.status is Status.CREATED
@@ -243,7 +242,7 @@ async def test_a_transaction_is_what_its_entries_add_up_to(ledger: SqliteLedger)
     assert (transaction.status, transaction.state_version) == (Status.PAID, 2)
 
 
-async def test_an_event_is_stored_as_it_was_told(ledger: SqliteLedger) -> None:
+async def test_an_event_is_stored_as_it_was_told(ledger: AnyLedger) -> None:
     heard: list[Event] = []
     ledger.listen(heard.extend)
     await record(ledger, numbered(1), numbered(1, "closed"), numbered(2))
@@ -257,7 +256,7 @@ async def test_an_event_is_stored_as_it_was_told(ledger: SqliteLedger) -> None:
 
 
 async def test_a_sale_waits_for_its_number_and_is_looked_for(
-    ledger: SqliteLedger, clock: Clock
+    ledger: AnyLedger, clock: Clock
 ) -> None:
     (recorded,) = await record(ledger, sold("r1"))
     (found,) = await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
@@ -274,7 +273,7 @@ async def test_a_sale_waits_for_its_number_and_is_looked_for(
 
 
 async def test_a_query_that_finds_no_number_has_the_sale_looked_for_again(
-    ledger: SqliteLedger, clock: Clock
+    ledger: AnyLedger, clock: Clock
 ) -> None:
     (recorded,) = await record(ledger, sold("r1"))
     clock.at_ms += 30_000
@@ -286,7 +285,7 @@ async def test_a_query_that_finds_no_number_has_the_sale_looked_for_again(
 
 
 async def test_a_number_without_a_store_finds_its_till_through_the_sale(
-    ledger: SqliteLedger,
+    ledger: AnyLedger,
 ) -> None:
     await record(ledger, numbered(1, store_no="300014"))
     (recorded,) = await record(ledger, sold("r77", store_no="300014"))
@@ -300,7 +299,7 @@ async def test_a_number_without_a_store_finds_its_till_through_the_sale(
 
 
 async def test_a_sale_after_its_notification_moves_it_to_the_sales_stream(
-    ledger: SqliteLedger, path: Path
+    ledger: AnyLedger, place: Backend
 ) -> None:
     await record(ledger, numbered(77, store_no=None))
     (recorded,) = await record(ledger, sold("r77", store_no="300014"))
@@ -309,11 +308,11 @@ async def test_a_sale_after_its_notification_moves_it_to_the_sales_stream(
     assert (transaction.store_no, transaction.sale_seq) == ("300014", recorded.seq)
     lines = await ledger.read_transaction_entries(transaction)
     assert [line.entry.seq for line in lines] == [1, 2, 3]
-    verify(url_of(path))
+    (await place.verify())
 
 
 async def test_a_used_reference_is_refused_and_fails_nobody_else(
-    ledger: SqliteLedger, path: Path, commits: list[int]
+    ledger: AnyLedger, place: Backend, commits: list[int]
 ) -> None:
     await record(ledger, sold("r1"))
     results = await asyncio.gather(
@@ -323,10 +322,10 @@ async def test_a_used_reference_is_refused_and_fails_nobody_else(
     refused = [isinstance(result, ReferenceTakenError) for result in results]
     assert refused == [True, False, False, True]
     assert commits == [1, 4]
-    assert verify(url_of(path)).entries == 3
+    assert (await place.verify()).entries == 3
 
 
-async def test_another_merchant_may_use_the_same_reference(ledger: SqliteLedger) -> None:
+async def test_another_merchant_may_use_the_same_reference(ledger: AnyLedger) -> None:
     await record(ledger, sold("r1"), replace(sold("r1"), merchant_no="200044"))
     assert (await ledger.head()).seq == 2
 
@@ -334,7 +333,7 @@ async def test_another_merchant_may_use_the_same_reference(ledger: SqliteLedger)
 # The chain
 
 
-async def test_each_hash_covers_the_entry_and_the_hash_before_it(ledger: SqliteLedger) -> None:
+async def test_each_hash_covers_the_entry_and_the_hash_before_it(ledger: AnyLedger) -> None:
     await record(ledger, numbered(1), numbered(2))
     await record(ledger, sold("r1"))
     previous = GENESIS
@@ -346,44 +345,10 @@ async def test_each_hash_covers_the_entry_and_the_hash_before_it(ledger: SqliteL
     assert (await ledger.head()).hash == previous
 
 
-@pytest.mark.parametrize("table", ["entries", "events"])
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE {table} SET seq = seq + 1",
-        "DELETE FROM {table}",
-        "INSERT OR REPLACE INTO {table} SELECT * FROM {table}",
-        "REPLACE INTO {table} SELECT * FROM {table}",
-    ],
-)
-async def test_what_was_recorded_cannot_be_changed(
-    ledger: SqliteLedger, path: Path, table: str, statement: str
-) -> None:
-    await record(ledger, numbered(1))
-    with (
-        closing(connect(path, create=False)) as db,
-        pytest.raises(sqlite3.IntegrityError, match="never"),
-    ):
-        db.execute(statement.format(table=table))
-    verify(url_of(path))
-
-
-async def test_the_file_itself_refuses_a_second_original(ledger: SqliteLedger, path: Path) -> None:
-    await record(ledger, numbered(1))
-    names = ", ".join(ENTRY_COLUMNS)
-    with (
-        closing(bare(path)) as db,
-        pytest.raises(sqlite3.IntegrityError, match="UNIQUE"),
-    ):
-        db.execute(
-            f"INSERT INTO entries ({names}) SELECT 2, {names.removeprefix('seq, ')} FROM entries"
-        )
-
-
 # Acknowledgements, and answers to be given again
 
 
-async def test_an_acknowledgement_only_grows(ledger: SqliteLedger, clock: Clock) -> None:
+async def test_an_acknowledgement_only_grows(ledger: AnyLedger, clock: Clock) -> None:
     assert await ledger.acked(terminal="T", stream=STREAM) is None
     await ledger.ack(terminal="T", stream=STREAM, offset=5)
     clock.at_ms += 1
@@ -392,19 +357,19 @@ async def test_an_acknowledgement_only_grows(ledger: SqliteLedger, clock: Clock)
     assert (kept.offset, kept.acked_at_ms) == (5, told.START_MS)
     await ledger.ack(terminal="T", stream=STREAM, offset=6)
     await ledger.ack(terminal="U", stream=STREAM, offset=1)
-    assert await place(ledger, terminal="T", stream=STREAM) == 6
+    assert await place_of(ledger, terminal="T", stream=STREAM) == 6
     assert [(one.terminal, one.offset) for one in await ledger.acks()] == [("T", 6), ("U", 1)]
 
 
-async def test_an_acknowledgement_outlives_the_service(path: Path) -> None:
-    async with await SqliteLedger.open(path) as ledger:
+async def test_an_acknowledgement_outlives_the_service(place: Backend) -> None:
+    async with await place.open() as ledger:
         await ledger.ack(terminal="T", stream=STREAM, offset=5)
-    async with await SqliteLedger.open(path) as ledger:
-        assert await place(ledger, terminal="T", stream=STREAM) == 5
+    async with await place.open() as ledger:
+        assert await place_of(ledger, terminal="T", stream=STREAM) == 5
 
 
 async def test_an_idempotency_key_is_claimed_once_and_keeps_its_answer(
-    ledger: SqliteLedger, clock: Clock
+    ledger: AnyLedger, clock: Clock
 ) -> None:
     async def claim(request: str) -> tuple[str, int | None, str | None] | None:
         kept = await ledger.remember(key_id="k", idempotency_key="i", request=request)
@@ -420,31 +385,8 @@ async def test_an_idempotency_key_is_claimed_once_and_keeps_its_answer(
     assert await claim("d") is None
 
 
-async def test_two_claims_in_one_commit_are_one(ledger: SqliteLedger) -> None:
+async def test_two_claims_in_one_commit_are_one(ledger: AnyLedger) -> None:
     claims = await asyncio.gather(
         *(ledger.remember(key_id="k", idempotency_key="i", request=text) for text in "ab")
     )
     assert [claim.request if claim else None for claim in claims] == [None, "a"]
-
-
-# The file
-
-
-async def test_nobody_else_can_read_the_file(ledger: SqliteLedger, path: Path) -> None:
-    await record(ledger, numbered(1))
-    files = sorted(path.parent.iterdir())
-    assert [file.name for file in files] == [
-        "ledger.db",
-        "ledger.db-shm",
-        "ledger.db-wal",
-        "ledger.db.lock",
-    ]
-    assert {file.stat().st_mode & 0o077 for file in files} == {0}
-
-
-async def test_a_clean_stop_leaves_one_file_with_everything(path: Path) -> None:
-    async with await SqliteLedger.open(path) as ledger:
-        await record(ledger, numbered(1))
-    assert sorted(file.name for file in path.parent.iterdir()) == ["ledger.db", "ledger.db.lock"]
-    with closing(bare(path)) as db:
-        assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)

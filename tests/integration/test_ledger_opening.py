@@ -48,9 +48,32 @@ def test_a_url_names_a_file(url: str, path: str) -> None:
     assert sqlite_path(url) == Path(path)
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:hidden@host/name", "sqlite:///", "ledger.db"])
+@pytest.mark.parametrize("url", ["mysql://me:hidden@host/name", "sqlite:///", "ledger.db"])
 async def test_another_kind_of_database_is_refused_in_a_line_without_the_url(url: str) -> None:
     with pytest.raises(LedgerError, match="set database to sqlite:///PATH") as raised:
+        await open_ledger(url)
+    assert "\n" not in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hidden@host",
+        "postgresql://me:hidden@host/",
+        "postgresql://me:hidden@host/a/b",
+        "postgresql://me:hidden@host:0/name",
+        "postgresql://me:hidden@host:65536/name",
+        "postgresql://me:hidden@host:x/name",
+        "postgresql://me:hidden@host/name?sslmod=require",
+        "postgresql://me:hidden@host/name#part",
+        f"postgresql://me:hidden@{','.join(['host'] * 17)}/name",
+    ],
+)
+async def test_a_database_that_cannot_be_read_is_refused_in_a_line_without_the_url(
+    url: str,
+) -> None:
+    with pytest.raises(LedgerError, match="the setting database") as raised:
         await open_ledger(url)
     assert "\n" not in str(raised.value)
     assert "hidden" not in str(raised.value)
@@ -132,7 +155,7 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str
         await SqliteLedger.open(tmp_path / name)
 
 
-async def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("These are my notes.\n" * 100)
     with pytest.raises(LedgerError, match="cannot be opened"):
         await SqliteLedger.open(path)

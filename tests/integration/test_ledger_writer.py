@@ -303,7 +303,7 @@ async def test_too_much_waiting_is_refused_and_the_ledger_recovers(
 # Stopping
 
 
-async def test_what_waits_at_the_end_is_committed(path: Path) -> None:
+async def test_facts_that_wait_at_the_end_are_committed(path: Path) -> None:
     ledger = await SqliteLedger.open(path)
     tasks = [asyncio.create_task(ledger.record(numbered(n))) for n in range(BATCH_MAX * 2)]
     await asyncio.sleep(0)

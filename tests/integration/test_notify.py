@@ -191,7 +191,7 @@ async def test_the_number_of_fields_is_limited(serving_: Serving, more: int, sta
         signed(FIELDS).replace(b"13.00", b"13.0"),
     ],
 )
-async def test_what_is_not_signed_is_401_and_not_kept(serving_: Serving, body: bytes) -> None:
+async def test_an_unsigned_notification_is_401_and_not_kept(serving_: Serving, body: bytes) -> None:
     status, _, _ = await post(serving_, body)
     assert status == 401
     assert await entries(serving_) == []
@@ -266,7 +266,7 @@ async def test_a_nul_in_a_signed_message_is_kept_and_held(serving_: Serving) -> 
         {"hello": "world"},
     ],
 )
-async def test_what_is_no_payment_is_an_entry_without_transaction_or_event(
+async def test_a_notification_of_no_payment_is_an_entry_without_transaction_or_event(
     serving_: Serving, fields: dict[str, str]
 ) -> None:
     for _ in range(2):
@@ -311,7 +311,7 @@ async def test_without_a_store_in_the_url_one_of_several_is_not_guessed(serving_
     assert entry["storeNo"] is None
 
 
-async def test_what_names_no_store_belongs_to_the_only_one(tmp_path: Path) -> None:
+async def test_a_notification_without_a_store_belongs_to_the_only_one(tmp_path: Path) -> None:
     merchants = {MERCHANT_NO: {"tokens": [TOKEN_TEXT], "stores": [OTHER_STORE_NO]}}
     async with serving(tmp_path / "ledger.db", merchants=merchants) as running:
         assert (await running.notify(path=f"/notify/{MERCHANT_NO}"))[0] == 200

@@ -125,7 +125,7 @@ async def test_a_slash_too_many_makes_no_other_url(
         ),
     ],
 )
-async def test_what_verifies_is_taken_whatever_its_label(
+async def test_a_notification_that_verifies_is_recorded_whatever_its_label(
     service: Serving, content_type: str | None, body: bytes
 ) -> None:
     assert (await post(service, body, content_type=content_type))[0] == 200

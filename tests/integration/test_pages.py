@@ -43,7 +43,7 @@ async def test_a_page_has_nothing_inline_and_names_only_what_is_served(
                 assert answer.status == 200, part
 
 
-async def test_what_a_browser_has_is_not_sent_again(served: Serving) -> None:
+async def test_a_file_that_the_browser_has_is_not_sent_again(served: Serving) -> None:
     url = f"{served.url}/static/pages.css"
     async with served.client.get(url) as answer:
         assert answer.headers["Cache-Control"] == "no-cache"

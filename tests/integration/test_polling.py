@@ -163,7 +163,7 @@ async def test_a_wait_in_which_nothing_happens_ends_with_an_empty_page(service: 
     assert asyncio.get_running_loop().time() - began >= 1.0
 
 
-async def test_what_is_there_already_is_not_waited_for(service: Serving) -> None:
+async def test_events_already_there_are_answered_without_waiting(service: Serving) -> None:
     await sell(service, 1)
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert offsets(await poll(service, service.key(), "?after=earliest&wait=60")) == [1]
@@ -272,7 +272,7 @@ async def test_a_question_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("name", ["x", "a/b/c", "a/", "/b", "a/b c", "a" * 100 + "/" + "b" * 30])
-async def test_what_is_no_stream_is_refused_to_an_admin_too(service: Serving, name: str) -> None:
+async def test_an_invalid_stream_is_refused_even_to_an_admin(service: Serving, name: str) -> None:
     admin = service.key(Role.ADMIN, merchant_no=None, store_no=None)
     problem = await refused(service, admin, f"?stream={quote(name)}")
     assert (problem["status"], problem["code"]) == (400, "bad-parameter")

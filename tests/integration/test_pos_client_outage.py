@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from listener.pos.client import Follower, FollowStatus, Timing
+from listener.pos.client import Cause, Follower, FollowStatus, Timing
 from tests.support.edges import FAULTS, Edge, edge
-from tests.support.scripted import KEY, STREAM, Scripted, scripted_listener, stay
+from tests.support.scripted import KEY, STREAM, Call, Scripted, scripted_listener, stay
 from tests.support.simulated import simulate
 
 OUTAGE_SECONDS = 600.0
@@ -111,6 +111,49 @@ def test_after_ten_minutes_it_is_live_again_within_its_back_off(name: str) -> No
         assert (status.state == "live") is (status.cause is None)
         assert bool(status.why) is (status.state != "live")
         assert KEY not in status.why
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["silence", "half a head", "another's websocket that is silent", "a page a byte at a time"],
+)
+def test_from_the_start_it_says_within_a_second_that_nothing_answers(name: str) -> None:
+    async def start() -> tuple[float, FollowStatus]:
+        loop = asyncio.get_running_loop()
+        async with edge(1) as one:
+            one.fault = FAULTS[name]
+            watched = Watched(f"http://127.0.0.1:{one.port}")
+            began = loop.time()
+            async with watched.follower:
+                while not watched.told and loop.time() - began < 5:
+                    await asyncio.sleep(0.05)
+        at, status = watched.told[0]
+        return at - began, status
+
+    after, status = simulate(start())
+    assert after <= 1.0
+    assert status.cause is Cause.SILENT
+    assert status.why
+
+
+def test_a_line_that_holds_up_each_step_for_six_seconds_becomes_live() -> None:
+    async def slow(call: Call) -> None:
+        await asyncio.sleep(STALL_SECONDS)
+        await call.hello()
+        await call.expect("connect")
+        await asyncio.sleep(STALL_SECONDS)
+        await call.ready()
+        await call.until_closed()
+
+    async def start() -> int:
+        async with scripted_listener() as server:
+            server.scripts = [slow]
+            watched = Watched(server.url)
+            async with watched.follower:
+                await watched.until_live(STALL_SECONDS * 2 + 1)
+            return server.upgrades
+
+    assert simulate(start()) == 1
 
 
 async def test_a_page_without_an_end_is_not_read_to_it(server: Scripted) -> None:

@@ -272,7 +272,7 @@ async def test_a_store_that_several_merchants_may_have_needs_its_merchant(
         ("Limit=3&a%0Ab=1", "unknown-parameter", r'"Limit", "a\n'),
     ],
 )
-async def test_what_cannot_be_asked_is_refused_with_what_to_do(
+async def test_an_invalid_query_is_refused_with_what_to_do(
     service: Serving, query: str, code: str, names: str
 ) -> None:
     status, found, detail = await refusal(service, f"/v1/transactions?{query}", service.key())

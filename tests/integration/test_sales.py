@@ -85,7 +85,7 @@ async def test_a_vendor_needs_a_public_url(tmp_path: Path) -> None:
         ({"vendor": "no_such_wallet"}, (422, "pockyt-refused")),
     ],
 )
-async def test_what_cannot_be_sold_is_refused_in_words(
+async def test_a_sale_that_cannot_be_made_is_refused_in_words(
     shop: Shop, changes: dict[str, object], expected: tuple[int, str]
 ) -> None:
     told = await shop.post(SALES, order(**changes))
@@ -395,7 +395,7 @@ async def test_money_goes_back_only_for_a_key_that_may_refund(shop: Shop) -> Non
     assert cancel["state"] == "refunded"
 
 
-async def test_what_is_believed_paid_is_not_cancelled_although_pockyt_says_open(
+async def test_a_sale_believed_paid_is_not_cancelled_although_pockyt_says_open(
     shop: Shop,
 ) -> None:
     started = await shop.start(reference="R-1")
@@ -406,7 +406,7 @@ async def test_what_is_believed_paid_is_not_cancelled_although_pockyt_says_open(
     assert await _calls(shop, started.number) == ["add", "tran-query"]
 
 
-async def test_what_was_refunded_is_not_refunded_again_although_pockyt_says_paid(
+async def test_a_refunded_sale_is_not_refunded_again_although_pockyt_says_paid(
     shop: Shop,
 ) -> None:
     started = await shop.start(vendor="alipay", reference="R-1")

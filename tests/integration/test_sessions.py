@@ -187,7 +187,7 @@ async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serv
         assert not connection.has_room()
 
 
-async def test_what_a_handler_raises_never_gets_out(
+async def test_an_exception_in_a_handler_never_gets_out(
     caplog: pytest.LogCaptureFixture, service: Serving
 ) -> None:
     async def fails(request: web.Request) -> web.Response:

@@ -61,7 +61,7 @@ async def test_a_till_is_greeted_connects_and_is_told_what_happens(service: Serv
         assert event["data"]["amount"] == "13.00"
 
 
-async def test_what_is_told_is_the_stored_text_byte_for_byte(service: Serving) -> None:
+async def test_an_event_is_sent_as_it_is_stored_byte_for_byte(service: Serving) -> None:
     async with till(service.url, service.key()) as one:
         await one.join()
         await service.notify()
@@ -179,7 +179,7 @@ async def test_unknown_types_and_unknown_fields_are_ignored(service: Serving) ->
         await one.nothing_more()
 
 
-async def test_what_comes_before_connect_is_answered_by_an_error(service: Serving) -> None:
+async def test_a_frame_before_connect_is_answered_by_an_error(service: Serving) -> None:
     async with till(service.url, service.key()) as one:
         await one.hear("hello")
         await one.ack(STREAM, 0)

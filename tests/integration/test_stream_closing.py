@@ -364,7 +364,7 @@ async def test_a_close_that_the_till_answers_ends_with_nothing_more(service: Ser
         assert await bare.read() == b""
 
 
-async def test_what_a_till_says_after_its_close_was_sent_does_no_harm(service: Serving) -> None:
+async def test_frames_sent_after_the_close_do_no_harm(service: Serving) -> None:
     bare = await BareTill.open(service.url, service.key())
     with closing(bare.sock):
         await bare.send(b"no json")

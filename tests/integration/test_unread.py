@@ -104,7 +104,7 @@ async def test_malformed_http_is_answered_in_our_words_and_logged_by_its_rule(
     assert await entries(service) == []
 
 
-async def test_what_follows_a_body_that_is_longer_than_it_says_is_not_quoted(
+async def test_bytes_after_an_overlong_body_are_not_quoted(
     service: Serving,
 ) -> None:
     body = urlencode({**FIELDS, "status": "success", "verifySign": "not-to-be-told"}).encode()
@@ -174,7 +174,7 @@ async def test_a_failure_of_our_own_is_a_problem_too(caplog: pytest.LogCaptureFi
     assert line == {"status": 500, "error": "ValueError", "sender": "192.0.2.1", "count": 1}
 
 
-async def test_what_aiohttp_logs_of_a_body_is_kept_out_of_the_log(
+async def test_bodies_that_aiohttp_quotes_are_kept_out_of_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     counted: list[None] = []

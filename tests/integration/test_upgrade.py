@@ -168,7 +168,7 @@ async def test_the_names_of_an_upgrade_are_lists_in_any_case(
         ([("Sec-WebSocket-Key", "caf\u00e9")], 400),
     ],
 )
-async def test_what_is_no_upgrade_to_a_websocket_is_a_problem(
+async def test_a_request_that_is_no_upgrade_is_answered_as_a_problem(
     service: Serving, lines: Lines, status: int
 ) -> None:
     head = await upgrade(service, *lines)

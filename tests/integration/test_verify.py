@@ -301,7 +301,7 @@ def test_a_damaged_page_is_found(path: Path) -> None:
         verify(url_of(path))
 
 
-def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_text("not a database at all, and longer than the header of one would be" * 9)
     with pytest.raises(LedgerError, match="cannot be read"):

@@ -12,6 +12,8 @@ BUILD_SECONDS = 120
 SHIPPED = (
     "listener/py.typed",
     "listener/storage/sqlite/schema.sql",
+    "listener/storage/postgres/schema.sql",
+    "listener/storage/postgres/append_v1.sql",
     "listener/web/static/pos-client.js",
     "listener/web/reference/protocol.md",
 )
@@ -47,6 +49,7 @@ def test_the_wheel_carries_what_is_not_python(wheel: Path, name: str) -> None:
 def _source(name: str) -> Path:
     elsewhere = {
         "listener/storage/sqlite/schema.sql": "schema.sql",
+        "listener/storage/postgres/schema.sql": "schema-postgres.sql",
         "listener/web/static/pos-client.js": "clients/js/pos-client.js",
         "listener/web/reference/protocol.md": "docs/protocol.md",
     }

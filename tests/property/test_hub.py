@@ -16,7 +16,7 @@ from listener.hub.hub import Hub
 from listener.hub.subscription import Subscription
 from listener.hub.tail import TAIL_EVENTS_MAX
 from listener.ledger.model import EVERY_STREAM
-from listener.storage import SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.followers import HeldBell, KeptFrames, fact, places
 from tests.support.told import MERCHANT
 

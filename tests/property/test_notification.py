@@ -58,7 +58,7 @@ def test_other_fields_are_another_notification(one: dict[str, str], two: dict[st
 
 
 @given(ODD, ODD)
-def test_what_one_signature_fits_is_one_notification(
+def test_bodies_with_one_signature_are_one_notification(
     one: dict[str, str], two: dict[str, str]
 ) -> None:
     found = print_of(two, verify_sign=sign(one, TOKEN))

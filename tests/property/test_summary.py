@@ -91,7 +91,7 @@ def test_a_stored_summary_goes_on_without_the_entries_before(
 
 
 @given(STORIES)
-def test_what_a_query_means_does_not_depend_on_what_came_after_it_was_asked(
+def test_the_meaning_of_a_query_does_not_depend_on_later_facts(
     story: list[Fact],
 ) -> None:
     told = entries(story)

@@ -28,4 +28,7 @@ def server_context(certificate_file: Path) -> ssl.SSLContext:
     """Return what a server shows its certificate with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file)
+    # A session that is resumed shows no certificate.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
     return context

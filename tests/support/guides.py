@@ -67,7 +67,7 @@ class Block:
         return named[1] if named and self.language != "console" else None
 
     def commands(self) -> list[tuple[str, str]]:
-        """Take a console apart: each command, and what it shows."""
+        """Split a console into its commands, each with what it shows."""
         found: list[tuple[list[str], list[str]]] = []
         goes_on = False
         for line in self.text.splitlines():
@@ -168,7 +168,7 @@ class Reader:
         assert matches(self.last, shown), _unlike(block.where, command, self.last, shown)
 
     def _run(self, command: str) -> tuple[int, str]:
-        """Have the shell do something; return its exit code, and what it showed."""
+        """Run a command in the shell; return its exit code, and what it showed."""
         assert self.shell.stdin is not None
         assert self.shell.stdout is not None
         # Nothing that it starts may read the commands to come.
@@ -236,7 +236,7 @@ def reader(folder: Path, *, filled_in: Mapping[str, str]) -> Iterator[Reader]:
 
 
 def matches(told: str, shown: str) -> bool:
-    """Tell whether a program showed what a guide says that it shows; all, where that is nothing."""
+    """Return whether a program showed what a guide shows; anything fits where it shows nothing."""
     lines = [line for line in map(_squeeze, shown.splitlines()) if line]
     if not lines:
         return True
@@ -291,7 +291,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _runs(process_id: int) -> bool:
-    """Tell whether a process still runs; one that ended and was not reaped does not."""
+    """Return whether a process still runs; one that ended and was not reaped does not."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

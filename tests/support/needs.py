@@ -1,10 +1,15 @@
 """What tests need beside Python: a developer may lack it, CI may not."""
 
+import asyncio
+import getpass
 import os
 import shutil
-from typing import NoReturn
+from functools import cache
+from typing import Final, NoReturn
 
 import pytest
+
+SECONDS: Final = 3.0
 
 
 def program(name: str, *, package: str | None = None) -> str:
@@ -12,9 +17,41 @@ def program(name: str, *, package: str | None = None) -> str:
     return shutil.which(name) or missing(package or name)
 
 
-def missing(package: str) -> NoReturn:
+@cache
+def postgres() -> str:
+    """Return the URL of a PostgreSQL whose role may make databases; see :func:`program`.
+
+    It is the one of the variable TEST_POSTGRES, else one on this machine that trusts us.
+    """
+    named = os.environ.get("TEST_POSTGRES")
+    users = dict.fromkeys((getpass.getuser(), "postgres"))
+    urls = [named] if named else [f"postgresql://{user}@127.0.0.1/postgres" for user in users]
+    for url in urls:
+        if asyncio.run(_may_make_databases(url)):
+            return url
+    return missing("postgresql", started=True)
+
+
+async def _may_make_databases(url: str) -> bool:
+    import asyncpg
+
+    try:
+        connection = await asyncpg.connect(url, timeout=SECONDS)
+    except (OSError, asyncpg.PostgresError, TimeoutError):
+        return False
+    try:
+        may: bool = await connection.fetchval(
+            "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+        )
+    finally:
+        await connection.close()
+    return may
+
+
+def missing(package: str, *, started: bool = False) -> NoReturn:
     """Skip a test for want of a Debian package, or fail where that is CI."""
-    advice = f"{package} is not installed; on Debian: apt-get install {package}"
+    state = "not running" if started else "not installed"
+    advice = f"{package} is {state}; on Debian: apt-get install {package}"
     if os.environ.get("CI") == "true":
         pytest.fail(advice)
     pytest.skip(advice)

@@ -1,9 +1,11 @@
 """Run the real service for a test: a fresh ledger, a free port, keys made as by another process."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -13,12 +15,14 @@ from listener.lifecycle import Clock, Limits
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
 from listener.settings import Settings
-from listener.storage.sqlite import keys
-from listener.storage.sqlite.connection import connect, now_ms
+from listener.storage import KeyDesk, open_keys
+from listener.storage.sqlite.connection import now_ms
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.web.app import Service, running
-from listener.web.context import LEDGER
+from listener.web.context import LEDGER, SETTINGS
 from listener.web.till.sessions import Timing
+
+T = TypeVar("T")
 
 MERCHANT_NO = "200043"
 STORE_NO = "303660"
@@ -92,14 +96,22 @@ class Serving:
             terminal=terminal,
             may_refund=may_refund,
         )
-        with closing(connect(self.path, create=False)) as db:
-            keys.add(db, made)
+        self._beside(lambda stored: stored.add(made))
         return made, text
 
     def revoke(self, key: Key) -> None:
         """Revoke a key, as another process would."""
-        with closing(connect(self.path, create=False)) as db:
-            assert keys.revoke(db, key.id, now_ms=now_ms())
+        assert self._beside(lambda stored: stored.revoke(key.id, at_ms=now_ms()))
+
+    def _beside(self, work: Callable[[KeyDesk], T]) -> T:
+        """Use the keys as another program would, which has no part in this event loop."""
+
+        def working() -> T:
+            with open_keys(self.service.app[SETTINGS].database, create=False) as stored:
+                return work(stored)
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(working).result()
 
     async def get(self, path: str, key: str | None = None) -> tuple[int, object]:
         """GET a path of the API; return the status and the JSON."""

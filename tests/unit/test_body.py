@@ -68,7 +68,7 @@ def test_nested_json_is_compact_in_source_order_with_its_numbers_as_sent() -> No
     assert fields == {"n": '{"b":[1.50,true,null,"汉"],"a":1e2}', "x": "-0", "y": "false"}
 
 
-def test_what_is_null_did_not_arrive() -> None:
+def test_null_fields_are_left_out() -> None:
     assert as_json('{"a": null, "b": ""}') == {"b": ""}
 
 
@@ -153,7 +153,7 @@ def test_the_depth_of_json_is_limited(more: int, is_read: bool) -> None:
             read_json(body)
 
 
-def test_what_is_inside_of_a_text_is_neither_depth_nor_a_value() -> None:
+def test_brackets_inside_a_text_count_for_nothing() -> None:
     text = '[{,"\\' * NODES_MAX
     assert as_json(json.dumps({"a": text})) == {"a": text}
 

@@ -74,7 +74,7 @@ def test_a_change_of_any_column_shows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NULLABLE)
-def test_what_is_absent_differs_from_what_is_empty(name: str) -> None:
+def test_an_absent_value_hashes_unlike_an_empty_one(name: str) -> None:
     absent = replace(FACT, **{name: None})
     empty = replace(FACT, **{name: ""})
     assert len({linked(fact).hash for fact in (FACT, absent, empty)}) == 3

@@ -290,7 +290,7 @@ def test_the_largest_connect_frame_fits() -> None:
         Reconnect(after_ms=3120),
     ],
 )
-def test_what_the_server_writes_the_client_reads(frame: BaseModel) -> None:
+def test_the_client_reads_every_frame_of_the_server(frame: BaseModel) -> None:
     assert parse_server_frame(encode(frame)) == frame
 
 

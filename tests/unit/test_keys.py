@@ -71,7 +71,7 @@ def test_no_two_keys_are_the_same() -> None:
     assert len({key.id for key, _ in made}) == len({text for _, text in made}) == 100
 
 
-def test_what_is_empty_is_not_a_scope() -> None:
+def test_an_empty_text_is_not_a_scope() -> None:
     key, _ = mint(role=Role.ADMIN, now_ms=1, merchant_no="", store_no="")
     assert (key.merchant_no, key.store_no, key.terminal) == (None, None, None)
 

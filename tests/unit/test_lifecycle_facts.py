@@ -133,7 +133,7 @@ def test_a_sale_that_is_found_ended_is_settled_as_by_a_question() -> None:
         PockytRefusedError("000021", "no such record"),
     ],
 )
-def test_what_is_another_sale_is_not_bound(found: Answer | PockytError) -> None:
+def test_the_answer_of_another_sale_is_not_bound(found: Answer | PockytError) -> None:
     fact = facts.found_fact(ORDER, found, sale_seq=3, as_of=7)
     assert (fact.kind, fact.transaction_no, fact.says) == (Kind.QUERY, "", None)
 
@@ -161,7 +161,7 @@ def test_only_a_definite_no_or_an_unsent_call_surely_had_no_effect() -> None:
     assert not facts.is_unheard_of(PockytRefusedError("000040", ""))
 
 
-def test_what_no_column_can_hold_is_replaced_and_what_is_too_long_is_cut() -> None:
+def test_unfit_characters_are_replaced_and_long_texts_are_cut() -> None:
     answer = Answer(word="a\0b\ud800", fields={"note": "x" * 5_000, "half\udc00": "y"})
     fact = facts.query_fact(TRANSACTION, answer, as_of=7)
     assert fact.provider_status == "a\ufffdb\ufffd"

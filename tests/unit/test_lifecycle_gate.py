@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from listener.lifecycle.errors import TooManyWishesError
+from listener.errors import TooManyWishesError
 from listener.lifecycle.gate import Breaker, Bucket, Limits, Shares
 from listener.lifecycle.turns import Turns
 

@@ -87,7 +87,7 @@ def test_fields_beyond_the_limit_are_left_out(written: io.StringIO) -> None:
     assert f"f{log.FIELDS_MAX}=" not in written.getvalue()
 
 
-def test_what_a_library_logs_has_the_same_form(written: io.StringIO) -> None:
+def test_log_lines_of_libraries_have_the_same_form(written: io.StringIO) -> None:
     logging.getLogger("aiohttp").warning("%d bytes\nleft", 3)
     assert written.getvalue().endswith('Z warning "3 bytes\\nleft" logger=aiohttp\n')
 

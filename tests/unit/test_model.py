@@ -42,7 +42,7 @@ def test_a_field_is_read_as_it_arrived() -> None:
     assert fact.field("missing") is None
 
 
-def test_what_is_none_is_left_out_of_the_fields() -> None:
+def test_none_is_left_out_of_the_fields() -> None:
     assert fields_text({"alarm": "unresolved", "storeNo": None}) == '{"alarm":"unresolved"}'
     assert fields_text({}) == "{}"
 

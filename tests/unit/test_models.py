@@ -82,7 +82,7 @@ def test_a_transaction_has_the_members_of_the_contract_and_no_others() -> None:
     assert told["amount"] == "13.00"
 
 
-def test_what_is_not_known_of_a_transaction_is_null_and_there() -> None:
+def test_unknown_members_of_a_transaction_are_written_as_null() -> None:
     bare = model.Transaction(
         merchant_no="200043",
         transaction_no="1",
@@ -189,7 +189,7 @@ def test_a_time_is_read_to_the_millisecond_in_any_zone(text: str, at_ms: int) ->
         "2026-11-23T10:11:12Z\n",
     ],
 )
-def test_what_is_no_rfc_3339_time_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match=re.escape("2026-11-23T10:11:12Z")):
         TransactionsQuery.model_validate({"until": text})
 

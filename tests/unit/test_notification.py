@@ -48,7 +48,7 @@ def test_an_empty_value_says_as_much_as_a_missing_one(name: str) -> None:
         ({"reference": "a\0"}, "control_character"),
     ],
 )
-def test_what_is_not_to_be_believed_alone_says_why(changes: dict[str, str], why: str) -> None:
+def test_an_unbelievable_notification_says_why(changes: dict[str, str], why: str) -> None:
     assert read_notification({**PAYMENT, **changes}).suspect == why
 
 

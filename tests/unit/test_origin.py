@@ -63,5 +63,5 @@ def test_an_origin_has_one_spelling(text: str, origin: str) -> None:
         "://x",
     ],
 )
-def test_what_is_no_origin_is_refused(text: str) -> None:
+def test_an_invalid_origin_is_refused(text: str) -> None:
     assert read_origin(text) is None

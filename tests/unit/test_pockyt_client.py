@@ -267,7 +267,7 @@ def test_credentials_do_not_show_their_token() -> None:
         b'{"ret_code": "000100", "result": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}",
     ],
 )
-async def test_what_is_no_answer_of_pockyts_is_unreadable(body: bytes) -> None:
+async def test_a_body_that_is_no_answer_of_pockyts_is_unreadable(body: bytes) -> None:
     handler, seen = answering(body)
     async with pockyt(handler) as client:
         with pytest.raises(PockytUnavailableError) as raised:
@@ -363,7 +363,7 @@ async def test_a_query_gives_up_after_its_second_failure() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"\xff", b'{"a":' * 900 + b"1" + b"}" * 900])
-def test_what_is_no_json_object_has_no_fields(body: bytes) -> None:
+def test_a_body_that_is_no_json_object_has_no_fields(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of them will do
         json_fields(body)
 
@@ -420,12 +420,12 @@ async def test_no_secret_of_the_call_comes_back_out_of_an_answer(
         ("2\x007", ""),
     ],
 )
-def test_what_is_no_transaction_number_is_none(number: str, read: str) -> None:
+def test_an_invalid_transaction_number_is_read_as_none(number: str, read: str) -> None:
     body = json.dumps({"ret_code": "000100", "result": {"transactionNo": number}}).encode()
     assert read_answer(body).transaction_no == read
 
 
-def test_what_no_page_or_column_should_get_is_replaced_in_an_answer() -> None:
+def test_control_characters_are_replaced_in_an_answer() -> None:
     odd = "a\ud800\x1b[31m\x00\x9fb"
     body = json.dumps({"ret_code": "000100", "result": {"qrcodeUrl": odd, odd: "x"}}).encode()
     answer = read_answer(body)

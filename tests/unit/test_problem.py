@@ -5,13 +5,17 @@ import json
 import pytest
 
 from listener.errors import (
+    BeingCancelledError,
     LedgerError,
     LedgerUnavailableError,
     ListenerError,
+    NotOpenError,
     NumberTakenError,
     OverloadedError,
     ReferenceTakenError,
+    TooManyWishesError,
 )
+from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.web.problem import ProblemError, of_error, problem
 
 
@@ -20,12 +24,19 @@ from listener.web.problem import ProblemError, of_error, problem
     [
         (ReferenceTakenError("297"), 409, "reference-taken", False),
         (NumberTakenError("297"), 502, "number-taken", False),
+        (NotOpenError("failed"), 409, "not-open", False),
+        (NotOpenError("paid"), 409, "already-paid", False),
+        (BeingCancelledError(), 409, "being-cancelled", False),
+        (TooManyWishesError(), 429, "too-many-wishes", True),
+        (PockytRefusedError("000023", "bad value"), 422, "pockyt-refused", False),
+        (PockytRefusedError("000000", "system"), 502, "pockyt-refused", False),
+        (PockytUnavailableError("down", reason="status"), 502, "pockyt-unavailable", False),
         (OverloadedError("full"), 503, "overloaded", True),
         (LedgerUnavailableError("away"), 503, "ledger-unavailable", True),
         (LedgerError("damaged"), 500, "failed", False),
     ],
 )
-def test_an_error_of_the_ledger_has_the_status_of_whose_fault_it_is(
+def test_an_error_has_the_status_of_whose_fault_it_is(
     error: ListenerError, status: int, code: str, comes_again: bool
 ) -> None:
     told = of_error(error)

@@ -162,7 +162,7 @@ def test_cancel_is_sent_once_by_the_reference() -> None:
     assert not _after((1, WISH), (2, sending), (3, WISH)).is_cancel_sent
 
 
-def test_what_comes_after_the_number_is_the_transactions_to_tell() -> None:
+def test_facts_after_the_number_belong_to_the_transaction() -> None:
     bound = _after((1, BOUND))
     assert _after((1, BOUND), (2, SILENT)) == bound
 
@@ -177,6 +177,7 @@ def test_what_comes_after_the_number_is_the_transactions_to_tell() -> None:
         ({"sale_seq": 2}, True),
         ({"store_no": "300014"}, True),
         ({"store_no": STORE, "reference": "r2"}, True),
+        ({"store_no": STORE, "reference": "r2", "evidence": Evidence.NONE}, False),
     ],
 )
 def test_a_number_of_another_sale_or_store_is_taken(

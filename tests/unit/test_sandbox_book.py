@@ -187,7 +187,7 @@ async def test_cancelling_a_paid_sale_refunds_it_and_a_switch_says_what_is_shown
     assert shop.sale(opened).refunded == Decimal("13.00")
 
 
-async def test_what_failed_or_was_refunded_otherwise_cannot_be_cancelled() -> None:
+async def test_a_failed_or_otherwise_refunded_sale_cannot_be_cancelled() -> None:
     shop = Shop()
     await shop.opened("failed")
     await shop.prepay(CREDENTIALS, reference="failed", payment_barcode=FAILING_BARCODE)

@@ -100,7 +100,7 @@ def test_a_question_after_a_cancel_that_is_not_answered_is_repeated_on_the_ladde
         [(11.0, query("failed", as_of=3))],
     ],
 )
-def test_what_cannot_turn_any_more_is_not_asked_about(told: list[tuple[float, Fact]]) -> None:
+def test_a_final_status_is_not_asked_about(told: list[tuple[float, Fact]]) -> None:
     assert last((10.0, cancel_request()), *told).ask is None
 
 

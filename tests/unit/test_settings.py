@@ -207,7 +207,7 @@ def test_a_wrong_value_is_refused_by_its_name(loaded: Load, line: str, named: st
 
 def test_a_wrong_database_is_answered_with_the_kind_that_there_is(loaded: Load) -> None:
     told = refusal(lambda: loaded(f'database = "ledger.db"\n{MERCHANT}'))
-    assert told.endswith("must be sqlite:///PATH")
+    assert told.endswith("must be sqlite:///PATH or postgresql://USER@HOST/NAME")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_settings_do_not_change(loaded: Load) -> None:
 
 
 @pytest.mark.parametrize("service", ["LISTENER", "LISTENER_WEB"])
-def test_what_kubernetes_says_of_a_service_is_no_setting(service: str) -> None:
+def test_service_links_of_kubernetes_are_no_settings(service: str) -> None:
     links = {
         f"{service}_SERVICE_HOST": "10.96.0.10",
         f"{service}_SERVICE_PORT": "8080",
@@ -354,7 +354,7 @@ def test_what_kubernetes_says_of_a_service_is_no_setting(service: str) -> None:
 @pytest.mark.parametrize(
     "variable", ["LISTENER_SERVICE_HOSTS", "LISTENER_PORT_8080", "LISTENER_PORT_X_TCP", "LISTENER_"]
 )
-def test_what_only_looks_like_a_service_link_is_unknown(variable: str) -> None:
+def test_a_variable_that_only_looks_like_a_service_link_is_unknown(variable: str) -> None:
     assert f'"{variable}"' in refusal(lambda: load(None, {variable: "1", **_merchant("")}))
 
 

@@ -179,7 +179,7 @@ def test_a_pair_may_be_absorbed_or_released_unseen_and_both_are_flagged() -> Non
 
 
 @pytest.mark.parametrize("fields", [{"a": "1&b=2"}, {"a&b": "1"}, {"a=b": "1"}, {"a": "&"}])
-def test_what_could_be_read_in_two_ways_is_ambiguous(fields: dict[str, str]) -> None:
+def test_fields_that_can_be_read_in_two_ways_are_ambiguous(fields: dict[str, str]) -> None:
     assert is_ambiguous(fields)
 
 

@@ -281,7 +281,7 @@ def test_success_is_paid_and_failed_is_failed(word: str, status: Status, before:
         answer("pending", as_of=2),
     ],
 )
-def test_what_is_not_final_or_about_another_sale_counts_for_nothing(nothing: Fact) -> None:
+def test_facts_that_are_not_final_or_of_another_sale_count_for_nothing(nothing: Fact) -> None:
     told = sale(), bound(1)
     belief = believed(*told, nothing)
     assert (belief.status, belief.horizon) == (Status.CREATED, 0)
@@ -311,7 +311,7 @@ def test_the_newest_query_overrules_what_came_by_its_as_of_and_joins_what_came_l
     assert believed(*told, notification("refunded")).status is Status.REFUNDED
 
 
-def test_what_came_between_question_and_answer_joins_the_answer() -> None:
+def test_a_notification_between_question_and_answer_joins_the_answer() -> None:
     told = notification("pending"), notification("success"), query("failed", as_of=1)
     assert believed(*told).status is Status.PAID
     assert believed(*told[:2], query("failed", as_of=2)).status is Status.FAILED
@@ -353,7 +353,7 @@ def test_a_query_that_is_not_conclusive_does_not_move_the_horizon() -> None:
         (notification("success", currency=None), "currency_differs"),
     ],
 )
-def test_what_is_not_believable_alone_is_held_and_counts_for_nothing(told: Fact, why: str) -> None:
+def test_an_unbelievable_notification_is_held_and_counts_for_nothing(told: Fact, why: str) -> None:
     belief = believed(sale(), bound(1), told)
     assert (belief.status, belief.held) == (Status.CREATED, why)
     # The sale may be recorded after its notification.
@@ -407,7 +407,7 @@ def test_a_decision_settles_what_is_held() -> None:
     assert (belief.status, belief.held) == (Status.CANCELLED, None)
 
 
-def test_what_comes_after_a_decision_joins_it() -> None:
+def test_a_fact_after_a_decision_joins_it() -> None:
     told = decision(Status.CANCELLED), notification("success")
     assert believed(*told).status is Status.CONFLICT
 
@@ -464,7 +464,7 @@ def test_two_notifications_that_contradict_each_other_are_both_held(
         notification("success", reference=None, mark="b"),
     ],
 )
-def test_what_is_written_otherwise_or_left_out_contradicts_nothing(alike: Fact) -> None:
+def test_values_left_out_or_written_otherwise_contradict_nothing(alike: Fact) -> None:
     for told in permutations([notification("pending"), alike]):
         assert (believed(*told).status, believed(*told).held) == (Status.PAID, None)
 

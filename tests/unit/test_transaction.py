@@ -222,7 +222,7 @@ def test_the_state_version_grows_by_one_with_each_event_and_with_nothing_else() 
 
 
 @pytest.mark.parametrize("word", ["init", "success", "closed", "refunded", "voided"])
-def test_what_only_repeats_makes_no_event(word: str) -> None:
+def test_a_word_that_changes_nothing_makes_no_event(word: str) -> None:
     told = story(notification(word))
     first = told.transaction
     told.tell(notification(word, mark="again"), answer(word))
@@ -259,7 +259,7 @@ def test_a_store_that_is_known_only_later_is_told_even_if_nothing_else_changes()
     assert told.transaction.stream == f"{MERCHANT}/{STORE}"
 
 
-def test_what_describes_a_transaction_is_the_sales_then_the_believed_then_the_held() -> None:
+def test_a_transaction_is_described_by_the_sale_then_the_believed_then_the_held() -> None:
     held = replace(notification("success", amount="1.00", suspect="ambiguous"), reference="forged")
     told = story(held)
     assert (told.transaction.amount, told.transaction.reference) == ("1.00", "forged")
@@ -562,7 +562,7 @@ def test_the_first_question_is_due_after_three_seconds_and_silence_is_raised_aft
     assert 50 < RAISE_SECONDS < 60
 
 
-def test_what_is_only_to_be_confirmed_is_never_raised() -> None:
+def test_a_status_to_be_confirmed_raises_no_alarm() -> None:
     told = story(notification("success"), confirm="always")
     assert told.ask.raise_at_ms is None
     assert not told.ask.is_raised
@@ -623,7 +623,7 @@ def test_a_doubt_is_asked_about_for_48_hours_along_the_ladder() -> None:
     assert told.cancel.state is CancelState.REQUESTED
 
 
-def test_what_is_new_is_asked_about_even_after_the_48_hours() -> None:
+def test_a_new_doubt_is_asked_about_even_after_the_48_hours() -> None:
     told = story(ODD).wait(49 * HOUR).tell(query("voided", as_of=1))
     assert told.ask.due_at_ms is None
     later = told.tell(query("voided", as_of=2), alarm(Alarm.UNKNOWN_STORE))

@@ -34,8 +34,8 @@ const FAST = {
   statusMs: 20,
 };
 const hasWebSocket = globalThis.WebSocket !== undefined;
-const web = { skip: hasWebSocket ? false : 'no WebSocket in this Node', timeout: 8000 };
-const any = { timeout: 8000 };
+const web = { skip: hasWebSocket ? false : 'no WebSocket in this Node', timeout: 20_000 };
+const any = { timeout: 20_000 };
 
 const open = [];
 afterEach(async () => {

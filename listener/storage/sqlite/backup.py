@@ -1,9 +1,10 @@
-"""Take a copy of a ledger while it is served."""
+"""Copy a ledger while it is served."""
 
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -28,11 +29,24 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
         LedgerError: There is no ledger, the destination exists, or it cannot be written. Nothing
             is left of a copy that was not completed.
     """
-    path = sqlite_path(url)
+    source = connect_read_only(sqlite_path(url))
+    try:
+        with new_file(destination) as whole:
+            _copy(source, whole, progress or (lambda _done, _total: None))
+    finally:
+        source.close()
+
+
+@contextmanager
+def new_file(destination: Path) -> Iterator[Path]:
+    """Yield an empty file to write, which is synced and given its name only once it is whole.
+
+    Raises:
+        LedgerError: The destination exists, or cannot be written.
+    """
     # A link that points nowhere is there as well: nothing is written where it points.
     if os.path.lexists(destination):
         raise LedgerError(_taken(destination))
-    source = connect_read_only(path)
     try:
         # A folder that only we can enter, under a name that nobody can guess: whatever waits
         # beside the destination, be it a link or somebody's open file, is not written to.
@@ -41,15 +55,14 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
         ) as folder:
             whole = Path(folder) / "copy.db"
             make_private(whole)
-            _copy(source, whole, progress or (lambda _done, _total: None))
+            yield whole
+            _sync(whole)
             _publish(whole, destination)
         _sync(destination.parent)
     except FileExistsError as error:
         raise LedgerError(_taken(destination)) from error
     except (OSError, *FAULTS) as error:
         raise LedgerError(f"{destination} cannot be written: {told_by(error)}") from error
-    finally:
-        source.close()
 
 
 def _taken(destination: Path) -> str:
@@ -57,7 +70,7 @@ def _taken(destination: Path) -> str:
 
 
 def _publish(whole: Path, destination: Path) -> None:
-    """Give a whole copy its name, where nothing has it.
+    """Rename a whole copy to its destination, where nothing has that name.
 
     Raises:
         FileExistsError: Something has come by that name meanwhile.
@@ -74,6 +87,14 @@ def _publish(whole: Path, destination: Path) -> None:
         whole.rename(destination)
 
 
+def finish(copy: sqlite3.Connection, *, is_copy: bool) -> None:
+    """Move all of a written ledger out of the log and into its file: a copy is one file."""
+    copy.execute("PRAGMA journal_mode = DELETE")
+    copy.execute("PRAGMA synchronous = FULL")
+    if is_copy:
+        copy.execute(statements.MARK_COPY)
+
+
 def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None:
     (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
     # The read transaction keeps the copy at one moment, however long it takes.
@@ -88,13 +109,9 @@ def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None
                 (total - remaining) * page_bytes, total * page_bytes
             ),
         )
-        # Out of the log and into the file: a copy is one file.
-        copy.execute("PRAGMA journal_mode = DELETE")
-        copy.execute("PRAGMA synchronous = FULL")
-        copy.execute(statements.MARK_COPY)
+        finish(copy, is_copy=True)
     finally:
         copy.close()
-    _sync(partial)
 
 
 def _sync(path: Path) -> None:

@@ -1,17 +1,16 @@
-"""Look a ledger over, before and after a deploy."""
+"""Check a ledger, before and after a deploy."""
 
 import os
 import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import Finding, Severity
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import (
     FAULTS,
@@ -35,26 +34,8 @@ _EVERYBODY_ELSE: Final = 0o077
 _WRITERS: Final = 0o022
 
 
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    FINE = "fine"
-    NOTE = "note"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that an operator may want to know; ``advice`` is what to do, where there is."""
-
-    name: str
-    value: str | int
-    severity: Severity = Severity.FINE
-    advice: str | None = None
-
-
 def check_up(url: str) -> list[Finding]:
-    """Look over the ledger of a URL; a service may be using it, and is not hindered.
+    """Check the ledger of a URL; a service may be using it, and is not hindered.
 
     Raises:
         LedgerError: The URL is of no kind of database that this version can use.

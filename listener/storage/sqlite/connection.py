@@ -118,7 +118,7 @@ def _within(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], sec
 
 @contextmanager
 def faults_told() -> Iterator[None]:
-    """Tell of SQLite's faults as the ledger's.
+    """Raise SQLite's errors as the ledger's.
 
     Raises:
         LedgerUnavailableError: SQLite failed; what it said is the cause.
@@ -236,7 +236,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def told_by(error: Exception | str) -> str:
-    """Say in a line what SQLite or the system said, without a damaged file's bytes in it."""
+    """Describe on one line what SQLite or the system said, without a damaged file's bytes in it."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     text = str(error).partition(" with text ")[0]
@@ -244,7 +244,7 @@ def told_by(error: Exception | str) -> str:
 
 
 def find_damage(db: sqlite3.Connection, *, quick: bool) -> str | None:
-    """Have SQLite check its pages, and its indexes unless ``quick``; return the first fault."""
+    """Run SQLite's check of pages, and of indexes unless ``quick``; return the first fault."""
     check = "quick_check" if quick else "integrity_check"
     (said,) = db.execute(f"PRAGMA {check}(1)").fetchone()
     # A fault of a page comes with a heading on a line of its own.
@@ -261,7 +261,7 @@ def _missing(path: Path) -> str:
 
 
 def _is_current(db: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether a file is a ledger of this version; False for an older one, and a new file."""
+    """Return whether a file is a ledger of this version; False for an older one, and a new file."""
     (found,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()

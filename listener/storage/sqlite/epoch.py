@@ -47,7 +47,7 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
 
 
 def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
-    """Note beside the file how far it has come."""
+    """Write beside the file how far it has come."""
     epoch, seq, *_ = db.execute(statements.HEAD).fetchone()
     lock.write_note(f"{epoch} {seq}")
 

@@ -1,4 +1,4 @@
-"""Keep keys in the ledger's file; written briefly by the command line, read by the service."""
+"""The keys in the ledger's file; written briefly by the command line, read by the service."""
 
 import sqlite3
 

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,14 +29,15 @@ from listener.ledger.promise import (
     Remembered,
     Scope,
     Search,
+    Seat,
     Unacked,
 )
 from listener.ledger.schedule import Confirm
+from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
-from listener.storage.sqlite.pool import Pool
 from listener.storage.sqlite.writer import OnCommit, Writer
 
 _LOG: Final = logging.getLogger(__name__)
@@ -156,6 +157,9 @@ class SqliteLedger:
     def listen(self, bell: Bell) -> None:
         self._bells.append(bell)
 
+    def on_epoch(self, hook: Callable[[], None]) -> None:
+        """A file that is open keeps its epoch: nobody else writes it."""
+
     def _ring(self, events: Sequence[Event]) -> None:
         for bell in self._bells:
             bell(events)
@@ -209,6 +213,9 @@ class SqliteLedger:
         """Run what may look through many rows, for as long as a search may take."""
         async with self._searchers.one() as searcher:
             return await searcher.search(work, seconds=SEARCH_SECONDS)
+
+    async def seq(self) -> int:
+        return (await self._read(reading.head)).seq
 
     async def head(self) -> Head:
         return await self._read(reading.head)
@@ -321,6 +328,26 @@ class SqliteLedger:
 
     async def revoked_keys(self) -> frozenset[str]:
         return await self._read(keys.revoked)
+
+    # There is one node: what it does not lock for itself, nobody else holds.
+
+    async def claim_turn(self, name: str) -> bool:
+        del name
+        return True
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        del name, seconds
+        return True
+
+    async def release_turn(self, name: str) -> None:
+        del name
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        del seats
+        return frozenset()
+
+    async def elsewhere(self) -> dict[str, int]:
+        return {}
 
     async def close(self) -> None:
         # A caller that is cancelled here leaves all open for the writer, which ends by itself.

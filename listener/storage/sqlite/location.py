@@ -17,6 +17,7 @@ def sqlite_path(url: str) -> Path:
     path = url.removeprefix(_SQLITE)
     if path == url or not path:
         raise LedgerError(
-            "this version keeps its ledger in SQLite only: set database to sqlite:///PATH"
+            "the ledger is in SQLite or PostgreSQL: set database to sqlite:///PATH or"
+            " postgresql://USER@HOST/NAME"
         )
     return Path(path)

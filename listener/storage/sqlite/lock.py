@@ -1,4 +1,4 @@
-"""Let one service at a time serve a ledger, whatever name its file is called by.
+"""Allow one service at a time to serve a ledger, whatever name its file is called by.
 
 Two locks, taken in this order and given back in the other. The one on ``<ledger>.lock`` is for the
 name: SQLite's log lies beside it, and the file itself may have been moved away meanwhile. The one
@@ -28,7 +28,7 @@ class ServiceLock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock; an empty file is made where there is no ledger.
+        """Lock the ledger; an empty file is made where there is none.
 
         To be taken before SQLite opens the file, and released after SQLite has closed it: closing
         a file drops every lock that SQLite has on it in the same process.

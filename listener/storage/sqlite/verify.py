@@ -6,35 +6,17 @@ elsewhere, and compare.
 
 import sqlite3
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from msgspec import MsgspecError
-
 from listener.errors import DamagedError
-from listener.ledger.chain import GENESIS, digest
-from listener.ledger.promise import Head
-from listener.storage.rows import Row, entry_of
+from listener.ledger.chain import GENESIS
+from listener.storage.checks import STRAYS, EventPlaces, Progress, Verified, check_entry
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.replay import replay
 
-# Told how much is done, and of how much.
-Progress = Callable[[int, int], None]
-
 TOLD_EVERY: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
-    """What a sound ledger holds, and where it ends."""
-
-    head: Head
-    entries: int
-    events: int
-    transactions: int
 
 
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
@@ -97,7 +79,7 @@ class _Check:
             # Row by row: of a page that ends in a fault, none would be seen.
             for row in self._db.execute(statements.EVERY_ENTRY):
                 seq += 1
-                previous = _check_entry(row, seq=seq, previous=previous)
+                previous = check_entry(row, seq=seq, previous=previous)
                 if seq % TOLD_EVERY == 0:
                     self._step(TOLD_EVERY)
         except FAULTS as error:
@@ -111,31 +93,23 @@ class _Check:
             raise DamagedError(f"the head does not have the hash of entry {seq}", seq=seq)
 
     def _check_pages(self) -> None:
-        """Have SQLite compare its pages and indexes."""
+        """Run SQLite's own check of its pages and indexes."""
         fault = find_damage(self._db, quick=False)
         if fault:
             raise DamagedError(f"the ledger's file is damaged: {fault}")
 
     def _check_events(self) -> "array[int]":
         """Check the numbers of events and streams; return the entries that made the events."""
-        seqs: array[int] = array("q")
-        heads: dict[str, int] = {}
+        places = EventPlaces()
         for number, stream, offset, seq in self._db.execute(statements.EVENT_PLACES):
-            if number != len(seqs) + 1:
-                raise DamagedError(f"at entry {seq}: an event before it is missing", seq=seq)
-            if seqs and seq <= seqs[-1]:
-                raise DamagedError(f"at entry {seq}: its event is out of order", seq=seq)
-            if offset != heads.get(stream, 0) + 1:
-                raise DamagedError(f"at entry {seq}: {stream} has a hole before it", seq=seq)
-            seqs.append(seq)
-            heads[stream] = offset
+            places.add(number=number, stream=stream, offset=offset, seq=seq)
             self._step()
         if (
-            heads != dict(self._db.execute(statements.EVERY_STREAM_HEAD))
-            or len(seqs) != self._head.events
+            places.heads != dict(self._db.execute(statements.EVERY_STREAM_HEAD))
+            or len(places.seqs) != self._head.events
         ):
             raise DamagedError("the heads of the streams are not those of their events")
-        return seqs
+        return places.seqs
 
     def _check_transactions(self, event_seqs: "array[int]") -> int:
         """Add up every transaction again; return how many there are."""
@@ -153,7 +127,7 @@ class _Check:
 
     def _check_sums(self, transactions: int) -> None:
         """Check what is counted, and what must not be there."""
-        for text, statement in statements.STRAYS.items():
+        for text, statement in STRAYS.items():
             (seq,) = self._db.execute(statement).fetchone()
             if seq is not None:
                 raise DamagedError(f"at entry {seq}: {text}", seq=seq)
@@ -162,17 +136,3 @@ class _Check:
             raise DamagedError("the number of repeats is not the sum of them")
         if transactions != self._head.transactions:
             raise DamagedError("the number of transactions is not how many there are")
-
-
-def _check_entry(row: Row, *, seq: int, previous: str) -> str:
-    """Check an entry's place and hash; return the hash."""
-    if row[0] != seq:
-        raise DamagedError(f"entry {seq} is missing", seq=seq)
-    try:
-        entry_of(row)
-        again = digest(previous, row[:-1])
-    except (MsgspecError, ValueError, TypeError) as error:
-        raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
-    if again != row[-1]:
-        raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)
-    return again

@@ -11,7 +11,7 @@ from listener.ledger.promise import Ledger
 from listener.web.context import CLOCK, LEDGER, LIFECYCLE, METRICS, SESSIONS
 from listener.web.metrics import CONTENT_TYPE
 from listener.web.problem import draining
-from listener.web.shapes.models import JSON
+from listener.web.shapes.models import reply
 
 # A cancellation that no till acknowledged for so long is shown and counted.
 UNACKED_SECONDS: Final = 60.0
@@ -20,7 +20,7 @@ UNACKED_MAX: Final = 1_000
 
 async def healthz(_request: web.Request) -> web.Response:
     """Answer that the process is alive."""
-    return _json({"status": "alive"})
+    return reply(orjson.dumps({"status": "alive"}))
 
 
 class Readiness:
@@ -53,7 +53,7 @@ async def readyz(request: web.Request) -> web.Response:
     if request.app[SESSIONS].is_draining:
         raise draining()
     await request.app[READINESS].check()
-    return _json({"status": "ready"})
+    return reply(orjson.dumps({"status": "ready"}))
 
 
 async def metrics(request: web.Request, _key: Key) -> web.Response:
@@ -62,7 +62,7 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     ledger, found = app[LEDGER], app[METRICS]
     found.sessions.set(app[SESSIONS].count)
     found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
-    found.seq.set((await ledger.head()).seq)
+    found.seq.set(await ledger.seq())
     found.waiting.set(ledger.waiting)
     now_ms = app[CLOCK].now_ms()
     found.doubt(await ledger.read_doubts(now_ms=now_ms))
@@ -70,7 +70,3 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     unacked = await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)
     found.unacked.set(len(unacked))
     return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})
-
-
-def _json(body: object) -> web.Response:
-    return web.Response(body=orjson.dumps(body), content_type=JSON)

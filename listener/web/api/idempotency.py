@@ -6,14 +6,16 @@ Source: IETF, "The Idempotency-Key HTTP Header Field" (draft-ietf-httpapi-idempo
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.keys import Key
-from listener.ledger.promise import Ledger
-from listener.web.problem import PROBLEM, RETRY_SECONDS, ProblemError, problem
+from listener.web.context import LEDGER, LIFECYCLE
+from listener.web.guard import KeyedHandler
+from listener.web.problem import PROBLEM, RETRY_SECONDS, ProblemError, of_error, problem
 from listener.web.shapes.models import JSON
 
 HEADER: Final = "Idempotency-Key"
@@ -21,16 +23,31 @@ REPLAYED: Final = "Idempotent-Replayed"
 
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 
-# Does the request; it is told whether it may have been begun before.
-Work = Callable[[bool], Awaitable[web.Response]]
+_Wish = TypeVar("_Wish")
+
+# Reads what a request asks for; what it raises is answered, and not remembered under the key.
+Read = Callable[[web.Request, Key], Awaitable[_Wish]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[_Wish]):
+    """A request that was read: what it asks for, and whether it may have been begun before."""
+
+    app: web.Application
+    key: Key
+    wish: _Wish
+    is_repeat: bool
+
+
+Work = Callable[[Call[_Wish]], Awaitable[web.Response]]
 
 
 class Idempotency:
-    """What is under way in this process; what was answered is in the ledger.
+    """The requests under way in this process; what was answered is in the ledger.
 
     A key that was claimed and never answered, and is not under way here, is left over from a
     listener that stopped in the middle, or had an answer that settled nothing (5xx). The request
-    is then done again, and told so: a sale is taken up by its reference, and a cancel asks Pockyt
+    is then done again, as a repeat: a sale is taken up by its reference, and a cancel asks Pockyt
     before it does anything, so that neither is done twice.
     """
 
@@ -38,15 +55,14 @@ class Idempotency:
         self._under_way: set[tuple[str, str]] = set()
 
     async def once(
-        self,
-        request: web.Request,
-        key: Key,
-        *,
-        ledger: Ledger,
-        work: Work,
-        to_problem: Callable[[ListenerError], ProblemError],
+        self, request: web.Request, key: Key, *, work: Callable[[bool], Awaitable[web.Response]]
     ) -> web.Response:
         """Do a request, or answer as the first time.
+
+        Args:
+            request: It may bring an Idempotency-Key.
+            key: Whose request it is.
+            work: Does it; its argument is whether it may have been begun before.
 
         Raises:
             ProblemError: The key is unusable (400), stands for another request (422), or its
@@ -57,33 +73,77 @@ class Idempotency:
             return await work(False)
         slot = (key.id, name)
         if slot in self._under_way:
-            raise ProblemError(
-                409,
-                "under-way",
-                f"the request of this {HEADER} is under way; send it again in a moment",
-                headers={"Retry-After": str(RETRY_SECONDS)},
-            )
+            raise _under_way()
         self._under_way.add(slot)
+        # Another node may be at it.
+        turn = f"{HEADER}/{key.id}/{name}"
         try:
-            digest = await _digest(request)
-            kept = await ledger.remember(key_id=key.id, idempotency_key=name, request=digest)
-            if kept is not None and kept.request != digest:
-                raise ProblemError(
-                    422, "idempotency-key-reused", f"this {HEADER} stands for another request"
-                )
-            if kept is not None and kept.status is not None:
-                return _replay(kept.status, kept.body or "")
-            response = await _answer(work, to_problem, may_be_repeat=kept is not None)
-            if response.status < 500:
-                await ledger.remember_answer(
-                    key_id=key.id,
-                    idempotency_key=name,
-                    status=response.status,
-                    body=_text(response),
-                )
-            return response
+            ledger = request.app[LEDGER]
+            if not await ledger.claim_turn(turn):
+                raise _under_way()
+            try:
+                return await _remembered(request, key_id=key.id, name=name, work=work)
+            finally:
+                await ledger.release_turn(turn)
         finally:
             self._under_way.discard(slot)
+
+
+def _under_way() -> ProblemError:
+    return ProblemError(
+        409,
+        "under-way",
+        f"the request of this {HEADER} is under way; send it again in a moment",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
+IDEMPOTENCY = web.AppKey("idempotency", Idempotency)
+
+
+def idempotent(read: Read[_Wish]) -> Callable[[Work[_Wish]], KeyedHandler]:
+    """Make a handler of ``read``, which reads a request, and the decorated work, done once."""
+
+    def decorate(work: Work[_Wish]) -> KeyedHandler:
+        async def answer(request: web.Request, key: Key) -> web.Response:
+            app, wish = request.app, await read(request, key)
+
+            async def do(is_repeat: bool) -> web.Response:
+                return await work(Call(app=app, key=key, wish=wish, is_repeat=is_repeat))
+
+            with app[LIFECYCLE].shares.of(key.id):
+                return await app[IDEMPOTENCY].once(request, key, work=do)
+
+        return answer
+
+    return decorate
+
+
+async def _remembered(
+    request: web.Request, *, key_id: str, name: str, work: Callable[[bool], Awaitable[web.Response]]
+) -> web.Response:
+    """Do a request and remember its answer, or replay the answer that is remembered."""
+    ledger = request.app[LEDGER]
+    digest = await _digest(request)
+    kept = await ledger.remember(key_id=key_id, idempotency_key=name, request=digest)
+    if kept is not None and kept.request != digest:
+        raise ProblemError(
+            422, "idempotency-key-reused", f"this {HEADER} stands for another request"
+        )
+    if kept is not None and kept.status is not None:
+        return _replay(kept.status, kept.body or "")
+    try:
+        response = await work(kept is not None)
+    except ProblemError as error:
+        response = problem(error)
+    except ListenerError as error:
+        # What the work raises is an answer too, and remembered as any other.
+        response = problem(of_error(error))
+    if response.status < 500:
+        await ledger.remember_answer(
+            key_id=key_id, idempotency_key=name, status=response.status, body=_text(response)
+        )
+    return response
 
 
 def _name(request: web.Request) -> str | None:
@@ -94,18 +154,6 @@ def _name(request: web.Request) -> str | None:
             400, "bad-idempotency-key", f"{HEADER} must be 1 to 255 visible ASCII characters"
         )
     return name
-
-
-async def _answer(
-    work: Work, to_problem: Callable[[ListenerError], ProblemError], *, may_be_repeat: bool
-) -> web.Response:
-    """Do the request; what it raises is an answer too, to be remembered as any other."""
-    try:
-        return await work(may_be_repeat)
-    except ProblemError as error:
-        return problem(error)
-    except ListenerError as error:
-        return problem(to_problem(error))
 
 
 async def _digest(request: web.Request) -> str:

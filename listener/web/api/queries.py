@@ -20,10 +20,10 @@ from listener.web.shapes.models import (
     EntriesPage,
     Entry,
     LedgerHead,
-    Model,
     Transaction,
     TransactionDetail,
     TransactionsPage,
+    reply,
 )
 from listener.web.shapes.parameters import EntriesQuery, NoQuery, TransactionsQuery, read_query
 from listener.web.shares import ENTRY_WAITS_MAX
@@ -43,7 +43,7 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
     scope = _narrow(key.scope, _scope_of(query, key, request.app[SETTINGS]))
     before = _place_of(query.cursor, query, ledger) if query.cursor else None
     if scope is None:
-        return _answer(TransactionsPage(data=[], next_cursor=None))
+        return reply(TransactionsPage(data=[], next_cursor=None))
     search = Search(
         scope=scope,
         status=query.status,
@@ -61,14 +61,14 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
         place = _PLACE.pack(page[-1].created_at_ms, page[-1].first_seq)
         cursor = seal_cursor(place, query, ledger=ledger)
     data = [Transaction.of(transaction) for transaction in page]
-    return _answer(TransactionsPage(data=data, next_cursor=cursor))
+    return reply(TransactionsPage(data=data, next_cursor=cursor))
 
 
 async def show_transaction(request: web.Request, key: Key) -> web.Response:
     """Answer one transaction with its entries."""
     transaction = await find_transaction(request, key)
     lines = await request.app[LEDGER].read_transaction_entries(transaction)
-    return _answer(TransactionDetail.with_entries(transaction, lines))
+    return reply(TransactionDetail.with_entries(transaction, lines))
 
 
 async def list_entries(request: web.Request, key: Key) -> web.Response:
@@ -82,7 +82,7 @@ async def list_entries(request: web.Request, key: Key) -> web.Response:
         head, lines = await _read_entries(request, query, key)
     entries = [Entry.of(line) for line in lines]
     if not _wants_lines(request):
-        return _answer(EntriesPage(epoch=ledger.epoch, head=head, data=entries))
+        return reply(EntriesPage(epoch=ledger.epoch, head=head, data=entries))
     body = b"".join(entry.encode() + b"\n" for entry in entries)
     headers = {EPOCH_HEADER: ledger.epoch, HEAD_HEADER: str(head)}
     return web.Response(body=body, content_type=NDJSON, headers=headers)
@@ -94,7 +94,7 @@ async def show_head(request: web.Request, key: Key) -> web.Response:
     ledger = request.app[LEDGER]
     async with request.app[SHARES].searching(key.id):
         counts = await ledger.read_counts(key.scope)
-    return _answer(LedgerHead.of(await ledger.head(), counts))
+    return reply(LedgerHead.of(await ledger.head(), counts))
 
 
 async def _read_entries(
@@ -110,7 +110,7 @@ async def _read_entries(
         # Taken before reading, so that what is committed during the read is not missed.
         bell = asyncio.ensure_future(hub.wait(EVERY_STREAM, wait_seconds=left))
         try:
-            head = (await ledger.head()).seq
+            head = await ledger.seq()
             async with request.app[SHARES].searching(key.id):
                 lines = await ledger.read_entries(after=after, limit=query.limit, scope=key.scope)
             if lines or left <= 0 or hub.is_closed:
@@ -174,7 +174,3 @@ def _narrow(allowed: Scope, wanted: Scope) -> Scope | None:
 def _place_of(cursor: str, query: TransactionsQuery, ledger: Ledger) -> Cursor:
     created_at_ms, first_seq = _PLACE.unpack(open_cursor(cursor, query, ledger=ledger))
     return Cursor(created_at_ms=created_at_ms, first_seq=first_seq)
-
-
-def _answer(body: Model) -> web.Response:
-    return web.Response(body=body.encode(), content_type=JSON)

@@ -1,31 +1,18 @@
 """Sell, cancel and decide: the routes behind the buttons of a till and of an operator."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 from aiohttp import web
 
-from listener.errors import ListenerError, ReferenceTakenError
-from listener.keys import Key, Role
-from listener.ledger.model import PAYABLE, CancelState, Status
+from listener.keys import Key
+from listener.ledger.model import PAYABLE, CancelState, Transaction
 from listener.ledger.promise import RecordedSale
-from listener.lifecycle import (
-    BeingCancelledError,
-    NotifyUrlMissingError,
-    NotOpenError,
-    Order,
-    OutcomeUnknownError,
-    SaleCancelledError,
-    TooManyWishesError,
-)
-from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
+from listener.lifecycle import Order
 from listener.settings import Settings
-from listener.web.api.idempotency import Idempotency
+from listener.web.api.idempotency import Call, idempotent
 from listener.web.api.lookup import find_sale, find_transaction, has_sale
-from listener.web.context import LEDGER, LIFECYCLE, SETTINGS
-from listener.web.guard import guarded
-from listener.web.problem import RETRY_SECONDS, STATUSES, ProblemError, of_error
+from listener.web.context import LIFECYCLE, SETTINGS
+from listener.web.problem import ProblemError
 from listener.web.shapes import models
 from listener.web.shapes.bodies import (
     Body,
@@ -36,160 +23,116 @@ from listener.web.shapes.bodies import (
     StartedSale,
     read_body,
 )
+from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import NoQuery, read_query
 from listener.web.shapes.sale import CancelledSale
 
 _ENDED_WELL: Final = frozenset({CancelState.CONFIRMED, CancelState.REFUNDED})
 
-# The one table of which failure of a till's wish is which HTTP status and code; the listener's
-# own errors are in ``web.problem``.
-_STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
-    {
-        BeingCancelledError: (409, "being-cancelled"),
-        NotOpenError: (409, "not-open"),
-        NotifyUrlMissingError: (422, "no-public-url"),
-        OutcomeUnknownError: (502, "outcome-unknown"),
-        PockytRefusedError: (422, "pockyt-refused"),
-        PockytUnavailableError: (502, "pockyt-unavailable"),
-        SaleCancelledError: (409, "sale-cancelled"),
-        TooManyWishesError: (429, "too-many-wishes"),
-    }
-)
+
+async def _read_sale(request: web.Request, key: Key) -> Order:
+    read_query(request, NoQuery)
+    body = await read_body(request, SaleBody)
+    return _order(body, key, request.app[SETTINGS])
 
 
-def routes() -> list[web.RouteDef]:
-    """List the routes that sell, cancel and decide."""
-    sales = _Sales()
-    one = "/v1/transactions/{transactionNo}"
-    return [
-        web.post("/v1/transactions", guarded(sales.start, Role.POS)),
-        web.post(f"{one}/pay", guarded(sales.pay, Role.POS)),
-        web.post(f"{one}/cancel", guarded(sales.cancel, Role.POS)),
-        web.post("/v1/sales/{reference}/cancel", guarded(sales.cancel_sale, Role.POS)),
-        web.post(f"{one}/ask", guarded(sales.ask, Role.ADMIN)),
-        web.post(f"{one}/decide", guarded(sales.decide, Role.ADMIN)),
-    ]
+@idempotent(_read_sale)
+async def start(call: Call[Order]) -> web.Response:
+    """Start a sale: 201, with the code for the customer where there is one."""
+    started = await call.app[LIFECYCLE].start_sale(call.wish, is_repeat=call.is_repeat)
+    answer = StartedSale.started(
+        started.transaction, qrcode_url=started.qrcode_url, deep_link=started.deep_link
+    )
+    return reply(answer, status=201)
 
 
-class _Sales:
-    """The handlers; they share what is under way."""
-
-    def __init__(self) -> None:
-        self._idempotency = Idempotency()
-
-    async def start(self, request: web.Request, key: Key) -> web.Response:
-        """Start a sale: 201, with the code for the customer where there is one."""
-        read_query(request, NoQuery)
-        body = await read_body(request, SaleBody)
-        order = _order(body, key, request.app[SETTINGS])
-
-        async def work(may_be_repeat: bool) -> web.Response:
-            started = await request.app[LIFECYCLE].start_sale(order, is_repeat=may_be_repeat)
-            answer = StartedSale.started(
-                started.transaction, qrcode_url=started.qrcode_url, deep_link=started.deep_link
-            )
-            return _answer(answer, status=201)
-
-        return await self._once(request, key, work)
-
-    async def pay(self, request: web.Request, key: Key) -> web.Response:
-        """Try a customer's code: 200 with where the sale stands; 202 while nobody knows."""
-        body = await read_body(request, PayBody)
-        transaction = await find_transaction(request, key)
-
-        async def work(_may_be_repeat: bool) -> web.Response:
-            after = await request.app[LIFECYCLE].pay(
-                transaction, payment_barcode=body.payment_barcode, vendor=body.vendor
-            )
-            status = 202 if after.status in PAYABLE else 200
-            return _answer(models.Transaction.of(after), status=status)
-
-        return await self._once(request, key, work)
-
-    async def cancel(self, request: web.Request, key: Key) -> web.Response:
-        """Cancel: 200 when it is settled, 202 while it is chased, 409 when it is paid."""
-        body = await _read_cancel(request, key)
-        try:
-            transaction = await find_transaction(request, key)
-        except ProblemError as error:
-            # A till that never heard the number has nothing but its own reference to name it by.
-            reference = request.match_info["transactionNo"]
-            if error.status != 404 or not await has_sale(request, key, reference):
-                raise
-            return await self._cancel_sale(request, key, body, reference)
-
-        async def work(_may_be_repeat: bool) -> web.Response:
-            after = await request.app[LIFECYCLE].cancel(
-                transaction,
-                terminal=key.terminal,
-                refund_if_paid=body.refund_if_paid,
-                key_id=key.id,
-            )
-            return _cancelled(models.Transaction.of(after))
-
-        return await self._once(request, key, work)
-
-    async def cancel_sale(self, request: web.Request, key: Key) -> web.Response:
-        """Cancel by the shop's own reference, where Pockyt's number is not known: as cancel."""
-        read_query(request, NoQuery)
-        body = await _read_cancel(request, key)
-        return await self._cancel_sale(request, key, body, request.match_info["reference"])
-
-    async def _cancel_sale(
-        self, request: web.Request, key: Key, body: CancelBody, reference: str
-    ) -> web.Response:
-        sale = await find_sale(request, key, reference)
-
-        async def work(_may_be_repeat: bool) -> web.Response:
-            after = await request.app[LIFECYCLE].cancel_sale(
-                sale,
-                terminal=key.terminal,
-                refund_if_paid=body.refund_if_paid,
-                key_id=key.id,
-            )
-            if isinstance(after, RecordedSale):
-                return _cancelled(CancelledSale.of_sale(after))
-            return _cancelled(CancelledSale.of(after))
-
-        return await self._once(request, key, work)
-
-    async def ask(self, request: web.Request, key: Key) -> web.Response:
-        """Ask Pockyt now: 200 with where the transaction stands after its answer."""
-        await read_body(request, Body)
-        transaction = await find_transaction(request, key)
-
-        async def work(_may_be_repeat: bool) -> web.Response:
-            after = await request.app[LIFECYCLE].ask(transaction)
-            return _answer(models.Transaction.of(after), status=200)
-
-        return await self._once(request, key, work)
-
-    async def decide(self, request: web.Request, key: Key) -> web.Response:
-        """Record what an operator has settled: 200 with where the transaction stands after it."""
-        body = await read_body(request, DecideBody)
-        transaction = await find_transaction(request, key)
-
-        async def work(_may_be_repeat: bool) -> web.Response:
-            after = await request.app[LIFECYCLE].decide(
-                transaction, status=body.status, name=body.name, reason=body.reason
-            )
-            return _answer(models.Transaction.of(after), status=200)
-
-        return await self._once(request, key, work)
-
-    async def _once(
-        self, request: web.Request, key: Key, work: Callable[[bool], Awaitable[web.Response]]
-    ) -> web.Response:
-        try:
-            with request.app[LIFECYCLE].shares.of(key.id):
-                return await self._idempotency.once(
-                    request, key, ledger=request.app[LEDGER], work=work, to_problem=_problem_of
-                )
-        except ListenerError as error:
-            raise _problem_of(error) from error
+async def _read_payment(request: web.Request, key: Key) -> tuple[PayBody, Transaction]:
+    body = await read_body(request, PayBody)
+    return body, await find_transaction(request, key)
 
 
-async def _read_cancel(request: web.Request, key: Key) -> CancelBody:
+@idempotent(_read_payment)
+async def pay(call: Call[tuple[PayBody, Transaction]]) -> web.Response:
+    """Try a customer's code: 200 with where the sale stands; 202 while nobody knows."""
+    body, transaction = call.wish
+    after = await call.app[LIFECYCLE].pay(
+        transaction, payment_barcode=body.payment_barcode, vendor=body.vendor
+    )
+    status = 202 if after.status in PAYABLE else 200
+    return reply(models.Transaction.of(after), status=status)
+
+
+async def _read_cancel(
+    request: web.Request, key: Key
+) -> tuple[CancelBody, Transaction | RecordedSale]:
+    body = await _read_cancel_body(request, key)
+    try:
+        return body, await find_transaction(request, key)
+    except ProblemError as error:
+        # A till that never heard the number has nothing but its own reference to name it by.
+        reference = request.match_info["transactionNo"]
+        if error.status != 404 or not await has_sale(request, key, reference):
+            raise
+    return body, await find_sale(request, key, reference)
+
+
+async def _read_cancel_of_sale(
+    request: web.Request, key: Key
+) -> tuple[CancelBody, Transaction | RecordedSale]:
+    read_query(request, NoQuery)
+    body = await _read_cancel_body(request, key)
+    return body, await find_sale(request, key, request.match_info["reference"])
+
+
+async def _cancel(call: Call[tuple[CancelBody, Transaction | RecordedSale]]) -> web.Response:
+    """Cancel: 200 when it is settled, 202 while it is chased, 409 when it is paid."""
+    body, found = call.wish
+    lifecycle, key = call.app[LIFECYCLE], call.key
+    if isinstance(found, RecordedSale):
+        sale = await lifecycle.cancel_sale(
+            found, terminal=key.terminal, refund_if_paid=body.refund_if_paid, key_id=key.id
+        )
+        if isinstance(sale, RecordedSale):
+            return _cancelled(CancelledSale.of_sale(sale))
+        return _cancelled(CancelledSale.of(sale))
+    transaction = await lifecycle.cancel(
+        found, terminal=key.terminal, refund_if_paid=body.refund_if_paid, key_id=key.id
+    )
+    return _cancelled(models.Transaction.of(transaction))
+
+
+cancel: Final = idempotent(_read_cancel)(_cancel)
+# By the shop's own reference, where Pockyt's number is not known.
+cancel_sale: Final = idempotent(_read_cancel_of_sale)(_cancel)
+
+
+async def _read_question(request: web.Request, key: Key) -> Transaction:
+    await read_body(request, Body)
+    return await find_transaction(request, key)
+
+
+@idempotent(_read_question)
+async def ask(call: Call[Transaction]) -> web.Response:
+    """Ask Pockyt now: 200 with where the transaction stands after its answer."""
+    return reply(models.Transaction.of(await call.app[LIFECYCLE].ask(call.wish)))
+
+
+async def _read_decision(request: web.Request, key: Key) -> tuple[DecideBody, Transaction]:
+    body = await read_body(request, DecideBody)
+    return body, await find_transaction(request, key)
+
+
+@idempotent(_read_decision)
+async def decide(call: Call[tuple[DecideBody, Transaction]]) -> web.Response:
+    """Record what an operator has settled: 200 with where the transaction stands after it."""
+    body, transaction = call.wish
+    after = await call.app[LIFECYCLE].decide(
+        transaction, status=body.status, name=body.name, reason=body.reason
+    )
+    return reply(models.Transaction.of(after))
+
+
+async def _read_cancel_body(request: web.Request, key: Key) -> CancelBody:
     """Read a cashier's cancel.
 
     Raises:
@@ -215,7 +158,7 @@ def _cancelled(after: models.Transaction) -> web.Response:
             "it is paid, so it was not cancelled; refundIfPaid would give the money back",
             members={"transaction": after.model_dump(mode="json", by_alias=True)},
         )
-    return _answer(after, status=200 if state in _ENDED_WELL else 202)
+    return reply(after, status=200 if state in _ENDED_WELL else 202)
 
 
 def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
@@ -247,29 +190,3 @@ def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
         settle_currency=body.settle_currency,
         vendor=body.vendor,
     )
-
-
-def _problem_of(error: ListenerError) -> ProblemError:
-    """Return the problem that tells a till why its wish could not be done."""
-    members: dict[str, object]
-    if isinstance(error, ReferenceTakenError):
-        members = {"transactionNo": error.transaction_no}
-        return ProblemError(*STATUSES[ReferenceTakenError], str(error), members=members)
-    if type(error) not in _STATUSES:
-        return of_error(error)
-    status, code = _STATUSES[type(error)]
-    members = {}
-    if isinstance(error, PockytRefusedError):
-        members = {"retCode": error.ret_code, "retMsg": error.ret_msg}
-        # Pockyt's own failure is not the till's mistake.
-        status = 502 if error.outcome_unknown else status
-    elif isinstance(error, NotOpenError):
-        members = {"transactionStatus": error.transaction.status}
-        if error.transaction.status is Status.PAID:
-            code = "already-paid"
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 429 else {}
-    return ProblemError(status, code, str(error), members=members, headers=headers)
-
-
-def _answer(body: models.Model, *, status: int) -> web.Response:
-    return web.Response(status=status, body=body.encode(), content_type=models.JSON)

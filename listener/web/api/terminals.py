@@ -12,7 +12,7 @@ from listener.ledger.promise import Ack, Ledger, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor
-from listener.web.shapes.models import JSON, Terminals, TerminalState, Unacknowledged
+from listener.web.shapes.models import Terminals, TerminalState, Unacknowledged, reply
 from listener.web.shapes.parameters import TerminalsQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
@@ -29,6 +29,9 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
     unacked = await ledger.read_unacked(before_ms=now_ms + 1, scope=key.scope, limit=UNACKED_MAX)
     heads = await ledger.stream_heads(sorted({ack.stream for ack in acks}))
     online, seen = sessions.online(), sessions.seen()
+    for name, count in (await ledger.elsewhere()).items():
+        online[name] = online.get(name, 0) + count
+        seen[name] = now_ms / 1_000
     unseen = Counter(one.stream for one in unacked)
     rows: dict[tuple[str, str], TerminalState] = {
         (ack.terminal, ack.stream): _followed(
@@ -54,7 +57,7 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
         unacknowledged=[_unseen(one, late_ms) for one in unacked],
         next_cursor=cursor,
     )
-    return web.Response(body=answer.encode(), content_type=JSON)
+    return reply(answer)
 
 
 def _place_of(query: TerminalsQuery, ledger: Ledger) -> tuple[str, str]:
@@ -121,7 +124,7 @@ def _unseen(unacked: Unacked, late_ms: int) -> Unacknowledged:
 
 
 def _parts(name: str) -> tuple[str | None, str | None, str | None]:
-    """Take a terminal's name apart; a key without a terminal has no parts."""
+    """Split a terminal's name into its parts; a key without a terminal has none."""
     if name.startswith(_KEY_PREFIX):
         return None, None, None
     merchant_no, store_no, terminal = name.split("/", 2)

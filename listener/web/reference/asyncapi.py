@@ -14,7 +14,7 @@ from listener.pos.frames import PROTOCOL
 from listener.web.reference.examples import EPOCH, EVENT, STREAM
 from listener.web.reference.protocol import read_protocol
 from listener.web.reference.schemas import JsonObject, ref, schemas
-from listener.web.shapes.models import JSON
+from listener.web.shapes.models import reply
 
 CLIENT_FRAMES: Final[tuple[type[BaseModel], ...]] = (frames.Connect, frames.Ack, frames.Pong)
 SERVER_FRAMES: Final[tuple[type[BaseModel], ...]] = (
@@ -85,7 +85,7 @@ _CHANNEL: Final = "#/channels/stream"
 
 async def show(_request: web.Request) -> web.Response:
     """Answer with the description."""
-    return web.Response(body=_written(), content_type=JSON)
+    return reply(_written())
 
 
 @cache

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from listener.keys import Role
 from listener.pockyt.notification import BODY_BYTES_MAX
-from listener.web import pages
+from listener.web import notify, pages
 from listener.web.api import health, queries, terminals
 from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
 from listener.web.guard import Handler
@@ -167,6 +167,7 @@ _LEDGER: Final = (
 def _notify(path: str, operation_id: str, says: str) -> Operation:
     return Operation(
         id=operation_id,
+        handler=notify.notify,
         method="POST",
         path=path,
         tag=Tag.NOTIFY,

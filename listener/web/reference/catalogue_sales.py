@@ -1,10 +1,11 @@
-"""Tell of the routes by which a till sells and cancels, and an operator settles."""
+"""The routes by which a till sells and cancels, and an operator settles."""
 
 from typing import Final
 
 import orjson
 
 from listener.keys import Role
+from listener.web.api import sales
 from listener.web.api.idempotency import HEADER, REPLAYED
 from listener.web.reference import examples
 from listener.web.reference.operations import Answer, Body, Operation, Tag
@@ -63,6 +64,7 @@ _PATH: Final = f"/v1/transactions/{examples.TRANSACTION_NO}"
 SALES: Final = (
     Operation(
         id="startSale",
+        handler=sales.start,
         method="POST",
         path="/v1/transactions",
         tag=Tag.SALES,
@@ -95,6 +97,7 @@ SALES: Final = (
     ),
     Operation(
         id="pay",
+        handler=sales.pay,
         method="POST",
         path=f"{_ONE}/pay",
         tag=Tag.SALES,
@@ -125,6 +128,7 @@ SALES: Final = (
     ),
     Operation(
         id="cancel",
+        handler=sales.cancel,
         method="POST",
         path=f"{_ONE}/cancel",
         tag=Tag.SALES,
@@ -164,6 +168,7 @@ SALES: Final = (
     ),
     Operation(
         id="cancelSale",
+        handler=sales.cancel_sale,
         method="POST",
         path="/v1/sales/{reference}/cancel",
         tag=Tag.SALES,
@@ -203,6 +208,7 @@ SALES: Final = (
     ),
     Operation(
         id="ask",
+        handler=sales.ask,
         method="POST",
         path=f"{_ONE}/ask",
         tag=Tag.SALES,
@@ -225,6 +231,7 @@ SALES: Final = (
     ),
     Operation(
         id="decide",
+        handler=sales.decide,
         method="POST",
         path=f"{_ONE}/decide",
         tag=Tag.SALES,

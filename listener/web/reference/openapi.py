@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from listener import __version__
 from listener.web.reference.operations import DESCRIBED, Answer, Body, Operation, Tag
 from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
-from listener.web.shapes.models import JSON, NDJSON, Entry
+from listener.web.shapes.models import NDJSON, Entry, reply
 
 TAGS: Final[Mapping[Tag, str]] = {
     Tag.SALES: "Start a sale and cancel it from a till, without the merchant's token on it.",
@@ -58,7 +58,7 @@ _PATH_SCHEMAS: Final[Mapping[str, JsonObject]] = {
 
 async def show(request: web.Request) -> web.Response:
     """Answer with the description."""
-    return web.Response(body=_written(request.app[DESCRIBED]), content_type=JSON)
+    return reply(_written(request.app[DESCRIBED]))
 
 
 @cache

@@ -63,9 +63,9 @@ class Body:
 class Operation:
     """One method of one path, and the handler that answers it.
 
-    ``roles`` is empty where no key is needed; with roles, the handler is given the key. ``handler``
-    is None where routes of its own answer it. ``problems`` says when each error is answered; those
-    of a key and of a ledger that cannot be used are added to every operation that has them.
+    ``roles`` is empty where no key is needed; with roles, the handler is given the key.
+    ``problems`` says when each error is answered; those of a key and of a ledger that cannot be
+    used are added to every operation that has them.
     """
 
     id: str
@@ -76,7 +76,7 @@ class Operation:
     says: str
     answers: Mapping[int, Answer]
     curl: str
-    handler: Handler | KeyedHandler | None = None
+    handler: Handler | KeyedHandler
     problems: Mapping[int, str] = field(default_factory=dict)
     roles: tuple[Role, ...] = ()
     query: type[BaseModel] | None = None
@@ -85,10 +85,8 @@ class Operation:
     uses_ledger: bool = True
     problem_models: Mapping[int, type[BaseModel]] = field(default_factory=dict)
 
-    def route(self) -> web.RouteDef | None:
-        """Return the route that answers it, None where it has routes of its own."""
-        if self.handler is None:
-            return None
+    def route(self) -> web.RouteDef:
+        """Return the route that answers it."""
         # A handler takes the key where, and only where, roles are named.
         if not self.roles:
             return web.route(self.method, self.path, answering(cast("Handler", self.handler)))

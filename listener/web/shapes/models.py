@@ -7,6 +7,7 @@ what is not known is null.
 from typing import Annotated, Final, Self
 
 import orjson
+from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -60,6 +61,12 @@ class Model(BaseModel):
     def encode(self) -> bytes:
         """Write it as JSON."""
         return self.model_dump_json(by_alias=True).encode()
+
+
+def reply(body: "Model | bytes", *, status: int = 200) -> web.Response:
+    """Build the answer that holds a model, or JSON that is written already."""
+    text = body if isinstance(body, bytes) else body.encode()
+    return web.Response(status=status, body=text, content_type=JSON)
 
 
 class Cancel(Model):

@@ -237,7 +237,7 @@ def read_query(request: web.Request, model: type[_Q]) -> _Q:
 
 
 def _explain(fault: ErrorDetails) -> str:
-    """Say what a parameter must be, never what it was."""
+    """Describe what a parameter must be, never what it was."""
     words = _WORDS.get(fault["type"])
     told = words.format_map(fault.get("ctx", {})) if words else fault["msg"]
     return f"{fault['loc'][0]} {told}"

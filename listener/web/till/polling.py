@@ -13,7 +13,7 @@ from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import key_of
 from listener.web.problem import ProblemError, unauthorized
 from listener.web.shapes.bodies import read_body
-from listener.web.shapes.models import JSON
+from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import EventsQuery, read_query
 from listener.web.shares import EVENT_WAITS_MAX
 from listener.web.till.starts import begin, lost, may_follow
@@ -40,7 +40,7 @@ async def events(request: web.Request, key: Key) -> web.Response:
 
 
 async def acks(request: web.Request, key: Key) -> web.Response:
-    """Keep how far a terminal has come; durable once this answers 204."""
+    """Store how far a terminal has come; durable once this answers 204."""
     body = await read_body(request, AckBody)
     _check_stream(body.stream, key, request.app[SETTINGS].merchants)
     ledger = request.app[LEDGER]
@@ -98,4 +98,4 @@ def _page(name: str, page: list[Event], *, epoch: str, head: int, after: int) ->
         following,
         listed,
     )
-    return web.Response(body=body, content_type=JSON)
+    return reply(body)

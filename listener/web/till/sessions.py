@@ -4,15 +4,16 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from listener import log
 from listener.errors import ListenerError
 from listener.hub.subscription import Subscription
 from listener.keys import Key, KeyStore
+from listener.ledger.promise import Seat
 from listener.pos.codes import CloseCode
 from listener.pos.frames import CONNECT_SECONDS, DEAD_SECONDS, PING_SECONDS, Ping, Reconnect
 from listener.pos.wire import encode, ws_text
@@ -61,6 +62,12 @@ class Session:
         self.connection.write(ws_text(encode(Ping(t=t_ms, heads=heads))))
 
 
+class Presence(Protocol):
+    """What is asked of the ledger here: who is connected at the other nodes."""
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]: ...
+
+
 class Sessions:
     """All POS connections of one listener, and the one task that looks after them."""
 
@@ -68,6 +75,7 @@ class Sessions:
         self,
         *,
         keys: KeyStore,
+        presence: Presence | None = None,
         timing: Timing | None = None,
         on_close: Callable[[int], None] = lambda _code: None,
         now_ms: Callable[[], int],
@@ -76,6 +84,7 @@ class Sessions:
         self.is_draining = False
         self.on_close = on_close
         self._keys = keys
+        self._presence = presence
         self._now_ms = now_ms
         self._closed = log.Throttle(_LOG, "pos_closed")
         # Those without a session have yet to send ``connect``; the oldest first.
@@ -84,6 +93,7 @@ class Sessions:
         self._left = asyncio.Event()
         self._of_key: Counter[str] = Counter()
         self._of_terminal: dict[str, Session] = {}
+        self._seats: dict[str, Seat] = {}
         self._seen: dict[str, float] = {}
         self._keys_version: int | None = None
 
@@ -132,6 +142,11 @@ class Sessions:
         self._of_key[session.key.id] += 1
         # Its key may have been revoked since it was looked up.
         self._keys_version = None
+        self._seats[session.connection.id] = Seat(
+            session=session.connection.id,
+            subscriber=session.key.subscriber,
+            terminal=session.key.terminal,
+        )
         if session.key.terminal:
             older = self._of_terminal.get(session.key.subscriber)
             self._of_terminal[session.key.subscriber] = session
@@ -148,6 +163,7 @@ class Sessions:
         self._of_key[session.key.id] -= 1
         if not self._of_key[session.key.id]:
             del self._of_key[session.key.id]
+        self._seats.pop(connection.id, None)
         name = session.key.subscriber
         if self._of_terminal.get(name) is session:
             del self._of_terminal[name]
@@ -170,12 +186,18 @@ class Sessions:
         self.on_close(code)
         connection.close(code)
 
+    def resync(self) -> None:
+        """Have every till come back now: what it holds is of another epoch."""
+        for connection in list(self._connections):
+            self.close(connection, CloseCode.COME_BACK)
+
     async def run(self) -> None:
         """Look after all sessions, for ever."""
         while True:
             await asyncio.sleep(self.timing.tick_seconds)
             self._tick()
             try:
+                await self._end_replaced()
                 await self._end_revoked()
             except ListenerError as error:
                 log.event(_LOG, "keys_unread", level=logging.ERROR, reason=str(error))
@@ -220,6 +242,16 @@ class Sessions:
         elif now >= session.ping_at:
             session.ping_at = now + timing.ping_seconds
             session.ping(t_ms)
+
+    async def _end_replaced(self) -> None:
+        """Close the sessions whose terminal has opened a newer one at another node."""
+        if self._presence is None:
+            return
+        replaced = await self._presence.announce(self._seats)
+        if replaced:
+            for session in self._all():
+                if session.connection.id in replaced:
+                    self.close(session.connection, CloseCode.REPLACED)
 
     async def _end_revoked(self) -> None:
         """Close the sessions whose key was revoked, once a key has changed or a session come."""

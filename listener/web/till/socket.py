@@ -131,7 +131,7 @@ class _Till:
             pass
 
     async def end(self) -> None:
-        """Let go of what the connection held; acks that were taken are still stored."""
+        """Release what the connection held; acks that were accepted are still stored."""
         self._is_over = True
         self._connection.end()
         self._sessions.remove(self._connection)
@@ -188,7 +188,7 @@ class _Till:
         return None
 
     async def _enter(self, key: Key, connect: Connect) -> Session:
-        """Say ``ready``, and begin to follow."""
+        """Send ``ready``, and begin to follow."""
         self._check_open()
         if key.role is Role.LEDGER:
             raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)

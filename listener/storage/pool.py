@@ -3,21 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
-from listener.storage.sqlite.connection import Connection
+C = TypeVar("C")
 
 
-class Pool:
+class Pool(Generic[C]):
     """Connections, of which each serves one at a time."""
 
-    def __init__(self, connections: Sequence[Connection]) -> None:
+    def __init__(self, connections: Sequence[C]) -> None:
         self.all = list(connections)
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+        self._free: asyncio.LifoQueue[C] = asyncio.LifoQueue()
         for connection in connections:
             self._free.put_nowait(connection)
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[Connection]:
+    async def one(self) -> AsyncIterator[C]:
         """Lend the first connection that is free."""
         connection = await self._free.get()
         try:

@@ -1,0 +1,35 @@
+"""Move a ledger from a file to PostgreSQL, or back."""
+
+import click
+
+from listener.commands.terminal import json_option, progress, say, say_json
+
+
+@click.command(name="import")
+@click.option("--from", "source", metavar="URL", required=True, help="The ledger as it is now.")
+@click.option("--to", "target", metavar="URL", required=True, help="Where there is none yet.")
+@json_option
+def import_(source: str, target: str, as_json: bool) -> None:
+    """Copy a ledger from a file to PostgreSQL, or back: every number, hash and its epoch stays.
+
+    Stop the listener first, and serve only one of the two afterwards: tills go on where they were,
+    and would believe both. The URLs are as in the setting `database`.
+
+    \b
+    Examples:
+        listener import --from sqlite:///ledger.db --to postgresql://listener@db1,db2/listener
+        listener import --from postgresql://listener@db1/listener --to sqlite:///ledger.db
+    """
+    from listener.storage.postgres.location import require_driver
+
+    require_driver()
+    from listener.storage.postgres.importing import import_ledger
+
+    with progress("importing") as advance:
+        head = import_ledger(source, target, progress=advance)
+    counts = {"entries": head.seq, "events": head.events, "transactions": head.transactions}
+    if as_json:
+        say_json({"epoch": head.epoch, "seq": head.seq, "hash": head.hash} | counts)
+        return
+    held = ", ".join(f"{count} {name}" for name, count in counts.items())
+    say(f"imported {held}; epoch {head.epoch}, hash {head.hash}")

@@ -1,0 +1,98 @@
+"""Run several listeners on one port: started, watched, and stopped together.
+
+The kernel spreads connections over the sockets that share a port. Each worker is a node of its own;
+what they share is the ledger.
+"""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from listener import log
+from listener.settings import Settings
+from listener.web.address import bind
+
+# A worker that dies is started again, but not in a tight circle.
+RESTART_SECONDS: Final = 1.0
+# What a worker may take to send its tills away and to end what it has begun.
+STOP_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.1
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Workers:
+    """The processes of one service; the parent only holds the port, and watches."""
+
+    def __init__(self, settings: Settings, arguments: Sequence[str], *, count: int) -> None:
+        # Taken alone first: a service that listens there already is found here.
+        with bind(settings.host, settings.port) as alone:
+            port = alone.getsockname()[1]
+        # Bound and never listened on: no connection comes here, and nobody else gets the port.
+        self._port = bind(settings.host, port, reuse_port=True, listens=False)
+        self._command = [sys.executable, "-m", "listener", "serve", *arguments, "--shared-port"]
+        self._environment = os.environ | {"LISTENER_PORT": str(port)}
+        self._count = count
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._started_at = 0.0
+        self._stopping = False
+
+    def run(self) -> int:
+        """Keep all workers running until SIGTERM or SIGINT; then stop them, and wait.
+
+        Returns:
+            0 where all ended by themselves in time.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        while not self._stopping:
+            self._tend()
+            time.sleep(POLL_SECONDS)
+        for worker in self._running:
+            worker.send_signal(signal.SIGTERM)
+        return self._wait()
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    def _tend(self) -> None:
+        for worker in [one for one in self._running if one.poll() is not None]:
+            self._running.remove(worker)
+            log.event(
+                _LOG, "worker_ended", level=logging.ERROR, pid=worker.pid, status=worker.returncode
+            )
+        is_first = not self._started_at
+        if len(self._running) == self._count or (
+            not is_first and time.monotonic() - self._started_at < RESTART_SECONDS
+        ):
+            return
+        self._started_at = time.monotonic()
+        while len(self._running) < self._count:
+            worker = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - ourselves
+            self._running.append(worker)
+            log.event(_LOG, "worker_started", pid=worker.pid)
+
+    def _wait(self) -> int:
+        ends_at = time.monotonic() + STOP_SECONDS
+        status = 0
+        for worker in self._running:
+            try:
+                status = status or worker.wait(max(0.1, ends_at - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.event(_LOG, "worker_killed", level=logging.ERROR, pid=worker.pid)
+                worker.kill()
+                worker.wait()
+                status = 1
+        self._port.close()
+        return status
+
+
+def shares_port() -> bool:
+    """Return whether this system spreads connections over the sockets of one port."""
+    return hasattr(socket, "SO_REUSEPORT")

@@ -1,0 +1,69 @@
+"""Use a ledger on PostgreSQL from a command, beside the nodes that serve it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from listener.errors import LedgerUnavailableError
+from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
+from listener.storage.postgres.location import read_location
+from listener.storage.postgres.schema import prepare, read_identity
+
+T = TypeVar("T")
+
+NAME = "pockyt-listener command"
+
+
+class Beside:
+    """A connection of a command, which has no event loop of its own."""
+
+    def __init__(self, runner: asyncio.Runner, db: Connection) -> None:
+        self._runner = runner
+        self._db = db
+
+    def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run work on the connection.
+
+        Raises:
+            LedgerUnavailableError: It failed, or may have: what became of it is not known.
+        """
+
+        async def working() -> T:
+            result = await work(self._db)
+            if self._db.warning is not None:
+                raise LedgerUnavailableError(f"the ledger may not have kept it: {self._db.warning}")
+            return result
+
+        try:
+            return self._runner.run(working())
+        except FAULTS as error:
+            raise LedgerUnavailableError(
+                f"the ledger cannot be used now: {told_by(error)}"
+            ) from error
+
+
+@contextmanager
+def beside(url: str, *, make_at_ms: int | None = None) -> Iterator[Beside]:
+    """Connect a command to a ledger, be it served meanwhile or not.
+
+    Args:
+        url: As in the setting ``database``.
+        make_at_ms: The time (Unix ms), where a ledger is to be made if there is none.
+
+    Raises:
+        LedgerError: There is no ledger, or none that this version can read.
+        LedgerUnavailableError: No server can be reached.
+    """
+    location = read_location(url)
+    with asyncio.Runner() as runner:
+        db = runner.run(connect(location, name=NAME))
+        connected = Beside(runner, db)
+        try:
+            if make_at_ms is None:
+                connected.run(read_identity)
+            else:
+                connected.run(lambda db: prepare(db, now_ms=make_at_ms))
+            yield connected
+        finally:
+            db.terminate()

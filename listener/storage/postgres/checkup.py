@@ -1,0 +1,124 @@
+"""Look a ledger on PostgreSQL over: the server, the nodes, and what became of the ledger."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from listener.errors import LedgerError, LedgerUnavailableError
+from listener.ledger.model import rfc3339
+from listener.storage.checks import Finding, Severity
+from listener.storage.postgres import reading
+from listener.storage.postgres.beside import Beside, beside
+from listener.storage.postgres.location import read_location
+from listener.storage.postgres.schema import Identity, read_identity
+from listener.storage.postgres.turns import NOW
+
+CLOCK_MS_MAX: Final = 1_000
+SNAPSHOT_SECONDS_MAX: Final = 600
+QUEUE_USAGE_MAX: Final = 0.1
+LAG_MAX: Final = 10_000
+
+_SERVER: Final = (
+    "SELECT current_setting('server_version') AS version,"
+    " current_setting('synchronous_commit') AS commits,"
+    " current_setting('synchronous_standby_names') AS standbys,"
+    " pg_notification_queue_usage() AS queue,"
+    " (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::int"
+    " FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND backend_type = 'client backend')"
+    " AS snapshot, pg_database_size(current_database()) AS bytes,"
+    " (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS synced"
+)
+_NODES: Final = (
+    f"SELECT id, url, version, lag, clock_ms FROM nodes WHERE lease_until >= {NOW} ORDER BY id"
+)
+_LOST: Final = (
+    "SELECT epoch, began_at, seq, missing FROM epochs WHERE reason = 'went_back'"
+    " ORDER BY began_at DESC LIMIT 1"
+)
+
+
+def check_up(url: str) -> list[Finding]:
+    """Look over the ledger of a URL; the nodes that serve it are not hindered.
+
+    Raises:
+        LedgerError: The URL cannot be read.
+    """
+    findings = [Finding(name="ledger", value=read_location(url).shown)]
+    try:
+        with beside(url) as connected:
+            findings += _server(connected)
+            findings += _nodes(connected)
+            findings += _content(connected, connected.run(read_identity))
+    except (LedgerError, LedgerUnavailableError) as error:
+        findings.append(_problem("readable", "no", str(error)))
+    return findings
+
+
+def _server(connected: Beside) -> Iterator[Finding]:
+    row: Any = connected.run(lambda db: db.fetchrow(_SERVER))
+    yield Finding(name="postgresql", value=row["version"])
+    yield Finding(name="bytes", value=row["bytes"])
+    yield Finding(name="synchronous_commit", value=row["commits"])
+    if row["standbys"] and not row["synced"]:
+        yield _problem(
+            "synchronous_standbys",
+            0,
+            "none is connected, so that commits wait and nothing is taken: bring one back",
+        )
+    elif not row["standbys"]:
+        yield _note(
+            "synchronous_standbys",
+            0,
+            "if this server is lost, so is what its backups do not hold: set"
+            " synchronous_standby_names",
+        )
+    else:
+        yield Finding(name="synchronous_standbys", value=row["synced"])
+    if row["snapshot"] > SNAPSHOT_SECONDS_MAX:
+        advice = "a transaction has been open for so long; end it, or tables grow"
+        yield _note("oldest_snapshot_seconds", row["snapshot"], advice)
+    if row["queue"] > QUEUE_USAGE_MAX:
+        advice = "a listener of NOTIFY does not read; end its connection"
+        yield _problem("notification_queue", f"{row['queue']:.0%}", advice)
+
+
+def _nodes(connected: Beside) -> Iterator[Finding]:
+    rows = connected.run(lambda db: db.fetch(_NODES))
+    yield Finding(name="served", value="yes" if rows else "no")
+    for row in rows:
+        value = f"{row['url']} version {row['version']} lag {row['lag']}"
+        if abs(row["clock_ms"]) > CLOCK_MS_MAX:
+            advice = f"its clock is {row['clock_ms']} ms ahead of the database's: set it right"
+            yield _note(f"node {row['id']}", value, advice)
+        elif row["lag"] > LAG_MAX:
+            yield _note(
+                f"node {row['id']}", value, "it publishes behind the others; look at its log"
+            )
+        else:
+            yield Finding(name=f"node {row['id']}", value=value)
+    if len({row["version"] for row in rows}) > 1:
+        yield _note("versions", len({row["version"] for row in rows}), "finish the rolling restart")
+
+
+def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
+    yield Finding(name="schema", value=identity.schema_version)
+    yield Finding(name="created", value=rfc3339(identity.created_at_ms))
+    head = connected.run(reading.head)
+    yield Finding(name="epoch", value=head.epoch)
+    yield Finding(name="entries", value=head.seq)
+    yield Finding(name="events", value=head.events)
+    yield Finding(name="transactions", value=head.transactions)
+    lost: Any = connected.run(lambda db: db.fetchrow(_LOST))
+    if lost is not None:
+        yield _note(
+            "went_back",
+            f"{rfc3339(lost['began_at'])}: from at least entry {lost['missing']} to {lost['seq']}",
+            "acknowledged entries were lost with a server; compare with Pockyt's own list",
+        )
+
+
+def _note(name: str, value: str | int, advice: str) -> Finding:
+    return Finding(name=name, value=value, severity=Severity.NOTE, advice=advice)
+
+
+def _problem(name: str, value: str | int, advice: str) -> Finding:
+    return Finding(name=name, value=value, severity=Severity.PROBLEM, advice=advice)

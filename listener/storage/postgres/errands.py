@@ -1,0 +1,101 @@
+"""Small writes that need no lock of the ledger: acknowledgements, and answers to be given again."""
+
+import asyncio
+from typing import Any, Final
+
+from listener.ledger.promise import Remembered
+from listener.storage.postgres import reading
+from listener.storage.postgres.connection import Channel, Connection
+
+ANSWER_DAYS: Final = 7
+# What is acknowledged within this time is stored together.
+GATHER_SECONDS: Final = 0.05
+
+# Sorted, so that two nodes never wait for each other.
+_PUT_ACKS: Final = (
+    'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked, acked_at)'
+    " SELECT x.terminal, x.stream, $1, x.until, x.until, $4"
+    " FROM unnest($2::text[], $3::text[], $5::bigint[]) x(terminal, stream, until)"
+    " ORDER BY x.stream, x.terminal"
+    ' ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch, "offset" ='
+    ' CASE WHEN a.epoch = excluded.epoch THEN greatest(a."offset", excluded."offset")'
+    ' ELSE excluded."offset" END, acked = greatest(a.acked, excluded.acked),'
+    " acked_at = excluded.acked_at"
+    " WHERE a.epoch <> excluded.epoch OR a.acked IS NULL OR excluded.acked >= a.acked"
+)
+# It moves nothing in its own epoch.
+_PUT_START: Final = (
+    'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked_at)'
+    " VALUES ($1, $2, $3, $4, $5)"
+    " ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch,"
+    ' "offset" = excluded."offset" WHERE a.epoch <> excluded.epoch'
+)
+_FORGET: Final = "DELETE FROM answers WHERE recorded_at < $1"
+_CLAIM: Final = (
+    "INSERT INTO answers (key_id, idempotency_key, request, recorded_at) VALUES ($1, $2, $3, $4)"
+    " ON CONFLICT DO NOTHING RETURNING request"
+)
+_KEEP: Final = (
+    "UPDATE answers SET status = $1, body = $2 WHERE key_id = $3 AND idempotency_key = $4"
+)
+
+
+class Acks:
+    """Stores acknowledgements together, and answers once they are on disk."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._gathered: dict[tuple[str, str], tuple[int, int]] = {}
+        self._epoch = ""
+        self._storing: asyncio.Task[None] | None = None
+
+    async def put(
+        self, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
+    ) -> None:
+        """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
+        if self._storing is None or self._epoch != epoch:
+            # Those of another epoch go on by themselves.
+            self._gathered, self._epoch = {}, epoch
+            self._storing = asyncio.create_task(self._store(self._gathered, epoch))
+        kept = self._gathered.get((stream, terminal), (-1, 0))
+        self._gathered[stream, terminal] = max(kept, (offset, now_ms))
+        await asyncio.shield(self._storing)
+
+    async def _store(self, gathered: dict[tuple[str, str], tuple[int, int]], epoch: str) -> None:
+        await asyncio.sleep(GATHER_SECONDS)
+        if self._gathered is gathered:
+            self._storing = None
+        names = sorted(gathered)
+        values = (
+            epoch,
+            [terminal for _, terminal in names],
+            [stream for stream, _ in names],
+            max(at_ms for _, at_ms in gathered.values()),
+            [gathered[name][0] for name in names],
+        )
+        await self._channel.run(lambda db: db.execute(_PUT_ACKS, *values))
+
+
+async def start(
+    db: Connection, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
+) -> None:
+    """Keep where a terminal begins, unless a place of this epoch is kept already."""
+    await db.execute(_PUT_START, terminal, stream, epoch, offset, now_ms)
+
+
+async def remember(
+    db: Connection, *, key_id: str, idempotency_key: str, request: str, now_ms: int
+) -> Remembered | None:
+    """Claim an Idempotency-Key; return what is kept under it where it was claimed before."""
+    await db.execute(_FORGET, now_ms - ANSWER_DAYS * 86_400_000)
+    claimed: Any = await db.fetchval(_CLAIM, key_id, idempotency_key, request, now_ms)
+    if claimed is not None:
+        return None
+    return await reading.remembered(db, key_id=key_id, idempotency_key=idempotency_key)
+
+
+async def remember_answer(
+    db: Connection, *, key_id: str, idempotency_key: str, status: int, body: str
+) -> None:
+    """Keep the answer to the request that claimed an Idempotency-Key."""
+    await db.execute(_KEEP, status, body, key_id, idempotency_key)

@@ -1,0 +1,71 @@
+"""Move a ledger from a file to PostgreSQL or back, under the same epoch."""
+
+from contextlib import closing
+from typing import Any, Final
+
+from listener.errors import LedgerError
+from listener.ledger.promise import Head
+from listener.storage.checks import Progress
+from listener.storage.postgres import reading
+from listener.storage.postgres.backup import take
+from listener.storage.postgres.beside import Beside, beside
+from listener.storage.postgres.copying import from_file
+from listener.storage.postgres.location import is_postgres
+from listener.storage.postgres.turns import NOW
+from listener.storage.sqlite.connection import FAULTS, connect_read_only, now_ms, told_by
+from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.lock import ServiceLock
+
+_SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {NOW}"
+
+
+def import_ledger(source: str, target: str, *, progress: Progress) -> Head:
+    """Copy a ledger to where there is none yet; every seq, offset, hash and its epoch stays.
+
+    Nobody may serve either of them meanwhile: two that go on under one epoch would both be
+    believed.
+
+    Raises:
+        LedgerError: One is being served, the target is not empty, or both are of one kind.
+    """
+    if is_postgres(source) == is_postgres(target):
+        raise LedgerError(
+            "one of the two must be a file, and the other on PostgreSQL; between two of a kind,"
+            " use `listener backup`, or pg_dump and pg_restore"
+        )
+    if is_postgres(source):
+        return _to_file(source, target, progress)
+    return _from_file(source, target, progress)
+
+
+def _to_file(source: str, target: str, progress: Progress) -> Head:
+    with beside(source) as connected:
+        _refuse_served(connected)
+        head = connected.run(reading.head)
+    take(source, sqlite_path(target), is_copy=False, progress=progress)
+    return head
+
+
+def _from_file(source: str, target: str, progress: Progress) -> Head:
+    path = sqlite_path(source)
+    if not path.exists():
+        raise LedgerError(f"there is no ledger at {path}")
+    lock = ServiceLock(path)
+    try:
+        with (
+            closing(connect_read_only(path)) as file,
+            beside(target, make_at_ms=now_ms()) as connected,
+        ):
+            _refuse_served(connected)
+            connected.run(lambda db: from_file(file, db, progress))
+            return connected.run(reading.head)
+    except FAULTS as error:
+        raise LedgerError(f"{path} cannot be read: {told_by(error)}") from error
+    finally:
+        lock.release()
+
+
+def _refuse_served(connected: Beside) -> None:
+    nodes: Any = connected.run(lambda db: db.fetchval(_SERVED))
+    if nodes:
+        raise LedgerError(f"{nodes} listener(s) serve the ledger on PostgreSQL; stop them first")

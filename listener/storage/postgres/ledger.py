@@ -1,0 +1,469 @@
+"""The ledger on PostgreSQL, as one node of any number uses it."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import asyncpg
+
+from listener import log
+from listener.errors import LedgerUnavailableError, SearchTooLongError
+from listener.keys import Key
+from listener.ledger.model import Event, Fact, Transaction
+from listener.ledger.promise import (
+    ACKS_PAGE,
+    EVERYWHERE,
+    Ack,
+    Acked,
+    Bell,
+    Counts,
+    Cursor,
+    Doubts,
+    Head,
+    Line,
+    Recorded,
+    RecordedSale,
+    Remembered,
+    Scope,
+    Search,
+    Seat,
+    Unacked,
+)
+from listener.ledger.schedule import Confirm
+from listener.storage.pool import Pool
+from listener.storage.postgres import errands, keys, reading
+from listener.storage.postgres.bell import Publisher
+from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
+from listener.storage.postgres.location import read_location
+from listener.storage.postgres.node import Node, run_heartbeat
+from listener.storage.postgres.presence import Presence
+from listener.storage.postgres.schema import prepare
+from listener.storage.postgres.texts import packed
+from listener.storage.postgres.turns import RENEW_SECONDS, Turns
+from listener.storage.postgres.writer import Appended, OnCommit, Writer
+
+T = TypeVar("T")
+
+READERS: Final = 2
+SEARCHERS: Final = 2
+SEARCH_MS: Final = 1_000
+# A range of entries that is looked through in one go, so that searches take turns.
+RANGE_ENTRIES: Final = 20_000
+# A server that answers no read for so long is left, and the hosts are tried again.
+SILENT_SECONDS: Final = 5.0
+# A plan that was made on empty tables is kept; from here on there is something to look at.
+ANALYZE_ENTRIES: Final = 1_000
+
+_ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales"
+_LOG: Final = logging.getLogger(__name__)
+
+
+class PostgresLedger:
+    """``listener.ledger.Ledger`` and ``listener.keys.KeyStore`` on PostgreSQL."""
+
+    def __init__(
+        self,
+        *,
+        channel: Callable[..., Channel],
+        node: Node,
+        secret: bytes,
+        confirm: Confirm,
+        clock: Callable[[], int],
+        on_commit: OnCommit | None,
+    ) -> None:
+        self.node = node
+        self.secret = secret
+        self._clock = clock
+        self._bells: list[Bell] = []
+        self._epoch_hooks: list[Callable[[], None]] = []
+        node.on_epoch = self._begin_epoch
+        node.lag = lambda: self._publisher.lag
+        self._bell_channel = channel("bell", on_connect=self._meet_and_listen)
+        self._publisher = Publisher(
+            channel=self._bell_channel, ring=self._ring, witness=node.witness
+        )
+        self._heart = channel("heart", on_connect=node.meet)
+        self._errands = channel("errands", on_connect=node.meet)
+        self._readers = Pool([channel("reader", on_connect=node.meet) for _ in range(READERS)])
+        self._searchers = Pool(
+            [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
+        )
+        self._write_channel = channel("writer", on_connect=node.meet)
+        self._turns = Turns(self._errands, node=node.id)
+        self._presence = Presence(self._errands, node=node.id)
+        self._acks = errands.Acks(self._errands)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writer = Writer(
+            self._write_channel,
+            epoch=lambda: node.epoch,
+            confirm=confirm,
+            now_ms=clock,
+            on_append=self._appended,
+            on_commit=on_commit,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        confirm: Confirm = "suspicious",
+        clock: Callable[[], int],
+        on_commit: OnCommit | None = None,
+        node_url: str = "",
+    ) -> Self:
+        """Open a ledger to serve it, beside whoever serves it already; make it if there is none.
+
+        Raises:
+            LedgerError: It cannot be opened.
+            LedgerUnavailableError: No server can be reached.
+        """
+        location = read_location(url)
+        node_id = secrets.token_hex(4)
+        name = f"pockyt-listener {node_id}"
+        connection = await connect(location, name=name)
+        try:
+            identity = await prepare(connection, now_ms=clock())
+        except FAULTS as error:
+            text = f"the ledger cannot be opened: {told_by(error)}"
+            raise LedgerUnavailableError(text) from error
+        finally:
+            connection.terminate()
+        node = Node(
+            node_id=node_id,
+            url=node_url,
+            version=version("pockyt-listener"),
+            epoch=identity.epoch,
+            clock=clock,
+        )
+
+        def channel(
+            purpose: str,
+            *,
+            on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+            timeout_ms: int | None = None,
+        ) -> Channel:
+            full_name = f"{name} {purpose}"
+            return Channel(location, name=full_name, on_connect=on_connect, timeout_ms=timeout_ms)
+
+        ledger = cls(
+            channel=channel,
+            node=node,
+            secret=bytes.fromhex(identity.secret),
+            confirm=confirm,
+            clock=clock,
+            on_commit=on_commit,
+        )
+        try:
+            await ledger._start()
+        except BaseException:
+            await ledger.close()
+            raise
+        return ledger
+
+    async def _start(self) -> None:
+        await self._heart.run(self.node.beat)
+        head = await self.head()
+        self.node.witness(head.seq, head.hash)
+        self._publisher.begin(head.events)
+        self._beside(run_heartbeat(self.node, self._heart))
+        self._beside(self._publisher.run())
+        self._beside(self._look_after())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def epoch(self) -> str:
+        return self.node.epoch
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def check_writable(self) -> None:
+        self.node.check()
+
+    def listen(self, bell: Bell) -> None:
+        self._bells.append(bell)
+
+    def on_epoch(self, hook: Callable[[], None]) -> None:
+        self._epoch_hooks.append(hook)
+
+    def _ring(self, events: Sequence[Event]) -> None:
+        for bell in self._bells:
+            bell(events)
+
+    async def _meet_and_listen(self, db: Connection) -> None:
+        await self.node.meet(db)
+        await self._publisher.listen(db)
+
+    def _begin_epoch(self, number: int) -> None:
+        """Forget all positions of before: whoever follows begins again."""
+        self._publisher.begin(number)
+        for hook in self._epoch_hooks:
+            try:
+                hook()
+            except Exception:  # noqa: BLE001 - a hook that fails is no reason to keep old positions
+                _LOG.exception("epoch_hook_failed")
+
+    def _appended(self, appended: Appended) -> None:
+        before = self.node.seq
+        self.node.witness(appended.seq, appended.hash)
+        self._publisher.offer(appended.events)
+        if before < ANALYZE_ENTRIES <= appended.seq:
+            self._beside(self._analyze())
+
+    async def _analyze(self) -> None:
+        try:
+            await self._errands.run(lambda db: db.execute(_ANALYZE))
+        except LedgerUnavailableError as error:
+            log.event(_LOG, "not_analyzed", level=logging.WARNING, cause=str(error))
+
+    async def _look_after(self) -> None:
+        """Renew the turns, and leave a server that has gone silent; for ever."""
+        tick = 0
+        while True:
+            await asyncio.sleep(RENEW_SECONDS / 4)
+            tick += 1
+            if self._bell_channel.busy_seconds > SILENT_SECONDS:
+                log.event(_LOG, "server_silent", level=logging.ERROR)
+                for channel in self._channels():
+                    channel.drop()
+            if tick % 4 == 0:
+                try:
+                    await self._turns.renew()
+                except LedgerUnavailableError as error:
+                    log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
+
+    def _channels(self) -> list[Channel]:
+        others = (self._heart, self._errands, self._bell_channel, self._write_channel)
+        return [*self._readers.all, *self._searchers.all, *others]
+
+    async def record(self, fact: Fact) -> Recorded:
+        recorded: Recorded = await self._writer.submit(fact)
+        return recorded
+
+    def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
+        self._writer.queue(fact, answer)
+
+    async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+        await self._acks.put(
+            epoch=self.epoch, terminal=terminal, stream=stream, offset=offset, now_ms=self._clock()
+        )
+
+    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+        await self._errands.run(
+            lambda db: errands.start(
+                db,
+                epoch=self.epoch,
+                terminal=terminal,
+                stream=stream,
+                offset=offset,
+                now_ms=self._clock(),
+            )
+        )
+
+    async def remember(
+        self, *, key_id: str, idempotency_key: str, request: str
+    ) -> Remembered | None:
+        return await self._errands.run(
+            lambda db: errands.remember(
+                db,
+                key_id=key_id,
+                idempotency_key=idempotency_key,
+                request=request,
+                now_ms=self._clock(),
+            )
+        )
+
+    async def remember_answer(
+        self, *, key_id: str, idempotency_key: str, status: int, body: str
+    ) -> None:
+        await self._errands.run(
+            lambda db: errands.remember_answer(
+                db, key_id=key_id, idempotency_key=idempotency_key, status=status, body=body
+            )
+        )
+
+    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run a read of a few rows; once more where the connection was lost."""
+        async with self._readers.one() as reader:
+            try:
+                return await reader.run(work)
+            except LedgerUnavailableError:
+                return await reader.run(work)
+
+    async def _search(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run what may look through many rows, for as long as a search may take."""
+        async with self._searchers.one() as searcher:
+            try:
+                return await searcher.run(work)
+            except LedgerUnavailableError as error:
+                if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                    raise SearchTooLongError(
+                        "that takes too long to look for: name a store, or a shorter time"
+                    ) from error
+                return await searcher.run(work)
+
+    async def seq(self) -> int:
+        return await self._read(reading.seq)
+
+    async def head(self) -> Head:
+        return await self._read(reading.head)
+
+    async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
+        return await self._read(lambda db: reading.stream_heads(db, streams=streams))
+
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
+        return await self._read(
+            lambda db: reading.events(db, stream=stream, after=after, limit=limit)
+        )
+
+    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
+        end = await self.seq()
+        found: list[Line] = []
+        while after < end and len(found) < limit:
+            upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
+            found += await self._search(
+                partial(reading.lines, after=after, upto=upto, limit=left, scope=scope)
+            )
+            after = upto
+        return found
+
+    async def read_counts(self, scope: Scope) -> Counts:
+        head = await self.head()
+        if scope.merchant_no is None:
+            return Counts(
+                entries=head.seq,
+                transactions=head.transactions,
+                events=head.events,
+                repeats=head.repeats,
+            )
+        entries = repeats = 0
+        for after in range(0, head.seq, RANGE_ENTRIES):
+            upto = min(after + RANGE_ENTRIES, head.seq)
+            counted = await self._search(
+                partial(reading.counts_between, after=after, upto=upto, scope=scope)
+            )
+            entries, repeats = entries + counted[0], repeats + counted[1]
+        transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
+        return Counts(entries=entries, transactions=transactions, events=events, repeats=repeats)
+
+    async def read_transactions(
+        self, search: Search, *, before: Cursor | None, limit: int
+    ) -> list[Transaction]:
+        return await self._search(
+            partial(reading.transactions, search=search, before=before, limit=limit)
+        )
+
+    async def read_transaction(
+        self, transaction_no: str, *, merchant_no: str | None
+    ) -> list[Transaction]:
+        return await self._read(
+            lambda db: reading.transactions_of_number(
+                db, transaction_no=transaction_no, merchant_no=merchant_no
+            )
+        )
+
+    async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
+        return await self._read(lambda db: reading.lines_of(db, transaction=transaction))
+
+    async def read_unacked(
+        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
+    ) -> list[Unacked]:
+        return await self._read(
+            partial(reading.unacked, before_ms=before_ms, scope=scope, limit=limit)
+        )
+
+    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
+        return await self._read(lambda db: reading.doubts(db, now_ms=now_ms))
+
+    async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
+        return await self._read(lambda db: reading.due(db, now_ms=now_ms, limit=limit))
+
+    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
+        return await self._read(lambda db: reading.due_sales(db, now_ms=now_ms, limit=limit))
+
+    async def read_sales(
+        self, *, merchant_no: str, reference: str, store_no: str | None
+    ) -> list[RecordedSale]:
+        return await self._read(
+            partial(
+                reading.sales_of_reference,
+                merchant_no=merchant_no,
+                reference=reference,
+                store_no=store_no,
+            )
+        )
+
+    async def next_due_ms(self) -> int | None:
+        return await self._read(reading.next_due_ms)
+
+    async def acks(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        scope: Scope = EVERYWHERE,
+        limit: int = ACKS_PAGE,
+    ) -> list[Ack]:
+        return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
+
+    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
+        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
+
+    async def find_key(self, key_id: str) -> Key | None:
+        return await self._read(lambda db: keys.find(db, key_id))
+
+    async def keys_version(self) -> int:
+        return await self._read(keys.version)
+
+    async def revoked_keys(self) -> frozenset[str]:
+        return await self._read(keys.revoked)
+
+    async def claim_turn(self, name: str) -> bool:
+        return await self._turns.claim(packed(name))
+
+    async def keep_turn(self, name: str, *, seconds: float) -> bool:
+        return await self._turns.ensure(packed(name), seconds=seconds)
+
+    async def release_turn(self, name: str) -> None:
+        await self._turns.release(packed(name))
+
+    async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
+        return await self._presence.announce(seats)
+
+    async def elsewhere(self) -> dict[str, int]:
+        return await self._presence.elsewhere()
+
+    async def close(self) -> None:
+        await self._writer.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._turns.leave()
+            await self._presence.leave()
+            await self._heart.run(self.node.leave)
+        except LedgerUnavailableError as error:
+            log.event(_LOG, "not_signed_off", level=logging.WARNING, cause=str(error))
+        for channel in self._channels():
+            await channel.close()

@@ -1,0 +1,107 @@
+"""The servers and the database that a ``postgresql://`` URL names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from listener.errors import LedgerError
+
+SCHEME: Final = "postgresql://"
+PORT: Final = 5432
+HOSTS_MAX: Final = 16
+
+_OPTIONS: Final = frozenset(
+    {"sslmode", "sslrootcert", "sslcert", "sslkey", "passfile", "search_path"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a ledger is: hosts to be tried in order, a database, and who asks for it."""
+
+    hosts: tuple[tuple[str, int], ...]
+    database: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    options: Mapping[str, str] = field(default_factory=dict)
+    # The host that could be written to last: it is tried first.
+    last: list[tuple[str, int]] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def in_order(self) -> list[tuple[str, int]]:
+        """The hosts in the order in which they are to be tried."""
+        return [*self.last, *(host for host in self.hosts if host not in self.last)]
+
+    @property
+    def shown(self) -> str:
+        """The hosts and the database, for a person; neither user nor password."""
+        hosts = ",".join(_shown_host(host, port) for host, port in self.hosts)
+        return f"{SCHEME}{hosts}/{self.database}"
+
+
+def is_postgres(url: str) -> bool:
+    """Return whether a URL names a ledger on PostgreSQL."""
+    return url.startswith(SCHEME)
+
+
+def require_driver() -> None:
+    """Refuse a ledger on PostgreSQL where the extra ``postgres`` is missing.
+
+    Raises:
+        LedgerError: asyncpg is not installed.
+    """
+    if find_spec("asyncpg") is None:
+        raise LedgerError(
+            "a ledger on PostgreSQL needs the extra postgres:"
+            " python -m pip install 'pockyt-listener[postgres]'"
+        )
+
+
+def read_location(url: str) -> Location:
+    """Read ``postgresql://user:password@host1:port,host2:port/name?sslmode=verify-full``.
+
+    Raises:
+        LedgerError: It cannot be read; the text holds nothing of the URL, since that may hold a
+            password.
+    """
+    parts = urlsplit(url)
+    user, _, hosts = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    database = unquote(parts.path.removeprefix("/"))
+    if not database or "/" in database:
+        raise LedgerError("the setting database must end in /NAME, the name of a database")
+    if hosts.count(",") >= HOSTS_MAX:
+        raise LedgerError(f"the setting database names more than {HOSTS_MAX} hosts")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown or parts.fragment:
+        raise LedgerError(
+            "the setting database has an option that is not known;"
+            f" known are {', '.join(sorted(_OPTIONS))}"
+        )
+    return Location(
+        hosts=tuple(_read_host(text) for text in hosts.split(",")),
+        database=database,
+        user=unquote(name) or None,
+        password=unquote(password) or None,
+        options=options,
+    )
+
+
+def _read_host(text: str) -> tuple[str, int]:
+    """Read ``host``, ``host:port`` or ``[::1]:port``."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif ":" in text:
+        host, _, port = text.partition(":")
+    if port and not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise LedgerError("the setting database has a port that is no number from 1 to 65535")
+    return unquote(host) or "localhost", int(port or PORT)
+
+
+def _shown_host(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,66 @@
+"""Read a ledger in pages, each a short read of its own: for `listener export` and the like."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+from listener.ledger.promise import Head, Line, Scope
+from listener.storage.postgres import reading
+from listener.storage.postgres.beside import Beside, beside
+
+PAGE_ENTRIES: Final = 1_000
+
+_ALL: Final = Scope()
+
+
+class PostgresReader:
+    """Pages of a ledger on PostgreSQL."""
+
+    def __init__(self, connected: Beside) -> None:
+        self._connected = connected
+
+    def head(self) -> Head:
+        """Read the end of the ledger."""
+        return self._connected.run(reading.head)
+
+    def pages(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        scope: Scope = _ALL,
+    ) -> Iterator[tuple[int, list[Line]]]:
+        """Yield up to which seq was read, and those of its lines that are wanted.
+
+        The arguments are those of the reader on SQLite.
+        """
+        end = self.head().seq if until is None else until
+        while after < end:
+            upto = min(after + PAGE_ENTRIES, end)
+            lines = self._connected.run(
+                partial(
+                    reading.lines_between,
+                    after=after,
+                    upto=upto,
+                    since_ms=since_ms,
+                    until_ms=until_ms,
+                    scope=scope,
+                )
+            )
+            yield upto, lines
+            after = upto
+
+
+@contextmanager
+def open_reader(url: str) -> Iterator[PostgresReader]:
+    """Open the ledger of a URL to read it, be it served meanwhile or not.
+
+    Raises:
+        LedgerError: There is none, or none that this version can read.
+        LedgerUnavailableError: It cannot be read now.
+    """
+    with beside(url) as connected:
+        yield PostgresReader(connected)

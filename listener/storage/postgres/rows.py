@@ -1,0 +1,37 @@
+"""Turn rows of PostgreSQL into the nouns of the model; their columns are those of SQLite's."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from listener.ledger.model import Entry, Event, Transaction
+from listener.ledger.sale import Sale
+from listener.storage import rows
+from listener.storage.postgres.texts import unpacked
+
+# A row as asyncpg gives it.
+Row = Iterable[Any]
+
+
+def entry_of(row: Row) -> Entry:
+    """Read a row of ENTRY_COLUMNS."""
+    return rows.entry_of(plain(row))
+
+
+def event_of(row: Row) -> Event:
+    """Read a row of EVENT_COLUMNS."""
+    return rows.event_of(tuple(row))
+
+
+def transaction_of(row: Row) -> Transaction:
+    """Read a row of TRANSACTION_COLUMNS."""
+    return rows.transaction_of(plain(row))
+
+
+def sale_of(row: Row) -> Sale:
+    """Read a row of SALE_COLUMNS."""
+    return rows.sale_of(plain(row))
+
+
+def plain(row: Row) -> tuple[Any, ...]:
+    """Return a row with its texts as they came."""
+    return tuple([unpacked(value) if isinstance(value, str) else value for value in row])

@@ -1,0 +1,157 @@
+"""Make the tables and functions of a ledger, and find out whose ledger it is.
+
+Tables are made once; a later version adds to them. A function is never changed: a changed one gets
+a new name, so that nodes of two versions run side by side during a rolling restart.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from listener.errors import LedgerError
+from listener.storage.postgres.connection import Connection
+
+SCHEMA_VERSION: Final = 1
+SECRET_BYTES: Final = 32
+# The functions that this version calls, oldest first, each in a file of its name.
+FUNCTIONS: Final = ("append_v1",)
+# From each version to the next; version 1 is schema-postgres.sql. They add, and take nothing away.
+MIGRATIONS: Final[dict[int, str]] = {}
+
+# Whoever makes, migrates or renames the ledger holds the lock that `append` takes.
+LOCK: Final = "SELECT pg_advisory_xact_lock(1886350196, 1)"
+_SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
+_LEDGER: Final = (
+    "SELECT epoch, is_copy, created_at, system_id, schema_version, secret FROM ledger WHERE id = 1"
+)
+_MAKE: Final = (
+    "INSERT INTO ledger (id, epoch, created_at, system_id, schema_version, secret)"
+    " VALUES (1, $1, $2, $3, $4, $5)"
+)
+_NEWEST: Final = "(SELECT coalesce(max(seq), 0) FROM entries)"
+_BEGIN_EPOCH: Final = (
+    f"INSERT INTO epochs (epoch, began_at, reason, seq, missing) VALUES ($1, $2, $3, {_NEWEST}, $4)"
+)
+_RENAME: Final = "UPDATE ledger SET epoch = $1, is_copy = 0, system_id = $2 WHERE epoch = $3"
+_GROW: Final = "UPDATE ledger SET schema_version = $1 WHERE schema_version < $1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which ledger this is: its epoch, when it was made, and which version last served it."""
+
+    epoch: str
+    created_at_ms: int
+    schema_version: int
+    # Seals the cursors of pages; told to nobody.
+    secret: str = field(repr=False)
+
+
+def schema_text() -> str:
+    """Read schema-postgres.sql: beside the package in the wheel, at the top level in a checkout."""
+    packaged = resources.files("listener.storage.postgres").joinpath("schema.sql")
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[3] / "schema-postgres.sql").read_text(encoding="utf-8")
+
+
+def function_text(name: str) -> str:
+    """Read the statement that makes a function."""
+    file = resources.files("listener.storage.postgres").joinpath(f"{name}.sql")
+    return file.read_text(encoding="utf-8")
+
+
+async def prepare(db: Connection, *, now_ms: int) -> Identity:
+    """Make what is missing, and give a copy or a restored dump an epoch of its own.
+
+    Raises:
+        LedgerError: The database is another program's, or of a later version.
+    """
+    try:
+        async with db.transaction():
+            await db.execute(LOCK)
+            row = await _row(db)
+            if row is None:
+                await _make(db, now_ms=now_ms)
+                row = await _row(db)
+            await _grow(db, row["schema_version"])
+            if row["is_copy"] or row["system_id"] != await db.fetchval(_SYSTEM):
+                reason = "copied" if row["is_copy"] else "restored"
+                await begin_epoch(db, old=row["epoch"], reason=reason, now_ms=now_ms)
+                row = await _row(db)
+    except (asyncpg.UndefinedColumnError, asyncpg.DuplicateTableError) as error:
+        raise LedgerError(
+            "the database holds another program's tables; name an empty one"
+        ) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise LedgerError(f"the role may not make the ledger's tables: {error}") from error
+    return _identity(row)
+
+
+async def read_identity(db: Connection) -> Identity:
+    """Read which ledger this is, and change nothing.
+
+    Raises:
+        LedgerError: There is none, or one that this version cannot read.
+    """
+    try:
+        row = await _row(db)
+    except asyncpg.UndefinedColumnError as error:
+        raise LedgerError(
+            "the database holds another program's tables; name an empty one"
+        ) from error
+    if row is None:
+        raise LedgerError("there is no ledger in this database; `listener serve` makes it")
+    return _identity(row)
+
+
+async def begin_epoch(
+    db: Connection, *, old: str, reason: str, now_ms: int, missing: int = 0
+) -> None:
+    """Give the ledger a new name, unless somebody else has just done so; under the lock."""
+    epoch = secrets.token_hex(8)
+    changed = await db.execute(_RENAME, epoch, await db.fetchval(_SYSTEM), old)
+    if changed == "UPDATE 1":
+        await db.execute(_BEGIN_EPOCH, epoch, now_ms, reason, missing)
+
+
+def _identity(row: Any) -> Identity:  # noqa: ANN401 - asyncpg's record
+    return Identity(
+        epoch=row["epoch"],
+        created_at_ms=row["created_at"],
+        schema_version=row["schema_version"],
+        secret=row["secret"],
+    )
+
+
+async def _row(db: Connection) -> Any:  # noqa: ANN401 - asyncpg's record
+    if await db.fetchval("SELECT to_regclass('ledger')") is None:
+        return None
+    return await db.fetchrow(_LEDGER)
+
+
+async def _make(db: Connection, *, now_ms: int) -> None:
+    epoch = secrets.token_hex(8)
+    await db.execute(schema_text())
+    system_id, secret = await db.fetchval(_SYSTEM), secrets.token_hex(SECRET_BYTES)
+    await db.execute(_MAKE, epoch, now_ms, system_id, SCHEMA_VERSION, secret)
+    await db.execute(_BEGIN_EPOCH, epoch, now_ms, "made", 0)
+
+
+async def _grow(db: Connection, found: int) -> None:
+    """Add what this version needs; what an older node uses stays."""
+    for version in range(found, SCHEMA_VERSION):
+        await db.execute(MIGRATIONS[version])
+    for name in FUNCTIONS:
+        if await db.fetchval("SELECT to_regproc($1)", name) is None:
+            if found > SCHEMA_VERSION:
+                raise LedgerError(
+                    f"the ledger was written by a later version (schema {found}, this one knows"
+                    f" {SCHEMA_VERSION}), which has dropped {name}; run that version"
+                )
+            await db.execute(function_text(name))
+    await db.execute(_GROW, SCHEMA_VERSION)

@@ -1,0 +1,158 @@
+"""The two statements of a batch: what is read before the lock, and what is appended under it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from listener.ledger.batch import Changes, Key, Seen, Wanted, judges_of, to_sum_up
+from listener.ledger.chain import ENTRY_COLUMNS, columns, text_after_seq
+from listener.ledger.model import Fact
+from listener.storage.postgres.connection import Connection
+from listener.storage.postgres.reading import listed
+from listener.storage.postgres.rows import entry_of, sale_of, transaction_of
+from listener.storage.postgres.texts import packed, unpacked
+from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS, sale_row, transaction_row
+
+_ENTRY: Final = listed(ENTRY_COLUMNS, "e")
+# How things stand, in one statement and so at one moment. Its parts are rows in arrays, which
+# asyncpg reads as they are.
+_STATES: Final = (
+    "SELECT coalesce((SELECT n.seq FROM entries n ORDER BY n.seq DESC LIMIT 1), 0),"
+    f" (SELECT array_agg(ROW({listed(TRANSACTION_COLUMNS, 't')}))"
+    " FROM unnest($1::text[], $2::text[]) k(merchant, no)"
+    " JOIN transactions t ON t.transaction_no = k.no AND t.merchant_no = k.merchant),"
+    " (SELECT array_agg(ROW(u.merchant_no, u.reference, u.seq)) FROM ("
+    "SELECT s.merchant_no, s.reference, max(s.seq) AS seq"
+    " FROM unnest($3::text[], $4::text[]) k(merchant, reference)"
+    " JOIN sales s ON s.merchant_no = k.merchant AND s.reference = k.reference"
+    " AND s.is_refused = 0 AND s.transaction_no IS NULL GROUP BY 1, 2) u),"
+    f" (SELECT array_agg(ROW({listed(SALE_COLUMNS, 's')})) FROM sales s"
+    " WHERE s.seq = ANY ($5::bigint[])),"
+    " (SELECT array_agg(ROW(s.merchant_no, s.store_no, s.reference))"
+    " FROM unnest($6::text[], $7::text[], $8::text[]) k(merchant, store, reference)"
+    " JOIN sales s ON s.merchant_no = k.merchant AND s.reference = k.reference"
+    " AND s.store_no = k.store AND s.is_refused = 0)"
+)
+# Then the entries up to that moment: what is past it is left out, since entries never change.
+_ENTRIES: Final = (
+    f"SELECT (SELECT array_agg(ROW({_ENTRY}) ORDER BY e.seq) FROM ("
+    f"SELECT {_ENTRY} FROM unnest($2::text[], $3::text[]) k(merchant, no)"
+    " JOIN entries e ON e.transaction_no = k.no AND e.merchant_no = k.merchant"
+    f" UNION SELECT {_ENTRY} FROM unnest($4::text[], $5::text[], $6::text[])"
+    " k(merchant, no, fingerprint) JOIN entries e ON e.transaction_no = k.no"
+    " AND e.merchant_no = k.merchant AND e.fingerprint = k.fingerprint) e WHERE e.seq <= $1),"
+    f" (SELECT array_agg(ROW({_ENTRY})) FROM entries e WHERE e.seq = ANY ($7::bigint[]))"
+)
+_APPEND_ARGUMENTS: Final = 79
+_APPEND: Final = (
+    "SELECT head, hash, number, offsets FROM append_v1("
+    + ", ".join(f"${n}" for n in range(1, _APPEND_ARGUMENTS + 1))
+    + ")"
+)
+
+
+async def see(db: Connection, facts: Sequence[Fact], wants: Wanted) -> Seen:
+    """Read what the ledger holds of what must be seen to decide these facts."""
+    ((seq, rows, sales, states, references),) = await db.fetch(
+        _STATES,
+        *_keys(wants.transactions),
+        *_keys(wants.notified),
+        list(wants.sales),
+        *_triples(wants.references),
+    )
+    transactions = [transaction_of(row) for row in rows or ()]
+    unbound = {(row[0], unpacked(row[1])): row[2] for row in sales or ()}
+    whole = to_sum_up(facts, transactions, unbound)
+    present = {(t.merchant_no, t.transaction_no) for t in transactions}
+    # A transaction that is read whole brings its fingerprints along.
+    same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
+    same |= {key for key in wants.numbered if key[:2] in present - whole}
+    seqs = wants.sales | judges_of(transactions) | set(unbound.values())
+    entries: Any = None
+    judges: Any = None
+    if whole or same or seqs:
+        ((entries, judges),) = await db.fetch(
+            _ENTRIES, seq, *_keys(whole), *_triples(same), list(seqs)
+        )
+    return Seen(
+        seq=seq,
+        entries=[entry_of(row) for row in entries or ()],
+        transactions=transactions,
+        sales={row[0]: entry_of(row) for row in judges or ()},
+        sale_states={row[0]: sale_of(row) for row in states or ()},
+        references=frozenset((row[0], row[1], unpacked(row[2])) for row in references or ()),
+        unbound=unbound,
+    )
+
+
+def append_arguments(
+    changes: Changes, wants: Wanted, seen: Seen, *, epoch: str, now_ms: int
+) -> list[object]:
+    """Return the arguments of ``append_v1`` in their order.
+
+    Raises:
+        TypeError: A text cannot be written as UTF-8.
+    """
+    entries, events, repeats = changes.entries, changes.events, changes.repeats
+    # A notification names the sale that judges it, which may be of this very batch.
+    is_exact = any((entry.fact.sale_seq or 0) > seen.seq for entry in entries)
+    return [
+        epoch,
+        seen.seq,
+        is_exact,
+        *_keys(wants.transactions),
+        *_keys(wants.unnumbered),
+        *_named(wants),
+        [*wants.sales, *seen.unbound.values()],
+        *_columns([columns(entry)[1:] for entry in entries], len(ENTRY_COLUMNS) - 2),
+        [text_after_seq(entry) for entry in entries],
+        [event.seq for event in events],
+        [packed(event.stream) for event in events],
+        [int(event.is_cancellation) for event in events],
+        [event.before_seq for event in events],
+        [event.after_seq for event in events],
+        *_columns(
+            [transaction_row(one) for one in changes.transactions.values()],
+            len(TRANSACTION_COLUMNS),
+        ),
+        list(repeats),
+        list(repeats.values()),
+        now_ms,
+        *_columns([sale_row(one) for one in changes.sales.values()], len(SALE_COLUMNS)),
+    ]
+
+
+async def append(db: Connection, arguments: Sequence[object]) -> Any:  # noqa: ANN401 - a record
+    """Append a batch; None where others have recorded something that it should have known."""
+    return await db.fetchrow(_APPEND, *arguments)
+
+
+def _keys(keys: Iterable[Key]) -> tuple[list[str], list[str]]:
+    pairs = list(keys)
+    return [merchant_no for merchant_no, _ in pairs], [packed(name) for _, name in pairs]
+
+
+def _triples(
+    names: Iterable[tuple[str, str, str]],
+) -> tuple[list[str], list[str], list[str]]:
+    triples = list(names)
+    return (
+        [merchant_no for merchant_no, _, _ in triples],
+        [packed(second) for _, second, _ in triples],
+        [packed(third) for _, _, third in triples],
+    )
+
+
+def _named(wants: Wanted) -> tuple[list[str], list[str]]:
+    """Return the references under which a sale that another node records matters here."""
+    sold = {(merchant_no, reference) for merchant_no, _, reference in wants.references}
+    return _keys(sold | wants.notified)
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Turn rows into one list for each column, its texts as they are stored."""
+    if not rows:
+        return [[] for _ in range(width)]
+    return [
+        [packed(value) if isinstance(value, str) else value for value in column]
+        for column in zip(*rows, strict=True)
+    ]

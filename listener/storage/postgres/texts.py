@@ -1,0 +1,32 @@
+"""Text as PostgreSQL can hold it: a NUL, which it cannot, is escaped, and read back as it was.
+
+Only text from outside needs this. JSON escapes a NUL by itself, so that ``fields`` and ``body`` are
+kept as they are.
+"""
+
+from typing import Final, overload
+
+# The control character "substitute" stands for a NUL, and for itself, with what follows it.
+_ESCAPE: Final = "\x1a"
+
+
+@overload
+def packed(text: str) -> str: ...
+@overload
+def packed(text: str | None) -> str | None: ...
+def packed(text: str | None) -> str | None:
+    """Return text as it is stored."""
+    if text is None or ("\0" not in text and _ESCAPE not in text):
+        return text
+    return text.replace(_ESCAPE, f"{_ESCAPE}1").replace("\0", f"{_ESCAPE}0")
+
+
+@overload
+def unpacked(text: str) -> str: ...
+@overload
+def unpacked(text: str | None) -> str | None: ...
+def unpacked(text: str | None) -> str | None:
+    """Return text as it came."""
+    if text is None or _ESCAPE not in text:
+        return text
+    return text.replace(f"{_ESCAPE}0", "\0").replace(f"{_ESCAPE}1", _ESCAPE)

@@ -1,0 +1,329 @@
+"""The writer of one node: work a batch out before the lock, append it in one call under it.
+
+Nothing is locked while this node computes or is paused: the lock is taken and given back within one
+statement. A batch that others got in the way of is read and worked out again; the third time with
+the lock held, which the server takes back after two seconds.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import asyncpg
+from msgspec.structs import replace
+
+from listener import log
+from listener.errors import LedgerUnavailableError, ListenerError, OverloadedError
+from listener.ledger.batch import Changes, decide, wanted
+from listener.ledger.model import Event, Fact
+from listener.ledger.promise import Recorded
+from listener.ledger.schedule import Confirm
+from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.schema import LOCK
+from listener.storage.postgres.statements import append, append_arguments, see
+
+WAITING_MAX: Final = 4_096
+# More would keep the event loop from everything else for longer.
+BATCH_MAX: Final = 128
+# Whoever waits longer is told to send it again; a batch that is under way goes on.
+ANSWER_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 0.25
+# Tries without the lock; one more with it.
+TRIES: Final = 2
+PAUSE_SECONDS: Final = 0.1
+PAUSE_SECONDS_MAX: Final = 1.0
+
+# What the content of a batch can do wrong: data, constraints, limits. Nothing was written then.
+_MISTAKES: Final = ("22", "23", "54")
+
+_LOG: Final = logging.getLogger(__name__)
+
+Answer = Callable[[Recorded | Exception], None]
+# Told of a commit: how long it took (seconds), and how many items it carried.
+OnCommit = Callable[[float, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """What a batch became: each fact's place, the events, and the head that it left."""
+
+    recorded: list[Recorded | ListenerError]
+    events: list[Event]
+    seq: int
+    hash: str
+
+
+class _Waiter:
+    """Somebody who waits for a commit, since a time of the event loop."""
+
+    __slots__ = ("_answer", "fact", "is_answered", "since")
+
+    def __init__(self, fact: Fact, answer: Answer, *, since: float) -> None:
+        self.fact = fact
+        self.since = since
+        self.is_answered = False
+        self._answer = answer
+
+    def answer(self, result: Recorded | Exception) -> None:
+        """Answer the caller, once; what goes wrong with that is not of the others."""
+        if self.is_answered:
+            return
+        self.is_answered = True
+        try:
+            self._answer(result)
+        except Exception:  # noqa: BLE001 - whoever waits beside this one is answered too
+            _LOG.exception("answer_failed")
+
+
+class Writer:
+    """Takes facts, appends them in groups, hands their events on, then answers."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        epoch: Callable[[], str],
+        confirm: Confirm,
+        now_ms: Callable[[], int],
+        on_append: Callable[[Appended], None],
+        on_commit: OnCommit | None = None,
+    ) -> None:
+        self._channel = channel
+        self._epoch = epoch
+        self._confirm: Confirm = confirm
+        self._now_ms = now_ms
+        self._on_append = on_append
+        self._on_commit = on_commit
+        self._waiting: deque[_Waiter] = deque()
+        self._under_way: Sequence[_Waiter] = ()
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self._pause_seconds = PAUSE_SECONDS
+        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        self._sweep = asyncio.create_task(self._run_sweep(), name="ledger-sweep")
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a commit."""
+        return len(self._waiting)
+
+    def queue(self, fact: Fact, answer: Answer) -> None:
+        """Queue a fact for the next commit; ``answer`` is called once that is on disk.
+
+        Raises:
+            OverloadedError: More wait than the writer can serve in good time.
+            LedgerUnavailableError: The ledger is closing.
+        """
+        if self._closing:
+            raise LedgerUnavailableError("the ledger is closing; send it again")
+        if len(self._waiting) >= WAITING_MAX:
+            raise OverloadedError("too much is waiting for the ledger; send it again")
+        self._waiting.append(_Waiter(fact, answer, since=self._loop.time()))
+        self._wake.set()
+
+    def submit(self, fact: Fact) -> "asyncio.Future[Recorded]":
+        """Queue a fact, and return its place as a future; raises as :meth:`queue` does."""
+        done: asyncio.Future[Recorded] = self._loop.create_future()
+        self.queue(fact, partial(_settle, done))
+        return done
+
+    async def close(self) -> None:
+        """Append what waits, and stop; cancelling a caller does not hinder it."""
+        self._closing = True
+        self._wake.set()
+        await asyncio.wait([self._task], timeout=ANSWER_SECONDS)
+        self._sweep.cancel()
+        if not self._task.done():
+            # Its statement goes on at the server, or not: nobody is told that it succeeded.
+            self._channel.drop()
+        await asyncio.gather(self._task, self._sweep, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting or not self._closing:
+                if not self._waiting:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                await self._serve_next()
+        except Exception:  # noqa: BLE001 - whoever waits is answered all the same
+            _LOG.exception("writer_failed")
+        finally:
+            # However it ended, nobody waits for it in vain.
+            self._closing = True
+            self._refuse(self._waiting, "the ledger's writer has ended")
+
+    async def _serve_next(self) -> None:
+        """Serve what waits, once there is a connection; until then it keeps its place."""
+        try:
+            await self._channel.run(_nothing)
+        except LedgerUnavailableError as error:
+            log.event(_LOG, "no_connection", level=logging.ERROR, cause=str(error))
+            if self._closing:
+                self._refuse(self._waiting, "the ledger cannot be used now; send it again")
+                self._waiting.clear()
+            await asyncio.sleep(self._pause_seconds)
+            self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
+            return
+        self._pause_seconds = PAUSE_SECONDS
+        count = min(len(self._waiting), BATCH_MAX)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        await self._serve(batch)
+
+    async def _serve(self, batch: Sequence[_Waiter]) -> None:
+        """Append a batch, and answer everybody in it, whatever happens."""
+        if not batch:
+            return
+        self._under_way = batch
+        started = time.perf_counter()
+        facts = [waiter.fact for waiter in batch]
+        try:
+            appended = await self._channel.run(lambda db: self._append(db, facts))
+        except LedgerUnavailableError as error:
+            if _is_mistake(error):
+                await self._isolate(batch, error)
+                return
+            log.event(
+                _LOG, "commit_failed", level=logging.ERROR, cause=str(error), items=len(batch)
+            )
+            self._refuse(batch, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
+            await self._isolate(batch, error)
+        else:
+            self._announce(appended, seconds=time.perf_counter() - started, items=len(batch))
+            for waiter, result in zip(batch, appended.recorded, strict=True):
+                waiter.answer(result)
+        finally:
+            self._under_way = ()
+
+    async def _append(self, db: Connection, facts: Sequence[Fact]) -> Appended:
+        for _ in range(TRIES):
+            appended = await self._try(db, facts)
+            if appended is not None:
+                return appended
+        async with db.transaction():
+            # Two statements: what is read in the one that locks was seen before the lock.
+            await db.execute(LOCK)
+            appended = await self._try(db, facts)
+        if appended is None:
+            raise LedgerUnavailableError("the ledger was changed under its lock")
+        return appended
+
+    async def _try(self, db: Connection, facts: Sequence[Fact]) -> Appended | None:
+        wants = wanted(facts)
+        seen = await see(db, facts, wants)
+        epoch, now_ms = self._epoch(), self._now_ms()
+        changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=self._confirm)
+        arguments = append_arguments(changes, wants, seen, epoch=epoch, now_ms=now_ms)
+        row = await append(db, arguments)
+        return None if row is None else _placed(changes, row, seen=seen.seq)
+
+    async def _isolate(self, batch: Sequence[_Waiter], error: Exception) -> None:
+        """Append the halves of a failed batch apart, until the bad item fails nobody but itself."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._serve(batch[:middle])
+            await self._serve(batch[middle:])
+            return
+        _LOG.error("item_failed", exc_info=error)
+        failure = LedgerUnavailableError("the ledger could not take this")
+        failure.__cause__ = error
+        batch[0].answer(failure)
+
+    def _announce(self, appended: Appended, *, seconds: float, items: int) -> None:
+        """Hand events on; what goes wrong there is not of those who wait for the commit."""
+        try:
+            self._on_append(appended)
+            if self._on_commit:
+                self._on_commit(seconds, items)
+        except Exception:  # noqa: BLE001 - what is committed is answered all the same
+            _LOG.exception("bell_failed")
+
+    def _refuse(self, waiters: Sequence[_Waiter] | deque[_Waiter], reason: str) -> None:
+        for waiter in waiters:
+            # Each its own: a raised error carries the traceback of who awaits it.
+            waiter.answer(LedgerUnavailableError(reason))
+
+    async def _run_sweep(self) -> None:
+        """Answer those who have waited for too long, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            late = self._loop.time() - ANSWER_SECONDS
+            while self._waiting and (
+                self._waiting[0].since <= late or self._waiting[0].is_answered
+            ):
+                self._refuse([self._waiting.popleft()], "the ledger takes too long; send it again")
+            overdue = [waiter for waiter in self._under_way if waiter.since <= late]
+            self._refuse(overdue, "the ledger takes too long; send it again")
+
+
+def _settle(done: "asyncio.Future[Recorded]", result: Recorded | Exception) -> None:
+    """Settle a future, unless its caller has gone away."""
+    if done.done():
+        return
+    if isinstance(result, Exception):
+        done.set_exception(result)
+    else:
+        done.set_result(result)
+
+
+async def _nothing(_db: Connection) -> None:
+    """Do nothing but be connected."""
+
+
+def _is_mistake(error: LedgerUnavailableError) -> bool:
+    """Return whether the content of a batch was refused, so that nothing of it was written."""
+    cause = error.__cause__
+    if isinstance(cause, asyncpg.PostgresError):
+        return (cause.sqlstate or "").startswith(_MISTAKES)
+    # What asyncpg itself could not write never left this node.
+    return isinstance(cause, ValueError)
+
+
+def _placed(changes: Changes, row: Any, *, seen: int) -> Appended:  # noqa: ANN401 - a record
+    """Move what was numbered before the lock on to where it came to be."""
+    shift = row["head"] - seen
+    recorded = [_moved(one, seen=seen, shift=shift) for one in changes.recorded]
+    events = [
+        Event(
+            number=row["number"] + n,
+            stream=new.stream,
+            offset=offset,
+            seq=new.seq + shift,
+            body=f"{new.before_seq}{new.seq + shift}{new.after_seq}".encode(),
+        )
+        for n, (new, offset) in enumerate(zip(changes.events, row["offsets"], strict=True))
+    ]
+    return Appended(
+        recorded=recorded,
+        events=events,
+        seq=row["head"] + len(changes.entries),
+        hash=row["hash"],
+    )
+
+
+def _moved(one: Recorded | ListenerError, *, seen: int, shift: int) -> Recorded | ListenerError:
+    if isinstance(one, ListenerError) or not shift or one.seq <= seen:
+        return one
+    transaction = one.transaction
+    if transaction is not None:
+        sale_seq, judge_seq = transaction.sale_seq, transaction.judge_seq
+        transaction = replace(
+            transaction,
+            first_seq=_past(transaction.first_seq, seen, shift),
+            sale_seq=None if sale_seq is None else _past(sale_seq, seen, shift),
+            judge_seq=None if judge_seq is None else _past(judge_seq, seen, shift),
+            # As it is stored: see append_v1.
+            summary=None,
+        )
+    return replace(one, seq=one.seq + shift, transaction=transaction)
+
+
+def _past(seq: int, seen: int, shift: int) -> int:
+    return seq + shift if seq > seen else seq

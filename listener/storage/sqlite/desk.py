@@ -1,0 +1,45 @@
+"""Make, list and revoke keys in a ledger's file, for the command line."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from listener.errors import LedgerUnavailableError
+from listener.keys import Key
+from listener.storage.sqlite import keys
+from listener.storage.sqlite.connection import connect, told_by
+from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.lock import refuse_other_name
+
+
+class SqliteDesk:
+    """The keys of a ledger, beside the service that may be writing to its file."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def add(self, key: Key) -> None:
+        keys.add(self._db, key)
+
+    def find(self, key_id: str) -> Key | None:
+        return keys.find(self._db, key_id)
+
+    def list_all(self) -> list[Key]:
+        return keys.list_all(self._db)
+
+    def revoke(self, key_id: str, *, at_ms: int) -> bool:
+        return keys.revoke(self._db, key_id, now_ms=at_ms)
+
+
+@contextmanager
+def open_desk(url: str, *, create: bool) -> Iterator[SqliteDesk]:
+    """Open the keys of a ledger; see :func:`listener.storage.open_keys`."""
+    path = sqlite_path(url)
+    refuse_other_name(path)
+    with closing(connect(path, create=create)) as db:
+        try:
+            yield SqliteDesk(db)
+        except sqlite3.Error as error:
+            raise LedgerUnavailableError(
+                f"the ledger cannot be used now: {told_by(error)}"
+            ) from error

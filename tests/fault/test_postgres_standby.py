@@ -1,0 +1,143 @@
+"""What becomes of the ledger when a server of PostgreSQL dies, with a standby and without one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from listener.errors import LedgerUnavailableError
+from listener.ledger.promise import Scope
+from listener.storage import check_up, verify
+from listener.storage.postgres.ledger import PostgresLedger
+from tests.support.clusters import Server, pair
+from tests.support.stored import Clock, numbered
+
+SYNCED = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
+FOLLOWED = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
+DEADLINE_SECONDS = 40.0
+
+
+@pytest.fixture(name="servers")
+def _servers() -> Iterator[tuple[Server, Server]]:
+    with pair() as servers:
+        yield servers
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator["asyncpg.Connection"]:
+    db = await asyncpg.connect(server.url)
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def synced(primary: Server) -> None:
+    """Have each commit wait for the standby from now on."""
+    async with connected(primary) as db:
+        await db.execute(SYNCED)
+        await db.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await db.fetchval(FOLLOWED):
+                await asyncio.sleep(0.05)
+
+
+def both(primary: Server, standby: Server) -> str:
+    return f"postgresql://postgres@{primary.host},{standby.host}/postgres"
+
+
+async def record_until_taken(ledger: PostgresLedger, number: object) -> int:
+    """Send a notification as Pockyt does: again, until it is acknowledged."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            try:
+                return (await ledger.record(numbered(number))).seq
+            except LedgerUnavailableError:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_commit_whose_wait_for_its_standby_is_cancelled_is_no_success(
+    servers: tuple[Server, Server],
+) -> None:
+    primary, standby = servers
+    await synced(primary)
+    async with await PostgresLedger.open(primary.url, clock=Clock()) as ledger:
+        await ledger.record(numbered(1))
+        await asyncio.to_thread(standby.kill)
+        recording = asyncio.ensure_future(ledger.record(numbered(2)))
+        async with connected(primary) as db, asyncio.timeout(DEADLINE_SECONDS):
+            # As an administrator does who wants the wait to end.
+            cancel = (
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity"
+                " WHERE application_name LIKE '%writer' AND wait_event = 'SyncRep'"
+            )
+            while not await db.fetchval(cancel):
+                await asyncio.sleep(0.05)
+        with pytest.raises(LedgerUnavailableError):
+            await recording
+        # Without a standby nothing is taken: a load balancer is told.
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                try:
+                    await ledger.check_writable()
+                except LedgerUnavailableError:
+                    break
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(standby.start)
+        assert await record_until_taken(ledger, 2) == 2
+
+
+async def test_with_a_synchronous_standby_nothing_acknowledged_is_lost(
+    servers: tuple[Server, Server],
+) -> None:
+    primary, standby = servers
+    await synced(primary)
+    async with await PostgresLedger.open(both(primary, standby), clock=Clock()) as ledger:
+        epoch = ledger.epoch
+        sending = [
+            asyncio.ensure_future(record_until_taken(ledger, number)) for number in range(400)
+        ]
+        while sum(one.done() for one in sending) < 50:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(primary.kill)
+        await asyncio.to_thread(standby.promote)
+        seqs = await asyncio.gather(*sending)
+        assert sorted(seqs) == list(range(1, 401))
+        assert ledger.epoch == epoch
+        lines = await ledger.read_entries(after=0, limit=500, scope=Scope())
+        numbers = {line.entry.seq: line.entry.fact.transaction_no for line in lines}
+        assert all(numbers[seq] == str(number) for number, seq in enumerate(seqs))
+    assert (await asyncio.to_thread(verify, standby.url)).entries == 400
+
+
+async def test_a_standby_that_lagged_behind_gets_a_new_epoch_and_the_loss_is_reported(
+    servers: tuple[Server, Server],
+) -> None:
+    primary, standby = servers
+    async with await PostgresLedger.open(both(primary, standby), clock=Clock()) as ledger:
+        epoch, told = ledger.epoch, list[str]()
+        ledger.on_epoch(lambda: told.append(ledger.epoch))
+        for number in range(5):
+            await ledger.record(numbered(number))
+        async with connected(primary) as db, asyncio.timeout(DEADLINE_SECONDS):
+            while await db.fetchval(
+                "SELECT coalesce(min(flush_lsn) < pg_current_wal_flush_lsn(), true)"
+                " FROM pg_stat_replication"
+            ):
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(standby.kill)
+        for number in range(5, 9):
+            await ledger.record(numbered(number))
+        await asyncio.to_thread(primary.kill)
+        await asyncio.to_thread(standby.start)
+        await asyncio.to_thread(standby.promote)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not told:
+                await asyncio.sleep(0.05)
+        assert ledger.epoch != epoch
+        assert await record_until_taken(ledger, 8) == 6
+    assert (await asyncio.to_thread(verify, standby.url)).entries == 6
+    found = {one.name: one for one in await asyncio.to_thread(check_up, standby.url)}
+    assert "from at least entry 9 to 5" in str(found["went_back"].value)

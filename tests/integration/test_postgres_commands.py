@@ -1,0 +1,262 @@
+"""The commands on PostgreSQL: as on a file, and beside the nodes that serve it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from listener.ledger.model import EVERY_STREAM, Fact, fields_text
+from listener.ledger.promise import Scope
+from listener.storage import AnyLedger, open_ledger, verify
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support import told
+from tests.support.commands import Done, here
+from tests.support.databases import database, run
+from tests.support.stored import STREAM, Clock, bound, numbered, sold, url_of, without_number
+
+SETTINGS = """
+port = 0
+database = "{url}"
+[merchants.200043]
+tokens = ["5cbfb079f15b150122261c8537086d77a"]
+stores = ["303660", "300014"]
+"""
+ODD = "a\0b \x1a \u2028 支付"
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(name="config")
+def _config(tmp_path: Path, url: str) -> Path:
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(url=url))
+    return config
+
+
+async def fill(url: str) -> str:
+    """Record something of each kind; return the ledger's epoch."""
+    async with await open_ledger(url, clock=Clock()) as ledger:
+        sale = await ledger.record(sold("r1"))
+        await ledger.record(bound("r1", 77, sale_seq=sale.seq))
+        odd = replace_reference(numbered(77, "closed"), ODD)
+        await ledger.record(odd)
+        await ledger.record(odd)
+        await ledger.record(without_number("a"))
+        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(50)))
+        await ledger.ack(terminal="T", stream=STREAM, offset=3)
+        await ledger.remember(key_id="k", idempotency_key="i", request="r")
+        return ledger.epoch
+
+
+def replace_reference(fact: Fact, text: str) -> Fact:
+    return replace(fact, reference=text, fields=fields_text({"reference": text}))
+
+
+async def content(ledger: AnyLedger) -> list[object]:
+    """Return all that a ledger tells of itself."""
+    lines = await ledger.read_entries(after=0, limit=500, scope=Scope())
+    return [
+        await ledger.head(),
+        lines,
+        await ledger.read_events(EVERY_STREAM, after=0, limit=500),
+        await ledger.read_transaction("77", merchant_no=None),
+        await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None),
+        await ledger.acks(),
+        await ledger.next_due_ms(),
+    ]
+
+
+async def content_of(url: str) -> list[object]:
+    async with await open_ledger(url, clock=Clock()) as ledger:
+        return await content(ledger)
+
+
+def damage(url: str, *statements: str) -> None:
+    """Change the database as somebody who may do anything."""
+
+    async def change(db: "asyncpg.Connection") -> None:
+        await db.execute("SET session_replication_role = replica")
+        for statement in statements:
+            await db.execute(statement)
+
+    run(url, change)
+
+
+def command(
+    capsys: pytest.CaptureFixture[str], name: str, config: Path, *arguments: str | Path
+) -> Done:
+    return here(capsys, *name.split(), "--config", config, *arguments)
+
+
+def test_keys_are_made_listed_and_revoked(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    made = json.loads(command(capsys, "keys create", config, "--role", "admin", "--json").out)
+    listed = json.loads(command(capsys, "keys list", config, "--json").out)
+    assert [key["id"] for key in listed] == [made["id"]]
+    assert command(capsys, "keys revoke", config, made["id"]).status == 0
+    again = command(capsys, "keys revoke", config, made["id"])
+    assert "was revoked before" in again.complaint
+    assert "no key of this id" in command(capsys, "keys revoke", config, "nobody").complaint
+
+
+def test_a_command_on_a_ledger_that_is_not_there_says_so(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    for name in ("keys list", "verify", "export"):
+        assert "there is no ledger" in command(capsys, name, config).complaint
+
+
+def test_a_sound_ledger_is_verified(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    asyncio.run(fill(url))
+    found = json.loads(command(capsys, "verify", config, "--json").out)
+    assert found["ok"]
+    assert (found["entries"], found["transactions"]) == (54, 51)
+
+
+@pytest.mark.parametrize(
+    ("statement", "seq"),
+    [
+        ("UPDATE entries SET amount = '99.00' WHERE seq = 9", 9),
+        ("UPDATE entries SET fields = replace(fields, ':', ': ') WHERE seq = 9", 9),
+        ("UPDATE entries SET kind = 'nonsense' WHERE seq = 9", 9),
+        ("DELETE FROM entries WHERE seq = 9", 9),
+        ("UPDATE entries SET hash = repeat('0', 64) WHERE seq = 54", 54),
+        ("DELETE FROM events WHERE number = 9", 12),
+        ("UPDATE events SET body = replace(body, 'paid', 'open') WHERE seq = 9", 9),
+        ("UPDATE events SET stream = 'x/y' WHERE seq = 9", 9),
+        ("UPDATE transactions SET status = 'failed' WHERE first_seq = 9", 9),
+        ("UPDATE transactions SET status = 'cancelled' WHERE first_seq IN (9, 12)", 9),
+        ("DELETE FROM transactions WHERE first_seq = 9", 9),
+        ("UPDATE transactions SET transaction_no = 'x' WHERE first_seq = 9", 9),
+        ("DELETE FROM sales", 1),
+        ("UPDATE sales SET transaction_no = NULL", 2),
+        ("UPDATE repeats SET seq = 1", 1),
+    ],
+)
+def test_damage_is_found_with_the_first_entry_that_shows_it(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str, statement: str, seq: int
+) -> None:
+    asyncio.run(fill(url))
+    damage(url, statement)
+    done = command(capsys, "verify", config)
+    assert f"the first bad seq is {seq}" in done.complaint
+
+
+def test_an_export_has_what_a_file_has(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str, tmp_path: Path
+) -> None:
+    asyncio.run(fill(url))
+    exported = command(capsys, "export", config)
+    other = tmp_path / "other.toml"
+    file = url_of(tmp_path / "other.db")
+    other.write_text(SETTINGS.format(url=file))
+    asyncio.run(fill(file))
+    assert exported.out == command(capsys, "export", other).out
+    assert exported.out.count("\n") == 54
+
+
+def test_a_backup_is_a_sound_file_with_the_same_content(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str, tmp_path: Path
+) -> None:
+    epoch = asyncio.run(fill(url))
+    copy = tmp_path / "copy.db"
+    assert command(capsys, "backup", config, copy).status == 0
+    verify(url_of(copy))
+    (head, *ours), (copied, *theirs) = (
+        asyncio.run(content_of(url)),
+        asyncio.run(content_of(url_of(copy))),
+    )
+    assert theirs == ours
+    # Served for the first time, it is a ledger of its own.
+    assert head.epoch == epoch != copied.epoch  # type: ignore[attr-defined]
+    assert "exists" in command(capsys, "backup", config, copy).complaint
+    assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+def test_a_ledger_moves_to_postgresql_and_back_as_it_is(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+) -> None:
+    file, back = url_of(tmp_path / "a.db"), url_of(tmp_path / "b.db")
+    epoch = asyncio.run(fill(file))
+    before = asyncio.run(content_of(file))
+    moved = here(capsys, "import", "--from", file, "--to", url, "--json")
+    assert json.loads(moved.out)["epoch"] == epoch
+    assert asyncio.run(content_of(url)) == before
+    verify(url)
+    assert here(capsys, "import", "--from", url, "--to", back).status == 0
+    assert asyncio.run(content_of(back)) == before
+    verify(back)
+    again = here(capsys, "import", "--from", file, "--to", url)
+    assert "not empty" in again.complaint
+    assert "exists" in here(capsys, "import", "--from", url, "--to", back).complaint
+
+
+def test_a_ledger_that_is_served_is_not_moved(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.db"
+    asyncio.run(fill(url_of(path)))
+
+    async def while_served() -> None:
+        async with await SqliteLedger.open(path):
+            done = await asyncio.to_thread(
+                here, capsys, "import", "--from", url_of(path), "--to", url
+            )
+            assert "another listener" in done.complaint
+        async with await open_ledger(url, clock=Clock()):
+            done = await asyncio.to_thread(
+                here, capsys, "import", "--from", url_of(path), "--to", url
+            )
+            assert "1 listener(s) serve" in done.complaint
+
+    asyncio.run(while_served())
+
+
+def test_two_of_a_kind_are_not_moved(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = url_of(tmp_path / "a.db")
+    done = here(capsys, "import", "--from", file, "--to", file)
+    assert "one of the two must be a file" in done.complaint
+
+
+def test_check_tells_of_the_server_the_nodes_and_what_was_lost(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    asyncio.run(fill(url))
+
+    async def while_served() -> dict[str, dict[str, object]]:
+        async with await open_ledger(url, node_url="http://a:1"):
+            done = await asyncio.to_thread(command, capsys, "check", config, "--json")
+        return {one["name"]: one for one in json.loads(done.out)["findings"]}
+
+    found = asyncio.run(while_served())
+    assert found["served"]["value"] == "yes"
+    assert found["entries"]["value"] == 54
+    assert found["synchronous_commit"]["value"] == "on"
+    assert found["synchronous_standbys"]["severity"] == "note"
+    assert "went_back" not in found
+    (node,) = [one for name, one in found.items() if name.startswith("node ")]
+    assert str(node["value"]).startswith("http://a:1 version ")
+    damage(url, "INSERT INTO epochs VALUES ('new', 1, 'went_back', 40, 54)")
+    done = command(capsys, "check", config, "--json")
+    found = {one["name"]: one for one in json.loads(done.out)["findings"]}
+    assert found["served"]["value"] == "no"
+    assert "from at least entry 54 to 40" in str(found["went_back"]["value"])
+
+
+def test_check_names_what_cannot_be_reached(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(url="postgresql://me:hidden@127.0.0.1:1/x"))
+    done = here(capsys, "check", "--config", config)
+    assert "no server can be used now" in done.out
+    assert "hidden" not in done.out + done.err

@@ -1,0 +1,152 @@
+"""The service on PostgreSQL: one node, and two that answer as one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from listener.keys import Role
+from tests.support.databases import database
+from tests.support.service import FIELDS, STREAM, Serving, serving
+from tests.support.tills import till
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(name="one")
+async def _one(url: str) -> AsyncIterator[Serving]:
+    async with serving(Path(), database=url) as served:
+        yield served
+
+
+@pytest.fixture(name="other")
+async def _other(url: str, one: Serving) -> AsyncIterator[Serving]:
+    async with serving(Path(), database=url) as served:
+        assert served.url != one.url
+        yield served
+
+
+async def test_a_notification_reaches_ledger_and_till_once_however_often_it_comes(
+    one: Serving,
+) -> None:
+    key = one.key(terminal="T-42")
+    async with till(one.url, key) as following:
+        await following.join()
+        for _ in range(3):
+            assert await one.notify() == (200, "success")
+        event = await following.hear("event")
+        assert event["offset"] == 1
+        assert event["event"]["data"]["transactionNo"] == FIELDS["transactionNo"]
+        await following.ack(STREAM, 1)
+        await following.nothing_more()
+    admin = one.key(Role.ADMIN, merchant_no=None, store_no=None)
+    status, head = await one.get("/v1/ledger", admin)
+    assert (status, head["seq"], head["counts"]["repeats"]) == (200, 1, 2)  # type: ignore[index]
+    async with asyncio.timeout(5):
+        while [t["ackedOffset"] for t in await _terminals(one, admin)] != [1]:
+            await asyncio.sleep(0.02)
+    assert (await one.get("/readyz"))[0] == 200
+
+
+async def _terminals(served: Serving, key: str) -> list[dict[str, object]]:
+    status, found = await served.get("/v1/terminals", key)
+    assert status == 200
+    return found["data"]  # type: ignore[index,no-any-return]  # as JSON has it
+
+
+async def test_a_notification_at_one_node_reaches_a_till_at_the_other(
+    one: Serving, other: Serving
+) -> None:
+    key = other.key(terminal="T-42")
+    async with till(other.url, key) as following:
+        await following.join()
+        assert await one.notify() == (200, "success")
+        assert (await following.hear("event"))["offset"] == 1
+        # The same message to the other node is a repeat.
+        assert await other.notify() == (200, "success")
+        assert await one.notify({"transactionNo": "2"}) == (200, "success")
+        assert (await following.hear("event"))["offset"] == 2
+
+
+async def test_a_till_that_hops_between_nodes_sees_each_event_once_and_in_order(
+    one: Serving, other: Serving
+) -> None:
+    key = one.key(terminal="T-42")
+    seen: list[int] = []
+    async with till(one.url, key) as following:
+        await following.join()
+    for number in range(6):
+        here, there = (one, other) if number % 2 else (other, one)
+        for part in range(3):
+            assert (await there.notify({"transactionNo": f"{number} {part}"}))[0] == 200
+        async with till(here.url, key) as following:
+            await following.join()
+            seen += await following.offsets(3)
+            await following.ack(STREAM, seen[-1])
+            await following.nothing_more()
+            # An ack is stored within a moment; a till that leaves at once is told some again.
+            await asyncio.sleep(0.2)
+    assert seen == list(range(1, 19))
+
+
+async def test_a_key_that_is_revoked_ends_its_tills_at_every_node(
+    one: Serving, other: Serving
+) -> None:
+    key, text = one.keyed()
+    async with till(one.url, text) as here, till(other.url, text) as there:
+        await here.join()
+        await there.join()
+        one.revoke(key)
+        assert [await here.code(), await there.code()] == [4010, 4010]
+
+
+async def test_a_new_epoch_has_every_till_come_back(one: Serving, other: Serving, url: str) -> None:
+    key = one.key()
+    assert (await one.notify())[0] == 200
+    async with till(one.url, key) as here, till(other.url, key) as there:
+        epoch = (await here.join())["streams"][0]["epoch"]
+        await there.join()
+        db = await asyncpg.connect(url)
+        await db.execute("UPDATE ledger SET epoch = 'new'")
+        await db.close()
+        assert [await here.code(), await there.code()] == [4200, 4200]
+    async with till(other.url, key) as again:
+        position = {"stream": STREAM, "after": {"epoch": epoch, "offset": 1}}
+        ready = await again.join(position)
+        assert ready["streams"][0]["recovered"] is False
+        resync = await again.hear("resync")
+        assert (resync["reason"], resync["epoch"]) == ("epoch_changed", "new")
+
+
+async def test_a_terminal_that_comes_to_another_node_is_replaced_at_the_first(
+    one: Serving, other: Serving
+) -> None:
+    key = one.key(terminal="T-42")
+    async with till(one.url, key) as here:
+        await here.join()
+        # Both have shown their sessions before the next comes.
+        await asyncio.sleep(1)
+        async with till(other.url, key) as there:
+            await there.join()
+            async with asyncio.timeout(2):
+                assert await here.code() == 4009
+            await there.nothing_more()
+
+
+async def test_terminals_are_online_wherever_they_are(one: Serving, other: Serving) -> None:
+    key = one.key(terminal="T-42")
+    admin = one.key(Role.ADMIN, merchant_no=None, store_no=None)
+    async with till(other.url, key) as there:
+        await there.join()
+        async with asyncio.timeout(5):
+            while [t["online"] for t in await _terminals(one, admin)] != [True]:
+                await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        while [t["online"] for t in await _terminals(one, admin)] != [False]:
+            await asyncio.sleep(0.05)

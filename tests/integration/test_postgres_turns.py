@@ -1,0 +1,197 @@
+"""One node at a time works on the same: turns, Idempotency-Keys, the chasing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from listener.errors import LedgerUnavailableError
+from listener.keys import Role
+from listener.lifecycle.turns import Turns, keep_turns
+from listener.sandbox.servers import Sandbox, SandboxSettings
+from listener.storage.postgres import turns
+from listener.storage.postgres.ledger import PostgresLedger
+from tests.support.databases import database
+from tests.support.service import Serving
+from tests.support.shop import Shop, beside, order
+from tests.support.stored import Clock
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(name="nodes")
+async def _nodes(url: str) -> AsyncIterator[tuple[PostgresLedger, PostgresLedger]]:
+    async with (
+        await PostgresLedger.open(url, clock=Clock()) as one,
+        await PostgresLedger.open(url, clock=Clock()) as other,
+    ):
+        yield one, other
+
+
+async def test_a_turn_is_held_by_one_node(nodes: tuple[PostgresLedger, PostgresLedger]) -> None:
+    one, other = nodes
+    assert await one.claim_turn("a")
+    assert not await other.claim_turn("a")
+    assert await other.claim_turn("b")
+    await one.release_turn("a")
+    assert await other.claim_turn("a")
+    assert not await one.keep_turn("a", seconds=1)
+
+
+async def test_a_turn_of_a_node_that_died_runs_out(
+    nodes: tuple[PostgresLedger, PostgresLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "LEASE_SECONDS", 0.4)
+    one, other = nodes
+    assert await one.claim_turn("a")
+    # As one that is paused: it renews nothing.
+    one._turns._held.clear()
+    assert not await other.claim_turn("a")
+    await asyncio.sleep(0.5)
+    assert await other.claim_turn("a")
+
+
+async def test_a_turn_that_is_held_is_renewed(
+    nodes: tuple[PostgresLedger, PostgresLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = nodes
+    monkeypatch.setattr(turns, "LEASE_SECONDS", 2.5)
+    assert await one.claim_turn("a")
+    await asyncio.sleep(4)
+    assert not await other.claim_turn("a")
+    assert one._turns.is_held("a")
+
+
+async def test_a_turn_is_kept_for_as_long_as_a_call_may_take(
+    nodes: tuple[PostgresLedger, PostgresLedger], url: str
+) -> None:
+    one, other = nodes
+    assert await one.claim_turn("a")
+    assert await one.keep_turn("a", seconds=60)
+    db = await asyncpg.connect(url)
+    left = await db.fetchval(f"SELECT until - {turns.NOW} FROM turns WHERE name = 'a'")
+    await db.close()
+    assert left > 59_000
+    assert not await other.keep_turn("a", seconds=1)
+
+
+# Two services
+
+
+@asynccontextmanager
+async def shops(url: str, *faults: str) -> AsyncIterator[tuple[Shop, Shop]]:
+    """Open two listeners on one database, beside one Pockyt."""
+    async with (
+        Sandbox.start(SandboxSettings()) as pockyt,
+        beside(pockyt, Path(), database=url) as one,
+        beside(pockyt, Path(), database=url) as other,
+    ):
+        key = one.key(terminal="T-42")
+        pair = tuple(Shop(sandbox=pockyt, serving=served, key=key) for served in (one, other))
+        pair[0].plan(*faults)
+        yield pair[0], pair[1]
+
+
+async def test_an_idempotency_key_at_two_nodes_is_one_sale(url: str) -> None:
+    async with shops(url) as (one, other):
+        body = order()
+        answers = await asyncio.gather(
+            *(shop.post("/v1/transactions", body, idempotency_key="k") for shop in (one, other))
+        )
+        statuses = sorted(answer.status for answer in answers)
+        assert statuses in ([201, 409], [201, 201])
+        again = await other.post("/v1/transactions", body, idempotency_key="k")
+        assert again.status == 201
+        assert again.headers["Idempotent-Replayed"] == "true"
+        started = {answer.number for answer in (*answers, again) if answer.status == 201}
+        assert len(started) == 1
+        assert await _count(one.serving, kind="sale") == 1
+
+
+async def test_a_reference_that_is_sold_at_two_nodes_is_sold_once(url: str) -> None:
+    async with shops(url) as (one, other):
+        for _ in range(5):
+            body = order()
+            answers = await asyncio.gather(
+                *(shop.post("/v1/transactions", body) for shop in (one, other))
+            )
+            assert sorted(answer.status for answer in answers) == [201, 409]
+        assert await _count(one.serving, kind="sale") == 5
+
+
+async def test_a_cancel_at_two_nodes_is_sent_to_pockyt_once(url: str) -> None:
+    async with shops(url) as (one, other):
+        sale = await one.start()
+        answers = await asyncio.gather(
+            *(shop.post(f"/v1/transactions/{sale.number}/cancel") for shop in (one, other))
+        )
+        # The node that did not begin it does not wait for the other's.
+        assert sorted(answer.status for answer in answers) in ([200, 200], [200, 202])
+        detail = await one.detail(sale.number)
+        entries = detail["entries"]
+        assert isinstance(entries, list)
+        sent = [e for e in entries if e["kind"] == "answer" and e["fields"]["call"] == "cancel"]
+        assert len(sent) == 1
+        assert detail["status"] == "cancelled"
+
+
+async def test_one_node_chases_and_another_goes_on_at_once(url: str) -> None:
+    async with (
+        Sandbox.start(SandboxSettings()) as pockyt,
+        beside(pockyt, Path(), database=url),
+        _connected(url) as db,
+    ):
+        async with beside(pockyt, Path(), database=url):
+            first = await _chaser(db)
+            await asyncio.sleep(2)
+            assert await _chaser(db) == first
+        # Whichever it was that stopped, one of them is at it.
+        assert await _chaser(db)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator["asyncpg.Connection"]:
+    db = await asyncpg.connect(url)
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def _chaser(db: "asyncpg.Connection") -> str | None:
+    async with asyncio.timeout(4):
+        while True:
+            node: str | None = await db.fetchval("SELECT node FROM turns WHERE name = 'chaser'")
+            if node is not None:
+                return node
+            await asyncio.sleep(0.05)
+
+
+async def _count(served: Serving, *, kind: str) -> int:
+    admin = served.key(Role.ADMIN, merchant_no=None, store_no=None)
+    status, found = await served.get("/v1/entries?limit=500", admin)
+    assert status == 200
+    return sum(entry["kind"] == kind for entry in found["data"])  # type: ignore[index]
+
+
+async def test_a_node_that_lost_its_turn_moves_no_money(
+    nodes: tuple[PostgresLedger, PostgresLedger], url: str
+) -> None:
+    one, _ = nodes
+    held = Turns(one)
+    async with held.of("200043", "1"):
+        await keep_turns(one, seconds=12)
+        async with _connected(url) as db:
+            # As after a pause that was longer than the lease, in which another node went on.
+            await db.execute("UPDATE turns SET node = 'another'")
+        with pytest.raises(LedgerUnavailableError, match="another node works on this"):
+            await keep_turns(one, seconds=60)
+    # Who holds none is in nobody's way.
+    await keep_turns(one, seconds=60)

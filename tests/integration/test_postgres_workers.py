@@ -1,0 +1,69 @@
+"""Several workers on one port: one service, watched and drained together."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.support.commands import here, started
+from tests.support.databases import database, run
+from tests.support.shop import free_port
+
+SETTINGS = """
+port = {port}
+database = "{url}"
+[merchants.200043]
+tokens = ["5cbfb079f15b150122261c8537086d77a"]
+stores = ["303660"]
+"""
+DEADLINE_SECONDS = 30.0
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+def nodes(url: str) -> int:
+    count: int = run(url, lambda db: db.fetchval("SELECT count(*) FROM nodes"))
+    return count
+
+
+def wait_for_nodes(url: str, count: int) -> None:
+    ends_at = time.monotonic() + DEADLINE_SECONDS
+    while nodes(url) != count:
+        assert time.monotonic() < ends_at
+        time.sleep(0.2)
+
+
+def test_workers_share_a_port_and_one_that_dies_is_started_again(tmp_path: Path, url: str) -> None:
+    port = free_port()
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(port=port, url=url))
+    with started("serve", "--config", config, "--workers", "2") as service:
+        first = service.until(service.err, "worker_started")
+        for _ in range(2):
+            service.until(service.err, " serving ")
+        wait_for_nodes(url, 2)
+        for _ in range(8):
+            with urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+                assert json.load(answer) == {"status": "ready"}
+        os.kill(int(first.rpartition("pid=")[2]), signal.SIGKILL)
+        service.until(service.err, "worker_ended")
+        service.until(service.err, " serving ")
+        assert service.stop() == 0
+    # Both that lived have signed off; the one that was killed is forgotten by its lease.
+    assert nodes(url) == 1
+
+
+def test_a_file_has_one_worker(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(port=0, url=f"sqlite:///{tmp_path}/ledger.db"))
+    done = here(capsys, "serve", "--config", config, "--workers", "2")
+    assert "needs a ledger on PostgreSQL" in done.complaint

@@ -1,0 +1,107 @@
+"""PostgreSQL clusters of a test's own: a primary, and a standby that can be promoted."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import needs
+from tests.support.shop import free_port
+
+SECONDS = 60
+# Small, since several run beside each other.
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "shared_buffers": "16MB",
+    "max_connections": "60",
+    "wal_keep_size": "64MB",
+    "client_connection_check_interval": "1s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server, which can be started, killed and promoted."""
+
+    programs: Path
+    data: Path
+    port: int
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@{self.host}/postgres"
+
+    def run(self, program: str, *arguments: str | Path) -> None:
+        """Run one of PostgreSQL's programs, which refuses to be root's."""
+        command: Sequence[str | Path] = [self.programs / program, *arguments]
+        if os.geteuid() == 0:
+            command = ["runuser", "-u", "postgres", "--", *command]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def start(self) -> None:
+        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        log = self.data.with_suffix(".log")
+        self.run(
+            "pg_ctl",
+            *("-D", self.data, "-l", log, "-w", "-t", "40"),
+            *("-o", f"-p {self.port} -k {self.data.parent} {options}", "start"),
+        )
+
+    def kill(self) -> None:
+        """Stop it as a crash does: what is not on its disk is gone."""
+        self.run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
+
+    def promote(self) -> None:
+        self.run("pg_ctl", "-D", self.data, "-w", "promote")
+
+    @property
+    def is_running(self) -> bool:
+        return (self.data / "postmaster.pid").exists()
+
+
+@contextmanager
+def pair() -> Iterator[tuple[Server, Server]]:
+    """Start a primary and a standby that follows it; remove both at the end."""
+    initdb = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
+    if initdb is None:
+        needs.missing("postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    primary = Server(initdb.parent, folder / "a", free_port())
+    standby = Server(initdb.parent, folder / "b", free_port())
+    try:
+        initial = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
+        primary.run("initdb", "-D", primary.data, *initial)
+        primary.start()
+        primary.run(
+            "pg_basebackup",
+            *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
+            *("-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync"),
+        )
+        standby.start()
+        yield primary, standby
+    finally:
+        for server in (standby, primary):
+            if server.is_running:
+                server.kill()
+        shutil.rmtree(folder)

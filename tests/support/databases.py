@@ -1,0 +1,39 @@
+"""Databases of PostgreSQL for tests: each test has one of its own, and it is gone afterwards."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from tests.support import needs
+
+T = TypeVar("T")
+
+
+def run(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
+    """Do something in a database, as another program would, from a test that has no event loop."""
+
+    async def connected() -> T:
+        connection = await asyncpg.connect(url)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(connected())
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """Make an empty database, and drop it with all who are still connected to it."""
+    server = needs.postgres()
+    name = f"listener_{secrets.token_hex(6)}"
+    run(server, lambda db: db.execute(f"CREATE DATABASE {name}"))
+    try:
+        yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    finally:
+        run(server, lambda db: db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
