@@ -70,7 +70,7 @@ def add_point(
 ) -> None:
     """Add what one rate showed to a section's results."""
     shots = point.load.shots
-    metrics = {"rate": point.rate, **quantiles(point.load.latency_ms(), "ack_")}
+    metrics = {"due_rate": point.rate, **quantiles(point.load.latency_ms(), "ack_")}
     if arrivals is not None:
         index = arrivals["request"].astype(np.int64) - point.first
         mine = (index >= 0) & (index < len(shots))

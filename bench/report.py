@@ -67,6 +67,9 @@ TABLES: Final = (
           " the points before; *pinned*: one core for the server, the other for the load;"
           " *heads differ*: a proxy's request id in each. In brackets the lowest and the highest"
           " round; then the listener's rate over that server's, the median of the rounds."),
+    Table(heading="The server's processor time a notification", section="speed", metric="cpu_us",
+          unit="µs", digits=1, note="Of all its threads, the warm-up included; it depends less on"
+          " what else the machine does."),
     Table(heading="Acknowledged at a fixed rate, p50", section="speed", metric="ack_p50",
           unit="ms", digits=2),
     Table(heading="Acknowledged at a fixed rate, p99", section="speed", metric="ack_p99",
@@ -90,7 +93,8 @@ TABLES: Final = (
           metric="after_ack_p50", unit="ms", digits=2,
           note="From the acknowledgement, which waits for the commit, to the event at a till;"
           " negative where the event is the sooner."),
-    Table(heading="Rate of each point", section="latency", metric="rate", unit="/s"),
+    Table(heading="Rate of each point", section="latency", metric="due_rate",
+          unit="/s"),
     Table(heading="Events that did not come", section="latency", metric="missing", unit="",
           trouble=True),
     Table(heading="Deliveries a second, by tills", section="fanout", metric="rate",

@@ -100,7 +100,7 @@ def _throughput(
 ) -> int:
     """Measure one point with a closed loop; return how many requests were used up."""
     seconds = WARMUP_SECONDS + bench.pick(full=1.2, quick=0.8)
-    port = running.place.port
+    port, cpu = running.place.port, running.cpu_seconds()
     load = generator.post(port, connections=connections, seconds=seconds, first=first)
     bench.results.add(
         "speed",
@@ -108,6 +108,7 @@ def _throughput(
         name,
         rate=load.rate(warmup_seconds=WARMUP_SECONDS),
         failed=load.failed,
+        cpu_us=(running.cpu_seconds() - cpu) * 1e6 / len(load.shots),
         generator=load.cpu_share,
         **quantiles(load.latency_ms(warmup_seconds=WARMUP_SECONDS)),
     )

@@ -346,7 +346,7 @@ class Commit {
 
 // ---- Group commit: all that came in one turn of the event loop.
 
-let waiting = [];
+const waiting = [];
 let uncheckpointed = 0;
 let quiet = null;
 
