@@ -205,7 +205,7 @@ class Sessions:
                 _LOG.exception("keys_unread")
 
     async def drain(self) -> None:
-        """Send every till away until later, spread over the drain time, and close all."""
+        """Send every till away before a restart: told when to come back, then closed with 1012."""
         self.is_draining = True
         for connection in list(self._connections):
             self._send_away(connection)
