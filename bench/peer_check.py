@@ -69,6 +69,7 @@ def check_peer(bench: Bench) -> None:
             raise native.BenchError(
                 f"the fair peer's {table} differ: {_first(rows, theirs[table])}"
             )
+    bench.results.begin("peer", rounds=1)
     bench.results.add("peer", servers.NODE_FAIR.name, "-", entries=COUNT, repeats=REPEATS + 1)
 
 
