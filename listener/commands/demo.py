@@ -16,7 +16,7 @@ import click
 from listener.commands.terminal import say, say_styled
 
 if TYPE_CHECKING:
-    from listener.commands.tutorial import Seen
+    from listener.commands.tutorial import StepLog
     from listener.settings import Settings
 
 PORT: Final = 8080
@@ -62,10 +62,10 @@ def demo(once: bool, port: int | None) -> None:
 
 
 async def _demo(port: int | None, directory: Path, *, once: bool) -> None:
-    from listener.commands.tutorial import Seen, play
+    from listener.commands.tutorial import StepLog, play
 
     began = time.monotonic()
-    seen = Seen()
+    seen = StepLog()
 
     def say_step(step: int, at: float, text: str) -> None:
         say_styled([(f"{step:>3}", "bold"), (f"+{at - began:.3f} s", "dim"), (text, "")])
@@ -120,7 +120,7 @@ def _say_where(stage: _Stage) -> None:
 
 @asynccontextmanager
 async def _stage(
-    port: int | None, directory: Path, *, seen: "Seen", once: bool
+    port: int | None, directory: Path, *, seen: "StepLog", once: bool
 ) -> AsyncIterator[_Stage]:
     """Run all that the tutorial needs but the till.
 

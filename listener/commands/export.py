@@ -15,7 +15,7 @@ import click
 from listener.commands.terminal import config_option, escaped, note, progress, read_settings
 
 if TYPE_CHECKING:
-    from listener.ledger.promise import Line
+    from listener.ledger.promise import ReadEntry
 
 _COLUMNS: Final = (
     *("seq", "kind", "merchantNo", "storeNo", "transactionNo", "reference", "providerStatus"),
@@ -92,7 +92,7 @@ def export(
     from listener.storage import open_reader
 
     scope = Scope(merchant_no=merchant, store_no=store)
-    write: Callable[[Line], bytes] = _csv if form == "csv" else _ndjson
+    write: Callable[[ReadEntry], bytes] = _csv if form == "csv" else _ndjson
     out = sys.stdout.buffer
     count = 0
     with open_reader(read_settings(config).database) as reader, progress("exporting") as advance:
@@ -108,13 +108,13 @@ def export(
     note(f"{count} {'entry' if count == 1 else 'entries'}")
 
 
-def _ndjson(line: "Line") -> bytes:
+def _ndjson(line: "ReadEntry") -> bytes:
     from listener.web.shapes.models import Entry
 
     return escaped(Entry.of(line).encode().decode()).encode() + b"\n"
 
 
-def _csv(line: "Line") -> bytes:
+def _csv(line: "ReadEntry") -> bytes:
     from listener.web.shapes.models import Entry
 
     told = Entry.of(line).model_dump(mode="json", by_alias=True)

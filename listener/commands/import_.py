@@ -10,7 +10,9 @@ from listener.commands.terminal import json_option, progress, say, say_json
 @click.option("--to", "target", metavar="URL", required=True, help="Where there is none yet.")
 @json_option
 def import_(source: str, target: str, as_json: bool) -> None:
-    """Copy a ledger from a file to PostgreSQL, or back: every number, hash and its epoch stays.
+    """Copy a ledger from a file to PostgreSQL, or back.
+
+    Every number and hash stays, and the epoch.
 
     Stop the listener first, and serve only one of the two afterwards: tills go on where they were,
     and would believe both. The URLs are as in the setting `database`.

@@ -30,7 +30,7 @@ WORKERS_MAX: Final = 64
 )
 @click.option("--shared-port", is_flag=True, hidden=True)
 def serve(config: Path | None, workers: int, shared_port: bool) -> None:
-    """Receive notifications, record them in the ledger, and tell the tills.
+    """Receive notifications, record them, and tell the tills.
 
     It refuses to start without a merchant's token, on a setting that it does not know, and on a
     ledger that it cannot open. The log goes to stderr, one event a line. SIGTERM or Ctrl-C stops

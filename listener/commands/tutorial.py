@@ -43,7 +43,7 @@ class Moment:
     at: float
 
 
-class Seen:
+class StepLog:
     """What happened on every side, newest last; call it with a step, wait for one."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Seen:
             await self._news.wait()
 
 
-async def play(url: str, *, key: str, seen: Seen, say: Say) -> int:
+async def play(url: str, *, key: str, seen: StepLog, say: Say) -> int:
     """Play the six steps at a listener's URL with a till's key.
 
     Returns:
@@ -86,7 +86,7 @@ async def play(url: str, *, key: str, seen: Seen, say: Say) -> int:
         raise TutorialError(f"the listener does not answer: {error}") from error
 
 
-async def _play(session: "aiohttp.ClientSession", *, seen: Seen, say: Say) -> int:
+async def _play(session: "aiohttp.ClientSession", *, seen: StepLog, say: Say) -> int:
     async with _step("0: a till follows its store"):
         await seen.wait(_LIVE)
     async with _step("1: a sale is started"):
@@ -168,7 +168,7 @@ async def _step(name: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _till(url: str, *, key: str, seen: Seen) -> AsyncIterator[None]:
+async def _till(url: str, *, key: str, seen: StepLog) -> AsyncIterator[None]:
     """Follow the listener as the till's program would; what it is told is seen."""
     from listener.pos.client import Follower, FollowStatus
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
 from listener.ledger.promise import Recorded
-from listener.ledger.sale import Sale, begin_sale, follow_sale, is_taken
+from listener.ledger.sale import SaleState, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History, Summary
 from listener.ledger.transaction import Step, advance, begin, event_text
@@ -64,7 +64,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     entries: Sequence[Entry]
     transactions: Sequence[Transaction]
     sales: Mapping[int, Entry]
-    sale_states: Mapping[int, Sale]
+    sale_states: Mapping[int, SaleState]
     references: frozenset[Reference]
     unbound: Mapping[Key, int] = {}
 
@@ -100,7 +100,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     transactions: dict[Key, Transaction] = {}
     begun: set[Key] = set()
     repeats: dict[int, int] = {}
-    sales: dict[int, Sale] = {}
+    sales: dict[int, SaleState] = {}
 
 
 def wanted(facts: Iterable[Fact]) -> Wanted:

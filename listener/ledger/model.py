@@ -133,7 +133,7 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
         return found
 
 
-class Deliveries(Struct, frozen=True, kw_only=True):
+class DeliveryCount(Struct, frozen=True, kw_only=True):
     """How often a notification was brought, and when first and last (Unix ms)."""
 
     count: int

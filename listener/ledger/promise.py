@@ -5,8 +5,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from listener.ledger.model import Deliveries, Entry, Event, Fact, Status, Transaction, Why
-from listener.ledger.sale import Sale
+from listener.ledger.model import DeliveryCount, Entry, Event, Fact, Status, Transaction, Why
+from listener.ledger.sale import SaleState
 
 # How many terminals' places are read at a time.
 ACKS_PAGE: Final = 500
@@ -27,12 +27,12 @@ class Recorded(Struct, frozen=True, kw_only=True):
     event_type: str | None = None
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class ReadEntry(Struct, frozen=True, kw_only=True):
     """An entry as it is read back, with what is not part of it but belongs to it."""
 
     entry: Entry
     held: str | None
-    deliveries: Deliveries
+    deliveries: DeliveryCount
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class Head(Struct, frozen=True, kw_only=True):
     repeats: int
 
 
-class Counts(Struct, frozen=True, kw_only=True):
+class Totals(Struct, frozen=True, kw_only=True):
     """What of the ledger somebody may see; ``repeats`` are deliveries beyond the first."""
 
     entries: int
@@ -94,7 +94,7 @@ class Cursor(Struct, frozen=True, kw_only=True):
     first_seq: int
 
 
-class Ack(Struct, frozen=True, kw_only=True):
+class StoredAck(Struct, frozen=True, kw_only=True):
     """Where a terminal stands in a stream, and up to where it has ever acknowledged it.
 
     ``offset`` is where it goes on, in its epoch: its newest acknowledgement, or its start until
@@ -137,7 +137,7 @@ class Doubts(Struct, frozen=True, kw_only=True):
 class RecordedSale(Struct, frozen=True, kw_only=True):
     """A recorded sale, where it stands, and the wish to cancel it, if it came before its number."""
 
-    state: Sale
+    state: SaleState
     fact: Fact
     recorded_at_ms: int
     wish: Fact | None
@@ -240,7 +240,7 @@ class Ledger(Protocol):
         after: tuple[str, str] = ("", ""),
         scope: Scope = EVERYWHERE,
         limit: int = ACKS_PAGE,
-    ) -> list[Ack]:
+    ) -> list[StoredAck]:
         """Return where terminals stand, in order, past a terminal and stream."""
 
     async def seq(self) -> int:
@@ -249,7 +249,7 @@ class Ledger(Protocol):
     async def head(self) -> Head:
         """Return the end of the ledger, and count what it holds: that may take a while."""
 
-    async def read_counts(self, scope: Scope) -> Counts:
+    async def read_counts(self, scope: Scope) -> Totals:
         """Count what is in a scope."""
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
@@ -258,7 +258,7 @@ class Ledger(Protocol):
     async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
         """Return the events of a stream past an offset, in order; their offset is the stream's."""
 
-    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
+    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
         """Return entries past a seq, in order."""
 
     async def read_transactions(
@@ -271,7 +271,7 @@ class Ledger(Protocol):
     ) -> list[Transaction]:
         """Return the transactions of a number: two merchants may share it."""
 
-    async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
+    async def read_transaction_entries(self, transaction: Transaction) -> list[ReadEntry]:
         """Return the entries of a transaction, its sale's included, in order."""
 
     async def read_unacked(

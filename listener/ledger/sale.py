@@ -35,7 +35,7 @@ _ENDS: Final = {
 }
 
 
-class Sale(Struct, frozen=True, kw_only=True, array_like=True):
+class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
     """Where a recorded sale stands, as far as it is not a transaction's to tell.
 
     ``due_ms`` is when it is to be looked for by its reference, or its wish taken over;
@@ -63,10 +63,10 @@ class Sale(Struct, frozen=True, kw_only=True, array_like=True):
         return self.cancel is not None and self.cancel.resolved_at_ms is None
 
 
-def begin_sale(entry: Entry) -> Sale:
+def begin_sale(entry: Entry) -> SaleState:
     """Return where a sale stands that was just recorded."""
     fact = entry.fact
-    return Sale(
+    return SaleState(
         seq=entry.seq,
         merchant_no=fact.merchant_no,
         store_no=fact.store_no or "",
@@ -75,7 +75,7 @@ def begin_sale(entry: Entry) -> Sale:
     )
 
 
-def follow_sale(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
+def follow_sale(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
     """Return where a sale stands after one more entry that names it; it began at ``began_ms``."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
     if fact.kind is Kind.CANCEL_REQUEST:
@@ -101,7 +101,7 @@ def follow_sale(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
     return _ended(after, ended, Evidence.ANSWER, now_ms)
 
 
-def is_taken(sale: Sale, number: str, known: Transaction | None) -> bool:
+def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
     """Return whether a transaction number is another sale's, or another store's, already.
 
     Args:
@@ -126,7 +126,7 @@ def had_no_effect(answer: Entry) -> bool:
     return answer.fact.field("error") == "refused" or answer.fact.field("sent") == "false"
 
 
-def _wished(before: Sale, entry: Entry) -> Sale:
+def _wished(before: SaleState, entry: Entry) -> SaleState:
     now_ms = entry.recorded_at_ms
     if entry.fact.transaction_no:
         # The transaction has taken the wish over.
@@ -145,7 +145,7 @@ def _wished(before: Sale, entry: Entry) -> Sale:
     return _ended(replace(after, due_ms=None), CancelState.CONFIRMED, Evidence.ANSWER, now_ms)
 
 
-def _raised(before: Sale, entry: Entry) -> Sale:
+def _raised(before: SaleState, entry: Entry) -> SaleState:
     if entry.fact.field("alarm") != Alarm.UNRESOLVED:
         # Whatever would be found under its reference is another's.
         return replace(before, due_ms=None)
@@ -155,7 +155,7 @@ def _raised(before: Sale, entry: Entry) -> Sale:
     return replace(after, cancel=replace(before.cancel, state=CancelState.UNRESOLVED))
 
 
-def _asked(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
+def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
     """Apply a question by the reference that Pockyt answered without a number."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
     since_ms = began_ms
@@ -172,7 +172,9 @@ def _asked(before: Sale, entry: Entry, *, began_ms: int) -> Sale:
     return _ended(after, ended, Evidence.QUERY, now_ms)
 
 
-def _ended(sale: Sale, state: CancelState | None, evidence: Evidence, now_ms: int) -> Sale:
+def _ended(
+    sale: SaleState, state: CancelState | None, evidence: Evidence, now_ms: int
+) -> SaleState:
     """End the cancel that somebody waits for; nothing to do where there is none, or no end."""
     if state is None or sale.cancel is None or not sale.is_being_cancelled:
         return sale

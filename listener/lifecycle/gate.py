@@ -107,7 +107,7 @@ class Bucket:
         return True
 
 
-class Shares:
+class WishShares:
     """Gives each key its share of the listener: so many wishes at once, and in a second.
 
     Without it, one till that starts sales in a loop keeps the calls of all others waiting.

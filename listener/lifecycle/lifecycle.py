@@ -14,7 +14,7 @@ from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
-from listener.lifecycle.gate import Limits, Shares
+from listener.lifecycle.gate import Limits, WishShares
 from listener.lifecycle.orders import Order
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps, sale_key
@@ -84,7 +84,7 @@ class Lifecycle:
         self._settling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wishes = Turns(ledger, kind="wish")
-        self.shares = Shares(self._limits, now_ms=self._clock.now_ms)
+        self.shares = WishShares(self._limits, now_ms=self._clock.now_ms)
 
     @property
     def is_pockyt_down(self) -> bool:

@@ -48,7 +48,7 @@ class Outage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class HttpRefusal:
     """What the listener itself answered over HTTP; not ``retry``: do not come back unchanged."""
 
     code: str
@@ -61,7 +61,7 @@ def is_problem(headers: Mapping[str, str]) -> bool:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() == _PROBLEM
 
 
-def read_problem(headers: Mapping[str, str], body: bytes) -> Problem | None:
+def read_problem(headers: Mapping[str, str], body: bytes) -> HttpRefusal | None:
     """Read a problem of the listener's own; None for anybody else's answer."""
     if not is_problem(headers):
         return None
@@ -74,7 +74,7 @@ def read_problem(headers: Mapping[str, str], body: bytes) -> Problem | None:
     kind, code = members.get("type"), members.get("code")
     if not (isinstance(kind, str) and kind.startswith(PROBLEM_TYPES)):
         return None
-    return Problem(
+    return HttpRefusal(
         code=code if isinstance(code, str) else kind.removeprefix(PROBLEM_TYPES),
         detail=_shown(members.get("detail"), limit=300),
         retry=members.get("retry") is not False,
@@ -103,7 +103,7 @@ def of_error(error: BaseException, *, host: str) -> Outage:
 
 
 def of_answer(
-    status: int, headers: Mapping[str, str], *, host: str, problem: Problem | None = None
+    status: int, headers: Mapping[str, str], *, host: str, problem: HttpRefusal | None = None
 ) -> Outage:
     """Return who answered what over HTTP, where events were to come."""
     if status == 426:

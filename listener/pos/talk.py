@@ -31,7 +31,7 @@ from listener.pos.wire import encode, encode_connect, parse_server_frame
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
+class Receiver(Protocol):
     """Receives what is read from the websocket."""
 
     def word(self) -> None:
@@ -62,7 +62,7 @@ class Talk:
         *,
         key: SecretStr,
         tracker: Tracker,
-        sink: Sink,
+        sink: Receiver,
         timing: Timing,
         number: int,
     ) -> None:

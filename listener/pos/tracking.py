@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from listener.pos.causes import Cause, Outage, Problem
+from listener.pos.causes import Cause, HttpRefusal, Outage
 from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.frames import (
     Connect,
@@ -86,7 +86,7 @@ def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, why: str
     )
 
 
-def ended_by_answer(status: int, outage: Outage, *, problem: Problem | None) -> Ended:
+def ended_by_answer(status: int, outage: Outage, *, problem: HttpRefusal | None) -> Ended:
     """Conclude from an HTTP answer what follows: only the listener's own problem may stop us."""
     if problem is None or problem.retry:
         code = CloseCode.OVERLOADED if status == _UNAVAILABLE else CloseCode.SERVER_ERROR

@@ -72,7 +72,7 @@ class Refund:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class SaleRequest:
     """What a merchant asks for when it opens a sale. ``vendor`` is None for /add."""
 
     merchant_no: str
@@ -92,7 +92,7 @@ class Sale:
     """One sale as it stands. ``undone`` tells that /cancel refunded it after it was paid."""
 
     transaction_no: str
-    order: Order
+    order: SaleRequest
     amount: Decimal
     word: Word
     opened_seconds: float
@@ -162,7 +162,7 @@ class Book:
             return None
         return sale, next(r for r in sale.refunds if r.transaction_no == transaction_no)
 
-    def open(self, order: Order, *, now_seconds: float) -> Sale:
+    def open(self, order: SaleRequest, *, now_seconds: float) -> Sale:
         """Open a sale: ``init`` for /add, ``pending`` where the customer gets a code to scan.
 
         Raises:

@@ -22,10 +22,10 @@ from listener.sandbox.book import (
     TIMEOUT_MINUTES,
     TIMEOUT_MINUTES_MAX,
     Book,
-    Order,
     RefusalError,
     RetCode,
     Sale,
+    SaleRequest,
     Word,
     read_amount,
 )
@@ -62,7 +62,7 @@ class Follow(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class DeskAnswer:
     """An answer (a JSON body, always under HTTP 200) and what follows from it, in order."""
 
     body: bytes
@@ -81,7 +81,7 @@ class Desk:
         self._book = book
         self._merchants = dict(merchants)
         self._checkout_url = checkout_url
-        self._repeats: OrderedDict[tuple[str, Call, str], Outcome] = OrderedDict()
+        self._repeats: OrderedDict[tuple[str, Call, str], DeskAnswer] = OrderedDict()
         self._acts: Mapping[Call, _Act] = {
             Call.ADD: self._add,
             Call.CREATE_TRANS_QRCODE: self._create_trans_qrcode,
@@ -98,17 +98,17 @@ class Desk:
         *,
         now_seconds: float,
         request_id: str | None = None,
-    ) -> Outcome:
+    ) -> DeskAnswer:
         """Answer a call; a repeat under the same request id gets the first answer again."""
         expired = tuple([(Follow.NOTIFY, sale) for sale in self._book.expire(now_seconds)])
         merchant_no = fields.get("merchantNo", "")
         token = self._merchants.get(merchant_no)
         if token is None or not signature.verify(fields, [token]):
             body = json_body({"ret_code": RetCode.SYSTEM, "ret_msg": "data error : verifySign"})
-            return Outcome(body=body, ret_code=RetCode.SYSTEM, sale=None, follows=expired)
+            return DeskAnswer(body=body, ret_code=RetCode.SYSTEM, sale=None, follows=expired)
         key = (merchant_no, call, request_id or "")
         if request_id and (first := self._repeats.get(key)):
-            return Outcome(
+            return DeskAnswer(
                 body=first.body, ret_code=first.ret_code, sale=first.sale, follows=expired
             )
         outcome = self._act(call, fields, now_seconds, expired)
@@ -137,17 +137,17 @@ class Desk:
         fields: Mapping[str, str],
         now_seconds: float,
         expired: tuple[tuple[Follow, Sale], ...],
-    ) -> Outcome:
+    ) -> DeskAnswer:
         try:
             _need(fields, "storeNo")
             done = self._acts[call](fields, now_seconds)
         except RefusalError as refusal:
             # Pockyt's samples spell the message of a refusal in both ways.
             body = json_body({"ret_code": refusal.code, "retMsg": refusal.message})
-            return Outcome(body=body, ret_code=refusal.code, sale=None, follows=expired)
+            return DeskAnswer(body=body, ret_code=refusal.code, sale=None, follows=expired)
         answer = {"result": done.result, "ret_code": RetCode.ACCEPTED, "ret_msg": _MESSAGES[call]}
         follows = expired if done.follow is None else (*expired, (done.follow, done.sale))
-        return Outcome(
+        return DeskAnswer(
             body=json_body(answer), ret_code=RetCode.ACCEPTED, sale=done.sale, follows=follows
         )
 
@@ -283,7 +283,7 @@ def is_url(text: str) -> bool:
         return False
 
 
-def _order(fields: Mapping[str, str], *, vendor: str | None, ipn_url: str | None) -> Order:
+def _order(fields: Mapping[str, str], *, vendor: str | None, ipn_url: str | None) -> SaleRequest:
     amount = _need(fields, "amount")
     read_amount(amount)
     currencies = IN_STORE_CURRENCIES if vendor is None else CURRENCIES
@@ -294,7 +294,7 @@ def _order(fields: Mapping[str, str], *, vendor: str | None, ipn_url: str | None
     timeout = fields.get("timeout") or str(TIMEOUT_MINUTES)
     if not re.fullmatch(r"[0-9]{1,4}", timeout) or not 1 <= int(timeout) <= TIMEOUT_MINUTES_MAX:
         raise RefusalError(RetCode.BAD_VALUE, "timeout")
-    return Order(
+    return SaleRequest(
         merchant_no=fields["merchantNo"],
         store_no=fields["storeNo"],
         reference=_need(fields, "reference"),

@@ -9,7 +9,7 @@ from listener.pockyt.calls import Call
 from listener.sandbox.book import Book, RefusalError, RetCode, Sale, Word
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Script
-from listener.sandbox.steps import OnStep, Step, say_nothing
+from listener.sandbox.steps import OnStep, SandboxStep, say_nothing
 
 HTML_ERROR: Final = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -70,7 +70,7 @@ class Front:
         place = _PLACES.get(call)
         faults = self._script.strike(place) if place else frozenset()
         for fault in sorted(faults):
-            self._on_step(Step.FAULT, {"fault": fault})
+            self._on_step(SandboxStep.FAULT, {"fault": fault})
         if Fault.CANCEL_PAID_MEANWHILE in faults:
             self._pay_meanwhile(fields)
         body = b""
@@ -107,7 +107,7 @@ class Front:
     def expire(self) -> None:
         """Close the sales whose time is up."""
         for sale in self._book.expire(self._now_seconds()):
-            self._on_step(Step.EXPIRED, {"transactionNo": sale.transaction_no})
+            self._on_step(SandboxStep.EXPIRED, {"transactionNo": sale.transaction_no})
             self._tell(Follow.NOTIFY, sale, relay=True)
 
     def _do(self, call: Call, fields: Mapping[str, str], request_id: str, *, relay: bool) -> bytes:
@@ -120,7 +120,7 @@ class Front:
             "transactionNo": outcome.sale.transaction_no if outcome.sale else "",
             "retCode": str(outcome.ret_code),
         }
-        self._on_step(Step.CALLED, detail)
+        self._on_step(SandboxStep.CALLED, detail)
         for follow, sale in outcome.follows:
             self._tell(follow, sale, relay=relay)
         return outcome.body
@@ -138,6 +138,6 @@ class Front:
             return
 
     def _paid(self, sale: Sale) -> Sale:
-        self._on_step(Step.PAID, {"transactionNo": sale.transaction_no})
+        self._on_step(SandboxStep.PAID, {"transactionNo": sale.transaction_no})
         self._tell(Follow.NOTIFY, sale, relay=True)
         return sale

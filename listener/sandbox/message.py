@@ -23,7 +23,7 @@ WRONG_TOKEN: Final = Token("a token that no merchant has")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
+class SignedMessage:
     """A signed message ready to be sent: its type and its bytes."""
 
     content_type: str
@@ -49,7 +49,7 @@ def word_notification(
     token: Token,
     old_token: Token | None = None,
     faults: AbstractSet[Fault] = frozenset(),
-) -> Notification:
+) -> SignedMessage:
     """Sign a notification and write it as a form, or as the faults say.
 
     With no ``old_token``, signing with the old token is signing with a wrong one.
@@ -71,8 +71,8 @@ def word_notification(
         # The amount as a number, which a reader must keep in its source text: 13.00, not 13.0.
         amount = said["amount"]
         text = json.dumps(said).replace(f'"amount": "{amount}"', f'"amount": {amount}')
-        return Notification(content_type=JSON, body=text.encode())
-    return Notification(content_type=FORM, body=urlencode(said).encode())
+        return SignedMessage(content_type=JSON, body=text.encode())
+    return SignedMessage(content_type=FORM, body=urlencode(said).encode())
 
 
 def truncate(body: bytes) -> bytes:

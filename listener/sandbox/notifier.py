@@ -15,13 +15,13 @@ from listener.pockyt.signature import Token
 from listener.sandbox.book import Sale, Word
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.message import (
-    Notification,
+    SignedMessage,
     notification_fields,
     truncate,
     word_notification,
 )
 from listener.sandbox.stage import Stage
-from listener.sandbox.steps import Step
+from listener.sandbox.steps import SandboxStep
 
 # Pauses before the eight attempts; Pockyt publishes only their number and that they take 2 h.
 PAUSES_SECONDS: Final = (0, 15, 45, 240, 600, 900, 1_800, 3_600)
@@ -66,7 +66,7 @@ class Notifier:
             return
         url = self._url(sale)
         if url is None:
-            self._stage.on_step(Step.NOTIFICATION_DROPPED, detail)
+            self._stage.on_step(SandboxStep.NOTIFICATION_DROPPED, detail)
             return
         merchant_no = sale.order.merchant_no
         notification = word_notification(
@@ -76,7 +76,7 @@ class Notifier:
             faults=faults,
         )
         if not self._stage.tasks.start(self._bring(notification, {**detail, "url": url}, faults)):
-            self._stage.on_step(Step.NOTIFICATION_DROPPED, detail)
+            self._stage.on_step(SandboxStep.NOTIFICATION_DROPPED, detail)
 
     def _url(self, sale: Sale) -> str | None:
         """Return where to: the sale's ipnUrl, else the default, whose numbers are filled in."""
@@ -86,7 +86,7 @@ class Notifier:
         return url.replace("{storeNo}", sale.order.store_no)
 
     async def _bring(
-        self, notification: Notification, detail: Mapping[str, str], faults: frozenset[Fault]
+        self, notification: SignedMessage, detail: Mapping[str, str], faults: frozenset[Fault]
     ) -> None:
         if Fault.NOTIFICATION_LATE in faults:
             await self._stage.clock.sleep(LATE_SECONDS)
@@ -99,7 +99,7 @@ class Notifier:
                 break
             spoilt = frozenset()
         else:
-            self._stage.on_step(Step.NOTIFICATION_GIVEN_UP, detail)
+            self._stage.on_step(SandboxStep.NOTIFICATION_GIVEN_UP, detail)
         if Fault.NOTIFICATION_REPEATED in faults:
             for again in range(1, REPEATS + 1):
                 await self._attempt(notification, detail, attempt + again, frozenset())
@@ -118,17 +118,17 @@ class Notifier:
 
     async def _attempt(
         self,
-        notification: Notification,
+        notification: SignedMessage,
         detail: Mapping[str, str],
         attempt: int,
         faults: frozenset[Fault],
     ) -> bool:
         """Bring a notification once, and tell whether it was acknowledged."""
         detail = {**detail, "attempt": str(attempt)}
-        self._stage.on_step(Step.NOTIFICATION_SENT, detail)
+        self._stage.on_step(SandboxStep.NOTIFICATION_SENT, detail)
         status, acknowledged = await self._send(notification, detail["url"], faults)
         self._stage.on_step(
-            Step.NOTIFICATION_ANSWERED,
+            SandboxStep.NOTIFICATION_ANSWERED,
             {
                 **detail,
                 "httpStatus": str(status or "none"),
@@ -140,7 +140,7 @@ class Notifier:
         return acknowledged
 
     async def _send(
-        self, notification: Notification, url: str, faults: frozenset[Fault]
+        self, notification: SignedMessage, url: str, faults: frozenset[Fault]
     ) -> tuple[int | None, bool]:
         """Send it; returns the HTTP status, None where none came, and whether it is settled."""
         try:
@@ -156,7 +156,7 @@ class Notifier:
         heard = Fault.NOTIFICATION_HUNG_AFTER not in faults
         return status, heard and status == 200 and text.strip() == ACKNOWLEDGEMENT
 
-    async def _post(self, notification: Notification, url: str, *, cut: bool) -> tuple[int, bytes]:
+    async def _post(self, notification: SignedMessage, url: str, *, cut: bool) -> tuple[int, bytes]:
         async with self._stage.session.post(
             url,
             data=truncate(notification.body) if cut else notification.body,
@@ -165,7 +165,9 @@ class Notifier:
         ) as response:
             return response.status, await response.content.read(ACKNOWLEDGEMENT_BYTES_MAX)
 
-    async def _send_and_hang_up(self, notification: Notification, url: str, *, whole: bool) -> None:
+    async def _send_and_hang_up(
+        self, notification: SignedMessage, url: str, *, whole: bool
+    ) -> None:
         """Send the whole or half of a request on a bare socket, and leave without an answer."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"

@@ -22,7 +22,7 @@ from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.front import HTML_ERROR, Front
 from listener.sandbox.notifier import Notifier
 from listener.sandbox.stage import Stage
-from listener.sandbox.steps import Step
+from listener.sandbox.steps import SandboxStep
 from listener.sandbox.wallet import ABANDON_PATH
 
 BODY_BYTES_MAX: Final = 64 * 1024
@@ -119,7 +119,7 @@ class PockytServer:
         if len(self._abandoning) > ABANDONING_MAX:
             self._abandoning.popitem(last=False)
         if not self._stage.tasks.start(self._tell_wallet(key, sale)):
-            self._give_up(key, sale, Step.WALLET_UNREACHABLE)
+            self._give_up(key, sale, SandboxStep.WALLET_UNREACHABLE)
 
     async def _tell_wallet(self, key: str, sale: Sale) -> None:
         word = {
@@ -128,7 +128,7 @@ class PockytServer:
         }
         for pause_seconds in WALLET_PAUSES_SECONDS:
             await self._stage.clock.sleep(pause_seconds)
-            self._stage.on_step(Step.WALLET_TOLD, {"transactionNo": sale.transaction_no})
+            self._stage.on_step(SandboxStep.WALLET_TOLD, {"transactionNo": sale.transaction_no})
             try:
                 async with self._stage.session.post(
                     self._wallet_url + ABANDON_PATH, json=word
@@ -139,13 +139,13 @@ class PockytServer:
             if said == "accepted":
                 return
             if said in ("paid", "refused"):
-                self._give_up(key, sale, Step.WALLET_REFUSED)
+                self._give_up(key, sale, SandboxStep.WALLET_REFUSED)
                 if said == "paid":
                     self.front.pay_late(sale)
                 return
-        self._give_up(key, sale, Step.WALLET_UNREACHABLE)
+        self._give_up(key, sale, SandboxStep.WALLET_UNREACHABLE)
 
-    def _give_up(self, key: str, sale: Sale, step: Step) -> None:
+    def _give_up(self, key: str, sale: Sale, step: SandboxStep) -> None:
         self._abandoning.pop(key, None)
         self._stage.on_step(step, {"transactionNo": sale.transaction_no})
 
@@ -159,7 +159,7 @@ class PockytServer:
         if sale is None:
             return web.json_response({"error": "no such cancellation"}, status=404)
         detail = {"transactionNo": sale.transaction_no, "status": status}
-        self._stage.on_step(Step.WALLET_CALLED_BACK, detail)
+        self._stage.on_step(SandboxStep.WALLET_CALLED_BACK, detail)
         if relay:
             self._notifier.notify(sale, sale.word)
         return web.json_response({"status": "taken"})

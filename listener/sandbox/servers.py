@@ -19,7 +19,7 @@ from listener.sandbox.notifier import Notifier
 from listener.sandbox.pockyt import PockytServer
 from listener.sandbox.stage import Stage
 from listener.sandbox.steps import OnStep, say_nothing
-from listener.sandbox.tasks import TASKS_MAX, Clock, Tasks
+from listener.sandbox.tasks import TASKS_MAX, SandboxClock, Tasks
 from listener.sandbox.wallet import WalletServer
 
 # Pockyt's public sample merchant; its tokens are printed in the documentation.
@@ -98,7 +98,7 @@ class Sandbox:
             timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
             stage = Stage(
                 session=await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout)),
-                clock=Clock(time_scale=settings.time_scale),
+                clock=SandboxClock(time_scale=settings.time_scale),
                 tasks=Tasks(tasks_max=settings.tasks_max),
                 script=Script(settings.faults, seed=settings.seed),
                 on_step=on_step,

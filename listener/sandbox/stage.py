@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import aiohttp
 
 from listener.sandbox.faults import Fault, Place, Script
-from listener.sandbox.steps import OnStep, Step
-from listener.sandbox.tasks import Clock, Tasks
+from listener.sandbox.steps import OnStep, SandboxStep
+from listener.sandbox.tasks import SandboxClock, Tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Stage:
     """The session, time, tasks and faults of one sandbox, and who is told of its steps."""
 
     session: aiohttp.ClientSession
-    clock: Clock
+    clock: SandboxClock
     tasks: Tasks
     script: Script
     on_step: OnStep
@@ -24,5 +24,5 @@ class Stage:
         """Pass a place of the script, and tell which faults struck."""
         faults = self.script.strike(place)
         for fault in sorted(faults):
-            self.on_step(Step.FAULT, {**detail, "fault": fault})
+            self.on_step(SandboxStep.FAULT, {**detail, "fault": fault})
         return faults

@@ -6,7 +6,7 @@ from enum import StrEnum
 OnStep = Callable[[str, Mapping[str, str]], None]
 
 
-class Step(StrEnum):
+class SandboxStep(StrEnum):
     """What happened; the words in brackets are the names in its detail.
 
     Source: Pockyt, the "Cancel API" tutorial, whose steps 4 to 6 are ``wallet.told``,

@@ -9,7 +9,7 @@ TASKS_MAX: Final = 1_000
 TIME_SCALE_MAX: Final = 100_000.0
 
 
-class Clock:
+class SandboxClock:
     """The sandbox's own time: ``time_scale`` of its seconds pass in each real one."""
 
     def __init__(self, *, time_scale: float = 1.0) -> None:

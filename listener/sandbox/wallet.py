@@ -13,7 +13,7 @@ from aiohttp import web
 from listener.pockyt.texts import json_fields
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.stage import Stage
-from listener.sandbox.steps import Step
+from listener.sandbox.steps import SandboxStep
 
 ABANDON_PATH: Final = "/wallet/abandon"
 SLOW_SECONDS: Final = 120.0
@@ -55,7 +55,7 @@ class WalletServer:
     async def _cancel(self, detail: Mapping[str, str], callback_url: str, *, slow: bool) -> None:
         if slow:
             await self._stage.clock.sleep(SLOW_SECONDS)
-        self._stage.on_step(Step.WALLET_CANCELLED, detail)
+        self._stage.on_step(SandboxStep.WALLET_CANCELLED, detail)
         for pause_seconds in CALLBACK_PAUSES_SECONDS:
             await self._stage.clock.sleep(pause_seconds)
             try:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from listener.keys import Key, KeyStore
-from listener.ledger.promise import Head, Ledger, Line, Scope
+from listener.ledger.promise import Head, Ledger, ReadEntry, Scope
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import Finding, Progress, Verified
 from listener.storage.postgres.location import is_postgres, require_driver
@@ -107,7 +107,7 @@ class Reader(Protocol):
         since_ms: int | None = None,
         until_ms: int | None = None,
         scope: Scope = ...,
-    ) -> Iterator[tuple[int, list[Line]]]:
+    ) -> Iterator[tuple[int, list[ReadEntry]]]:
         """Yield up to which seq was read, and those of its lines that are wanted."""
 
 

@@ -6,7 +6,7 @@ from msgspec import convert, to_builtins
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import Entry, Event, Fact, Transaction
-from listener.ledger.sale import Sale
+from listener.ledger.sale import SaleState
 
 # A row as a driver takes and gives it; its types are those of schema.sql.
 Row = tuple[Any, ...]
@@ -122,7 +122,7 @@ def is_plain(transaction: Transaction) -> bool:
     return is_calm and is_agreed and transaction.summary is None
 
 
-def sale_of(row: Row) -> Sale:
+def sale_of(row: Row) -> SaleState:
     """Read a row of SALE_COLUMNS.
 
     Raises:
@@ -131,10 +131,10 @@ def sale_of(row: Row) -> Sale:
     cancel = row[_SALE_CANCEL:]
     values = (*row[:_SALE_CANCEL], cancel if cancel[0] is not None else None)
     # Not strict: SQLite has no booleans.
-    return convert(values, Sale, strict=False)
+    return convert(values, SaleState, strict=False)
 
 
-def sale_row(sale: Sale) -> Row:
+def sale_row(sale: SaleState) -> Row:
     """Write a sale as the values of SALE_COLUMNS."""
     *own, cancel = to_builtins(sale)
     return (*own, *(cancel or _NO_CANCEL))

@@ -28,8 +28,8 @@ from listener.web.api.health import READINESS, Readiness
 from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
 from listener.web.connections import (
     ACCEPTS_AT_ONCE,
-    Connection,
     Connections,
+    HttpConnection,
     raise_descriptor_limit,
     throttle_accept_errors,
 )
@@ -54,7 +54,7 @@ from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
 from listener.web.shares import Shares
-from listener.web.till.sessions import Sessions, Timing
+from listener.web.till.sessions import Sessions, SessionTiming
 from listener.web.unread import unquoted
 
 # What a request may still take once the listener stops.
@@ -89,7 +89,7 @@ def routes() -> list[web.RouteDef]:
 async def running(
     settings: Settings,
     *,
-    timing: Timing | None = None,
+    timing: SessionTiming | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
     shares_port: bool = False,
@@ -186,7 +186,9 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         handlers = cast(web.Server, runner.server)
-        make: Callable[[], Connection] = partial(Connection, handlers, connections, loop=loop)
+        make: Callable[[], HttpConnection] = partial(
+            HttpConnection, handlers, connections, loop=loop
+        )
         if app[SETTINGS].fast_path:
             make = partial(FastConnection, handlers, connections, path, loop=loop)
         server = await loop.create_server(make, sock=listening, backlog=ACCEPTS_AT_ONCE)

@@ -64,7 +64,7 @@ _FULL: Final = raw_problem(
 )
 
 
-class Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """One HTTP connection: aiohttp's, with limits, and with answers that are all ours."""
 
     __slots__ = (
@@ -231,17 +231,17 @@ class Connections:
         self._max = connections_that_fit()
         self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
         # In the order in which they came; by address, those that have proved nothing.
-        self._all: dict[Connection, None] = {}
-        self._unproven: dict[Connection, None] = {}
-        self._of_address: dict[str, dict[Connection, None]] = {}
-        self._stalled_since: dict[Connection, float] = {}
+        self._all: dict[HttpConnection, None] = {}
+        self._unproven: dict[HttpConnection, None] = {}
+        self._of_address: dict[str, dict[HttpConnection, None]] = {}
+        self._stalled_since: dict[HttpConnection, float] = {}
         self._clock = asyncio.get_running_loop().time
         self._log = log.Throttle(_LOG, "connection_cut", level=logging.WARNING)
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: HttpConnection) -> bool:
         """Count a connection in; False where nothing else can be cut off for it."""
         own = self._of_address.setdefault(connection.address, {})
         if len(own) >= self._unproven_max:
@@ -255,7 +255,7 @@ class Connections:
         self._of_address.setdefault(connection.address, own)[connection] = None
         return True
 
-    def trust(self, connection: Connection) -> None:
+    def trust(self, connection: HttpConnection) -> None:
         """Remove a connection from the list of those that may be crowded out."""
         self._unproven.pop(connection, None)
         own = self._of_address.get(connection.address, {})
@@ -263,7 +263,7 @@ class Connections:
         if not own:
             self._of_address.pop(connection.address, None)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: HttpConnection) -> None:
         """Count a connection out."""
         self._all.pop(connection, None)
         self._stalled_since.pop(connection, None)
@@ -291,7 +291,7 @@ class Connections:
                 self._note(Cut.SLOW_READER, connection)
                 connection.cut()
 
-    def _crowd_out(self, some: Iterable[Connection], *, age: float) -> bool:
+    def _crowd_out(self, some: Iterable[HttpConnection], *, age: float) -> bool:
         """Cut off the oldest of some that is waited for; return whether there was one."""
         youngest = self._clock() - age
         for connection in islice(some, _CANDIDATES_MAX):
@@ -304,7 +304,7 @@ class Connections:
                 return True
         return False
 
-    def _note(self, why: Cut, connection: Connection) -> None:
+    def _note(self, why: Cut, connection: HttpConnection) -> None:
         self._metrics.cuts.labels(why).inc()
         self._log.event(why, why=why, sender=connection.address, connections=len(self._all))
 
@@ -312,7 +312,7 @@ class Connections:
 def prove(request: web.BaseRequest) -> None:
     """Record that a request brought a key or a notification that is good."""
     connection = request.protocol
-    if isinstance(connection, Connection) and not connection.is_proved:
+    if isinstance(connection, HttpConnection) and not connection.is_proved:
         connection.prove()
 
 

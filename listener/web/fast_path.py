@@ -25,7 +25,7 @@ from listener.ingest import Ingest
 from listener.ledger.model import Fact
 from listener.ledger.promise import Ledger, Recorded
 from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
-from listener.web.connections import Connection, Connections
+from listener.web.connections import Connections, HttpConnection
 from listener.web.headers import harden
 from listener.web.metrics import Metrics
 from listener.web.notify import is_json
@@ -43,7 +43,7 @@ _LENGTH: Final = re.compile("[0-9]{1,6}")
 _SPECIAL: Final = ("Content-Encoding", "Expect", "Transfer-Encoding", "Upgrade")
 
 
-class Head(Struct, frozen=True):
+class RequestHead(Struct, frozen=True):
     """What the head of a notification says."""
 
     merchant_no: str
@@ -92,7 +92,7 @@ class FastPath:
         return self._dated(rfc822_formatted_time())
 
 
-def read_head(head: bytes) -> Head | None:
+def read_head(head: bytes) -> RequestHead | None:
     """Read the head of a request as aiohttp does; None where it is not a plain notification's."""
     loop = asyncio.get_running_loop()
     try:
@@ -117,7 +117,7 @@ def read_head(head: bytes) -> Head | None:
         or any(name in headers for name in _SPECIAL)
     ):
         return None
-    return Head(path[1], path[2], kind, int(lengths[0]))
+    return RequestHead(path[1], path[2], kind, int(lengths[0]))
 
 
 def _acknowledgement(date: str) -> bytes:
@@ -129,7 +129,7 @@ def _acknowledgement(date: str) -> bytes:
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + ACKNOWLEDGEMENT
 
 
-class FastConnection(Connection):
+class FastConnection(HttpConnection):
     """A connection that takes the fast path for as long as only plain notifications come."""
 
     __slots__ = ("_came_later", "_is_fast", "_path", "_settled", "_started", "_taken")

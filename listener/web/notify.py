@@ -14,7 +14,7 @@ from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
 from listener.web.connections import prove
 from listener.web.context import INGEST, METRICS, REFUSALS
 from listener.web.problem import ProblemError, of_error, problem
-from listener.web.shapes.raw import read_raw, too_large
+from listener.web.shapes.raw import read_notification, too_large
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ async def _take(request: web.Request, merchant_no: str, store_no: str | None) ->
             merchant_no=merchant_no,
             store_no=store_no,
             is_json=is_json,
-            body=await read_raw(request),
+            body=await read_notification(request),
         )
     except ProblemError as error:
         return refuse(request, error, merchant_no=merchant_no)

@@ -13,10 +13,13 @@ from tests.browser.visit import PHONE, visit
 DATED = re.compile(r"\d{1,2} \w{3} \d{4}, \d{2}:\d{2}:\d{2} \S+")
 
 
-def is_in_sight(page: Page, element: Locator) -> bool:
-    box = element.bounding_box()
-    height = page.evaluate("innerHeight")
-    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= height
+def expect_in_sight(page: Page, element: Locator) -> None:
+    """Wait until an element is on the screen, whole."""
+    page.wait_for_function(
+        "(image) => { const { top, bottom } = image.getBoundingClientRect();"
+        " return top >= 0 && bottom <= innerHeight }",
+        arg=element.element_handle(),
+    )
 
 
 def test_on_a_phone_the_code_is_on_the_screen_after_the_sale_was_started(
@@ -32,7 +35,7 @@ def test_on_a_phone_the_code_is_on_the_screen_after_the_sale_was_started(
             expect(code).to_be_visible()
             expect(till.page.locator("#current .price")).to_be_visible()
             assert code.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
-            assert is_in_sight(till.page, code)
+            expect_in_sight(till.page, code)
 
 
 def test_many_of_a_kind_at_one_store_are_one_card_with_each_reference_and_amount(

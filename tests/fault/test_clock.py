@@ -9,7 +9,7 @@ import pytest
 
 from listener.keys import Role
 from listener.lifecycle import Clock, Steady
-from listener.sandbox.tasks import Clock as PassingClock
+from listener.sandbox.tasks import SandboxClock as PassingClock
 from listener.storage.sqlite.verify import verify
 from tests.support.service import STREAM, Serving, serving
 from tests.support.stored import url_of

@@ -35,7 +35,7 @@ async def test_after_a_power_cut_all_that_was_promised_is_there(
 
 
 @pytest.mark.parametrize(
-    "fault", ["fdatasync:error=EIO:when=5+3", "pwrite64:error=ENOSPC:when=90+31"]
+    "fault", ["fdatasync:error=EIO:when=4+2", "pwrite64:error=ENOSPC:when=90+31"]
 )
 async def test_entries_lost_by_a_failing_disk_were_never_acknowledged(
     nursery: Nursery, tmp_path: Path, fault: str

@@ -13,15 +13,15 @@ from websockets.frames import Frame, Opcode
 from listener.hub.hub import Hub
 from listener.web import app as app_module
 from listener.web.context import HUB, METRICS, SESSIONS
-from listener.web.till.sessions import Timing
+from listener.web.till.sessions import SessionTiming
 from tests.support.service import STREAM, Serving, serving
 from tests.support.tills import DEADLINE_SECONDS, BareTill, Till, till
 
 TILLS = 50
 STORM = 200
 SOON_SECONDS = 2.0
-QUICK = Timing(tick_seconds=0.02, close_seconds=0.3, dead_seconds=1.5, ping_seconds=0.2)
-PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=60.0)
+QUICK = SessionTiming(tick_seconds=0.02, close_seconds=0.3, dead_seconds=1.5, ping_seconds=0.2)
+PATIENT = SessionTiming(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=60.0)
 
 
 @pytest.fixture(name="service")

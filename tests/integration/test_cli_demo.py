@@ -16,7 +16,7 @@ from aiohttp import web
 from listener.commands import tutorial
 from listener.commands.demo import PORT
 from listener.commands.keys import make_key
-from listener.commands.tutorial import Seen, TutorialError, play
+from listener.commands.tutorial import StepLog, TutorialError, play
 from listener.keys import Role
 from listener.sandbox.faults import Planned
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_TOKEN, Sandbox, SandboxSettings
@@ -133,7 +133,7 @@ def test_the_usual_port_gives_way_where_it_is_taken() -> None:
 
 @asynccontextmanager
 async def stage(
-    directory: Path, seen: Seen, *, pockyt_url: str | None = None, **options: object
+    directory: Path, seen: StepLog, *, pockyt_url: str | None = None, **options: object
 ) -> AsyncIterator[tuple[str, str]]:
     """Run the demo's parts with a sandbox of our choice; give the URL and a till's key."""
     sandbox_settings = SandboxSettings(**options)  # type: ignore[arg-type]  # Options of a test.
@@ -167,7 +167,7 @@ async def test_a_notification_that_never_comes_is_step_six_failing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tutorial, "STEP_SECONDS", 1.0)
-    seen, steps = Seen(), []
+    seen, steps = StepLog(), []
     async with stage(tmp_path, seen) as (url, key):
         with pytest.raises(TutorialError, match="step 6: the till is told: not within 1 s"):
             await play(url, key=key, seen=seen, say=lambda step, _at, _text: steps.append(step))
@@ -175,7 +175,7 @@ async def test_a_notification_that_never_comes_is_step_six_failing(
 
 
 async def test_a_pockyt_that_is_away_is_step_one_failing(tmp_path: Path) -> None:
-    seen = Seen()
+    seen = StepLog()
     away = f"http://127.0.0.1:{free_port()}"
     async with stage(tmp_path, seen, pockyt_url=away) as (url, key):
         with pytest.raises(TutorialError, match="POST /v1/transactions was answered 5"):
@@ -186,7 +186,7 @@ async def test_a_sale_that_is_paid_meanwhile_fails_the_tutorial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tutorial, "STEP_SECONDS", 1.0)
-    seen = Seen()
+    seen = StepLog()
     planned = (Planned.parse("cancel-paid-meanwhile"),)
     async with stage(tmp_path, seen, faults=planned) as (url, key):
         # Refunded, so that the wallet has nothing to abandon.
@@ -198,7 +198,7 @@ async def test_a_key_that_is_not_known_fails_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tutorial, "STEP_SECONDS", 1.0)
-    seen = Seen()
+    seen = StepLog()
     async with stage(tmp_path, seen) as (url, _):
         with pytest.raises(TutorialError, match="step 0: a till follows its store"):
             await play(url, key="lk_x_y", seen=seen, say=say_nothing)
@@ -210,11 +210,11 @@ async def test_a_listener_that_is_away_fails_the_tutorial(
     monkeypatch.setattr(tutorial, "STEP_SECONDS", 0.3)
     with pytest.raises(TutorialError, match="step 0"):
         url = f"http://127.0.0.1:{free_port()}"
-        await play(url, key="k", seen=Seen(), say=say_nothing)
+        await play(url, key="k", seen=StepLog(), say=say_nothing)
 
 
 @asynccontextmanager
-async def untrue(seen: Seen, *answers: Mapping[str, object] | None) -> AsyncIterator[str]:
+async def untrue(seen: StepLog, *answers: Mapping[str, object] | None) -> AsyncIterator[str]:
     """Run a listener that says what it is told to of a transaction; None: it hangs up."""
     told = iter(answers)
     steps: list[tuple[str, dict[str, str]]] = [
@@ -286,7 +286,7 @@ async def untrue(seen: Seen, *answers: Mapping[str, object] | None) -> AsyncIter
 async def test_a_ledger_that_says_otherwise_fails_the_tutorial(
     answers: list[Mapping[str, object] | None], complaint: str
 ) -> None:
-    seen = Seen()
+    seen = StepLog()
     async with untrue(seen, *answers) as url:
         with pytest.raises(TutorialError, match=complaint):
             await play(url, key="k", seen=seen, say=say_nothing)

@@ -10,7 +10,7 @@ import pytest
 
 from listener.commands.export import csv_row
 from listener.ledger.model import Fact, Kind, Status, fields_text, rfc3339
-from listener.ledger.promise import Line, Scope
+from listener.ledger.promise import ReadEntry, Scope
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.web.shapes.models import Entry
 from tests.support.commands import (
@@ -61,7 +61,7 @@ async def fill_quickly(config: Path, count: int) -> None:
         await asyncio.gather(*(ledger.record(notification(n)) for n in range(1, count + 1)))
 
 
-async def fill(config: Path, facts: list[Fact]) -> list[Line]:
+async def fill(config: Path, facts: list[Fact]) -> list[ReadEntry]:
     """Record facts, a day apart, the first one twice; return how they read back."""
     clock = Days()
     path = config.with_name("ledger.db")

@@ -61,6 +61,22 @@ async def test_a_signed_body_is_taken_in_every_coding(
     assert entry["fields"] == dict(FIELDS)
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip"])
+async def test_a_plain_signed_body_that_is_called_compressed_is_taken(
+    service: Serving, coding: str
+) -> None:
+    assert await coded(service, signed(FIELDS), coding) == 200
+    (entry,) = await entries(service)
+    assert entry["fields"] == dict(FIELDS)
+
+
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 400), ("br", 415)])
+async def test_an_unsigned_body_that_is_called_compressed_is_refused(
+    service: Serving, coding: str, status: int
+) -> None:
+    assert await coded(service, b"amount=13.00", coding) == status
+
+
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 async def test_a_body_has_64_kib_when_it_is_decompressed(
     service: Serving, coding: str, pack: Callable[[bytes], bytes]
@@ -86,15 +102,11 @@ async def test_a_body_has_64_kib_when_it_is_compressed(service: Serving) -> None
         ("gzip", ZEROS, 413),
         ("gzip", gzip.compress(signed(FIELDS))[:-4], 400),
         ("gzip", gzip.compress(signed(FIELDS)) + b"more", 400),
-        ("gzip", signed(FIELDS), 400),
         ("gzip", zlib.compress(signed(FIELDS)), 400),
         ("deflate", zlib.compress(signed(FIELDS)) + b"more", 400),
-        ("deflate", signed(FIELDS), 400),
         ("gzip", b"", 401),
         ("gzip", gzip.compress(b"") * MEMBERS_MAX, 401),
         ("gzip", gzip.compress(b"") * (MEMBERS_MAX + 1), 400),
-        ("br", signed(FIELDS), 415),
-        ("zstd", signed(FIELDS), 415),
         ("gzip, gzip", gzip.compress(gzip.compress(signed(FIELDS))), 415),
         ("gzip, br", gzip.compress(signed(FIELDS)), 415),
     ],

@@ -8,7 +8,7 @@ import pytest
 from listener.storage.sqlite.connection import connect
 from listener.web import connections
 from listener.web.app import running
-from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, FastPath, Head, read_head
+from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, FastPath, RequestHead, read_head
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, serving, settings, signed
 
@@ -112,7 +112,7 @@ async def test_only_a_plain_head_is_read(sent: bytes, is_read: bool) -> None:
 
 
 async def test_a_head_says_for_whom_and_how_long() -> None:
-    assert read_head(head()) == Head(MERCHANT_NO, STORE_NO, False, 0)
+    assert read_head(head()) == RequestHead(MERCHANT_NO, STORE_NO, False, 0)
 
 
 async def test_a_longer_head_is_left_to_aiohttp(tmp_path: Path, taken: list[bytes]) -> None:

@@ -15,7 +15,7 @@ from listener.ledger.schedule import RAISE_SECONDS
 from listener.lifecycle import Clock, Lifecycle
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.servers import Sandbox, SandboxSettings
-from listener.sandbox.tasks import Clock as SandboxClock
+from listener.sandbox.tasks import SandboxClock
 from listener.web.context import LIFECYCLE
 from tests.support.service import MERCHANT_NO
 from tests.support.shop import Shop, Told, admin, beside, open_shop, order

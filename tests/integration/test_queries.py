@@ -13,7 +13,7 @@ import pytest
 from listener.hub import hub as hub_module
 from listener.keys import Role, authenticate
 from listener.ledger.model import Fact, Kind, Status, fields_text
-from listener.ledger.promise import Line, Scope
+from listener.ledger.promise import ReadEntry, Scope
 from listener.lifecycle import Clock
 from listener.storage.sqlite import connection as connection_module
 from listener.storage.sqlite import ledger as ledger_module
@@ -484,7 +484,7 @@ async def test_who_waits_looks_through_each_entry_once(
     key = ledger_key(service, MERCHANT_NO, OTHER_STORE_NO)
     read, asked = service.ledger.read_entries, list[int]()
 
-    async def listening(*, after: int, limit: int, scope: Scope) -> list[Line]:
+    async def listening(*, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
         asked.append(after)
         return await read(after=after, limit=limit, scope=scope)
 

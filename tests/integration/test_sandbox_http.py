@@ -29,7 +29,7 @@ from listener.sandbox.servers import (
     Sandbox,
     SandboxSettings,
 )
-from listener.sandbox.steps import Step
+from listener.sandbox.steps import SandboxStep
 
 TOKEN = Token(SAMPLE_TOKEN)
 CREDENTIALS = Credentials(merchant_no="200043", store_no="303660", token=TOKEN)
@@ -139,13 +139,13 @@ async def test_the_tutorial_from_the_cancel_to_the_relayed_status() -> None:
         assert (answer.word, answer.amount) == ("closed", "13.0")
         assert truth(sandbox, sale) == "cancelled"
         assert [name for name, _ in merchant.steps] == [
-            Step.CALLED,
-            Step.CALLED,
-            Step.WALLET_TOLD,
-            Step.WALLET_CANCELLED,
-            Step.WALLET_CALLED_BACK,
-            Step.NOTIFICATION_SENT,
-            Step.NOTIFICATION_ANSWERED,
+            SandboxStep.CALLED,
+            SandboxStep.CALLED,
+            SandboxStep.WALLET_TOLD,
+            SandboxStep.WALLET_CANCELLED,
+            SandboxStep.WALLET_CALLED_BACK,
+            SandboxStep.NOTIFICATION_SENT,
+            SandboxStep.NOTIFICATION_ANSWERED,
         ]
         assert merchant.words == ["closed"]
         assert merchant.types == ["application/x-www-form-urlencoded"]
@@ -184,7 +184,7 @@ async def test_a_sale_without_any_url_is_notified_to_nobody() -> None:
     async with serving(notify_url=None) as (sandbox, client, merchant):
         sale = await opened(client)
         sandbox.pay(sale.transaction_no or "")
-        assert merchant.count(Step.NOTIFICATION_DROPPED) == 1
+        assert merchant.count(SandboxStep.NOTIFICATION_DROPPED) == 1
 
 
 async def test_the_control_routes_tell_the_truth_and_plan_faults() -> None:
@@ -291,7 +291,7 @@ async def test_after_eight_attempts_it_is_never_sent_again() -> None:
         sandbox.pay(sale.transaction_no or "")
         await sandbox.idle()
         assert len(merchant.bodies) == 8
-        assert merchant.count(Step.NOTIFICATION_GIVEN_UP) == 1
+        assert merchant.count(SandboxStep.NOTIFICATION_GIVEN_UP) == 1
         assert sum(notifier.PAUSES_SECONDS) == 7_200
 
 
@@ -301,7 +301,7 @@ async def test_a_merchant_that_cannot_be_reached_is_tried_eight_times() -> None:
     async with serving(notify_url=url) as (sandbox, client, merchant):
         sandbox.pay((await opened(client)).transaction_no or "")
         await sandbox.idle()
-        assert merchant.count(Step.NOTIFICATION_SENT) == 8
+        assert merchant.count(SandboxStep.NOTIFICATION_SENT) == 8
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ async def test_a_notification_goes_wrong_as_planned(
         await sandbox.idle()
         assert len(merchant.bodies) == bodies
         assert [signature.verify(said, [TOKEN]) for said in merchant.said] == verify
-        assert merchant.count(Step.FAULT) == 1
+        assert merchant.count(SandboxStep.FAULT) == 1
         assert sandbox.script.struck == {fault: 1}
         if fault == "notification-old-token":
             assert signature.verify(merchant.said[0], [Token(SAMPLE_OLD_TOKEN)])
@@ -366,7 +366,7 @@ async def test_a_sender_that_hangs_up_before_the_answer_sends_again() -> None:
     async with serving("notification-hung-before") as (sandbox, client, merchant):
         sandbox.pay((await opened(client)).transaction_no or "")
         await sandbox.idle()
-        answered = [d for name, d in merchant.steps if name == Step.NOTIFICATION_ANSWERED]
+        answered = [d for name, d in merchant.steps if name == SandboxStep.NOTIFICATION_ANSWERED]
         assert [d["httpStatus"] for d in answered] == ["none", "200"]
         assert len(merchant.bodies) in (1, 2)
 
@@ -375,7 +375,7 @@ async def test_a_sender_that_stalls_in_the_body_sends_again() -> None:
     async with serving("notification-stalled", time_scale=1_000) as (sandbox, client, merchant):
         sandbox.pay((await opened(client)).transaction_no or "")
         await sandbox.idle()
-        answered = [d for name, d in merchant.steps if name == Step.NOTIFICATION_ANSWERED]
+        answered = [d for name, d in merchant.steps if name == SandboxStep.NOTIFICATION_ANSWERED]
         assert [d["httpStatus"] for d in answered] == ["none", "200"]
         assert len(merchant.bodies) == 1
 
@@ -386,7 +386,7 @@ async def test_a_lost_and_hung_notification_may_go_to_nobody() -> None:
     async with serving("notification-hung-before", notify_url=url) as (sandbox, client, merchant):
         sandbox.pay((await opened(client)).transaction_no or "")
         await sandbox.idle()
-        assert merchant.count(Step.NOTIFICATION_GIVEN_UP) == 1
+        assert merchant.count(SandboxStep.NOTIFICATION_GIVEN_UP) == 1
 
 
 @pytest.mark.parametrize(
@@ -409,8 +409,10 @@ async def test_the_wallet_goes_wrong_as_planned(
         await sandbox.idle()
         assert merchant.words == words
         assert truth(sandbox, sale) == shown
-        assert merchant.count(Step.WALLET_TOLD) == told
-        gone = merchant.count(Step.WALLET_REFUSED) + merchant.count(Step.WALLET_UNREACHABLE)
+        assert merchant.count(SandboxStep.WALLET_TOLD) == told
+        gone = merchant.count(SandboxStep.WALLET_REFUSED) + merchant.count(
+            SandboxStep.WALLET_UNREACHABLE
+        )
         assert gone == (fault in ("wallet-down", "wallet-refusing", "wallet-paid"))
 
 
@@ -420,10 +422,10 @@ async def test_a_switch_says_whether_a_cancel_is_notified(notify_on_cancel: bool
         await opened(client)
         await client.cancel(CREDENTIALS, reference="r-1")
         await opened(client, "r-2", minutes=1)
-        await merchant.stepped(Step.EXPIRED)
+        await merchant.stepped(SandboxStep.EXPIRED)
         await sandbox.idle()
         assert merchant.words == ["closed", "closed"] * notify_on_cancel
-        assert merchant.count(Step.WALLET_CALLED_BACK) == 1
+        assert merchant.count(SandboxStep.WALLET_CALLED_BACK) == 1
 
 
 @pytest.mark.parametrize(
@@ -519,7 +521,7 @@ async def test_stopping_ends_what_hangs_and_what_waits() -> None:
         await opened(client)
         sandbox.pay((await opened(client, "r-2")).transaction_no or "")
         hanging = asyncio.create_task(client.cancel(CREDENTIALS, reference="r-1"))
-        await merchant.stepped(Step.WALLET_CALLED_BACK)
+        await merchant.stepped(SandboxStep.WALLET_CALLED_BACK)
         before = asyncio.all_tasks()
     with pytest.raises(PockytUnavailableError):
         await hanging
@@ -531,10 +533,10 @@ async def test_only_so_much_is_waiting_at_a_time() -> None:
         merchant.answers = [(503, "")] * 20
         for reference in ("r-1", "r-2"):
             sandbox.pay((await opened(client, reference)).transaction_no or "")
-        assert merchant.count(Step.NOTIFICATION_DROPPED) == 1
+        assert merchant.count(SandboxStep.NOTIFICATION_DROPPED) == 1
         await opened(client, "r-3")
         await client.cancel(CREDENTIALS, reference="r-3")
-        assert merchant.count(Step.WALLET_UNREACHABLE) == 1
+        assert merchant.count(SandboxStep.WALLET_UNREACHABLE) == 1
 
 
 async def test_a_wallet_with_too_much_to_do_says_so() -> None:
@@ -543,8 +545,8 @@ async def test_a_wallet_with_too_much_to_do_says_so() -> None:
         await opened(client)
         await client.cancel(CREDENTIALS, reference="r-1")
         await sandbox.idle()
-        assert merchant.count(Step.WALLET_TOLD) == 3
-        assert merchant.count(Step.WALLET_UNREACHABLE) == 1
+        assert merchant.count(SandboxStep.WALLET_TOLD) == 3
+        assert merchant.count(SandboxStep.WALLET_UNREACHABLE) == 1
 
 
 async def test_the_oldest_cancellation_is_forgotten_where_there_are_too_many(
@@ -592,7 +594,7 @@ async def test_a_wallet_gives_up_a_callback_that_nobody_takes() -> None:
         async with session.post(f"{sandbox.wallet_url}/wallet/abandon", json=word) as response:
             assert response.status == 202
         await sandbox.idle()
-        assert merchant.count(Step.WALLET_CANCELLED) == 1
+        assert merchant.count(SandboxStep.WALLET_CANCELLED) == 1
 
 
 async def test_a_taken_port_is_an_error_and_settings_show_no_token() -> None:

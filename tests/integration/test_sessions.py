@@ -14,13 +14,13 @@ from websockets.frames import Opcode
 from listener.web.context import HUB, SESSIONS
 from listener.web.guard import answering
 from listener.web.till import sessions as sessions_module
-from listener.web.till.connection import BUFFER_BYTES_MAX, Connection
-from listener.web.till.sessions import Session, Timing
+from listener.web.till.connection import BUFFER_BYTES_MAX, TillConnection
+from listener.web.till.sessions import Session, SessionTiming
 from tests.support.service import STREAM, Serving, serving
 from tests.support.tills import DEADLINE_SECONDS, BareTill, till
 
-PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3)
-PINGING = Timing(tick_seconds=0.02, close_seconds=0.3, ping_seconds=0.05)
+PATIENT = SessionTiming(tick_seconds=0.02, close_seconds=0.3)
+PINGING = SessionTiming(tick_seconds=0.02, close_seconds=0.3, ping_seconds=0.05)
 
 
 @pytest.fixture(name="service")
@@ -122,16 +122,16 @@ async def test_a_till_that_cannot_be_looked_after_is_sent_back_and_the_others_ar
 async def test_a_till_whose_events_cannot_be_written_is_sent_back(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offer = Connection.offer
+    offer = TillConnection.offer
     async with till(service.url, service.key()) as one, till(service.url, service.key()) as other:
         bad = (await one.frame())["session"]
 
-        def failing(connection: Connection, frames: bytes) -> bool:
+        def failing(connection: TillConnection, frames: bytes) -> bool:
             if connection.id == bad:
                 raise RuntimeError("no socket")
             return offer(connection, frames)
 
-        monkeypatch.setattr(Connection, "offer", failing)
+        monkeypatch.setattr(TillConnection, "offer", failing)
         await one.say(type="connect")
         await one.hear("ready")
         await other.join()

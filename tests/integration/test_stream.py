@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from listener.keys import Role
 from listener.web.context import HUB, METRICS, SESSIONS
-from listener.web.till.sessions import Timing
+from listener.web.till.sessions import SessionTiming
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
 from tests.support.tills import PATH, BareTill, acked, gone, place, till
 
@@ -240,7 +240,7 @@ async def test_an_admin_follows_a_store_as_well(service: Serving) -> None:
 
 
 async def test_a_ping_brings_the_heads_and_pongs_keep_a_till(tmp_path: Path) -> None:
-    timing = Timing(ping_seconds=0.05, tick_seconds=0.01, dead_seconds=0.5)
+    timing = SessionTiming(ping_seconds=0.05, tick_seconds=0.01, dead_seconds=0.5)
     async with serving(tmp_path / "ledger.db", timing=timing) as service:
         await sell(service, 1, 2)
         async with till(service.url, service.key()) as one:
@@ -258,7 +258,7 @@ async def test_a_ping_brings_the_heads_and_pongs_keep_a_till(tmp_path: Path) -> 
 
 
 async def test_pings_of_the_websocket_itself_are_answered_but_keep_no_till(tmp_path: Path) -> None:
-    timing = Timing(tick_seconds=0.01, dead_seconds=0.3)
+    timing = SessionTiming(tick_seconds=0.01, dead_seconds=0.3)
     async with (
         serving(tmp_path / "ledger.db", timing=timing) as service,
         till(service.url, service.key()) as one,

@@ -14,12 +14,12 @@ from listener.pos.codes import CloseCode
 from listener.storage.sqlite import connection as storage_connection
 from listener.web.context import METRICS, SESSIONS
 from listener.web.till import socket as stream_module
-from listener.web.till.sessions import Timing
+from listener.web.till.sessions import SessionTiming
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
 from tests.support.tills import BareTill, acked, gone, place, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
-QUICK = Timing(
+QUICK = SessionTiming(
     connect_seconds=0.3,
     tick_seconds=0.02,
     close_seconds=0.3,
@@ -27,7 +27,7 @@ QUICK = Timing(
     drain_seconds=1.0,
 )
 # Patient, so that only what is meant to end a connection does.
-PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3)
+PATIENT = SessionTiming(tick_seconds=0.02, close_seconds=0.3)
 
 
 @pytest.fixture(name="service")
@@ -36,7 +36,7 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
         yield running
 
 
-STALLING = Timing(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=0.6)
+STALLING = SessionTiming(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=0.6)
 
 
 @pytest.fixture(name="stalling")
@@ -238,7 +238,7 @@ async def test_a_restart_is_announced_and_closes_with_1012(tmp_path: Path) -> No
 
 
 async def test_the_tills_are_told_to_come_back_spread_over_the_drain_time(tmp_path: Path) -> None:
-    timing = Timing(drain_seconds=1_000.0)
+    timing = SessionTiming(drain_seconds=1_000.0)
     async with serving(tmp_path / "ledger.db", timing=timing) as service:
         url = service.url
         async with till(url) as one, till(url) as two, till(url) as three:

@@ -14,13 +14,13 @@ from listener.pos.frames import FRAME_BYTES_MAX, STREAMS_MAX
 from listener.web.context import METRICS
 from listener.web.till import sessions as sessions_module
 from listener.web.till import socket as stream_module
-from listener.web.till.sessions import Timing
+from listener.web.till.sessions import SessionTiming
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, TOKEN_TEXT, Serving, serving
 from tests.support.tills import gone, till
 
 OTHER_STREAM = f"{MERCHANT_NO}/{OTHER_STORE_NO}"
 # Patient, so that only what is meant to end a connection does.
-PATIENT = Timing(tick_seconds=0.02, close_seconds=0.3)
+PATIENT = SessionTiming(tick_seconds=0.02, close_seconds=0.3)
 
 
 @pytest.fixture(name="service")

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from listener.ledger import batch
 from listener.ledger.batch import Changes, Key, Seen, Wanted, decide, wanted
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
-from listener.ledger.sale import Sale
+from listener.ledger.sale import SaleState
 from listener.ledger.schedule import Confirm
 from tests.support import told
 from tests.support.stored import bound, numbered, sold, without_number
@@ -42,7 +42,7 @@ class Memory:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.transactions: dict[Key, Transaction] = {}
-        self.sales: dict[int, Sale] = {}
+        self.sales: dict[int, SaleState] = {}
 
     def read(self, wants: Wanted) -> Seen:
         """Read just what is wanted."""

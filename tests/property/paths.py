@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from listener.ledger.promise import Line, Scope
+from listener.ledger.promise import ReadEntry, Scope
 from listener.web import connections
-from listener.web.connections import Connection, Connections
+from listener.web.connections import Connections, HttpConnection
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, Serving, serving, signed
 
 REQUESTS: Final = 100_000
@@ -240,15 +240,15 @@ class Watched:
     """The connections of all services of this process, by the port of their sender."""
 
     def __init__(self) -> None:
-        self._made: list[Connection] = []
-        self._by_port: dict[int, Connection] = {}
+        self._made: list[HttpConnection] = []
+        self._by_port: dict[int, HttpConnection] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Watch whoever is let in."""
         admit = Connections.admit
 
-        def watched(of: Connections, connection: Connection, *more: object) -> bool:
+        def watched(of: Connections, connection: HttpConnection, *more: object) -> bool:
             let_in = admit(of, connection, *more)
             self._made.append(connection)
             return let_in
@@ -256,7 +256,7 @@ class Watched:
         with patch.object(Connections, "admit", watched):
             yield
 
-    def of(self, port: int) -> Connection | None:
+    def of(self, port: int) -> HttpConnection | None:
         """Return the connection of a sender."""
         for connection in self._made:
             if connection.transport is not None:
@@ -306,7 +306,7 @@ async def _arrive() -> None:
 
 async def entries_of(service: Serving) -> list[tuple[object, ...]]:
     """Return all that a service holds of what it was told, in an order of its own."""
-    lines: list[Line] = []
+    lines: list[ReadEntry] = []
     while page := await service.ledger.read_entries(after=len(lines), limit=500, scope=Scope()):
         lines += page
     return sorted(

@@ -11,7 +11,7 @@ import orjson
 
 from listener.errors import ListenerError
 from listener.ledger.model import EVERY_STREAM, Alarm, CancelState, Entry, Kind, Status, Transaction
-from listener.ledger.promise import Line, RecordedSale, Scope
+from listener.ledger.promise import ReadEntry, RecordedSale, Scope
 from listener.ledger.schedule import RAISE_SECONDS
 from listener.ledger.summary import History
 from listener.ledger.transaction import advance
@@ -281,7 +281,7 @@ async def _was_given_anothers_number(world: World, reference: str) -> bool:
 
 
 def _judge_status(
-    world: World, sale: Sale, transaction: Transaction, lines: Sequence[Line]
+    world: World, sale: Sale, transaction: Transaction, lines: Sequence[ReadEntry]
 ) -> None:
     """What the ledger says is what is true at Pockyt."""
     truth, said = world.book.truth(sale), str(transaction.status)
@@ -298,7 +298,7 @@ def _judge_status(
     assert is_hidden, f"{sale.order.reference}: {said}, in truth {truth}"
 
 
-def _judge_cancels(world: World, transaction: Transaction, lines: Sequence[Line]) -> None:
+def _judge_cancels(world: World, transaction: Transaction, lines: Sequence[ReadEntry]) -> None:
     """/cancel was sent only after a query that said unpaid, or for a cashier who may refund."""
     may_refund = any(one.entry.fact.field("refundIfPaid") == "true" for one in lines)
     last: str | None = None
@@ -313,7 +313,7 @@ def _judge_cancels(world: World, transaction: Transaction, lines: Sequence[Line]
             last = None
 
 
-def _judge_raised(world: World, lines: Sequence[Line]) -> None:
+def _judge_raised(world: World, lines: Sequence[ReadEntry]) -> None:
     """Every cancel ended within 60 s, or was raised by then, unless the listener was dead."""
     before: Transaction | None = None
     history = History()
@@ -343,7 +343,7 @@ def _is_raised(entry: Entry) -> bool:
     return entry.fact.kind is Kind.ALARM and entry.fact.field("alarm") == Alarm.UNRESOLVED
 
 
-def _judge_acknowledged(world: World, lines: Sequence[Line]) -> None:
+def _judge_acknowledged(world: World, lines: Sequence[ReadEntry]) -> None:
     """What was acknowledged is in the ledger, and each notification once."""
     names = ("transactionNo", "status", "time", "reference")
     kept = Counter(

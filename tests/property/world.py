@@ -33,7 +33,7 @@ from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Planned, Script
 from listener.sandbox.front import Front
 from listener.sandbox.message import (
-    Notification,
+    SignedMessage,
     notification_fields,
     truncate,
     word_notification,
@@ -404,7 +404,7 @@ class World:
     def _bring_in(
         self,
         seconds: float,
-        notification: Notification,
+        notification: SignedMessage,
         fields: dict[str, str],
         faults: frozenset[Fault],
         *,
@@ -423,7 +423,7 @@ class World:
 
     async def _attempt(
         self,
-        notification: Notification,
+        notification: SignedMessage,
         fields: dict[str, str],
         faults: frozenset[Fault],
         *,

@@ -294,7 +294,8 @@ def _runs(process_id: int) -> bool:
     """Return whether a process still runs; one that ended and was not reaped does not."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    # It may end between the opening and the reading.
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

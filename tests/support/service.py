@@ -20,7 +20,7 @@ from listener.storage.sqlite.connection import now_ms
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.web.app import Service, running
 from listener.web.context import LEDGER, SETTINGS
-from listener.web.till.sessions import Timing
+from listener.web.till.sessions import SessionTiming
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ def settings(path: Path, **changes: object) -> Settings:
 async def serving(
     path: Path,
     *,
-    timing: Timing | None = None,
+    timing: SessionTiming | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
     **changes: object,

@@ -19,7 +19,7 @@ from listener.ledger.batch import (
 )
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
 from listener.ledger.promise import Recorded
-from listener.ledger.sale import SALE_ANSWER_MS, Sale
+from listener.ledger.sale import SALE_ANSWER_MS, SaleState
 from listener.ledger.summary import STORED_FROM
 from tests.support.stored import STREAM, bound, numbered, sold, without_number
 from tests.support.told import MERCHANT, START_MS, STORE, query
@@ -34,7 +34,7 @@ def seen(
     transactions: Iterable[Transaction] = (),
     sales: Iterable[Entry] = (),
     references: Iterable[tuple[str, str, str]] = (),
-    states: Iterable[Sale] = (),
+    states: Iterable[SaleState] = (),
 ) -> Seen:
     return Seen(
         seq=seq,

@@ -22,11 +22,11 @@ def test_the_changelog_begins_with_this_version_and_its_day() -> None:
 
 def test_the_first_look_installs_what_runs_and_no_tools(tmp_path: Path) -> None:
     make = needs.program("make")
-    command = [make, "--dry-run", "run", f"VENV={tmp_path}/venv"]
+    command = [make, "--no-print-directory", "--dry-run", "run", f"VENV={tmp_path}/venv"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     assert "--requirement requirements.lock" in told
     assert "requirements-dev.lock" not in told
-    assert told.rstrip().endswith("/venv/bin/listener demo")
+    assert told.rstrip().endswith("/venv/bin/listener demo"), told
 
 
 def test_every_dependency_is_in_every_lock() -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from listener.errors import TooManyWishesError
-from listener.lifecycle.gate import Breaker, Bucket, Limits, Shares
+from listener.lifecycle.gate import Breaker, Bucket, Limits, WishShares
 from listener.lifecycle.turns import Turns
 
 LIMITS = Limits(
@@ -142,9 +142,9 @@ async def _hold(turns: Turns) -> None:
         await asyncio.sleep(0)
 
 
-def _shares(now: list[int]) -> Shares:
+def _shares(now: list[int]) -> WishShares:
     limits = Limits(wishes_at_once=2, wishes_per_second=1.0, wishes_burst=3)
-    return Shares(limits, now_ms=lambda: now[0])
+    return WishShares(limits, now_ms=lambda: now[0])
 
 
 def test_a_key_has_so_many_wishes_at_once_and_no_more() -> None:

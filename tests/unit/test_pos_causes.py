@@ -11,7 +11,7 @@ import pytest
 from listener.pos.causes import (
     SHOWN_CHARS_MAX,
     Cause,
-    Problem,
+    HttpRefusal,
     is_problem,
     of_answer,
     of_error,
@@ -78,7 +78,7 @@ def test_a_strangers_words_are_cut_and_steer_no_screen() -> None:
 
 
 def test_the_listeners_own_answer_is_told_in_its_words() -> None:
-    problem = Problem(code="draining", detail="a restart is under way", retry=True)
+    problem = HttpRefusal(code="draining", detail="a restart is under way", retry=True)
     why = of_answer(503, OURS, host=HOST, problem=problem).why
     assert why == "the listener answers 503: a restart is under way"
 
@@ -88,8 +88,10 @@ def write(**members: object) -> bytes:
 
 
 def test_only_a_problem_with_a_type_of_ours_is_the_listeners() -> None:
-    assert read_problem(OURS, write(detail="do")) == Problem(code="no", detail="do", retry=False)
-    assert read_problem(OURS, write(code=5)) == Problem(code="no", detail="", retry=False)
+    assert read_problem(OURS, write(detail="do")) == HttpRefusal(
+        code="no", detail="do", retry=False
+    )
+    assert read_problem(OURS, write(code=5)) == HttpRefusal(code="no", detail="", retry=False)
     for headers in ({}, {"Content-Type": "application/json"}, {"Content-Type": "text/html"}):
         assert not is_problem(headers)
         assert read_problem(headers, write()) is None

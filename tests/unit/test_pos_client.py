@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from listener.errors import UnreadableError
 from listener.pos.api import base_url
-from listener.pos.causes import Cause, Outage, Problem
+from listener.pos.causes import Cause, HttpRefusal, Outage
 from listener.pos.client import Follower
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.credential import read_key
@@ -119,10 +119,10 @@ def test_progress_makes_the_next_wait_short_again_and_jitter_is_full() -> None:
 def test_the_listeners_own_refusal_stops_with_the_close_code_of_the_same_meaning(
     status: int, code: int
 ) -> None:
-    final = Problem(code="some-code", detail="", retry=False)
+    final = HttpRefusal(code="some-code", detail="", retry=False)
     ended = ended_by_answer(status, OUTAGE, problem=final)
     assert (ended.duty, ended.code, ended.problem) == (Duty.STOP, code, "some-code")
-    may_pass = Problem(code="some-code", detail="", retry=True)
+    may_pass = HttpRefusal(code="some-code", detail="", retry=True)
     assert ended_by_answer(status, OUTAGE, problem=may_pass).duty is Duty.BACK_OFF
 
 

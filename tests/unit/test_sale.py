@@ -18,7 +18,7 @@ from listener.ledger.model import (
 )
 from listener.ledger.sale import (
     SALE_ANSWER_MS,
-    Sale,
+    SaleState,
     begin_sale,
     follow_sale,
     is_taken,
@@ -51,7 +51,7 @@ UNSENT: Final = _fact(Kind.ANSWER, call="add", error="connection", sent="false")
 BOUND: Final = _fact(Kind.ANSWER, call="add", transaction_no="7", says=Status.CREATED)
 
 
-def _after(*steps: tuple[int, Fact]) -> Sale:
+def _after(*steps: tuple[int, Fact]) -> SaleState:
     """Return where the sale stands after facts, each so many seconds after it began."""
     state = begin_sale(SOLD)
     for seq, (seconds, fact) in enumerate(steps, 2):
@@ -61,7 +61,7 @@ def _after(*steps: tuple[int, Fact]) -> Sale:
     return state
 
 
-def _state(after: Sale) -> CancelState | None:
+def _state(after: SaleState) -> CancelState | None:
     return after.cancel.state if after.cancel else None
 
 

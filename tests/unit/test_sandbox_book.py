@@ -24,18 +24,18 @@ from listener.sandbox.book import (
     REFUNDS_MAX,
     TIMEOUT_MINUTES_MAX,
     Book,
-    Order,
     RefundShows,
     RefusalError,
     Sale,
+    SaleRequest,
     read_amount,
 )
-from listener.sandbox.desk import Desk, Follow, Outcome, is_url
+from listener.sandbox.desk import Desk, DeskAnswer, Follow, is_url
 
 NOW = 1_792_000_000.0
 TOKEN = Token("5cbfb079f15b150122261c8537086d77a")
 CREDENTIALS = Credentials(merchant_no="200043", store_no="303660", token=TOKEN)
-ORDER = Order(
+ORDER = SaleRequest(
     merchant_no="200043",
     store_no="303660",
     reference="r-1",
@@ -59,7 +59,7 @@ class Shop(PockytCalls):
             self.book, merchants={"200043": TOKEN, "200044": TOKEN}, checkout_url="http://p/"
         )
         self.now_seconds = NOW
-        self.outcome: Outcome | None = None
+        self.outcome: DeskAnswer | None = None
 
     @property
     def follows(self) -> list[tuple[Follow, str]]:

@@ -8,17 +8,17 @@ import pytest
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
 from listener.pockyt.texts import json_fields
-from listener.sandbox.book import Book, Order, Word
+from listener.sandbox.book import Book, SaleRequest, Word
 from listener.sandbox.faults import FAULTS_MAX, Fault, Place, Planned, Script
 from listener.sandbox.message import (
     JSON,
     WRONG_TOKEN,
-    Notification,
+    SignedMessage,
     notification_fields,
     truncate,
     word_notification,
 )
-from listener.sandbox.tasks import TIME_SCALE_MAX, Clock
+from listener.sandbox.tasks import TIME_SCALE_MAX, SandboxClock
 
 TOKEN = Token("current")
 OLD_TOKEN = Token("previous")
@@ -76,7 +76,7 @@ def test_there_are_only_so_many_faults() -> None:
 
 
 def fields() -> dict[str, str]:
-    order = Order(
+    order = SaleRequest(
         merchant_no="200043",
         store_no="303660",
         reference="r & 1",
@@ -88,7 +88,7 @@ def fields() -> dict[str, str]:
     return notification_fields(sale, Word.CLOSED, now_seconds=1_666_247_297)
 
 
-def read(notification: Notification) -> dict[str, str]:
+def read(notification: SignedMessage) -> dict[str, str]:
     if notification.content_type == JSON:
         return json_fields(notification.body)
     return dict(parse_qsl(notification.body.decode(), keep_blank_values=True))
@@ -157,5 +157,5 @@ def test_half_a_body_is_left_of_a_truncated_one() -> None:
 @pytest.mark.parametrize("time_scale", [0, -1, TIME_SCALE_MAX + 1])
 def test_time_runs_forwards_and_not_too_fast(time_scale: float) -> None:
     with pytest.raises(ValueError, match="time_scale"):
-        Clock(time_scale=time_scale)
-    assert Clock(time_scale=TIME_SCALE_MAX).real_seconds(TIME_SCALE_MAX) == 1
+        SandboxClock(time_scale=time_scale)
+    assert SandboxClock(time_scale=TIME_SCALE_MAX).real_seconds(TIME_SCALE_MAX) == 1

@@ -13,7 +13,7 @@ from listener.sandbox.book import Book, RefundShows, RefusalError, Sale
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Planned, Script
 from listener.sandbox.front import Front
-from listener.sandbox.steps import Step
+from listener.sandbox.steps import SandboxStep
 from tests.support.direct import DirectPockyt
 
 NOW = 1_792_000_000.0
@@ -108,7 +108,7 @@ async def test_a_sale_whose_time_is_up_is_notified_where_cancels_are(
     with pytest.raises(RefusalError, match="000040"):
         world.front.pay(sale.transaction_no or "")
     assert world.follows == [(Follow.NOTIFY, "closed", True)] * notify_on_cancel
-    assert Step.EXPIRED in world.steps
+    assert SandboxStep.EXPIRED in world.steps
 
 
 @pytest.mark.parametrize(

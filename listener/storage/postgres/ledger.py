@@ -18,20 +18,20 @@ from listener.ledger.model import Event, Fact, Transaction
 from listener.ledger.promise import (
     ACKS_PAGE,
     EVERYWHERE,
-    Ack,
     Acked,
     Bell,
-    Counts,
     Cursor,
     Doubts,
     Head,
-    Line,
+    ReadEntry,
     Recorded,
     RecordedSale,
     Remembered,
     Scope,
     Search,
     Seat,
+    StoredAck,
+    Totals,
     Unacked,
 )
 from listener.ledger.schedule import Confirm
@@ -338,9 +338,9 @@ class PostgresLedger:
             lambda db: reading.events(db, stream=stream, after=after, limit=limit)
         )
 
-    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[Line]:
+    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
         end = await self.seq()
-        found: list[Line] = []
+        found: list[ReadEntry] = []
         while after < end and len(found) < limit:
             upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
             found += await self._search(
@@ -349,10 +349,10 @@ class PostgresLedger:
             after = upto
         return found
 
-    async def read_counts(self, scope: Scope) -> Counts:
+    async def read_counts(self, scope: Scope) -> Totals:
         head = await self.head()
         if scope.merchant_no is None:
-            return Counts(
+            return Totals(
                 entries=head.seq,
                 transactions=head.transactions,
                 events=head.events,
@@ -366,7 +366,7 @@ class PostgresLedger:
             )
             entries, repeats = entries + counted[0], repeats + counted[1]
         transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
-        return Counts(entries=entries, transactions=transactions, events=events, repeats=repeats)
+        return Totals(entries=entries, transactions=transactions, events=events, repeats=repeats)
 
     async def read_transactions(
         self, search: Search, *, before: Cursor | None, limit: int
@@ -384,7 +384,7 @@ class PostgresLedger:
             )
         )
 
-    async def read_transaction_entries(self, transaction: Transaction) -> list[Line]:
+    async def read_transaction_entries(self, transaction: Transaction) -> list[ReadEntry]:
         return await self._read(lambda db: reading.lines_of(db, transaction=transaction))
 
     async def read_unacked(
@@ -424,7 +424,7 @@ class PostgresLedger:
         after: tuple[str, str] = ("", ""),
         scope: Scope = EVERYWHERE,
         limit: int = ACKS_PAGE,
-    ) -> list[Ack]:
+    ) -> list[StoredAck]:
         return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
 
     async def acked(self, *, terminal: str, stream: str) -> Acked | None:

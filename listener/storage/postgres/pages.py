@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from listener.ledger.promise import Head, Line, Scope
+from listener.ledger.promise import Head, ReadEntry, Scope
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 
@@ -32,7 +32,7 @@ class PostgresReader:
         since_ms: int | None = None,
         until_ms: int | None = None,
         scope: Scope = _ALL,
-    ) -> Iterator[tuple[int, list[Line]]]:
+    ) -> Iterator[tuple[int, list[ReadEntry]]]:
         """Yield up to which seq was read, and those of its lines that are wanted.
 
         The arguments are those of the reader on SQLite.

@@ -7,7 +7,7 @@ from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
     NO_STORE,
-    Deliveries,
+    DeliveryCount,
     Entry,
     Event,
     Status,
@@ -15,16 +15,16 @@ from listener.ledger.model import (
     Why,
 )
 from listener.ledger.promise import (
-    Ack,
     Acked,
     Cursor,
     Doubts,
     Head,
-    Line,
+    ReadEntry,
     RecordedSale,
     Remembered,
     Scope,
     Search,
+    StoredAck,
     Unacked,
 )
 from listener.ledger.transaction import why_held_among
@@ -209,7 +209,9 @@ async def events(db: Connection, *, stream: str, after: int, limit: int) -> list
     return [event_of(row) for row in found]
 
 
-async def lines(db: Connection, *, after: int, upto: int, limit: int, scope: Scope) -> list[Line]:
+async def lines(
+    db: Connection, *, after: int, upto: int, limit: int, scope: Scope
+) -> list[ReadEntry]:
     """Read entries of a range of seqs."""
     values = (after, scope.merchant_no, scope.store_no, upto, limit)
     return await _lines_of(db, await db.fetch(_LINES_AFTER, *values))
@@ -237,13 +239,13 @@ async def lines_between(
     since_ms: int | None,
     until_ms: int | None,
     scope: Scope,
-) -> list[Line]:
+) -> list[ReadEntry]:
     """Read those entries of a range of seqs that were recorded in a time, and may be seen."""
     values = (after, scope.merchant_no, scope.store_no, upto, since_ms, until_ms)
     return await _lines_of(db, await db.fetch(_LINES_BETWEEN, *values))
 
 
-async def lines_of(db: Connection, *, transaction: Transaction) -> list[Line]:
+async def lines_of(db: Connection, *, transaction: Transaction) -> list[ReadEntry]:
     """Read a transaction's entries, its sale's included."""
     number, merchant_no = packed(transaction.transaction_no), transaction.merchant_no
     rows = await db.fetch(_LINES_OF, number, merchant_no, transaction.sale_seq)
@@ -255,13 +257,13 @@ async def by_seq(db: Connection, seqs: Sequence[int]) -> dict[int, Entry]:
     return {row[0]: entry_of(row) for row in await db.fetch(_BY_SEQ, seqs)} if seqs else {}
 
 
-async def _lines_of(db: Connection, rows: Sequence[Any]) -> list[Line]:
+async def _lines_of(db: Connection, rows: Sequence[Any]) -> list[ReadEntry]:
     sales = await by_seq(db, sorted({seq for row in rows if (seq := row[-3] or row[-2])}))
     found = []
     for row in rows:
         entry = entry_of(row)
         count, last_at, sale_seq, judge_seq, disputed = (row[n] for n in range(-5, 0))
-        deliveries = Deliveries(
+        deliveries = DeliveryCount(
             count=1 + (count or 0),
             first_at_ms=entry.recorded_at_ms,
             last_at_ms=last_at or entry.recorded_at_ms,
@@ -272,7 +274,7 @@ async def _lines_of(db: Connection, rows: Sequence[Any]) -> list[Line]:
             is_bound=sale_seq is not None,
             disputed=disputed,
         )
-        found.append(Line(entry=entry, held=held, deliveries=deliveries))
+        found.append(ReadEntry(entry=entry, held=held, deliveries=deliveries))
     return found
 
 
@@ -387,10 +389,12 @@ async def unacked(db: Connection, *, before_ms: int, scope: Scope, limit: int) -
     ]
 
 
-async def acks(db: Connection, *, after: tuple[str, str], scope: Scope, limit: int) -> list[Ack]:
+async def acks(
+    db: Connection, *, after: tuple[str, str], scope: Scope, limit: int
+) -> list[StoredAck]:
     """Read how far terminals have come, past a terminal and stream."""
     return [
-        Ack(
+        StoredAck(
             terminal=row[0],
             stream=row[1],
             epoch=row[2],

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from listener.ledger.model import Entry, Event, Transaction
-from listener.ledger.sale import Sale
+from listener.ledger.sale import SaleState
 from listener.storage import rows
 from listener.storage.postgres.texts import unpacked
 
@@ -27,7 +27,7 @@ def transaction_of(row: Row) -> Transaction:
     return rows.transaction_of(plain(row))
 
 
-def sale_of(row: Row) -> Sale:
+def sale_of(row: Row) -> SaleState:
     """Read a row of SALE_COLUMNS."""
     return rows.sale_of(plain(row))
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from listener.errors import LedgerUnavailableError
-from listener.ledger.promise import Head, Line, Scope
+from listener.ledger.promise import Head, ReadEntry, Scope
 from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, told_by
 from listener.storage.sqlite.location import sqlite_path
@@ -34,7 +34,7 @@ class Reader:
         since_ms: int | None = None,
         until_ms: int | None = None,
         scope: Scope = _ALL,
-    ) -> Iterator[tuple[int, list[Line]]]:
+    ) -> Iterator[tuple[int, list[ReadEntry]]]:
         """Yield up to which seq was read, and those of its lines that are wanted.
 
         Each page is a read of its own, so that the service's log can be cut meanwhile; entries

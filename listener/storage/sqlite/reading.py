@@ -10,23 +10,23 @@ from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
     NO_STORE,
-    Deliveries,
+    DeliveryCount,
     Event,
     Status,
     Transaction,
     Why,
 )
 from listener.ledger.promise import (
-    Ack,
     Acked,
     Cursor,
     Doubts,
     Head,
-    Line,
+    ReadEntry,
     RecordedSale,
     Remembered,
     Scope,
     Search,
+    StoredAck,
     Unacked,
 )
 from listener.ledger.transaction import why_held_among
@@ -76,7 +76,9 @@ def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> li
     ]
 
 
-def lines(db: sqlite3.Connection, *, after: int, upto: int, limit: int, scope: Scope) -> list[Line]:
+def lines(
+    db: sqlite3.Connection, *, after: int, upto: int, limit: int, scope: Scope
+) -> list[ReadEntry]:
     """Read entries of a range of seqs."""
     values = (after, upto, scope.merchant_no, scope.store_no, limit)
     return _lines_of(db, db.execute(statements.LINES_AFTER, values).fetchall())
@@ -107,25 +109,25 @@ def lines_between(
     since_ms: int | None,
     until_ms: int | None,
     scope: Scope,
-) -> list[Line]:
+) -> list[ReadEntry]:
     """Read those entries of a range of seqs that were recorded in a time, and may be seen."""
     values = (after, upto, since_ms, until_ms, scope.merchant_no, scope.store_no)
     return _lines_of(db, db.execute(statements.LINES_BETWEEN, values).fetchall())
 
 
-def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[Line]:
+def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[ReadEntry]:
     """Read a transaction's entries, its sale's included."""
     key = (transaction.transaction_no, transaction.merchant_no, transaction.sale_seq)
     return _lines_of(db, db.execute(statements.LINES_OF, key).fetchall())
 
 
-def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
+def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[ReadEntry]:
     sale_seqs = {(seq,) for row in rows if (seq := row[-3] or row[-2])}
     sales = {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, sale_seqs)}
     found = []
     for row in rows:
         entry, (count, last_at, sale_seq, judge_seq, disputed) = entry_of(row), row[-5:]
-        deliveries = Deliveries(
+        deliveries = DeliveryCount(
             count=1 + (count or 0),
             first_at_ms=entry.recorded_at_ms,
             last_at_ms=last_at or entry.recorded_at_ms,
@@ -136,7 +138,7 @@ def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Line]:
             is_bound=sale_seq is not None,
             disputed=disputed,
         )
-        found.append(Line(entry=entry, held=held, deliveries=deliveries))
+        found.append(ReadEntry(entry=entry, held=held, deliveries=deliveries))
     return found
 
 
@@ -283,11 +285,13 @@ def unacked(db: sqlite3.Connection, *, before_ms: int, scope: Scope, limit: int)
     ]
 
 
-def acks(db: sqlite3.Connection, *, after: tuple[str, str], scope: Scope, limit: int) -> list[Ack]:
+def acks(
+    db: sqlite3.Connection, *, after: tuple[str, str], scope: Scope, limit: int
+) -> list[StoredAck]:
     """Read how far terminals have come, past a terminal and stream."""
     values = (*after, scope.merchant_no, scope.store_no, limit)
     return [
-        Ack(
+        StoredAck(
             terminal=row[0],
             stream=row[1],
             epoch=row[2],

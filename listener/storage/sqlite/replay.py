@@ -25,7 +25,7 @@ _key_of_entry: Final = itemgetter(5, 3)
 _key_of_stored: Final = itemgetter(2, 1)
 
 
-class Outcome(Struct, frozen=True):
+class ReplayedTransaction(Struct, frozen=True):
     """What was found of one transaction: how many entries, and what is wrong first."""
 
     entries: int
@@ -40,7 +40,7 @@ class _Found(Struct, frozen=True):
     entries: list[Entry]
 
 
-def replay(db: sqlite3.Connection, *, event_seqs: "array[int]") -> Iterator[Outcome]:
+def replay(db: sqlite3.Connection, *, event_seqs: "array[int]") -> Iterator[ReplayedTransaction]:
     """Replay every transaction; ``event_seqs`` are the entries of events 1, 2, 3 and so on."""
     replaying = Replay()
     everything = _everything(db)
@@ -49,7 +49,7 @@ def replay(db: sqlite3.Connection, *, event_seqs: "array[int]") -> Iterator[Outc
         events = _events_of(db, entries, event_seqs)
         sales = _sales_of(db, entries)
         for one in found:
-            yield Outcome(len(one.entries), _check(replaying, one, events, sales))
+            yield ReplayedTransaction(len(one.entries), _check(replaying, one, events, sales))
 
 
 def _everything(db: sqlite3.Connection) -> Iterator[_Found]:

@@ -30,7 +30,7 @@ Read = Callable[[web.Request, Key], Awaitable[_Wish]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call(Generic[_Wish]):
+class ReadRequest(Generic[_Wish]):
     """A request that was read: what it asks for, and whether it may have been begun before."""
 
     app: web.Application
@@ -39,7 +39,7 @@ class Call(Generic[_Wish]):
     is_repeat: bool
 
 
-Work = Callable[[Call[_Wish]], Awaitable[web.Response]]
+Work = Callable[[ReadRequest[_Wish]], Awaitable[web.Response]]
 
 
 class Idempotency:
@@ -109,7 +109,7 @@ def idempotent(read: Read[_Wish]) -> Callable[[Work[_Wish]], KeyedHandler]:
             app, wish = request.app, await read(request, key)
 
             async def do(is_repeat: bool) -> web.Response:
-                return await work(Call(app=app, key=key, wish=wish, is_repeat=is_repeat))
+                return await work(ReadRequest(app=app, key=key, wish=wish, is_repeat=is_repeat))
 
             with app[LIFECYCLE].shares.of(key.id):
                 return await app[IDEMPOTENCY].once(request, key, work=do)

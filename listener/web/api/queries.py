@@ -8,7 +8,7 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM
-from listener.ledger.promise import Cursor, Ledger, Line, Scope, Search
+from listener.ledger.promise import Cursor, Ledger, ReadEntry, Scope, Search
 from listener.settings import Settings
 from listener.web.api.lookup import find_transaction
 from listener.web.context import HUB, LEDGER, SETTINGS, SHARES
@@ -99,7 +99,7 @@ async def show_head(request: web.Request, key: Key) -> web.Response:
 
 async def _read_entries(
     request: web.Request, query: EntriesQuery, key: Key
-) -> tuple[int, list[Line]]:
+) -> tuple[int, list[ReadEntry]]:
     """Read a page of entries and the ledger's newest seq; where there is none, wait for one."""
     ledger, hub = request.app[LEDGER], request.app[HUB]
     loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from listener.ledger.model import PAYABLE, CancelState, Transaction
 from listener.ledger.promise import RecordedSale
 from listener.lifecycle import Order
 from listener.settings import Settings
-from listener.web.api.idempotency import Call, idempotent
+from listener.web.api.idempotency import ReadRequest, idempotent
 from listener.web.api.lookup import find_sale, find_transaction, has_sale
 from listener.web.context import LIFECYCLE, SETTINGS
 from listener.web.problem import ProblemError
@@ -37,7 +37,7 @@ async def _read_sale(request: web.Request, key: Key) -> Order:
 
 
 @idempotent(_read_sale)
-async def start(call: Call[Order]) -> web.Response:
+async def start(call: ReadRequest[Order]) -> web.Response:
     """Start a sale: 201, with the code for the customer where there is one."""
     started = await call.app[LIFECYCLE].start_sale(call.wish, is_repeat=call.is_repeat)
     answer = StartedSale.started(
@@ -52,7 +52,7 @@ async def _read_payment(request: web.Request, key: Key) -> tuple[PayBody, Transa
 
 
 @idempotent(_read_payment)
-async def pay(call: Call[tuple[PayBody, Transaction]]) -> web.Response:
+async def pay(call: ReadRequest[tuple[PayBody, Transaction]]) -> web.Response:
     """Try a customer's code: 200 with where the sale stands; 202 while nobody knows."""
     body, transaction = call.wish
     after = await call.app[LIFECYCLE].pay(
@@ -84,7 +84,7 @@ async def _read_cancel_of_sale(
     return body, await find_sale(request, key, request.match_info["reference"])
 
 
-async def _cancel(call: Call[tuple[CancelBody, Transaction | RecordedSale]]) -> web.Response:
+async def _cancel(call: ReadRequest[tuple[CancelBody, Transaction | RecordedSale]]) -> web.Response:
     """Cancel: 200 when it is settled, 202 while it is chased, 409 when it is paid."""
     body, found = call.wish
     lifecycle, key = call.app[LIFECYCLE], call.key
@@ -112,7 +112,7 @@ async def _read_question(request: web.Request, key: Key) -> Transaction:
 
 
 @idempotent(_read_question)
-async def ask(call: Call[Transaction]) -> web.Response:
+async def ask(call: ReadRequest[Transaction]) -> web.Response:
     """Ask Pockyt now: 200 with where the transaction stands after its answer."""
     return reply(models.Transaction.of(await call.app[LIFECYCLE].ask(call.wish)))
 
@@ -123,7 +123,7 @@ async def _read_decision(request: web.Request, key: Key) -> tuple[DecideBody, Tr
 
 
 @idempotent(_read_decision)
-async def decide(call: Call[tuple[DecideBody, Transaction]]) -> web.Response:
+async def decide(call: ReadRequest[tuple[DecideBody, Transaction]]) -> web.Response:
     """Record what an operator has settled: 200 with where the transaction stands after it."""
     body, transaction = call.wish
     after = await call.app[LIFECYCLE].decide(

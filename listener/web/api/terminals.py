@@ -8,7 +8,7 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import NO_STORE, rfc3339
-from listener.ledger.promise import Ack, Ledger, Unacked
+from listener.ledger.promise import Ledger, StoredAck, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor
@@ -69,7 +69,7 @@ def _place_of(query: TerminalsQuery, ledger: Ledger) -> tuple[str, str]:
 
 
 def _followed(
-    ack: Ack, *, head: int, online: dict[str, int], seen: dict[str, float], unseen: int
+    ack: StoredAck, *, head: int, online: dict[str, int], seen: dict[str, float], unseen: int
 ) -> TerminalState:
     """Describe how far a terminal has come in a stream."""
     merchant_no, store_no, terminal = _parts(ack.terminal)

@@ -16,7 +16,14 @@ from listener.web.guard import Handler
 from listener.web.reference import asyncapi, examples, openapi, page
 from listener.web.reference.catalogue_follow import FOLLOW
 from listener.web.reference.catalogue_sales import SALES
-from listener.web.reference.operations import BAD_QUERY, EVERY_ROLE, Answer, Body, Operation, Tag
+from listener.web.reference.operations import (
+    BAD_QUERY,
+    EVERY_ROLE,
+    AnswerSpec,
+    BodySpec,
+    Operation,
+    Tag,
+)
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.models import (
     JSON,
@@ -70,7 +77,9 @@ _LEDGER: Final = (
         roles=EVERY_ROLE,
         query=TransactionsQuery,
         answers={
-            200: Answer(says="A page.", model=TransactionsPage, example=examples.TRANSACTIONS_PAGE)
+            200: AnswerSpec(
+                says="A page.", model=TransactionsPage, example=examples.TRANSACTIONS_PAGE
+            )
         },
         problems={
             400: f"{BAD_QUERY} Or the filters are so narrow that a second of looking did not"
@@ -90,7 +99,7 @@ _LEDGER: Final = (
         roles=EVERY_ROLE,
         query=TransactionQuery,
         answers={
-            200: Answer(
+            200: AnswerSpec(
                 says="The transaction.",
                 model=TransactionDetail,
                 example=examples.TRANSACTION_DETAIL,
@@ -118,7 +127,7 @@ _LEDGER: Final = (
         query=EntriesQuery,
         headers={"Accept": f"`{JSON}` or `{NDJSON}`."},
         answers={
-            200: Answer(
+            200: AnswerSpec(
                 says="Entries.",
                 model=EntriesPage,
                 example=examples.ENTRIES_PAGE,
@@ -142,7 +151,7 @@ _LEDGER: Final = (
         says="The hash covers every entry up to the seq. Keep both elsewhere, and nobody can"
         " change what came before unseen.",
         roles=_READERS,
-        answers={200: Answer(says="The head.", model=LedgerHead, example=examples.LEDGER_HEAD)},
+        answers={200: AnswerSpec(says="The head.", model=LedgerHead, example=examples.LEDGER_HEAD)},
         problems={400: BAD_QUERY},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/ledger"',
     ),
@@ -157,7 +166,9 @@ _LEDGER: Final = (
         " that no till of their stream has acknowledged.",
         roles=_READERS,
         query=TerminalsQuery,
-        answers={200: Answer(says="The terminals.", model=Terminals, example=examples.TERMINALS)},
+        answers={
+            200: AnswerSpec(says="The terminals.", model=Terminals, example=examples.TERMINALS)
+        },
         problems={400: BAD_QUERY},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/terminals"',
     ),
@@ -174,7 +185,7 @@ def _notify(path: str, operation_id: str, says: str) -> Operation:
         summary="Take a notification of Pockyt's",
         says=f"The notify URL to register with Pockyt. {says} The key is the signature: what"
         " verifies is never refused, and a repeat is answered as the first was.",
-        body=Body(
+        body=BodySpec(
             media_types=(FORM, JSON, TEXT),
             schema={
                 "type": "object",
@@ -186,7 +197,7 @@ def _notify(path: str, operation_id: str, says: str) -> Operation:
             is_required=False,
         ),
         answers={
-            200: Answer(
+            200: AnswerSpec(
                 says="`success`, only once the entry is committed and synced to disk.",
                 media_types=(TEXT,),
                 schema={"type": "string", "const": "success"},
@@ -221,7 +232,7 @@ _OPERATE: Final = (
         tag=Tag.OPERATE,
         summary="Tell whether the process answers",
         says="Says nothing of the ledger.",
-        answers={200: Answer(says="Alive.", schema=_STATES, example={"status": "alive"})},
+        answers={200: AnswerSpec(says="Alive.", schema=_STATES, example={"status": "alive"})},
         uses_ledger=False,
         curl='curl "$LISTENER/healthz"',
     ),
@@ -233,7 +244,7 @@ _OPERATE: Final = (
         tag=Tag.OPERATE,
         summary="Tell whether notifications can be taken",
         says="The ledger commits, and no restart is under way.",
-        answers={200: Answer(says="Ready.", schema=_STATES, example={"status": "ready"})},
+        answers={200: AnswerSpec(says="Ready.", schema=_STATES, example={"status": "ready"})},
         problems={503: "A restart is under way."},
         curl='curl "$LISTENER/readyz"',
     ),
@@ -246,7 +257,7 @@ _OPERATE: Final = (
         summary="Read the metrics",
         says="For Prometheus, in the OpenMetrics format.",
         roles=(Role.ADMIN,),
-        answers={200: Answer(says="The metrics.", media_types=(METRICS,), schema=_STRING)},
+        answers={200: AnswerSpec(says="The metrics.", media_types=(METRICS,), schema=_STRING)},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/metrics"',
     ),
 )
@@ -261,8 +272,8 @@ _CODE: Final = Operation(
     summary="Draw a code to scan",
     says="For the reference till: the link of a sale as a QR code.",
     roles=(Role.POS,),
-    body=Body(media_types=(TEXT,), schema=_STRING, example="https://qr.example/1"),
-    answers={200: Answer(says="The drawing.", media_types=(SVG,), schema=_STRING)},
+    body=BodySpec(media_types=(TEXT,), schema=_STRING, example="https://qr.example/1"),
+    answers={200: AnswerSpec(says="The drawing.", media_types=(SVG,), schema=_STRING)},
     problems={
         413: "The body is too large.",
         422: f"The text is empty, or over {pages.CODE_BYTES_MAX} bytes.",
@@ -283,7 +294,7 @@ def _page(
         summary=summary,
         says=says,
         handler=handler,
-        answers={200: Answer(says=summary + ".", media_types=(media_type,), schema=schema)},
+        answers={200: AnswerSpec(says=summary + ".", media_types=(media_type,), schema=schema)},
         uses_ledger=False,
         curl=f'curl "$LISTENER{path}"',
     )

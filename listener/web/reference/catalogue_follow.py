@@ -5,7 +5,7 @@ from typing import Final
 from listener.keys import Role
 from listener.pos.frames import AckBody, EventsPage, ResyncMembers
 from listener.web.reference import examples
-from listener.web.reference.operations import BAD_QUERY, Answer, Body, Operation, Tag
+from listener.web.reference.operations import BAD_QUERY, AnswerSpec, BodySpec, Operation, Tag
 from listener.web.shapes.models import Problem
 from listener.web.shapes.parameters import EventsQuery
 from listener.web.till import polling, socket
@@ -26,7 +26,7 @@ FOLLOW: Final = (
         says="Speaks the protocol `pos.v1`; AsyncAPI at `/asyncapi.json` describes it. A key may"
         " come in the header or in the first frame, and every refusal but those below accepts"
         " the upgrade and closes with a code.",
-        answers={101: Answer(says="Switching to the websocket protocol `pos.v1`.")},
+        answers={101: AnswerSpec(says="Switching to the websocket protocol `pos.v1`.")},
         problems={
             400: "The upgrade names subprotocols, and `pos.v1` is not among them; or it is not"
             " a websocket's.",
@@ -51,7 +51,7 @@ FOLLOW: Final = (
         roles=(Role.POS, Role.ADMIN),
         query=EventsQuery,
         answers={
-            200: Answer(
+            200: AnswerSpec(
                 says="Events past the position, in order.",
                 model=EventsPage,
                 example=examples.EVENTS_PAGE,
@@ -78,11 +78,11 @@ FOLLOW: Final = (
         says="Every event of the stream up to the offset is handled. Cumulative and durable: a"
         " lower offset than the one kept changes nothing.",
         roles=(Role.POS,),
-        body=Body(
+        body=BodySpec(
             model=AckBody,
             example={"stream": "200043/303660", "epoch": "9f3c5d2a7e10b846", "offset": 1042},
         ),
-        answers={204: Answer(says="Kept.")},
+        answers={204: AnswerSpec(says="Kept.")},
         problems={
             400: "The body is not JSON, or the offset is beyond the head.",
             403: "The key may not follow this stream, or there is no such store.",

@@ -8,7 +8,7 @@ from listener.keys import Role
 from listener.web.api import sales
 from listener.web.api.idempotency import HEADER, REPLAYED
 from listener.web.reference import examples
-from listener.web.reference.operations import Answer, Body, Operation, Tag
+from listener.web.reference.operations import AnswerSpec, BodySpec, Operation, Tag
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.bodies import CancelBody, DecideBody, PayBody, SaleBody, StartedSale
 from listener.web.shapes.models import Transaction
@@ -74,9 +74,9 @@ SALES: Final = (
         " customer's code and sends it to `pay`.",
         roles=(Role.POS,),
         headers=_IDEMPOTENT,
-        body=Body(model=SaleBody, example=_SALE),
+        body=BodySpec(model=SaleBody, example=_SALE),
         answers={
-            201: Answer(
+            201: AnswerSpec(
                 says="Started.",
                 model=StartedSale,
                 headers=_REPLAYED,
@@ -106,10 +106,10 @@ SALES: Final = (
         roles=(Role.POS,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
-        body=Body(model=PayBody, example=_PAYMENT),
+        body=BodySpec(model=PayBody, example=_PAYMENT),
         answers={
-            200: Answer(says="Where it stands.", model=Transaction, headers=_REPLAYED),
-            202: Answer(
+            200: AnswerSpec(says="Where it stands.", model=Transaction, headers=_REPLAYED),
+            202: AnswerSpec(
                 says="Not final yet: the customer confirms, or Pockyt is being asked.",
                 model=Transaction,
                 headers=_REPLAYED,
@@ -139,15 +139,15 @@ SALES: Final = (
         roles=(Role.POS,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
-        body=Body(model=CancelBody, is_required=False, example=_REFUND),
+        body=BodySpec(model=CancelBody, is_required=False, example=_REFUND),
         answers={
-            200: Answer(
+            200: AnswerSpec(
                 says="Settled: cancelled, or refunded.",
                 model=Transaction,
                 headers=_REPLAYED,
                 example=examples.TRANSACTION,
             ),
-            202: Answer(
+            202: AnswerSpec(
                 says="Still open: Pockyt is asked until it has an answer, and the tills are told.",
                 model=Transaction,
                 headers=_REPLAYED,
@@ -179,15 +179,15 @@ SALES: Final = (
         " each step. Where Pockyt knows of no such sale for good, it ends cancelled.",
         roles=(Role.POS,),
         headers=_IDEMPOTENT,
-        body=Body(model=CancelBody, is_required=False, example=_REFUND),
+        body=BodySpec(model=CancelBody, is_required=False, example=_REFUND),
         answers={
-            200: Answer(
+            200: AnswerSpec(
                 says="Settled: cancelled, or refunded.",
                 model=CancelledSale,
                 headers=_REPLAYED,
                 example=examples.TRANSACTION,
             ),
-            202: Answer(
+            202: AnswerSpec(
                 says="Still open: Pockyt is asked until it has an answer. Send it again to see.",
                 model=CancelledSale,
                 headers=_REPLAYED,
@@ -217,7 +217,9 @@ SALES: Final = (
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
-        answers={200: Answer(says="Where it stands now.", model=Transaction, headers=_REPLAYED)},
+        answers={
+            200: AnswerSpec(says="Where it stands now.", model=Transaction, headers=_REPLAYED)
+        },
         problems={
             400: _CANNOT_BE_READ,
             404: _NOT_THERE,
@@ -241,8 +243,10 @@ SALES: Final = (
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
-        body=Body(model=DecideBody, example=_DECISION),
-        answers={200: Answer(says="Where it stands now.", model=Transaction, headers=_REPLAYED)},
+        body=BodySpec(model=DecideBody, example=_DECISION),
+        answers={
+            200: AnswerSpec(says="Where it stands now.", model=Transaction, headers=_REPLAYED)
+        },
         problems={
             400: _CANNOT_BE_READ,
             404: _NOT_THERE,

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from listener import __version__
-from listener.web.reference.operations import DESCRIBED, Answer, Body, Operation, Tag
+from listener.web.reference.operations import DESCRIBED, AnswerSpec, BodySpec, Operation, Tag
 from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
 from listener.web.shapes.models import NDJSON, Entry, reply
 
@@ -98,7 +98,7 @@ def document(operations: Sequence[Operation]) -> JsonObject:
     }
 
 
-def _models(parts: Iterable[Answer | Body | None]) -> list[type[BaseModel]]:
+def _models(parts: Iterable[AnswerSpec | BodySpec | None]) -> list[type[BaseModel]]:
     found = {part.model: None for part in parts if part is not None and part.model is not None}
     return list(found)
 
@@ -151,11 +151,11 @@ def _parameters(operation: Operation) -> list[JsonObject]:
     return parameters
 
 
-def _body(body: Body) -> JsonObject:
+def _body(body: BodySpec) -> JsonObject:
     return {"required": body.is_required, "content": _content(body)}
 
 
-def _answer(answer: Answer) -> JsonObject:
+def _answer(answer: AnswerSpec) -> JsonObject:
     told: JsonObject = {"description": answer.says}
     if answer.headers:
         told["headers"] = {
@@ -167,7 +167,7 @@ def _answer(answer: Answer) -> JsonObject:
     return told
 
 
-def _content(part: Answer | Body) -> JsonObject:
+def _content(part: AnswerSpec | BodySpec) -> JsonObject:
     content: JsonObject = {}
     for media_type in part.media_types:
         if media_type == NDJSON:

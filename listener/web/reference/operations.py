@@ -32,7 +32,7 @@ class Tag(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AnswerSpec:
     """One answer: when it is given, and what it holds; ``schema`` where there is no model."""
 
     says: str
@@ -49,7 +49,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class BodySpec:
     """What a request holds, by media type."""
 
     model: type[BaseModel] | None = None
@@ -74,14 +74,14 @@ class Operation:
     tag: Tag
     summary: str
     says: str
-    answers: Mapping[int, Answer]
+    answers: Mapping[int, AnswerSpec]
     curl: str
     handler: Handler | KeyedHandler
     problems: Mapping[int, str] = field(default_factory=dict)
     roles: tuple[Role, ...] = ()
     query: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Body | None = None
+    body: BodySpec | None = None
     uses_ledger: bool = True
     problem_models: Mapping[int, type[BaseModel]] = field(default_factory=dict)
 
@@ -98,7 +98,7 @@ class Operation:
         """The variable parts of the path."""
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
 
-    def all_answers(self) -> dict[int, Answer]:
+    def all_answers(self) -> dict[int, AnswerSpec]:
         """Return every answer, the problems included, by status."""
         problems = dict(self.problems)
         if 413 in problems:
@@ -115,7 +115,7 @@ class Operation:
             problems[503] = f"{own} ledger cannot be used now; the same request is safe to repeat."
         answers = dict(self.answers)
         for status, says in problems.items():
-            answers[status] = Answer(
+            answers[status] = AnswerSpec(
                 says=says,
                 model=self.problem_models.get(status, Problem),
                 media_types=(PROBLEM,),

@@ -149,7 +149,7 @@ class Entry(Model):
     hash: Hash
 
     @classmethod
-    def of(cls, line: ledger.Line) -> Self:
+    def of(cls, line: ledger.ReadEntry) -> Self:
         """Describe an entry as it is read back."""
         entry, fact = line.entry, line.entry.fact
         return cls(
@@ -182,7 +182,7 @@ class TransactionDetail(Transaction):
     entries: list[Entry]
 
     @classmethod
-    def with_entries(cls, transaction: model.Transaction, lines: list[ledger.Line]) -> Self:
+    def with_entries(cls, transaction: model.Transaction, lines: list[ledger.ReadEntry]) -> Self:
         """Describe a transaction and its entries."""
         entries = [Entry.of(line) for line in lines]
         return cls.model_validate({**_members(transaction), "entries": entries})
@@ -227,7 +227,7 @@ class LedgerHead(Model):
     counts: Counts
 
     @classmethod
-    def of(cls, head: ledger.Head, counts: ledger.Counts) -> Self:
+    def of(cls, head: ledger.Head, counts: ledger.Totals) -> Self:
         """Describe the end of the ledger, and what of it may be seen."""
         shown = Counts(
             entries=counts.entries,

@@ -19,9 +19,26 @@ _DEFLATE: Final = "deflate"
 _OTHERS: Final = frozenset(
     {"br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "aes128gcm", "pack200-gzip"}
 )
+# The refusals of a body in another coding than it is said to be, or in one that is not read.
+_MISNAMED: Final = frozenset({"bad-coding", "unsupported-coding"})
+_SIGNED: Final = b"verifySign"
 _GZIP_BITS: Final = 31
 _ZLIB_BITS: Final = 15
 _RAW_BITS: Final = -15
+
+
+async def read_notification(request: web.Request) -> bytes:
+    """Read the body of a notification, also where it came plain and is called compressed.
+
+    A proxy that decompresses a body may leave the header that says how it was compressed.
+    """
+    try:
+        return await read_raw(request)
+    except ProblemError as error:
+        # What was read already is kept, and returned as it came.
+        if error.code in _MISNAMED and _SIGNED in (body := await _read(request)):
+            return body
+        raise
 
 
 async def read_raw(request: web.Request) -> bytes:

@@ -62,8 +62,11 @@ class Till {
   choose(transactionNo) {
     this.#chosen = transactionNo;
     this.#draw();
-    const { top, bottom } = at('current').getBoundingClientRect();
-    if (top < 0 || bottom > innerHeight) at('current').scrollIntoView({ block: 'start' });
+    // Once the page is laid out with it: the sale moves above the form on a small screen.
+    requestAnimationFrame(() => {
+      const { top, bottom } = at('current').getBoundingClientRect();
+      if (top < 0 || bottom > innerHeight) at('current').scrollIntoView({ block: 'start' });
+    });
   }
 
   end() {

@@ -10,7 +10,7 @@ from listener.pos.wire import ws_close
 BUFFER_BYTES_MAX: Final = 256 * 1024
 
 
-class Connection:
+class TillConnection:
     """What the listener sends to one till; the hub writes its events straight to it.
 
     ``id`` names it in the log, ``code`` is the one that it was closed with here.

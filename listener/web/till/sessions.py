@@ -17,7 +17,7 @@ from listener.ledger.promise import Seat
 from listener.pos.codes import CloseCode
 from listener.pos.frames import CONNECT_SECONDS, DEAD_SECONDS, PING_SECONDS, Ping, Reconnect
 from listener.pos.wire import encode, ws_text
-from listener.web.till.connection import Connection
+from listener.web.till.connection import TillConnection
 
 SESSIONS_MAX: Final = 20_000
 # Connections that have yet to send ``connect``; one more, and the oldest of them has to go.
@@ -34,7 +34,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class SessionTiming:
     """How long what may take on a POS connection, in seconds; a test takes shorter ones."""
 
     connect_seconds: float = CONNECT_SECONDS
@@ -50,7 +50,7 @@ class Timing:
 class Session:
     """A connection that is past its ``connect``; times are those of the event loop."""
 
-    connection: Connection
+    connection: TillConnection
     key: Key
     heard_at: float
     ping_at: float
@@ -76,11 +76,11 @@ class Sessions:
         *,
         keys: KeyStore,
         presence: Presence | None = None,
-        timing: Timing | None = None,
+        timing: SessionTiming | None = None,
         on_close: Callable[[int], None] = lambda _code: None,
         now_ms: Callable[[], int],
     ) -> None:
-        self.timing = timing or Timing()
+        self.timing = timing or SessionTiming()
         self.is_draining = False
         self.on_close = on_close
         self._keys = keys
@@ -88,8 +88,8 @@ class Sessions:
         self._now_ms = now_ms
         self._closed = log.Throttle(_LOG, "pos_closed")
         # Those without a session have yet to send ``connect``; the oldest first.
-        self._pending: dict[Connection, None] = {}
-        self._connections: dict[Connection, Session | None] = {}
+        self._pending: dict[TillConnection, None] = {}
+        self._connections: dict[TillConnection, Session | None] = {}
         self._left = asyncio.Event()
         self._of_key: Counter[str] = Counter()
         self._of_terminal: dict[str, Session] = {}
@@ -103,7 +103,7 @@ class Sessions:
         return len(self._connections)
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[TillConnection]:
         """The connections that are open."""
         return list(self._connections)
 
@@ -121,7 +121,7 @@ class Sessions:
         """Return whether a key has as many connections as it may."""
         return self._of_key[key.id] >= SESSIONS_PER_KEY_MAX
 
-    def arrive(self, connection: Connection) -> None:
+    def arrive(self, connection: TillConnection) -> None:
         """Register a connection that has yet to say whose it is."""
         self._connections[connection] = None
         if self.is_draining:
@@ -153,7 +153,7 @@ class Sessions:
             if older is not None:
                 self.close(older.connection, CloseCode.REPLACED)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: TillConnection) -> None:
         """Forget a connection that has ended."""
         session = self._connections.pop(connection, None)
         self._pending.pop(connection, None)
@@ -173,7 +173,7 @@ class Sessions:
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
 
-    def close(self, connection: Connection, code: CloseCode) -> None:
+    def close(self, connection: TillConnection, code: CloseCode) -> None:
         """Start to close a connection; its handler then ends by itself."""
         if connection.is_closing:
             return
@@ -219,7 +219,7 @@ class Sessions:
     def _all(self) -> list[Session]:
         return [session for session in self._connections.values() if session is not None]
 
-    def _send_away(self, connection: Connection) -> None:
+    def _send_away(self, connection: TillConnection) -> None:
         after_ms = int(random.random() * self.timing.drain_seconds * 1000)  # noqa: S311 - jitter
         connection.write(ws_text(encode(Reconnect(after_ms=after_ms))))
         self.close(connection, CloseCode.RESTART)

@@ -32,7 +32,7 @@ from listener.web.connections import prove
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.headers import harden
-from listener.web.till.connection import Connection
+from listener.web.till.connection import TillConnection
 from listener.web.till.sessions import Session
 from listener.web.till.starts import Start, begin, may_follow
 from listener.web.till.upgrade import check_upgrade
@@ -79,7 +79,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     await ws.prepare(upgrade)
     if request.transport is None:
         return ws
-    connection = Connection(
+    connection = TillConnection(
         request.transport, connection_id=secrets.token_hex(6), close_seconds=close_seconds
     )
     till = _Till(ws, connection, request.app)
@@ -94,7 +94,7 @@ class _Till:
     """One connection, from ``hello`` to its end."""
 
     def __init__(
-        self, ws: web.WebSocketResponse, connection: Connection, app: web.Application
+        self, ws: web.WebSocketResponse, connection: TillConnection, app: web.Application
     ) -> None:
         self._ws = ws
         self._connection = connection
