@@ -49,7 +49,7 @@ DOCS: Final = servers.ROOT / "docs"
 @click.command()
 @click.option("--quick", is_flag=True, help="One round of short measurements, under 2 minutes.")
 @click.option("--only", type=click.Choice(list(SECTIONS)), multiple=True, help="These sections.")
-@click.option("--speed", "only_speed", is_flag=True, help="--only speed: 6 minutes, quick 1.")
+@click.option("--speed", "only_speed", is_flag=True, help="--only speed: 7 minutes, quick 1.5.")
 @click.option("--hostile", "only_hostile", is_flag=True, help="--only hostile: 5 minutes, quick 2.")
 @click.option("--skip", multiple=True, help="Leave a server out, by its name.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Rounds [{ROUNDS}, quick 1].")

@@ -31,6 +31,9 @@ _TABLES: Final = {
     "ledger": "SELECT seq, number, repeats, transactions FROM ledger",
     "schema": "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name",
 }
+_SQLITE_OF_NODE: Final = (
+    servers.PEERS.parent / "node_modules/better-sqlite3/build/Release/better_sqlite3.node"
+)
 _MOMENT: Final = re.compile(r'"id":"[0-9a-f]+-|"time":"[^"]+"')
 _TIMES: Final = frozenset({"created_at", "updated_at"})
 
@@ -39,8 +42,10 @@ def check_peer(bench: Bench) -> None:
     """Compare the fair peer's ledger with the listener's.
 
     Raises:
-        BenchError: They differ, one of them is not sound, or the peer takes what it must not.
+        BenchError: They differ, one of them is not sound, the peer takes what it must not, or it
+            syncs in a dearer way.
     """
+    _check_sync(_SQLITE_OF_NODE)
     requests = bench.directory / "requests.check"
     notifications = [*work.notify_requests(count=COUNT, seed=SEED)]
     work.write_requests(requests, [*notifications, *notifications[-REPEATS:], *notifications[:1]])
@@ -64,6 +69,7 @@ def check_peer(bench: Bench) -> None:
             raise native.BenchError(
                 f"the fair peer's {table} differ: {_first(rows, theirs[table])}"
             )
+    bench.results.begin("peer", rounds=1)
     bench.results.add("peer", servers.NODE_FAIR.name, "-", entries=COUNT, repeats=REPEATS + 1)
 
 
@@ -79,6 +85,18 @@ def verify(directory: Path, ledger: Path) -> None:
     done = subprocess.run(command, cwd=servers.ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise native.BenchError(f"listener verify {ledger.name}: {done.stderr.strip()}")
+
+
+def _check_sync(library: Path) -> None:
+    """Check that Node's SQLite was built with the call that Python's syncs with.
+
+    As it comes it was not: then it uses fsync, which writes the file's times, too.
+    """
+    if not library.exists() or b"fdatasync" not in library.read_bytes():
+        raise native.BenchError(
+            "better-sqlite3 is missing or syncs with fsync, so that the peer would be slower than"
+            " it need be: remove .venv-bench/.installed, and run make bench"
+        )
 
 
 def _check_refusals(bench: Bench, port: int) -> None:

@@ -63,12 +63,13 @@ TABLES: Final = (
           trouble=True),
     Table(heading="Durable notifications a second, by connections and by the process",
           section="speed", metric="rate", unit="/s", ratio=True,
-          note="Closed loop. *Fresh*: the first that the process serves; *after*: it has served"
-          " the points before; *pinned*: one core for the server, the other for the load;"
+          note="Closed loop. *Fresh*: the first that the process serves, after a short warm-up;"
+          " *after*: it has served the points before; *pinned*: one core for the server, the"
+          " other for the load;"
           " *heads differ*: a proxy's request id in each. In brackets the lowest and the highest"
           " round; then the listener's rate over that server's, the median of the rounds."),
     Table(heading="The server's processor time a notification", section="speed", metric="cpu_us",
-          unit="µs", digits=1, note="Of all its threads, the warm-up included; it depends less on"
+          unit="µs", digits=1, note="Of all its threads; it depends less on"
           " what else the machine does."),
     Table(heading="Acknowledged at a fixed rate, p50", section="speed", metric="ack_p50",
           unit="ms", digits=2),

@@ -25,7 +25,14 @@ AFTER: Final = (1, 16, 256)
 AFTER_QUICK: Final = (1,)
 CONNECTIONS: Final = 64
 RATES: Final = (100, 1000)
-WARMUP_SECONDS: Final = 0.4
+WARMUP_SECONDS: Final = 0.2
+WARMUP_SECONDS_MAX: Final = 20.0
+# What every process serves before its first point, by number and not by time: V8 compiles what has
+# run often, and a busy machine must not leave one contender less warm than another. On one core
+# its compiler has no other to run on.
+WARMUP_REQUESTS: Final = 4_000
+WARMUP_REQUESTS_PINNED: Final = 12_000
+WARMUP_REQUESTS_ALONE: Final = 1_000
 # Proxied requests are notifications of their own, with numbers that the others do not reach.
 PROXIED_FIRST: Final = 10_000_000
 PROXIED: Final = 60_000
@@ -81,13 +88,24 @@ def _turn(
     bench.show(f"speed: {server.name}: {points[0][0]}")
     try:
         with servers.run(server, cores=cores or bench.server_cores, keys=0) as running:
-            first = 0
+            first = _warm_up(bench, running, points[0][1], is_pinned=cores is not None)
             for name, connections in points:
                 first += _throughput(bench, bench.generator, running, name, connections, first)
             if proxied is not None:
                 _throughput(bench, proxied, running, "64 heads differ", CONNECTIONS, 0)
     except native.BenchError as error:
         bench.failed("speed", server, error)
+
+
+def _warm_up(bench: Bench, running: servers.Running, connections: int, *, is_pinned: bool) -> int:
+    """Serve so many requests that are not counted; return how many were used up."""
+    count = WARMUP_REQUESTS_PINNED if is_pinned else WARMUP_REQUESTS
+    if connections == 1:
+        count = WARMUP_REQUESTS_ALONE
+    load = bench.generator.post(
+        running.place.port, connections=connections, seconds=WARMUP_SECONDS_MAX, most=count
+    )
+    return len(load.shots) if running.server.stores else 0
 
 
 def _throughput(
@@ -135,7 +153,7 @@ def _at_rates(bench: Bench, running: servers.Running, seconds: float) -> None:
     with running.tills(bench.generator, count=1) as tills:
         port, post = running.place.port, bench.generator.post
         # The first requests pay for what a server only does once.
-        first = len(post(port, connections=CONNECTIONS, seconds=WARMUP_SECONDS).shots)
+        first = _warm_up(bench, running, CONNECTIONS, is_pinned=False)
         for rate in RATES:
             load = post(port, connections=CONNECTIONS, seconds=seconds, rate=rate, first=first)
             points.append(LatencyPoint(name=f"{rate}/s", rate=rate, first=first, load=load))
