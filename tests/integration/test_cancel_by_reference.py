@@ -62,7 +62,9 @@ async def test_a_sale_whose_number_was_lost_is_found_and_cancelled(shop: Shop, p
     assert told.number == sale.transaction_no
     assert shop.sandbox.book.truth(sale) == "cancelled"
     again = await shop.post(path, {})
-    assert again.body == told.body
+    # The wallet's notification may come between the two, and confirm what is known.
+    for name in ("transactionNo", "status", "cancel"):
+        assert again.body[name] == told.body[name]
     # The wish at the sale, and the same one at its transaction.
     assert await _entries(shop, Kind.CANCEL_REQUEST) == ["", told.number]
     detail = await shop.detail(told.number)

@@ -19,6 +19,9 @@ from tests.support.service import STORE_NO, Serving, serving
 _REFERENCES = count(1)
 
 
+STARTS_MAX = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """An answer of the API."""
@@ -64,8 +67,13 @@ class Shop:
             return await _told(answer)
 
     async def start(self, *, vendor: str | None = None, **changes: object) -> Told:
-        """Start a sale that must be possible."""
-        told = await self.post("/v1/transactions", order(vendor=vendor, **changes))
+        """Start a sale that must be possible: again where a busy machine was too slow."""
+        body = order(vendor=vendor, **changes)
+        told = await self.post("/v1/transactions", body)
+        for _ in range(STARTS_MAX - 1):
+            if told.status != 502:
+                break
+            told = await self.post("/v1/transactions", body)
         assert told.status == 201, told
         return told
 
