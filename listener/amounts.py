@@ -4,13 +4,19 @@ import re
 from decimal import Decimal
 from typing import Final
 
-_AMOUNT: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
+_MONEY: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
+_AMOUNT: Final = re.compile(rf"(?=.*[1-9]){_MONEY.pattern}")
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 
 
 def read_money(text: str | None) -> Decimal | None:
     """Read money that may be nothing; None where it is absent, or no plain decimal text."""
-    return Decimal(text) if text and _AMOUNT.fullmatch(text) else None
+    return Decimal(text) if text and _MONEY.fullmatch(text) else None
+
+
+def is_amount(text: str) -> bool:
+    """Return whether a text is an amount, without the cost of reading it."""
+    return _AMOUNT.fullmatch(text) is not None
 
 
 def read_amount(text: str | None) -> Decimal | None:
@@ -18,7 +24,7 @@ def read_amount(text: str | None) -> Decimal | None:
 
     Whatever else a number may look like (``1e3``, ``1_300``, ``-13``, full-width digits) is none.
     """
-    return read_money(text) or None
+    return Decimal(text) if text and is_amount(text) else None
 
 
 def plain_number(text: str) -> str:

@@ -122,6 +122,16 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     fields: str = "{}"
 
     def __post_init__(self) -> None:
+        # Nearly always all of them together are short, which is quicker to see.
+        together = (
+            len(self.merchant_no)
+            + len(self.transaction_no)
+            + len(self.store_no or "")
+            + len(self.reference or "")
+            + len(self.terminal or "")
+        )
+        if together <= INDEXED_CHARS_MAX:
+            return
         for name in _INDEXED:
             value = getattr(self, name)
             if value is not None and len(value) > INDEXED_CHARS_MAX:

@@ -49,6 +49,8 @@ class Replay:
             events: The events that its entries made, by their seq.
             sales: The sales that its entries name, by their seq.
         """
+        if len(entries) == 1 and self._is_just_begun(entries[0], stored, events):
+            return None
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
             if bad is None and _is_among(stored, states):
@@ -67,6 +69,17 @@ class Replay:
                 f"transaction {stored.transaction_no} is not what its entries add up to",
             )
         return None
+
+    def _is_just_begun(
+        self, entry: Entry, stored: Transaction, events: Mapping[int, StoredEvent]
+    ) -> bool:
+        """Return whether a transaction is what its only entry plainly begins, as most are."""
+        step = begin(entry, confirm=self._settings[0])
+        return (
+            step is not None
+            and step.transaction == stored
+            and _makes(events.get(entry.seq), step, entry)
+        )
 
 
 def differs(seq: int, text: str) -> DamagedError:

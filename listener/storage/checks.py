@@ -10,9 +10,12 @@ from typing import Final
 from msgspec import MsgspecError
 
 from listener.errors import DamagedError
-from listener.ledger.chain import digest
+from listener.ledger.chain import ENTRY_COLUMNS, digest
+from listener.ledger.model import Entry, Transaction
 from listener.ledger.promise import Head
-from listener.storage.rows import Row, entry_of
+from listener.storage.rows import Row, entry_of, transaction_of
+
+_TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")
 
 # Told how much is done, and of how much.
 Progress = Callable[[int, int], None]
@@ -105,13 +108,44 @@ def check_entry(row: Row, *, seq: int, previous: str) -> str:
     if row[0] != seq:
         raise DamagedError(f"entry {seq} is missing", seq=seq)
     try:
-        entry_of(row)
         again = digest(previous, row[:-1])
-    except (MsgspecError, ValueError, TypeError) as error:
-        raise DamagedError(f"entry {seq} is not what was recorded", seq=seq) from error
+    except (ValueError, TypeError) as error:
+        raise _not_as_recorded(seq) from error
     if again != row[-1]:
-        raise DamagedError(f"entry {seq} is not what was recorded", seq=seq)
+        raise _not_as_recorded(seq)
+    # Those of a transaction are read when that is replayed.
+    if not row[_TRANSACTION_NO]:
+        read_entry(row)
     return str(again)
+
+
+def read_entry(row: Row) -> Entry:
+    """Read an entry that a ledger holds.
+
+    Raises:
+        DamagedError: It holds what no entry can, although its hash is right.
+    """
+    try:
+        return entry_of(row)
+    except MsgspecError as error:
+        raise _not_as_recorded(row[0]) from error
+
+
+def read_transaction(row: Row) -> Transaction:
+    """Read a transaction that a ledger holds.
+
+    Raises:
+        DamagedError: It holds what no transaction can.
+    """
+    try:
+        return transaction_of(row)
+    except MsgspecError as error:
+        text = f"transaction {row[2]} is not what its entries add up to"
+        raise DamagedError(f"at entry {row[0]}: {text}", seq=row[0]) from error
+
+
+def _not_as_recorded(seq: int) -> DamagedError:
+    return DamagedError(f"entry {seq} is not what was recorded", seq=seq)
 
 
 class Severity(StrEnum):

@@ -10,8 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from listener.errors import DamagedError, LedgerError
+from listener.ledger.chain import GENESIS, digest
 from listener.ledger.model import Fact
 from listener.ledger.schedule import Confirm
+from listener.storage.sqlite import statements
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import TOLD_EVERY, verify
@@ -193,6 +195,11 @@ DAMAGE: Final = {
         4,
         "not what its entries add up to",
     ),
+    "a status that is none": (
+        "UPDATE transactions SET status = 'rumour' WHERE transaction_no = '1'",
+        2,
+        "transaction 1 is not what",
+    ),
     "a cancel": (
         "UPDATE transactions SET cancel_state = NULL WHERE transaction_no = '2'",
         5,
@@ -271,12 +278,24 @@ DAMAGE: Final = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_found_with_the_first_entry_that_shows_it(path: Path, name: str) -> None:
-    statements, seq, text = DAMAGE[name]
+    damage, seq, text = DAMAGE[name]
     with behind(path) as db:
-        db.executescript(statements)
+        db.executescript(damage)
     with pytest.raises(DamagedError, match=text) as raised:
         verify(url_of(path))
     assert raised.value.seq == seq
+
+
+def test_an_entry_that_none_can_be_is_found_although_the_chain_was_made_anew(path: Path) -> None:
+    with behind(path) as db:
+        db.execute("UPDATE entries SET kind = 'rumour' WHERE seq = 4")
+        previous = GENESIS
+        for row in db.execute(statements.EVERY_ENTRY).fetchall():
+            previous = digest(previous, row[:-1])
+            db.execute("UPDATE entries SET hash = ? WHERE seq = ?", (previous, row[0]))
+        db.execute("UPDATE ledger SET hash = ?", (previous,))
+    with pytest.raises(DamagedError, match="entry 4 is not what was recorded"):
+        verify(url_of(path))
 
 
 def test_an_index_that_does_not_fit_its_table_is_found(path: Path) -> None:

@@ -13,11 +13,19 @@ from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
 from listener.ledger.promise import Head
 from listener.ledger.replay import Replay, StoredEvent, differs
-from listener.storage.checks import STRAYS, EventPlaces, Progress, Verified, check_entry
+from listener.storage.checks import (
+    STRAYS,
+    EventPlaces,
+    Progress,
+    Verified,
+    check_entry,
+    read_entry,
+    read_transaction,
+)
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 from listener.storage.postgres.reading import listed
-from listener.storage.postgres.rows import entry_of, plain, transaction_of
+from listener.storage.postgres.rows import entry_of, plain
 from listener.storage.postgres.texts import unpacked
 from listener.storage.rows import TRANSACTION_COLUMNS
 
@@ -151,15 +159,19 @@ class _Check:
     def _check_one(
         self, rows: Sequence[Any], events: dict[int, StoredEvent]
     ) -> DamagedError | None:
-        entries = [entry_of(row["entry"]) for row in rows]
+        entries = [read_entry(plain(row["entry"])) for row in rows]
         state = rows[0]["state"]
         if state is None:
             number = entries[0].fact.transaction_no
             return differs(entries[0].seq, f"transaction {number} is missing")
         sales = [entry_of(row["sale"]) for row in rows if row["sale"] is not None]
+        try:
+            stored = read_transaction(plain(state))
+        except DamagedError as error:
+            return error
         return self._replay.check(
             entries,
-            stored=transaction_of(state),
+            stored=stored,
             events={entry.seq: events[entry.seq] for entry in entries if entry.seq in events},
             sales={sale.seq: sale for sale in sales},
         )

@@ -11,9 +11,10 @@ from typing import Final
 from msgspec import Struct
 
 from listener.errors import DamagedError
-from listener.ledger.model import Entry, Transaction
+from listener.ledger.model import Entry
 from listener.ledger.replay import Replay, StoredEvent, differs
-from listener.storage.rows import Row, entry_of, transaction_of
+from listener.storage.checks import read_entry, read_transaction
+from listener.storage.rows import Row, entry_of
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
 
@@ -33,10 +34,10 @@ class ReplayedTransaction(Struct, frozen=True):
 
 
 class _Found(Struct, frozen=True):
-    """A transaction as it is stored, and its entries; one of them may be missing."""
+    """A transaction as its row has it, and its entries; one of them may be missing."""
 
     transaction_no: str
-    stored: Transaction | None
+    row: Row | None
     entries: list[Entry]
 
 
@@ -59,18 +60,18 @@ def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
     for key, rows in groupby(db.execute(statements.ENTRIES_BY_TRANSACTION), key=_key_of_entry):
         # What is stored without an entry sorts before the next that has some.
         while row is not None and _key_of_stored(row) < key:
-            yield _Found(row[2], transaction_of(row), [])
+            yield _Found(row[2], row, [])
             row = stored.fetchone()
-        entries = [entry_of(one) for one in rows]
+        entries = [read_entry(one) for one in rows]
         if len(entries) > 1:
             entries.sort(key=lambda entry: entry.seq)
         if row is not None and _key_of_stored(row) == key:
-            yield _Found(key[0], transaction_of(row), entries)
+            yield _Found(key[0], row, entries)
             row = stored.fetchone()
         else:
             yield _Found(key[0], None, entries)
     while row is not None:
-        yield _Found(row[2], transaction_of(row), [])
+        yield _Found(row[2], row, [])
         row = stored.fetchone()
 
 
@@ -81,12 +82,16 @@ def _check(
     sales: Mapping[int, Entry],
 ) -> DamagedError | None:
     """Return what is wrong with a transaction; None where it is what its entries add up to."""
-    if found.stored is None:
+    if found.row is None:
         return differs(found.entries[0].seq, f"transaction {found.transaction_no} is missing")
     if not found.entries:
         text = f"transaction {found.transaction_no} has no entries"
-        return differs(found.stored.first_seq, text)
-    return replaying.check(found.entries, stored=found.stored, events=events, sales=sales)
+        return differs(found.row[0], text)
+    try:
+        stored = read_transaction(found.row)
+    except DamagedError as error:
+        return error
+    return replaying.check(found.entries, stored=stored, events=events, sales=sales)
 
 
 def _events_of(
