@@ -145,7 +145,7 @@ def judges_of(transactions: Iterable[Transaction]) -> set[int]:
 def to_sum_up(
     facts: Iterable[Fact], transactions: Iterable[Transaction], unbound: Mapping[Key, int]
 ) -> set[Key]:
-    """Return the transactions whose entries must be read, all of them.
+    """Return the transactions whose entries must all be read.
 
     They are few: those that are too short to have a summary, and those that may be judged by
     another sale from now on. Of the others no entry is needed but one of the same fingerprint.
@@ -170,7 +170,7 @@ def next_step(
     sales: Mapping[int, Entry],
     confirm: Confirm,
 ) -> Step:
-    """Add the next entry to a transaction's history, and return where it stands then.
+    """Add the next entry to a transaction's history, and return its new state.
 
     Args:
         before: Where the transaction stood one entry earlier.
@@ -212,7 +212,7 @@ def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
 def number_events(
     events: Iterable[NewEvent], *, number: int, heads: Mapping[str, int]
 ) -> list[Event]:
-    """Number events after the newest event of all, and in their streams after the heads of these.
+    """Give events their numbers: after the newest of all, and after the head of each stream.
 
     A stream that ``heads`` does not name has no events yet.
     """
@@ -234,7 +234,7 @@ def number_events(
 
 
 class _Known(Struct, kw_only=True):
-    """The entries of one transaction number (or of none) so far, and where they lead."""
+    """The entries of one transaction number (or of none) so far, and what they lead to."""
 
     history: History = field(default_factory=History)
     by_fingerprint: dict[str, int] = {}
@@ -246,7 +246,7 @@ class _Known(Struct, kw_only=True):
 
 
 class _Batch:
-    """The ledger as far as some facts concern it, one fact further with each that is added."""
+    """The part of the ledger that some facts concern, one fact further with each that is added."""
 
     def __init__(self, seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm) -> None:
         self.changes = Changes()
@@ -273,7 +273,7 @@ class _Batch:
         return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
 
     def add(self, fact: Fact) -> Recorded | ListenerError:
-        """Append an entry for a fact, or count it as a repeat of the one that is there."""
+        """Append an entry for a fact, or count it as a repeat of the existing one."""
         known = self._of(fact)
         original = known.by_fingerprint.get(fact.fingerprint) if fact.fingerprint else None
         if original is not None:
@@ -323,7 +323,7 @@ class _Batch:
         )
 
     def _follow_sale(self, entry: Entry) -> None:
-        """Follow a sale until Pockyt has told its transaction number."""
+        """Update a sale until Pockyt has given its transaction number."""
         fact = entry.fact
         if fact.kind is Kind.SALE:
             self._sales[entry.seq] = entry
@@ -345,7 +345,7 @@ class _Batch:
 
 
 def _brings_a_number(fact: Fact) -> bool:
-    """Return whether a fact tells the transaction number of a sale."""
+    """Return whether a fact brings the transaction number of a sale."""
     is_ours = fact.kind is not Kind.NOTIFICATION
     return is_ours and fact.sale_seq is not None and bool(fact.transaction_no)
 

@@ -1,4 +1,4 @@
-"""Sum up what was said about one transaction, so that the next entry needs none of those before.
+"""Sum up what was said about one transaction, so that the entries need not be read again.
 
 A :class:`Summary` is the left fold of a transaction's entries in seq order, and of bounded size
 however many there are. Status, held and evidence that follow from it are functions of the *set* of
@@ -126,7 +126,7 @@ class Summary:
 
     @classmethod
     def begin(cls, sale: Entry | None = None, *, is_bound: bool = False) -> Self:
-        """Begin with nothing but the sale that judges what will be heard."""
+        """Begin with nothing but the sale that judges."""
         if sale is None:
             # A binding whose sale is not there is one to nothing: verify finds it elsewhere.
             return cls(is_bound=is_bound)
@@ -184,13 +184,13 @@ class Summary:
         )
 
     def known(self, name: str) -> str | None:
-        """Return what describes the transaction best."""
+        """Return the best description of the transaction."""
         found = self.described.get(name)
         return found[1] if found else None
 
     @property
     def contradictions(self) -> str | None:
-        """Which of amount, currency and reference are contradicted, with a comma between them."""
+        """Which of amount, currency and reference are contradicted, separated by commas."""
         return ",".join(self.disputed) or None if self.judge is None else None
 
     def text(self) -> str:
@@ -286,7 +286,7 @@ class Summary:
         return max(giving, key=_weight, default=None)
 
     def _held(self) -> str | None:
-        """Return why the newest notification that is held is so."""
+        """Return the reason of the newest notification that is held."""
         found = {(at, why) for why, at in self.held_at.items() if at > self.horizon}
         for name in self.disputed if self.judge is None else ():
             if self.named_at[name] > self.horizon:
@@ -294,7 +294,7 @@ class Summary:
         return max(found)[1] if found else None
 
     def _describe(self, fact: Fact, rank: int) -> None:
-        """Update what describes the transaction; of equals the first stays."""
+        """Update the best description of the transaction; of equals the first stays."""
         for name in _DESCRIBED:
             value: str | None = getattr(fact, name)
             if not value:
@@ -366,7 +366,7 @@ def _concerns(fact: Fact, sale: Entry) -> bool:
 
 
 def _is_same(name: str, found: tuple[int, str], value: str, rank: int) -> bool:
-    """Return whether Pockyt only says again what a notification has said."""
+    """Return whether Pockyt only repeats what a notification has said."""
     if (found[0], rank) != (_NOTIFIED, _TOLD) or name not in DISPUTABLE:
         return False
     return is_named_alike(name, found[1], value)
