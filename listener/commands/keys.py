@@ -1,4 +1,4 @@
-"""Make, list and revoke keys, in the ledger, while the service runs or not."""
+"""Make, list and revoke keys in the ledger, whether the service runs or not."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -169,10 +169,10 @@ def make_key(
     terminal: str | None = None,
     may_refund: bool = False,
 ) -> "tuple[Key, str]":
-    """Make a key and store it; its text is returned beside it.
+    """Make a key and store it; return its text too.
 
     Raises:
-        ValueError: The scope does not fit the role; the text says how.
+        ValueError: The scope does not fit the role; the text says why.
         LedgerError, LedgerUnavailableError: The ledger cannot be used.
     """
     from listener.keys import mint
@@ -193,7 +193,7 @@ def make_key(
 
 
 def _check_scope(settings: "Settings", merchant: str | None, store: str | None) -> None:
-    """Refuse a key for what is not configured: it could never see anything."""
+    """Refuse a key for something that is not configured: it could never see anything."""
     if merchant is None:
         return
     known = settings.merchants.get(merchant)

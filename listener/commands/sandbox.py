@@ -26,7 +26,7 @@ _port = click.IntRange(0, PORT_MAX)
 def _read_merchants(
     _context: click.Context, _option: click.Parameter, texts: Sequence[str]
 ) -> dict[str, str]:
-    """Read ``NO:TOKEN``; what is wrong is not repeated, since it may be a token."""
+    """Read ``NO:TOKEN``; a wrong value is not repeated, since it may be a token."""
     merchants: dict[str, str] = {}
     for text in texts:
         number, _, token = text.partition(":")
@@ -191,7 +191,7 @@ def sandbox(  # noqa: PLR0913 - a command's options arrive as its arguments
 def _with_merchants(
     settings: "SandboxSettings", merchants: Mapping[str, str], old_tokens: Mapping[str, str]
 ) -> "SandboxSettings":
-    """Put in the merchants that were given; the sample's old token goes with the sample alone."""
+    """Use the merchants that were given; the sample's old token belongs to the sample alone."""
     from dataclasses import replace
 
     if merchants:
@@ -209,7 +209,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
             try:
                 (_say_step_json if as_json else _say_step)(name, detail)
             except BrokenPipeError:
-                # Nobody reads any more; a server's handler is no place to fail for that.
+                # Nobody reads any more, and a server's handler must not fail for that.
                 told.set()
 
         async with Sandbox.start(settings, on_step=say_step) as running:

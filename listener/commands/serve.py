@@ -1,4 +1,4 @@
-"""Serve: receive notifications, record them, and send what they mean to the tills."""
+"""Serve: receive notifications, record them, and tell the tills."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ def serve(config: Path | None, workers: int, shared_port: bool) -> None:
         listener serve --config listener.toml --workers 4
     """
     settings = read_settings(config)
-    # Only now, so that a wrong setting is told at once.
+    # Imported late, so that a wrong setting is reported at once.
     from listener import environment, log
     from listener.web import app
 

@@ -1,4 +1,4 @@
-"""What `listener verify` and `listener check` look at, whichever back-end holds the ledger."""
+"""The checks of `listener verify` and `listener check` that both back-ends share."""
 
 from array import array
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from listener.ledger.chain import digest
 from listener.ledger.promise import Head
 from listener.storage.rows import Row, entry_of
 
-# Told how much is done, and of how much.
+# Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
 
-# The seqs of what does not add up, by what it is; each finds none in a sound ledger.
+# Queries for what does not add up, by what is wrong; each finds no seq in a sound ledger.
 STRAYS: Final = MappingProxyType(
     {
         "its event belongs to no transaction": (
@@ -73,10 +73,10 @@ class Verified:
 
 
 class EventPlaces:
-    """The numbers of all events in order, and the streams that they lead to."""
+    """The numbers of all events in order, and the stream heads that follow from them."""
 
     def __init__(self) -> None:
-        # The entries that made the events 1, 2, 3 and so on.
+        # The entries of the events 1, 2, 3 and so on.
         self.seqs: array[int] = array("q")
         self.heads: dict[str, int] = {}
 
@@ -84,7 +84,7 @@ class EventPlaces:
         """Check the place of the next event.
 
         Raises:
-            DamagedError: One is missing before it, or it is out of order.
+            DamagedError: An event before it is missing, or it is out of order.
         """
         if number != len(self.seqs) + 1:
             raise DamagedError(f"at entry {seq}: an event before it is missing", seq=seq)
@@ -124,7 +124,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that an operator may want to know; ``advice`` is what to do, where there is."""
+    """One thing that an operator should know; ``advice`` is what to do about it, if anything."""
 
     name: str
     value: str | int

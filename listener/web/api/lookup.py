@@ -1,4 +1,4 @@
-"""Find the transaction, or the sale, that a path names, if the key may see it."""
+"""Find the transaction or the sale that a path names, if the key may see it."""
 
 from aiohttp import web
 
@@ -11,10 +11,10 @@ from listener.web.shapes.parameters import TransactionQuery, read_query
 
 
 async def find_transaction(request: web.Request, key: Key) -> Transaction:
-    """Return the transaction of the path's number.
+    """Return the transaction with the path's number.
 
     Raises:
-        ProblemError: There is none (404), or several merchants share the number (409).
+        ProblemError: There is none (404), or several merchants have the number (409).
     """
     query = read_query(request, TransactionQuery)
     of_number = await request.app[LEDGER].read_transaction(
@@ -31,15 +31,15 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
 
 
 async def has_sale(request: web.Request, key: Key, reference: str) -> bool:
-    """Return whether a sale of this reference was recorded in the key's scope."""
+    """Return whether a sale with this reference was recorded in the key's scope."""
     return bool(await _sales_of(request, key, reference))
 
 
 async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale:
-    """Return the sale of a reference.
+    """Return the sale with a reference.
 
     Raises:
-        ProblemError: There is none (404), or several stores have one of this reference (409).
+        ProblemError: There is none (404), or several stores have one with this reference (409).
     """
     sales = await _sales_of(request, key, reference)
     if not sales:
