@@ -52,7 +52,7 @@ class ReferenceTakenError(ListenerError):
 
     def __init__(self, transaction_no: str | None = None) -> None:
         self.transaction_no = transaction_no
-        super().__init__("a sale of this reference was started before; give a new reference")
+        super().__init__("a sale with this reference was started before; use a new reference")
 
 
 class NumberTakenError(ListenerError):
@@ -94,7 +94,7 @@ class SaleCancelledError(ListenerError):
     """A sale was cancelled before Pockyt gave it a number, so it is not started any more."""
 
     def __init__(self) -> None:
-        super().__init__("the sale of this reference was cancelled; give a new reference")
+        super().__init__("the sale with this reference was cancelled; use a new reference")
 
 
 class NotOpenError(ListenerError):

@@ -131,7 +131,7 @@ def mint(
 
 async def authenticate(text: str, store: KeyStore) -> Key | None:
     """Return the key with this text; None where it is unknown, wrong or revoked."""
-    # What is not ASCII is no key of ours, and may hold bytes that no ledger can look up.
+    # A text that is not ASCII is not a key, and may hold bytes that no ledger can look up.
     if not text.isascii():
         return None
     prefix, _, rest = text[:KEY_CHARS_MAX].partition("_")

@@ -38,18 +38,18 @@ class _Stage:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Leave after the tutorial: with 0 if all went well.")
+@click.option("--once", is_flag=True, help="Exit after the tutorial, with 0 if all went well.")
 @click.option(
     "--port",
     type=click.IntRange(0, PORT_MAX),
-    help=f"The listener's; else {PORT} if it is free, or any free one.",
+    help=f"Port of the listener; by default {PORT} if it is free, or any free one.",
 )
 def demo(once: bool, port: int | None) -> None:
     """Play Pockyt's "Cancel API" tutorial on this machine.
 
     A stand-in Pockyt and wallet server, the listener with a fresh ledger, and a till talk over
     HTTP and websockets, as they would for a shop. It needs no settings and no network. Without
-    --once it goes on serving: look at the dashboard, sell and cancel on the till page.
+    --once it goes on serving: open the dashboard, sell and cancel on the till page.
 
     \b
     Examples:
@@ -79,7 +79,7 @@ async def _demo(port: int | None, directory: Path, *, once: bool) -> None:
 
 
 async def _go_on(stage: _Stage) -> None:
-    """Keep serving, and show what tills are told, until the person stops it."""
+    """Go on serving, and show what tills are told, until the person stops it."""
     from listener.commands.stopping import told_to_stop
     from listener.commands.tail import say_event
     from listener.pos.client import Follower

@@ -52,18 +52,25 @@ def _read_time(_context: click.Context, _option: click.Parameter, text: str | No
     type=click.Choice(["ndjson", "csv"]),
     default="ndjson",
     show_default=True,
-    help="JSON as /v1/entries has it, or a table for a spreadsheet.",
+    help="JSON as in /v1/entries, or a table for a spreadsheet.",
 )
-@click.option("--since", metavar="TIME", callback=_read_time, help="Recorded then or later.")
-@click.option("--until", metavar="TIME", callback=_read_time, help="Recorded before then.")
-@click.option("--merchant", metavar="M", help="Of this merchantNo only.")
-@click.option("--store", metavar="S", help="Of this storeNo only.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_read_time,
+    help="Only entries recorded at this time or later.",
+)
+@click.option(
+    "--until", metavar="TIME", callback=_read_time, help="Only entries recorded before this time."
+)
+@click.option("--merchant", metavar="M", help="Only entries of this merchantNo.")
+@click.option("--store", metavar="S", help="Only entries of this storeNo.")
 @click.option(
     "--after",
     type=click.IntRange(min=0),
     default=0,
     metavar="SEQ",
-    help="Past this entry: go on where an earlier export ended.",
+    help="Only entries after this one, to continue an earlier export.",
 )
 def export(
     *,
@@ -78,8 +85,8 @@ def export(
     """Write the ledger's entries to stdout, one a line, oldest first.
 
     It works while the service runs. A date is the beginning of that day; times are UTC unless
-    they say otherwise. In CSV, text that a spreadsheet would take for a formula begins with ', and
-    digits that it would round are written ="…". What steers a terminal is written \\u….
+    they name a zone. In CSV, text that a spreadsheet would read as a formula begins with ', and
+    digits that it would round are written ="…". Characters that steer a terminal become \\u….
 
     \b
     Examples:

@@ -59,8 +59,8 @@ def _tokens(settings: "Settings") -> Iterator[Finding]:
                 name=f"token {number}",
                 value="placeholder",
                 severity=Severity.NOTE,
-                advice="a token of this merchant looks like one from a page, which anybody knows:"
-                " put in the API token that Pockyt gave you",
+                advice="a token of this merchant looks like one from a public page:"
+                " replace it by the API token that Pockyt gave you",
             )
     owners = defaultdict(list)
     for number, merchant in settings.merchants.items():
@@ -72,8 +72,8 @@ def _tokens(settings: "Settings") -> Iterator[Finding]:
             name="shared_token",
             value=", ".join(sorted(shared)),
             severity=Severity.NOTE,
-            advice="these merchants have a token in common: what Pockyt signs for one is believed"
-            " of the other; give each its own",
+            advice="these merchants share a token: what Pockyt signs for one is also believed"
+            " for the other; give each its own",
         )
 
 

@@ -53,11 +53,13 @@ def keys() -> None:
 @click.option(
     "--merchant",
     metavar="M",
-    help="Its merchantNo; without it the only one for a till, else every merchant.",
+    help="Its merchantNo; by default the only one for a till, and every one for others.",
 )
-@click.option("--store", metavar="S", help="Its storeNo; without it, every store of the merchant.")
-@click.option("--terminal", metavar="T", help="The till's name, under which its position is kept.")
-@click.option("--may-refund", is_flag=True, help="May cancel what is paid, which refunds it.")
+@click.option("--store", metavar="S", help="Its storeNo; by default every store of the merchant.")
+@click.option("--terminal", metavar="T", help="The till's name; its position is stored under it.")
+@click.option(
+    "--may-refund", is_flag=True, help="Allow it to cancel a paid sale, which refunds it."
+)
 @json_option
 def create(
     *,
@@ -69,7 +71,7 @@ def create(
     may_refund: bool,
     as_json: bool,
 ) -> None:
-    """Make a key, and show it this once. A ledger is made where there is none yet.
+    """Make a key, and show it once. If there is no ledger yet, it is created.
 
     \b
     Examples:
@@ -103,7 +105,7 @@ def create(
         say_json({"id": key.id, "key": text} | _told(key))
         return
     say(text)
-    note(f"This is key {key.id}, shown this once: keep it where the till or program reads it.")
+    note(f"This is key {key.id}, shown only now: store it where the till or program reads it.")
 
 
 @keys.command(name="list")
@@ -149,7 +151,7 @@ def revoke(config: Path | None, as_json: bool, key_id: str) -> None:
         key = stored.find(key_id)
     if key is None:
         # Not repeated: it may be a key's whole text.
-        raise click.ClickException("there is no key of this id; `listener keys list` shows them")
+        raise click.ClickException("there is no key with this id; `listener keys list` shows them")
     if not was_revoked:
         raise click.ClickException(
             f"key {key.id} was revoked before, at {_times(key)['revokedAt']}"

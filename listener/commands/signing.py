@@ -86,7 +86,10 @@ def sign(token: "Token", fields: dict[str, str]) -> None:
 
 @click.command()
 @click.option(
-    "--url", required=True, metavar="NOTIFY_URL", help="As registered with Pockyt: …/notify/200043"
+    "--url",
+    required=True,
+    metavar="NOTIFY_URL",
+    help="The notify URL as registered with Pockyt: …/notify/200043",
 )
 @_token_option
 @click.option(

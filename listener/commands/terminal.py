@@ -32,8 +32,8 @@ def config_option(function: F) -> F:
         type=click.Path(path_type=Path),
         envvar=CONFIG_VARIABLE,
         metavar="FILE",
-        help=f"The settings, a TOML file; else the one that {CONFIG_VARIABLE} names. Variables"
-        " LISTENER_<NAME> win over it, or do without it.",
+        help=f"The settings, a TOML file; by default the one that {CONFIG_VARIABLE} names."
+        " Variables LISTENER_<NAME> override it, or replace it.",
     )(function)
 
 

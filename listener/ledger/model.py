@@ -82,7 +82,7 @@ class Why(StrEnum):
 
     @property
     def is_calm(self) -> bool:
-        """Whether a status that is believed is only checked again, so that silence is no alarm."""
+        """Whether a status that is believed is only checked again; then silence is not an alarm."""
         return self in (Why.CONFIRM, Why.CANCELLED)
 
 

@@ -59,7 +59,8 @@ class Replay:
         states, bad = _walk(entries, events, sales, settings=self._settings)
         if bad is not None:
             return differs(
-                bad, f"transaction {stored.transaction_no}: its event is not what its entries tell"
+                bad,
+                f"transaction {stored.transaction_no}: its event does not follow from its entries",
             )
         if not _is_among(stored, states):
             return differs(

@@ -124,7 +124,7 @@ def is_named_alike(name: str, one: str, other: str) -> bool:
 def is_of_sale(said: Fact, sold: Fact) -> bool:
     """Return whether an answer is about the recorded sale: what it names is the sale's.
 
-    A tip on top of the sale's amount is no difference, if the answer names the tip too.
+    A tip on top of the sale's amount is not a difference, if the answer names the tip too.
     """
     return (
         (said.amount is None or _is_amount_of(said, sold))

@@ -110,10 +110,10 @@ def why_held_among(
 
 
 def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
-    """Return what :func:`advance` would of a transaction's first entry, where that is plain.
+    """Return what :func:`advance` would, for a first entry in the common case.
 
-    Nearly every transaction begins with a notification that says a word we know, and that nothing
-    makes doubtful; most end with it. For all others this returns None: only ``advance`` knows.
+    Nearly every transaction begins with a notification whose word we know and which nothing makes
+    doubtful, and most end with it. In any other case this returns None, and ``advance`` is needed.
     """
     fact = entry.fact
     event_type = _BEGUN.get(fact.says)
@@ -252,8 +252,8 @@ def _cancel(
 def _cancel_state(summary: Summary, belief: Belief) -> CancelState:
     """Return how far a cancel has come.
 
-    A signature never refuses it, since a query can. Nor does one from before the cashier's wish
-    end it: Pockyt is asked whether it is true.
+    A signature never refuses it, since a query can. Nor does a signature from before the cashier's
+    wish end it: Pockyt is asked whether it is true.
     """
     source = belief.source
     is_signed = belief.evidence is Evidence.SIGNATURE

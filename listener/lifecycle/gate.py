@@ -96,7 +96,7 @@ class Bucket:
         self._filled_at_ms = now_ms
 
     def take(self, now_ms: int) -> bool:
-        """Take a token; return False where there is none now."""
+        """Spend one token; return False where there is none now."""
         # A clock that steps back must not leave the bucket empty for that long.
         passed = max(0, now_ms - self._filled_at_ms) / 1_000
         self._filled_at_ms = now_ms

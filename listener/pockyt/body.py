@@ -127,7 +127,7 @@ def read_json(body: bytes) -> Fields:
         SignatureError: No field is verifySign.
     """
     if not body.removeprefix(_BOM).lstrip().startswith(b"{"):
-        raise UnreadableError("the body is no JSON object")
+        raise UnreadableError("the body is not a JSON object")
     try:
         text, encoding = _as_utf8(body)
         _limit(text)

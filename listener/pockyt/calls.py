@@ -176,7 +176,7 @@ class PockytCalls(ABC):
         refund_reference: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """Give back all or part of the money. Source: Pockyt, "Refund"."""
+        """Refund all or part of a payment. Source: Pockyt, "Refund"."""
         fields = {
             **_one_of(transaction_no, reference),
             "refundAmount": refund_amount,

@@ -89,7 +89,9 @@ def base_url(url: str) -> URL:
     if given.scheme not in _SCHEMES or not given.host:
         raise ValueError("the listener's url begins with http://, https://, ws:// or wss://")
     if given.query_string or given.user or given.password:
-        raise ValueError("the listener's url holds no query and no password: the key goes beside")
+        raise ValueError(
+            "the listener's url must have no query and no password: the key is given separately"
+        )
     path = given.path.removesuffix(STREAM_PATH).rstrip("/")
     return given.with_scheme(_SCHEMES[given.scheme]).with_path(path).with_fragment(None)
 
@@ -242,7 +244,7 @@ async def _read(answer: aiohttp.ClientResponse, *, limit: int) -> bytes:
     async for part in answer.content.iter_any():
         body += part
         if len(body) > limit:
-            raise aiohttp.ClientPayloadError("a page of the listener is never so long")
+            raise aiohttp.ClientPayloadError("this is too long for a page of the listener")
     return bytes(body)
 
 

@@ -30,7 +30,7 @@ class Cause(StrEnum):
     SILENT = "silent"
     """Reached, but it says nothing: a slow line, or a connection that died unnoticed."""
     REFUSED = "refused"
-    """An HTTP answer that is no verdict of the listener: of a proxy, a firewall, a sign-on page."""
+    """An HTTP answer that is not the listener's: from a proxy, a firewall, a sign-on page."""
     NOT_WEBSOCKET = "not_websocket"
     """Something answers that is not the listener, or lets no WebSocket through."""
     CLOSED = "closed"

@@ -66,7 +66,9 @@ class FilePositions:
             self._positions = self._adapter.validate_json(text)
         except FileNotFoundError:
             if not self._path.parent.is_dir():
-                raise ValueError(f"{self._path.parent}, for the positions, is no folder") from None
+                raise ValueError(
+                    f"{self._path.parent}, the folder for the positions, does not exist"
+                ) from None
             return {}
         except OSError as error:
             raise UnreadableError(f"{self._path.name} cannot be read: {error.strerror}") from error

@@ -114,7 +114,7 @@ class Talk:
             elif message.type is aiohttp.WSMsgType.ERROR:
                 # Too long, or not a frame at all: a fault of the line, and not sent by the
                 # listener.
-                return self._ended(CloseCode.CUT, why=f"what came is no frame: {message.data}")
+                return self._ended(CloseCode.CUT, why=f"what came is not a frame:{message.data}")
             elif message.type is not aiohttp.WSMsgType.BINARY:
                 return self._closed(self._ws.close_code or CloseCode.CUT)
             # Set after an event was passed on: while the program handles it, the silence is our

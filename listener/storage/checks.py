@@ -24,7 +24,7 @@ STRAYS: Final = MappingProxyType(
             "SELECT min(e.seq) FROM events e LEFT JOIN entries n ON n.seq = e.seq"
             " WHERE coalesce(n.transaction_no, '') = ''"
         ),
-        "it is counted as a repeat, and cannot be one": (
+        "it is counted as a repeat, but cannot be one": (
             "SELECT min(r.seq) FROM repeats r LEFT JOIN entries n ON n.seq = r.seq"
             " WHERE n.fingerprint IS NULL OR r.count < 1"
         ),

@@ -28,7 +28,7 @@ def guarded(handler: KeyedHandler, *roles: Role) -> Handler:
             raise unauthorized()
         if key.role not in roles:
             wanted = " or ".join(roles)
-            raise ProblemError(403, "wrong-role", f"this needs a key of the role {wanted}")
+            raise ProblemError(403, "wrong-role", f"this needs a key with the role {wanted}")
         request.app[SHARES].count_request(key.id)
         return await handler(request, key)
 

@@ -45,7 +45,7 @@ async def notify_loosely(request: web.Request) -> web.Response:
     """Receive a delivery whose URL has extra slashes; refuse what is not a notify URL."""
     first, *place = [unquote(part) for part in request.rel_url.raw_path.split("/") if part]
     if first != _SEGMENT or not 1 <= len(place) <= 2:
-        return refuse(request, ProblemError(404, "no-route", "this is no notify URL"))
+        return refuse(request, ProblemError(404, "no-route", "this is not a notify URL"))
     return await _take(request, place[0], place[1] if place[1:] else None)
 
 

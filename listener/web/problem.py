@@ -162,7 +162,7 @@ def _writable(value: object) -> object:
     return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
-def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
+def unauthorized(detail: str = "send a known key as Authorization: Bearer") -> ProblemError:
     """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)

@@ -24,7 +24,7 @@ CLIENT = Path(__file__).parents[2] / "clients" / "js" / "pos-client.js"
 PROTOCOL = read_protocol()
 
 
-def test_each_close_code_is_one_row_as_the_code_has_it() -> None:
+def test_each_close_code_is_one_row_that_agrees_with_the_code() -> None:
     told = {int(row.code): (row.meaning, row.duty, row.to_do) for row in PROTOCOL.codes}
     assert told == {int(code): (code.meaning, code.duty, code.to_do) for code in CloseCode}
     assert len(PROTOCOL.codes) == len(CloseCode)

@@ -32,7 +32,9 @@ class Beside:
         async def working() -> T:
             result = await work(self._db)
             if self._db.warning is not None:
-                raise LedgerUnavailableError(f"the ledger may not have kept it: {self._db.warning}")
+                raise LedgerUnavailableError(
+                    f"the ledger may not have stored it: {self._db.warning}"
+                )
             return result
 
         try:

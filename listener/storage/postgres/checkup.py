@@ -74,7 +74,7 @@ def _server(connected: Beside) -> Iterator[Finding]:
     else:
         yield Finding(name="synchronous_standbys", value=row["synced"])
     if row["snapshot"] > SNAPSHOT_SECONDS_MAX:
-        advice = "a transaction has been open for so long; end it, or tables grow"
+        advice = "a transaction has been open for this long; end it, or tables grow"
         yield _note("oldest_snapshot_seconds", row["snapshot"], advice)
     if row["queue"] > QUEUE_USAGE_MAX:
         advice = "a listener of NOTIFY does not read; end its connection"

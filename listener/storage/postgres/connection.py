@@ -241,7 +241,7 @@ class Channel:
                 # The warning comes before the result, so the event loop has seen it by now.
                 if connection.warning is not None:
                     raise LedgerUnavailableError(
-                        f"the ledger may not have kept it: {connection.warning[:TOLD_CHARS_MAX]}"
+                        f"the ledger may not have stored it: {connection.warning[:TOLD_CHARS_MAX]}"
                     )
             except FAULTS as error:
                 self.drop()

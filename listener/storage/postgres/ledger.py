@@ -320,7 +320,7 @@ class PostgresLedger:
             except LedgerUnavailableError as error:
                 if isinstance(error.__cause__, asyncpg.QueryCanceledError):
                     raise SearchTooLongError(
-                        "that takes too long to look for: name a store, or a shorter time"
+                        "the search takes too long: name a store, or a shorter time"
                     ) from error
                 return await searcher.run(work)
 

@@ -99,7 +99,7 @@ def _read_host(text: str) -> tuple[str, int]:
     elif ":" in text:
         host, _, port = text.partition(":")
     if port and not (port.isdecimal() and 0 < int(port) < 65_536):
-        raise LedgerError("the setting database has a port that is no number from 1 to 65535")
+        raise LedgerError("the setting database has a port that is not a number from 1 to 65535")
     return unquote(host) or "localhost", int(port or PORT)
 
 

@@ -1,4 +1,4 @@
-"""Tell every node who is connected where: of two sessions of a terminal, the newer one stays.
+"""Share with every node who is connected where: a terminal's newer session replaces the older.
 
 Only changes are written. The table is unlogged: after a crash of the database it is empty, and each
 node writes its sessions again, with their old versions.

@@ -49,7 +49,7 @@ def _surroundings(path: Path) -> Iterator[Finding]:
     yield _sqlite()
     folder = path.resolve().parent
     if not folder.is_dir():
-        yield _problem("folder", str(folder), "make this folder, for the ledger to be in")
+        yield _problem("folder", str(folder), "create this folder for the ledger")
         return
     if not os.access(folder, os.W_OK):
         yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
@@ -128,7 +128,7 @@ def _log(path: Path) -> Finding:
         name="log_bytes",
         value=size,
         severity=Severity.NOTE,
-        advice="something has been reading for long; end it, and the log can be cut",
+        advice="a reader has been open for a long time; end it, so that the log can be cut",
     )
 
 

@@ -109,7 +109,7 @@ def _within(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], sec
     except sqlite3.OperationalError as error:
         if time.monotonic() > ends_at:
             raise SearchTooLongError(
-                "that takes too long to look for: name a store, or a shorter time"
+                "the search takes too long: name a store, or a shorter time"
             ) from error
         raise
     finally:

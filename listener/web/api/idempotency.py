@@ -65,7 +65,7 @@ class Idempotency:
             work: Does it; its argument is whether it may have been begun before.
 
         Raises:
-            ProblemError: The key is unusable (400), stands for another request (422), or its
+            ProblemError: The key is unusable (400), was used for another request (422), or its
                 request is under way (409).
         """
         name = _name(request)
@@ -128,7 +128,7 @@ async def _remembered(
     kept = await ledger.remember(key_id=key_id, idempotency_key=name, request=digest)
     if kept is not None and kept.request != digest:
         raise ProblemError(
-            422, "idempotency-key-reused", f"this {HEADER} stands for another request"
+            422, "idempotency-key-reused", f"this {HEADER} was used for another request"
         )
     if kept is not None and kept.status is not None:
         return _replay(kept.status, kept.body or "")

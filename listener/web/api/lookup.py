@@ -22,7 +22,7 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
     )
     found = [transaction for transaction in of_number if key.scope.covers(transaction.stream)]
     if not found:
-        raise ProblemError(404, "no-transaction", "no transaction of this number is known here")
+        raise ProblemError(404, "no-transaction", "no transaction with this number is known here")
     if len(found) > 1:
         merchants = sorted(transaction.merchant_no for transaction in found)
         advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
@@ -43,13 +43,13 @@ async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedS
     """
     sales = await _sales_of(request, key, reference)
     if not sales:
-        raise ProblemError(404, "no-sale", "no sale of this reference was recorded here")
+        raise ProblemError(404, "no-sale", "no sale with this reference was recorded here")
     found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
     if len(found) > 1:
         raise ProblemError(
             409,
             "ambiguous-reference",
-            "several stores have a sale of this reference: use a key of the store",
+            "several stores have a sale with this reference: use a key of the store",
             members={"storeNos": sorted(sale.state.store_no for sale in found)},
         )
     return found[0]

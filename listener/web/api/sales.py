@@ -179,7 +179,7 @@ def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
     if merchant is None:
         raise ProblemError(422, "unknown-merchant", "the key's merchant is not configured any more")
     if merchant.stores and body.store_no not in merchant.stores:
-        raise ProblemError(422, "unknown-store", "storeNo is none of the merchant's stores")
+        raise ProblemError(422, "unknown-store", "storeNo is not one of the merchant's stores")
     return Order(
         merchant_no=merchant_no,
         store_no=body.store_no,

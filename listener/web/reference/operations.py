@@ -130,7 +130,7 @@ DESCRIBED: web.AppKey[tuple[Operation, ...]] = web.AppKey("described")
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
     {
         401: {"WWW-Authenticate": "Bearer."},
-        429: {"Retry-After": "Try again after so many seconds."},
-        503: {"Retry-After": "Try again after so many seconds."},
+        429: {"Retry-After": "Try again after this many seconds."},
+        503: {"Retry-After": "Try again after this many seconds."},
     }
 )

@@ -34,7 +34,7 @@ def open_cursor(text: str, query: Query, *, ledger: Ledger) -> bytes:
     # Each place has only one valid spelling.
     is_plain = base64.urlsafe_b64encode(packed).decode() == text
     if not is_plain or not hmac.compare_digest(seal, _seal(place, query, ledger)):
-        advice = "cursor is not one that this query gave: begin again without it"
+        advice = "this cursor is not from this query: begin again without it"
         raise ProblemError(400, "bad-cursor", advice)
     return place
 

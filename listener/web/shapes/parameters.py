@@ -144,7 +144,7 @@ class TransactionsQuery(Query):
         default=None, description="Only if created at this time or later."
     )
     until: Instant | None = Field(default=None, description="Only if created before this time.")
-    limit: Limit = Field(default=TRANSACTIONS_PAGE, description="At most so many.")
+    limit: Limit = Field(default=TRANSACTIONS_PAGE, description="The most that one page holds.")
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_CHARS_MAX)] | None = (
         Field(
             default=None,
@@ -166,9 +166,9 @@ class EntriesQuery(Query):
     """Which entries to read."""
 
     after: AfterSeq = Field(default=0, description="Entries past this seq.")
-    limit: Limit = Field(default=ENTRIES_PAGE, description="At most so many.")
+    limit: Limit = Field(default=ENTRIES_PAGE, description="The most that one page holds.")
     wait: Wait = Field(
-        default=0, description="Where there is none, wait so many seconds for the first."
+        default=0, description="If there is none, wait this many seconds for the first."
     )
 
 
@@ -184,15 +184,15 @@ class EventsQuery(Query):
         " `latest` where there is none), `latest`, or `earliest`.",
     )
     wait: EventsWait = Field(
-        default=0, description="Where there is none, wait so many seconds for the first."
+        default=0, description="If there is none, wait this many seconds for the first."
     )
-    limit: Limit = Field(default=EVENTS_PAGE, description="At most so many.")
+    limit: Limit = Field(default=EVENTS_PAGE, description="The most that one page holds.")
 
 
 class TerminalsQuery(Query):
     """Which terminals to list."""
 
-    limit: Limit = Field(default=TERMINALS_PAGE, description="At most so many.")
+    limit: Limit = Field(default=TERMINALS_PAGE, description="The most that one page holds.")
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=PLACE_CHARS_MAX)] | None = (
         Field(default=None, description="The `nextCursor` of the page before.")
     )
