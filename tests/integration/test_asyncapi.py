@@ -105,7 +105,7 @@ def test_every_close_code_says_what_to_do() -> None:
 
 def test_the_rules_are_in_the_description() -> None:
     description = str(member(DOCUMENT, "info")["description"])
-    for rule in ("Never into the URL", "`recovered: false`", "stateVersion", "rand(0, min(30 s"):
+    for rule in ("never into the URL", "`recovered: false`", "stateVersion", "rand(0, min(30 s"):
         assert rule in description
     # No placeholder was left in a text.
     assert "_MAX" not in description

@@ -74,7 +74,7 @@ def test_a_route_of_the_page_exists_with_the_members_that_it_tells(path: str) ->
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", section, re.MULTILINE)
     told = {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
     assert told.keys() == schema["properties"].keys()
-    optional = {name for name, text in told.items() if text.startswith("may be left out")}
+    optional = {name for name, text in told.items() if text.startswith("optional")}
     assert told.keys() - optional == set(schema.get("required", []))
 
 
