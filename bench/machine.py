@@ -1,4 +1,4 @@
-"""Say what the numbers were measured on."""
+"""Describe the machine that the numbers were measured on."""
 
 import os
 import platform

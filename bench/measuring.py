@@ -84,7 +84,7 @@ class Bench:
         ledger: Path | None = None,
         keys: int = servers.KEYS,
     ) -> None:
-        """Give each server its turn, round after round (A B C A B C …).
+        """Measure each server in turn, round after round (A B C A B C …).
 
         One that fails is told of and left out of that round; the others go on.
         """

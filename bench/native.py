@@ -187,7 +187,7 @@ class Tills:
 
 
 def raise_file_limit() -> None:
-    """Let this process and those it starts hold the sockets of 5,000 tills."""
+    """Allow this process and its children to hold the sockets of 5,000 tills."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < FILES_WANTED:
         most = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)

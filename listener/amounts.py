@@ -1,4 +1,4 @@
-"""Read amounts of money: the one rule for whatever Pockyt says, in a notification or an answer."""
+"""Read amounts of money: the one rule for notifications and answers."""
 
 import re
 from decimal import Decimal
@@ -10,7 +10,7 @@ _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 
 
 def read_money(text: str | None) -> Decimal | None:
-    """Read money that may be nothing; None where it is absent, or no plain decimal text."""
+    """Read an amount that may be zero; None where it is absent, or not plain decimal text."""
     return Decimal(text) if text and _MONEY.fullmatch(text) else None
 
 
@@ -20,21 +20,21 @@ def is_amount(text: str) -> bool:
 
 
 def read_amount(text: str | None) -> Decimal | None:
-    """Read an amount: at most 12 digits and two decimals, in ASCII, and more than nothing.
+    """Read an amount above zero: at most 12 digits and two decimals, in ASCII.
 
-    Whatever else a number may look like (``1e3``, ``1_300``, ``-13``, full-width digits) is none.
+    Other ways to write a number (``1e3``, ``1_300``, ``-13``, full-width digits) are not amounts.
     """
     return Decimal(text) if text and is_amount(text) else None
 
 
 def plain_number(text: str) -> str:
-    """Write a number of Pockyt's without the blanks around it and its thousands separators."""
+    """Remove surrounding blanks and thousands separators from a number of Pockyt's."""
     trimmed = text.strip()
     return trimmed.replace(",", "") if _THOUSANDS.fullmatch(trimmed) else trimmed
 
 
 def plain_amount(text: str | None) -> str | None:
-    """Write an amount of Pockyt's as plain decimal text; None where it is absent or no amount."""
+    """Write an amount of Pockyt's as plain decimal text; None where it is absent or invalid."""
     plain = plain_number(text) if text else ""
     return plain if read_amount(plain) is not None else None
 
@@ -42,14 +42,14 @@ def plain_amount(text: str | None) -> str | None:
 def same_amount(one: str | None, other: str | None) -> bool:
     """Compare two amounts as numbers, so that ``13`` equals ``13.00``.
 
-    What is absent or unreadable equals nothing.
+    An absent or unreadable amount equals nothing.
     """
     amount = read_amount(one)
     return amount is not None and (one == other or amount == read_amount(other))
 
 
 def same_text(one: str | None, other: str | None) -> bool:
-    """Compare two currencies or references: trimmed, and in any case."""
+    """Compare two currencies or references, ignoring case and surrounding blanks."""
     return one == other or _plain(one) == _plain(other)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``listener <command>``, one clear line for what goes wrong."""
+"""The command line: ``listener <command>``. What goes wrong is reported on one clear line."""
 
 import sys
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ INTERRUPTED: Final = 130
 
 
 class _InOrder(click.Group):
-    """Lists its commands as they were added: first what a newcomer needs."""
+    """Lists the commands in the order they were added, beginning with what a newcomer needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -57,7 +57,7 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command, and leave with its exit code."""
+    """Run a command and exit with its code."""
     sys.exit(_run(arguments))
 
 

@@ -1,7 +1,7 @@
-"""Read what the environment says: our own variables, and what others put there for us or past us.
+"""Read the environment: our own variables, and those that others set, for us or for themselves.
 
-A variable that is empty counts as not set, and one pair of quotes around it is taken off: env
-files of containers hand both on as they stand.
+A variable that is empty counts as not set, and one pair of quotes around it is removed, because
+containers pass the lines of env files on unchanged.
 """
 
 import difflib
@@ -19,7 +19,7 @@ PREFIX: Final = "LISTENER_"
 CONFIG_VARIABLE: Final = "LISTENER_CONFIG"
 SHOWN_CHARS_MAX: Final = 80
 
-# What Kubernetes sets in every pod of a namespace that has a Service called `listener`, or
+# Kubernetes sets these in every pod of a namespace that has a Service called `listener`, or
 # `listener-…`. Source: Kubernetes, "Accessing the Service", environment variables.
 _LINK_NAME: Final = re.compile(
     r"LISTENER_(?:\w+_)?"
@@ -53,8 +53,8 @@ def _read_switch(text: str) -> object:
     return text.lower() == "true"
 
 
-# Where in the table each variable goes, what reads its text (ValueError if it cannot), and what
-# the text should have been.
+# For each variable: its place in the table, a function that reads its text (ValueError if it
+# cannot), and a description of what the text should be.
 VARIABLES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str], object], str]]] = {
     "LISTENER_HOST": (("host",), str, "text"),
     "LISTENER_PORT": (("port",), int, "a whole number"),
@@ -75,7 +75,7 @@ VARIABLES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str], object], st
 
 
 def apply(table: dict[str, object], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Put the variables into the table; return which of its places came from which variable.
+    """Copy the variables into the table; return which of its places came from which variable.
 
     Raises:
         SettingsError: A variable is unknown, or its text cannot be read.
@@ -103,7 +103,7 @@ def apply(table: dict[str, object], environ: Mapping[str, str]) -> dict[tuple[st
 
 
 def service_links(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the variables with which Kubernetes tells of a Service, and which are no settings."""
+    """Return the variables that Kubernetes sets for a Service; they are not settings."""
     return tuple(
         name
         for name in sorted(environ)
@@ -113,10 +113,9 @@ def service_links(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return which variable names a proxy for a URL, and its text; None for none.
+    """Return the name and text of the variable that sets a proxy for a URL; None for none.
 
-    As other programs read them: lower case wins over upper case, and what is on this machine
-    needs no proxy.
+    As in other programs, lower case wins over upper case, and this machine needs no proxy.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -133,7 +132,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _is_excepted(*names: str, listed: str) -> bool:
-    """Return whether NO_PROXY lists one of a host's names, or a domain that they are in."""
+    """Return whether NO_PROXY lists one of a host's names, or a domain above one."""
     for entry in re.split(r"[,\s]+", listed.lower()):
         domain = entry.removeprefix("*").lstrip(".")
         if entry == "*" or (domain and any(f".{name}".endswith(f".{domain}") for name in names)):
@@ -142,7 +141,7 @@ def _is_excepted(*names: str, listed: str) -> bool:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether a host is this machine by its loopback address, which no other reaches."""
+    """Return whether a host is a loopback address, which only this machine can reach."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -150,7 +149,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def _text_of(variable: str, environ: Mapping[str, str]) -> str:
-    """Return the text of a variable without blanks or a pair of quotes around it."""
+    """Return the text of a variable, without surrounding blanks and one pair of quotes."""
     text = environ.get(variable, "").strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         return text[1:-1].strip()
@@ -162,18 +161,18 @@ def _read(variable: str, text: str) -> tuple[tuple[str, ...], object]:
     try:
         return place, read(text)
     except (ValueError, RecursionError):
-        # Raised below, outside of this block: what Python says here quotes the value.
+        # Raised below, outside of this block: Python's own message would quote the value.
         pass
     raise SettingsError(f"the variable {variable} must be {wanted}")
 
 
 def unknown(name: str, known: tuple[str, ...], where: str) -> str:
-    """Return the complaint about a name that is no setting, with the one that was meant."""
+    """Describe an unknown setting, and suggest the one that was probably meant."""
     near = difflib.get_close_matches(name, known, n=1)
     advice = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"
     return f'unknown setting "{shown(name)}" {where}; {advice}'
 
 
 def shown(text: str) -> str:
-    """Return a name for a message: on one line, and not for ever."""
+    """Shorten a name for a message, and keep it on one line."""
     return text[:SHOWN_CHARS_MAX].encode("unicode_escape").decode()

@@ -1,13 +1,13 @@
-"""The errors of the listener, few and named for whose fault each one is.
+"""The errors of the listener, each named for whose fault it is.
 
-``web/problem.py`` holds the one table from these to HTTP. Two clients that are used without the
-service bring their own, which are errors of the listener as well: ``PockytError`` of
-``pockyt/answer.py``, and ``StoppedError`` of ``pos/status.py``.
+``web/problem.py`` has the one table from these to HTTP. The two clients that can be used without
+the service define their own: ``PockytError`` in ``pockyt/answer.py``, ``StoppedError`` in
+``pos/status.py``.
 """
 
 
 class ListenerError(Exception):
-    """Anything that the listener itself raises; its text says what to do."""
+    """Any error that the listener itself raises; its text says what to do."""
 
 
 class SettingsError(ListenerError):
@@ -19,7 +19,7 @@ class UnreadableError(ListenerError):
 
 
 class SignatureError(ListenerError):
-    """A message is not signed, or not by a token we know."""
+    """A message is not signed, or not with a token that we know."""
 
 
 class LedgerError(ListenerError):
@@ -27,16 +27,16 @@ class LedgerError(ListenerError):
 
 
 class DamagedError(LedgerError):
-    """A ledger is not what was written: ``seq`` is the first entry that shows it, if one does."""
+    """A ledger was changed; ``seq`` is the first entry that shows it, if any does."""
 
     def __init__(self, text: str, *, seq: int | None = None) -> None:
-        """Make an error of what is wrong, and where."""
+        """Build the error for what is wrong, and the entry that shows it."""
         super().__init__(text)
         self.seq = seq
 
 
 class LedgerUnavailableError(ListenerError):
-    """The ledger could not commit now; nothing was recorded, and recording again is safe."""
+    """The ledger could not commit; nothing was recorded, and recording again is safe."""
 
 
 class OverloadedError(LedgerUnavailableError):
@@ -44,7 +44,7 @@ class OverloadedError(LedgerUnavailableError):
 
 
 class SearchTooLongError(ListenerError):
-    """A search took longer than a search may; a narrower one will do."""
+    """A search took longer than is allowed; a narrower one will work."""
 
 
 class ReferenceTakenError(ListenerError):
@@ -52,11 +52,11 @@ class ReferenceTakenError(ListenerError):
 
     def __init__(self, transaction_no: str | None = None) -> None:
         self.transaction_no = transaction_no
-        super().__init__("a sale of this reference was started before; give a new reference")
+        super().__init__("a sale with this reference was started before; use a new reference")
 
 
 class NumberTakenError(ListenerError):
-    """A transaction number for a sale is another sale's, or another store's, already."""
+    """Pockyt gave a sale the transaction number of another sale, or of another store."""
 
     def __init__(self, transaction_no: str) -> None:
         self.transaction_no = transaction_no
@@ -67,14 +67,14 @@ class NumberTakenError(ListenerError):
 
 
 class NotifyUrlMissingError(ListenerError):
-    """A sale with a code to scan needs a notify URL, and the setting public_url is not there."""
+    """A sale with a code to scan needs a notify URL, and public_url is not set."""
 
     def __init__(self) -> None:
         super().__init__("the setting public_url is needed to start a sale with a vendor")
 
 
 class OutcomeUnknownError(ListenerError):
-    """Pockyt gave no answer; the listener finds out whether the sale was started."""
+    """Pockyt gave no answer; the listener will find out whether the sale was started."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -84,7 +84,7 @@ class OutcomeUnknownError(ListenerError):
 
 
 class TooManyWishesError(ListenerError):
-    """A key asks for more than its share; the same request is safe to repeat in a moment."""
+    """A key uses more than its share; repeating the same request in a moment is safe."""
 
     def __init__(self) -> None:
         super().__init__("this key asks for too much at once; send it again in a moment")
@@ -94,11 +94,11 @@ class SaleCancelledError(ListenerError):
     """A sale was cancelled before Pockyt gave it a number, so it is not started any more."""
 
     def __init__(self) -> None:
-        super().__init__("the sale of this reference was cancelled; give a new reference")
+        super().__init__("the sale with this reference was cancelled; use a new reference")
 
 
 class NotOpenError(ListenerError):
-    """A transaction cannot be paid any more; ``status`` is what it has come to."""
+    """A transaction can no longer be paid; ``status`` is what it has come to."""
 
     def __init__(self, status: str) -> None:
         self.status = status

@@ -1,4 +1,4 @@
-"""Receive a notification: verify, parse, record. What returns from here is on disk."""
+"""Receive a notification: verify, parse, record. When a call returns, it is on disk."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Ingest:
-    """The way of a notification into the ledger, for the merchants that are configured."""
+    """Verifies and records the notifications of the configured merchants."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Ingest:
     async def receive(
         self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
     ) -> Recorded:
-        """Record a notification; durable once this returns, and safe to receive again.
+        """Record a notification. It is durable once this returns; receiving it again is safe.
 
-        ``store_no`` is the one in the notify URL. The merchant must be a configured one.
+        ``store_no`` comes from the notify URL. The merchant must be a configured one.
 
         Raises:
-            UnreadableError: The body is no message, or names a field twice.
+            UnreadableError: The body is not a message, or names a field twice.
             SignatureError: It is not signed with one of the merchant's tokens.
             LedgerUnavailableError: It was not recorded; Pockyt will send it again.
         """
@@ -62,16 +62,16 @@ class Ingest:
             return repeated
         recorded = await self._ledger.record(fact)
         if recorded.is_new and store_no and fact.store_no is None:
-            # The notification is on disk: it is acknowledged even if this is not.
+            # The notification is on disk: it is acknowledged even if recording the alarm fails.
             with suppress(LedgerUnavailableError):
                 await self._raise_unknown_store(fact, store_no)
         return recorded
 
     def read(self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes) -> Fact:
-        """Return the fact that a body tells, once its signature is checked.
+        """Verify a body and return the fact that it states.
 
         Raises:
-            UnreadableError: The body is no message, or names a field twice.
+            UnreadableError: The body is not a message, or names a field twice.
             SignatureError: It is not signed with one of the merchant's tokens.
         """
         fact, _ = self._read(merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body)
@@ -80,15 +80,15 @@ class Ingest:
     def _read(
         self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
     ) -> tuple[Fact, bytes]:
-        """Return the fact that a body tells, and the text that was signed."""
+        """Return the fact that a body states, and the text that was signed."""
         fields, signed = self._verified(self._tokens[merchant_no], is_json=is_json, body=body)
         return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed), signed
 
     async def _find_at_siblings(self, fact: Fact, signed: bytes) -> Recorded | None:
-        """Return the entry of the same message at a merchant that has a token in common.
+        """Find the entry of the same message at another merchant with the same token.
 
-        A notification names no merchant. Where two have one token, a message captured at one
-        verifies at the other, and would make a transaction there that never was.
+        A notification names no merchant. If two merchants share a token, a message captured at one
+        verifies at the other, and would create a transaction there that never happened.
         """
         for sibling in self._siblings[fact.merchant_no]:
             same = signature.fingerprint(sibling, signed)
@@ -102,10 +102,10 @@ class Ingest:
     def _verified(
         self, tokens: Sequence[Token], *, is_json: bool, body: bytes
     ) -> tuple[Fields, bytes]:
-        """Return the fields of a body and the text that was signed; what verifies is believed.
+        """Return the verified fields of a body, and the text that was signed.
 
         Raises:
-            UnreadableError, SignatureError: What is wrong with the body as its type has it.
+            UnreadableError, SignatureError: What is wrong with the body, read as its type says.
         """
         faults: list[ListenerError] = []
         for fields in readings(body, is_json=is_json):
@@ -119,14 +119,14 @@ class Ingest:
         raise faults[0]
 
     def _store(self, merchant_no: str, store_no: str | None) -> str | None:
-        """Return the store that a notify URL stands for, None where it names none we know."""
+        """Return the store that a notify URL names; None where it names none that we know."""
         stores = self._stores[merchant_no]
         if store_no is None:
             return stores[0] if len(stores) == 1 else None
         return store_no if store_no in stores else None
 
     async def _raise_unknown_store(self, fact: Fact, store_no: str) -> None:
-        """Record that a notify URL names a store that nobody configured."""
+        """Record an alarm: a notify URL names a store that is not configured."""
         log.event(
             _LOG,
             "unknown_store",
@@ -145,7 +145,7 @@ class Ingest:
 
 
 def _sharing_a_token(number: str, merchants: Mapping[str, Merchant]) -> tuple[str, ...]:
-    """Return the other merchants that have a token of one."""
+    """Return the other merchants that share a token with this one."""
     tokens = set(merchants[number].tokens)
     return tuple(
         other
@@ -180,9 +180,9 @@ def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes)
 
 
 def _number_in(signed: bytes) -> str:
-    """Return the transaction number in a signed text, however it was cut into fields.
+    """Find the transaction number in a signed text, however the text was cut into fields.
 
-    So a captured message that is cut anew is found as what it is: a repeat.
+    So a captured message that was cut into other fields is still recognised as a repeat.
     """
     pairs = {name: value for name, _, value in (one.partition(b"=") for one in signed.split(b"&"))}
     if pairs.get(b"invoiceId"):

@@ -17,7 +17,7 @@ KEY_CHARS_MAX: Final = 128
 TERMINAL_CHARS_MAX: Final = 64
 
 _PREFIX: Final = "lk"
-# A slash would let two scopes share a subscriber's name.
+# With a slash, two scopes could share a subscriber's name.
 _NUMBER: Final = re.compile(NUMBER_PATTERN)
 _TERMINAL: Final = re.compile(f"[^/]{{1,{TERMINAL_CHARS_MAX}}}")
 
@@ -46,12 +46,12 @@ class Key:
 
     @property
     def scope(self) -> Scope:
-        """Whose lines the key may see: those of its store, for a till too."""
+        """What the key may see: the lines of its merchant, or of its store, for a till too."""
         return Scope(merchant_no=self.merchant_no, store_no=self.store_no)
 
     @property
     def subscriber(self) -> str:
-        """The name under which acknowledgements are kept: the terminal's, else the key's own."""
+        """The name that acknowledgements are stored under: the terminal's, else the key's own."""
         if self.terminal:
             return f"{stream_of(self.merchant_no or NO_STORE, self.store_no)}/{self.terminal}"
         return f"key:{self.id}"
@@ -66,7 +66,7 @@ class Key:
         return self.store_no is None or store_no == self.store_no
 
     def streams(self, stores: Sequence[str]) -> list[str]:
-        """Return the streams of the key's scope; ``stores`` are those of its merchant."""
+        """Return the streams that the key covers; ``stores`` are those of its merchant."""
         if self.merchant_no is None:
             return [EVERY_STREAM]
         if self.store_no is not None:
@@ -96,10 +96,10 @@ def mint(
     terminal: str | None = None,
     may_refund: bool = False,
 ) -> tuple[Key, str]:
-    """Make a key; its text is returned beside it and kept nowhere.
+    """Make a key. Its text is returned beside it and stored nowhere.
 
     Raises:
-        ValueError: The scope does not fit the role; the text says how.
+        ValueError: The scope does not fit the role; the text says why.
     """
     if role is Role.POS and not merchant_no:
         raise ValueError("a pos key needs a merchant")
@@ -130,8 +130,8 @@ def mint(
 
 
 async def authenticate(text: str, store: KeyStore) -> Key | None:
-    """Return the key of a text, None where there is none, it is wrong, or it was revoked."""
-    # What is not ASCII may hold bytes that no ledger can be asked for.
+    """Return the key with this text; None where it is unknown, wrong or revoked."""
+    # A text that is not ASCII is not a key, and may hold bytes that no ledger can look up.
     if not text.isascii():
         return None
     prefix, _, rest = text[:KEY_CHARS_MAX].partition("_")
@@ -145,10 +145,10 @@ async def authenticate(text: str, store: KeyStore) -> Key | None:
 
 
 def _is_name(terminal: str) -> bool:
-    """Return whether a terminal's name reads back from a list, a log or an acknowledgement."""
+    """Return whether a terminal's name is safe to show in a list, a log or an acknowledgement."""
     return bool(_TERMINAL.fullmatch(terminal) and terminal.isprintable() and terminal.strip())
 
 
 def _hash(secret: str) -> str:
-    # The secret is 256 random bits: a slow hash would protect nothing that a fast one does not.
+    # The secret is 256 random bits: a slow hash would protect it no better than a fast one.
     return hashlib.sha256(secret.encode()).hexdigest()

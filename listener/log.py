@@ -1,8 +1,8 @@
-"""Write the log: one event, one line on stderr, as fields and not prose.
+"""Write the log: one line on stderr for each event, as fields and not prose.
 
     2026-11-23T10:11:12.345Z info refused merchantNo=200043 reason="bad signature"
 
-The form is logfmt, the time UTC. No token, key, signature or whole payload may be given to it.
+The format is logfmt, the time is UTC. Never log a token, a key, a signature or a whole payload.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _UNFIT_FOR_A_NAME: Final = re.compile(r"[^0-9A-Za-z_.-]")
 
 
 def set_up(*, level: int = logging.INFO) -> None:
-    """Send every event of the process to stderr; called again, it replaces what it set up."""
+    """Log every event of the process to stderr. Calling it again replaces the earlier set-up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Logfmt())
     logging.basicConfig(handlers=[handler], level=level, force=True)
@@ -39,23 +39,23 @@ def event(
 ) -> None:
     """Log one event, such as ``event(logger, "refused", merchantNo="200043")``.
 
-    Names and values are escaped and cut, so that nothing that came from outside can begin a
-    line of its own or fill the disk. Fields that are None are left out.
+    Names and values are escaped and cut, so that nothing from outside can begin a line of its
+    own or fill the disk. Fields that are None are left out.
     """
     if logger.isEnabledFor(level):
         logger.log(level, "%s", name, extra={"fields": fields})
 
 
 class Throttle:
-    """Log an event that strangers can cause: one line a second of each kind, with a count.
+    """Log an event that strangers can cause: at most one line a second of each kind, with a count.
 
         self._refused = log.Throttle(_LOG, "refused", level=logging.WARNING)
         self._refused.event("bad-signature", merchantNo="200043", sender="203.0.113.9")
 
-    The first of a kind is logged at once. What comes within a second of a line is counted, and
-    logged as one line at the end of that second, with the fields of the last; ``count`` is how
-    many events a line stands for. Kinds are words of ours, never text that came from outside.
-    A throttle belongs to one event loop: make it with the service, not with the module.
+    The first event of a kind is logged at once. Those within the next second are counted, and
+    logged as one line at its end, with the fields of the last; ``count`` says how many events
+    the line stands for. A kind is a word of our own, never text from outside. A throttle belongs
+    to one event loop: create it with the service, not at import.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Throttle:
         self._name = name
         self._level = level
         self._pause_seconds = pause_seconds
-        # Of each kind that was logged less than a pause ago: what came since then.
+        # What came since the last line, for each kind that was logged less than a pause ago.
         self._since: dict[Hashable, _Since] = {}
 
     def event(self, kind: Hashable = None, /, **fields: Value) -> None:
-        """Log or count one event; call it in the event loop's thread."""
+        """Log or count one event. Call it in the event loop's thread."""
         since = self._since.get(kind)
         if since is None:
             self._write(kind, 1, fields)
@@ -104,14 +104,14 @@ class _Since:
 
 
 class Logfmt(logging.Formatter):
-    """Format a record as ``time level event key=value …``.
+    """Formats a record as ``time level event key=value …``.
 
-    A record that another library made is formatted in the same way, its message as the event.
+    Records of other libraries are formatted in the same way, with their message as the event.
     An exception becomes the fields ``error``, ``message`` and ``at`` (the innermost line).
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line, without its end."""
+        """Return one line, without its line break."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields: dict[str, Value] = dict(getattr(record, "fields", {"logger": record.name}))
         error = record.exc_info[1] if record.exc_info else None
@@ -128,13 +128,13 @@ def _pairs(fields: Mapping[str, Value]) -> Iterator[str]:
 
 
 def _written(value: Value) -> str:
-    """Return a value on one line: bare if it can be, else in quotes and escaped as in JSON."""
+    """Write a value on one line: bare if possible, else quoted and escaped as in JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value)
     if len(text) > VALUE_CHARS_MAX:
         text = text[: VALUE_CHARS_MAX - 1] + "…"
-    # ASCII only: control characters, line separators and text that runs backwards are escaped.
+    # ASCII only: this escapes control characters, line separators and right-to-left text.
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 

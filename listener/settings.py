@@ -1,6 +1,7 @@
-"""Read the operator's settings from a TOML file and the environment.
+"""Read the settings from a TOML file and the environment.
 
-A wrong setting is one line that says which and what to do, and never what a token was.
+A wrong setting is reported on one line that says which it is and what to do, and never
+shows a token.
 """
 
 import tomllib
@@ -42,15 +43,15 @@ _ADD_A_MERCHANT: Final = (
 
 
 def _wrong(text: str) -> PydanticCustomError:
-    # Braces are pydantic's placeholders; every text here is our own and has none.
+    # Braces are pydantic's placeholders; every text here is our own and contains none.
     return PydanticCustomError("setting", text)
 
 
 def _check_url(text: str) -> str:
-    """Return an http or https URL as machines write it, so that paths can be appended.
+    """Return an http or https URL in its normal form, so that paths can be appended.
 
-    That is without its closing slash, its scheme and host in lower case, a name with letters
-    beyond ASCII in the form that DNS has (``xn--…``).
+    It has no closing slash, its scheme and host are in lower case, and a name with letters
+    beyond ASCII is in the form that DNS uses (``xn--…``).
     """
     try:
         parts = urlsplit(text)
@@ -66,13 +67,13 @@ def _check_url(text: str) -> str:
 
 
 def _check_proxy(proxy: SecretStr) -> SecretStr:
-    """Return the URL of a proxy; one without a scheme is reached by HTTP, as elsewhere."""
+    """Return the URL of a proxy; without a scheme it is an HTTP proxy, as in other programs."""
     text = proxy.get_secret_value()
     text = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        # As HTTP's basic authentication can carry them.
+        # HTTP's basic authentication cannot carry others.
         unquote(f"{parts.username}{parts.password}").encode("latin-1")
     except ValueError:
         usable = False
@@ -84,14 +85,14 @@ def _check_proxy(proxy: SecretStr) -> SecretStr:
 
 
 def _check_host(text: str) -> str:
-    """Return the host to listen on; IPv6 may stand in brackets, as in a URL."""
+    """Return the host to listen on; IPv6 may be in brackets, as in a URL."""
     if not text.isprintable():
         raise _wrong("must be one word")
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _check_origin(text: str) -> str:
-    """Return an origin in the spelling that others are compared with."""
+    """Return an origin in the spelling in which origins are compared."""
     is_web = text.lower().startswith(("http://", "https://"))
     origin = read_origin(_check_url(text) if is_web else text)
     if origin is None:
@@ -126,7 +127,7 @@ def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-# What Pockyt gives out as merchantNo and storeNo; the letters that are safe in our routes.
+# What Pockyt issues as merchantNo and storeNo: letters that are safe in our routes.
 Number = Annotated[str, StringConstraints(pattern=NUMBER_PATTERN)]
 Url = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_url)]
 Origin = Annotated[str, StringConstraints(max_length=URL_CHARS_MAX), AfterValidator(_check_origin)]
@@ -147,10 +148,10 @@ class _Table(BaseModel):
 
 
 class Merchant(_Table):
-    """One merchant of Pockyt.
+    """A merchant at Pockyt.
 
     Attributes:
-        tokens: API tokens; the first signs, each verifies.
+        tokens: API tokens; the first one signs, any of them verifies.
         stores: storeNos that its notifications may name; empty where it has none.
     """
 
@@ -159,12 +160,13 @@ class Merchant(_Table):
 
 
 class Pockyt(_Table):
-    """Where Pockyt is, without a closing slash, and how it is called.
+    """How Pockyt is reached.
 
     Attributes:
+        url: Without a closing slash.
         timeout_seconds: How long one call may take.
-        proxy: Through which proxy; where it is not set, HTTPS_PROXY and NO_PROXY say so. Not in
-            the repr: it may hold a password.
+        proxy: The proxy to call through. Unless it is set, HTTPS_PROXY and NO_PROXY decide. Not
+            in the repr: it may hold a password.
     """
 
     url: Url = "https://mapi.pockyt.io"
@@ -180,14 +182,15 @@ class Settings(_Table):
     Attributes:
         port: 0 lets the system choose.
         database: ``sqlite:///PATH``, relative to the current directory unless PATH begins with
-            a slash. ``postgresql://USER@HOST1:PORT,HOST2:PORT/NAME``, for any number of listeners
-            together. Not in the repr: it may hold a password.
-        public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl can be made.
-        origins: Origins of web pages and web views allowed beside our own.
-        confirm: When tran-query is asked about what notifications say: where something is held,
-            unknown or in conflict ("suspicious"), about every final status as well ("always"),
+            a slash, or ``postgresql://USER@HOST1:PORT,HOST2:PORT/NAME``, which any number of
+            listeners may share. Not in the repr: it may hold a password.
+        public_url: Our URL as Pockyt reaches it, without a closing slash; with None, no ipnUrl
+            can be sent.
+        origins: Origins of web pages and web views that are allowed besides our own.
+        confirm: When tran-query is used to confirm notifications: where something is held,
+            unknown or in conflict ("suspicious"), for every final status as well ("always"),
             or never ("off"). Tills are told first, with evidence ``signature``.
-        fast_path: Whether plain notifications are answered before aiohttp makes requests of them.
+        fast_path: Whether plain notifications are answered before aiohttp builds requests of them.
         merchants: By merchantNo; at least one.
     """
 
@@ -203,11 +206,11 @@ class Settings(_Table):
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read the settings; what the environment says wins over the file.
+    """Read the settings. The environment overrides the file.
 
     Args:
         path: A TOML file; None for the environment and the defaults alone.
-        environ: ``LISTENER_<NAME>`` is read, and where a proxy is; other names are left alone.
+        environ: ``LISTENER_<NAME>`` and the proxy variables are read; other names are ignored.
 
     Raises:
         SettingsError: A setting is unknown, missing or wrong, or the file cannot be read. One
@@ -219,16 +222,16 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         return _with_proxy(Settings.model_validate(table), environ)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
-    # A misspelt name first: it is why what it was meant for is missing.
+    # Misspelt names first: they explain why the intended setting is missing.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     raise SettingsError(_explain(first, sources, path))
 
 
 def _with_proxy(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """Put in the proxy that the environment names for Pockyt, where no setting does.
+    """Fill in the proxy that the environment names for Pockyt, unless a setting names one.
 
     Raises:
-        SettingsError: It cannot be used. To go past it would be against the network's rules.
+        SettingsError: It cannot be used. Going around it would break the network's rules.
     """
     found = environment.proxy_for(settings.pockyt.url, environ)
     if settings.pockyt.proxy is not None or found is None:
@@ -253,7 +256,7 @@ def _read_file(path: Path) -> dict[str, object]:
     except UnicodeDecodeError:
         reason = "is not UTF-8 text"
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        # Its own words may quote a key, never a value.
+        # The parser's own words may quote a key, but never a value.
         reason = f"is not TOML: {shown(str(error))}"
     raise SettingsError(f"the settings file {path} {reason}")
 
@@ -275,7 +278,7 @@ _EXPLAINED: Final[Mapping[str, str]] = {
 
 
 def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: Path | None) -> str:
-    """Return in one line what is wrong, from pydantic's account of it, and where it was written."""
+    """Explain a pydantic error in one line: what is wrong, and where it was written."""
     place = tuple(str(part) for part in error["loc"])
     source = next((name for at, name in sources.items() if place[: len(at)] == at), None)
     where = f"in {source}" if source else f"in {path}" if path else "in the defaults"

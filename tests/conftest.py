@@ -10,7 +10,7 @@ from tests.support import needs
 
 @pytest.fixture(autouse=True)
 def _leave_logging_as_it_was() -> Iterator[None]:
-    """Take back what a command set up in this process: its stream ends with its test."""
+    """Undo the logging that a command set up here: its stream ends with its test."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

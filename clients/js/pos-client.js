@@ -296,7 +296,7 @@ async function readText(answer, limit) {
     bytes += value.byteLength;
     if (bytes > limit) {
       await reader.cancel();
-      throw new UnreadableError('a page of the listener is never so long');
+      throw new UnreadableError('this is too long for a page of the listener');
     }
     text += decoder.decode(value, { stream: true });
   }
@@ -483,7 +483,9 @@ function baseOf(url) {
     throw new TypeError("the listener's url begins with http, https, ws or wss");
   }
   if (given.search || given.username || given.password) {
-    throw new TypeError("the listener's url holds no query and no password: the key goes beside");
+    throw new TypeError(
+      "the listener's url must have no query and no password: the key is given separately",
+    );
   }
   const path = given.pathname.endsWith(STREAM_PATH)
     ? given.pathname.slice(0, -STREAM_PATH.length)

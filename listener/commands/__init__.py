@@ -1,1 +1,1 @@
-"""The commands of ``listener``; what they need is imported when they run, so that help is quick."""
+"""The commands of ``listener``; each imports what it needs when it runs, so that help is fast."""

@@ -20,15 +20,15 @@ from listener.commands.terminal import (
 @json_option
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 def backup(config: Path | None, as_json: bool, destination: Path) -> None:
-    """Copy the ledger to DEST, while the service runs or not.
+    """Copy the ledger to DEST, whether the service runs or not.
 
-    DEST must not exist yet; it is there once it is whole and on the disk. The first `serve` on
-    the copy makes a new epoch, so that no till mistakes it for the ledger that it left.
+    DEST must not exist yet; it appears once it is complete and on the disk. The first `serve` on
+    the copy begins a new epoch, so that no till mistakes it for the original.
 
     \b
     Examples:
         listener backup --config listener.toml /var/backups/ledger-$(date +%F).db
-    To look whether a copy is sound:
+    To check that a copy is sound:
         LISTENER_DATABASE=sqlite:////var/backups/ledger-2026-11-23.db \\
             listener verify --config listener.toml
     """

@@ -1,4 +1,4 @@
-"""Check settings, surroundings and ledger, before and after a deploy."""
+"""Check settings, environment and ledger, before and after a deploy."""
 
 import asyncio
 import os
@@ -133,7 +133,7 @@ async def _pockyt(settings: "Settings") -> "Finding":
     proxy = settings.pockyt.proxy.get_secret_value() if settings.pockyt.proxy else None
     value = settings.pockyt.url
     if proxy is not None:
-        # Without the user and the password that it may have.
+        # Without the user and the password that it may contain.
         value = f"{value} through {urlsplit(proxy).netloc.rpartition('@')[2]}"
     answer = await _answer(settings.pockyt.url, proxy=proxy)
     if isinstance(answer, int):
@@ -143,7 +143,7 @@ async def _pockyt(settings: "Settings") -> "Finding":
 
 
 async def _answer(url: str, *, proxy: str | None = None) -> int | str:
-    """Return the HTTP status with which a URL answers, or why it does not."""
+    """Return the HTTP status that a URL answers with, or why there is none."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
@@ -156,7 +156,7 @@ async def _answer(url: str, *, proxy: str | None = None) -> int | str:
     except TimeoutError:
         return f"no answer within {ANSWER_SECONDS:g} s"
     except aiohttp.ClientHttpProxyError as error:
-        # Its own words hold the proxy's password.
+        # Its own message contains the proxy's password.
         return f"no answer: the proxy answered HTTP {error.status}"
     except aiohttp.ClientError as error:
         return f"no answer: {error}"

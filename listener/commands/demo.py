@@ -1,4 +1,4 @@
-"""Join Pockyt's stand-in, the wallet server, the listener and a till on this machine."""
+"""Run Pockyt's stand-in, the wallet server, the listener and a till together on this machine."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stage:
-    """A listener that is running, and keys as text: of the tutorial's till, another's, an admin's.
+    """A running listener, and keys as text: for the tutorial's till, another till, an admin.
 
     A till's key serves one program at a time, so the person's till has its own.
     """
@@ -38,18 +38,18 @@ class _Stage:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Leave after the tutorial: with 0 if all went well.")
+@click.option("--once", is_flag=True, help="Exit after the tutorial, with 0 if all went well.")
 @click.option(
     "--port",
     type=click.IntRange(0, PORT_MAX),
-    help=f"The listener's; else {PORT} if it is free, or any free one.",
+    help=f"Port of the listener; by default {PORT} if it is free, or any free one.",
 )
 def demo(once: bool, port: int | None) -> None:
     """Play Pockyt's "Cancel API" tutorial on this machine.
 
     A stand-in Pockyt and wallet server, the listener with a fresh ledger, and a till talk over
     HTTP and websockets, as they would for a shop. It needs no settings and no network. Without
-    --once it goes on serving: look at the dashboard, sell and cancel on the till page.
+    --once it goes on serving: open the dashboard, sell and cancel on the till page.
 
     \b
     Examples:
@@ -79,13 +79,13 @@ async def _demo(port: int | None, directory: Path, *, once: bool) -> None:
 
 
 async def _go_on(stage: _Stage) -> None:
-    """Serve on, and show what tills are told, until somebody says to stop."""
+    """Go on serving, and show what tills are told, until the person stops it."""
     from listener.commands.stopping import told_to_stop
     from listener.commands.tail import say_event
     from listener.pos.client import Follower
 
     async def follow() -> None:
-        # From the earliest on: what the tutorial's till was told is shown as well.
+        # From the earliest event on: what the tutorial's till was told is shown as well.
         async with Follower(
             stage.url, key=stage.admin_key, streams="*", start="earliest", acks=False
         ) as follower:
@@ -95,7 +95,7 @@ async def _go_on(stage: _Stage) -> None:
     with told_to_stop() as told:
         _say_where(stage)
         following = asyncio.create_task(follow())
-        # A reader of stdout that went away ends it, as Ctrl-C does.
+        # If the reader of stdout goes away, this ends as with Ctrl-C.
         following.add_done_callback(lambda _task: told.set())
         try:
             await told.wait()
@@ -122,7 +122,7 @@ def _say_where(stage: _Stage) -> None:
 async def _stage(
     port: int | None, directory: Path, *, seen: "StepLog", once: bool
 ) -> AsyncIterator[_Stage]:
-    """Run all that the tutorial needs but the till.
+    """Run everything that the tutorial needs, except the till.
 
     Raises:
         OSError: The port is taken.
@@ -131,8 +131,8 @@ async def _stage(
     from listener.web.app import running
 
     async with AsyncExitStack() as stack:
-        # Pockyt must know the listener's address, and the listener Pockyt's: so the port is
-        # held first, given to Pockyt, and let go just before the listener binds it.
+        # Pockyt must know the listener's address, and the listener Pockyt's. So the port is
+        # reserved first, given to Pockyt, and released just before the listener binds it.
         with _hold(port, once=once) as held:
             url = f"http://{LOOPBACK}:{held.getsockname()[1]}"
             notify_url = f"{url}/notify/{{merchantNo}}/{{storeNo}}"

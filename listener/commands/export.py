@@ -1,4 +1,4 @@
-"""Write the ledger's entries for another program: one a line, in the shape of the API."""
+"""Write the ledger's entries for another program: one on each line, in the form of the API."""
 
 import csv
 import io
@@ -22,18 +22,18 @@ _COLUMNS: Final = (
     *("amount", "currency", "held", "heldReason", "asOf", "recordedAt"),
     *("deliveries.count", "deliveries.first", "deliveries.last", "fields", "hash"),
 )
-# What a spreadsheet may take for the beginning of a formula, some of it after blanks.
-# Source: OWASP, "CSV Injection".
+# What a spreadsheet may read as the beginning of a formula, sometimes after blanks. Source: OWASP,
+# "CSV Injection".
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _FORMULA_BLANKS: Final = ("\t", "\r", "\n")
 # Digits that a spreadsheet would round (it keeps 15 of them), cut or write as a power of ten.
 _LOST_AS_NUMBER: Final = re.compile(r"\d{12,}|0\d+|\d+[eE]\d+")
-# Without it a spreadsheet takes UTF-8 for its own country's letters.
+# Without it a spreadsheet reads UTF-8 in the encoding of its own country.
 _BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
 
 def _read_time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    """Read a date or RFC 3339 time as Unix ms; UTC where it names no zone."""
+    """Read a date or an RFC 3339 time as Unix ms; UTC if it names no zone."""
     if text is None:
         return None
     try:
@@ -52,18 +52,25 @@ def _read_time(_context: click.Context, _option: click.Parameter, text: str | No
     type=click.Choice(["ndjson", "csv"]),
     default="ndjson",
     show_default=True,
-    help="JSON as /v1/entries has it, or a table for a spreadsheet.",
+    help="JSON as in /v1/entries, or a table for a spreadsheet.",
 )
-@click.option("--since", metavar="TIME", callback=_read_time, help="Recorded then or later.")
-@click.option("--until", metavar="TIME", callback=_read_time, help="Recorded before then.")
-@click.option("--merchant", metavar="M", help="Of this merchantNo only.")
-@click.option("--store", metavar="S", help="Of this storeNo only.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_read_time,
+    help="Only entries recorded at this time or later.",
+)
+@click.option(
+    "--until", metavar="TIME", callback=_read_time, help="Only entries recorded before this time."
+)
+@click.option("--merchant", metavar="M", help="Only entries of this merchantNo.")
+@click.option("--store", metavar="S", help="Only entries of this storeNo.")
 @click.option(
     "--after",
     type=click.IntRange(min=0),
     default=0,
     metavar="SEQ",
-    help="Past this entry: go on where an earlier export ended.",
+    help="Only entries after this one, to continue an earlier export.",
 )
 def export(
     *,
@@ -78,8 +85,8 @@ def export(
     """Write the ledger's entries to stdout, one a line, oldest first.
 
     It works while the service runs. A date is the beginning of that day; times are UTC unless
-    they say otherwise. In CSV, text that a spreadsheet would take for a formula begins with ', and
-    digits that it would round are written ="…". What steers a terminal is written \\u….
+    they name a zone. In CSV, text that a spreadsheet would read as a formula begins with ', and
+    digits that it would round are written ="…". Characters that steer a terminal become \\u….
 
     \b
     Examples:
@@ -125,7 +132,7 @@ def _csv(line: "ReadEntry") -> bytes:
 
 
 def csv_row(cells: Sequence[object]) -> bytes:
-    """Write a row as RFC 4180 has it, so that a spreadsheet shows it as it is; null is empty."""
+    """Write a row as in RFC 4180, so that a spreadsheet shows it unchanged; null is empty."""
     text = io.StringIO()
     csv.writer(text).writerow([_cell(value) for value in cells])
     return text.getvalue().encode()
@@ -139,7 +146,7 @@ def _cell(value: object) -> object:
     if _LOST_AS_NUMBER.fullmatch(value):
         return f'="{value}"'
     shown = escaped(value, but="\t\r\n")
-    # strip() knows every blank there is, which is more than a spreadsheet skips.
+    # strip() knows more blanks than a spreadsheet skips.
     if shown.startswith(_FORMULA_BLANKS) or shown.strip().startswith(_FORMULA_STARTS):
         return f"'{shown}"
     return shown

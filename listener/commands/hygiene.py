@@ -1,4 +1,4 @@
-"""Find settings that work and are unwise: what a stranger or a neighbour could use."""
+"""Find settings that work but are unwise: what a stranger or a neighbour could exploit."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TOKEN_CHARS_MIN: Final = 16
 TOKEN_VARIETY_MIN: Final = 6
 
-# Tokens of Pockyt's public pages; with them anybody can sign.
+# Tokens from Pockyt's public pages; anybody can sign with them.
 _PUBLISHED: Final = frozenset(
     {"5cbfb079f15b150122261c8537086d77a", "359c05eb811c7c8576f4a8a277dc6f6b"}
 )
@@ -26,14 +26,14 @@ _PLACEHOLDER: Final = re.compile(
     r"[<>{}\s$…]|\.\.\.|your|token|change|replace|secret|example|sample|placeholder|dummy|todo",
     re.IGNORECASE,
 )
-# A group may read the settings, as a service of its own user must.
+# A group may read the settings, as a service with its own user needs.
 _OTHERS: Final = 0o037
 
 
 def look_over(
     settings: "Settings", *, config: Path | None, environ: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Yield a note for each thing that is unwise in the settings, and where they are kept."""
+    """Yield a note for each unwise setting, with where it is stored."""
     yield from _tokens(settings)
     if config is not None and "LISTENER_MERCHANTS" not in environ:
         loose = find_loose_mode(config, "settings_mode", beyond=_OTHERS)
@@ -59,8 +59,8 @@ def _tokens(settings: "Settings") -> Iterator[Finding]:
                 name=f"token {number}",
                 value="placeholder",
                 severity=Severity.NOTE,
-                advice="a token of this merchant looks like one from a page, which anybody knows:"
-                " put in the API token that Pockyt gave you",
+                advice="a token of this merchant looks like one from a public page:"
+                " replace it by the API token that Pockyt gave you",
             )
     owners = defaultdict(list)
     for number, merchant in settings.merchants.items():
@@ -72,8 +72,8 @@ def _tokens(settings: "Settings") -> Iterator[Finding]:
             name="shared_token",
             value=", ".join(sorted(shared)),
             severity=Severity.NOTE,
-            advice="these merchants have a token in common: what Pockyt signs for one is believed"
-            " of the other; give each its own",
+            advice="these merchants share a token: what Pockyt signs for one is also believed"
+            " for the other; give each its own",
         )
 
 
@@ -82,7 +82,7 @@ def _texts(merchant: "Merchant") -> list[str]:
 
 
 def _is_placeholder(token: str, *, tried_out: bool) -> bool:
-    """Return whether a token was copied from a page; the sandbox's own is right with it."""
+    """Return whether a token was copied from a page; with the sandbox that is right."""
     if token in _PUBLISHED:
         return not tried_out
     is_short = len(token) < TOKEN_CHARS_MIN or len(set(token)) < TOKEN_VARIETY_MIN
@@ -90,7 +90,7 @@ def _is_placeholder(token: str, *, tried_out: bool) -> bool:
 
 
 def _lines(settings: "Settings") -> Iterator[Finding]:
-    """Yield what goes over a network as plain text."""
+    """Yield a finding for each connection that goes over a network as plain text."""
     if _is_plain(settings.pockyt.url):
         yield Finding(
             name="pockyt_plain",

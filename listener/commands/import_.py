@@ -6,15 +6,21 @@ from listener.commands.terminal import json_option, progress, say, say_json
 
 
 @click.command(name="import")
-@click.option("--from", "source", metavar="URL", required=True, help="The ledger as it is now.")
-@click.option("--to", "target", metavar="URL", required=True, help="Where there is none yet.")
+@click.option("--from", "source", metavar="URL", required=True, help="The present ledger.")
+@click.option(
+    "--to",
+    "target",
+    metavar="URL",
+    required=True,
+    help="The place for the copy, without a ledger yet.",
+)
 @json_option
 def import_(source: str, target: str, as_json: bool) -> None:
     """Copy a ledger from a file to PostgreSQL, or back.
 
-    Every number and hash stays, and the epoch.
+    Every number and hash stays the same, and so does the epoch.
 
-    Stop the listener first, and serve only one of the two afterwards: tills go on where they were,
+    Stop the listener first, and serve only one of the two afterwards: tills resume where they were,
     and would believe both. The URLs are as in the setting `database`.
 
     \b

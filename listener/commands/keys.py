@@ -1,4 +1,4 @@
-"""Make, list and revoke keys, in the ledger, while the service runs or not."""
+"""Make, list and revoke keys in the ledger, whether the service runs or not."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,11 +53,13 @@ def keys() -> None:
 @click.option(
     "--merchant",
     metavar="M",
-    help="Its merchantNo; without it the only one for a till, else every merchant.",
+    help="Its merchantNo; by default the only one for a till, and every one for others.",
 )
-@click.option("--store", metavar="S", help="Its storeNo; without it, every store of the merchant.")
-@click.option("--terminal", metavar="T", help="The till's name, under which its position is kept.")
-@click.option("--may-refund", is_flag=True, help="May cancel what is paid, which refunds it.")
+@click.option("--store", metavar="S", help="Its storeNo; by default every store of the merchant.")
+@click.option("--terminal", metavar="T", help="The till's name; its position is stored under it.")
+@click.option(
+    "--may-refund", is_flag=True, help="Allow it to cancel a paid sale, which refunds it."
+)
 @json_option
 def create(
     *,
@@ -69,7 +71,7 @@ def create(
     may_refund: bool,
     as_json: bool,
 ) -> None:
-    """Make a key, and show it this once. A ledger is made where there is none yet.
+    """Make a key, and show it once. If there is no ledger yet, it is created.
 
     \b
     Examples:
@@ -103,7 +105,7 @@ def create(
         say_json({"id": key.id, "key": text} | _told(key))
         return
     say(text)
-    note(f"This is key {key.id}, shown this once: keep it where the till or program reads it.")
+    note(f"This is key {key.id}, shown only now: store it where the till or program reads it.")
 
 
 @keys.command(name="list")
@@ -149,7 +151,7 @@ def revoke(config: Path | None, as_json: bool, key_id: str) -> None:
         key = stored.find(key_id)
     if key is None:
         # Not repeated: it may be a key's whole text.
-        raise click.ClickException("there is no key of this id; `listener keys list` shows them")
+        raise click.ClickException("there is no key with this id; `listener keys list` shows them")
     if not was_revoked:
         raise click.ClickException(
             f"key {key.id} was revoked before, at {_times(key)['revokedAt']}"
@@ -169,10 +171,10 @@ def make_key(
     terminal: str | None = None,
     may_refund: bool = False,
 ) -> "tuple[Key, str]":
-    """Make a key and store it; its text is returned beside it.
+    """Make a key and store it; return its text too.
 
     Raises:
-        ValueError: The scope does not fit the role; the text says how.
+        ValueError: The scope does not fit the role; the text says why.
         LedgerError, LedgerUnavailableError: The ledger cannot be used.
     """
     from listener.keys import mint
@@ -193,7 +195,7 @@ def make_key(
 
 
 def _check_scope(settings: "Settings", merchant: str | None, store: str | None) -> None:
-    """Refuse a key for what is not configured: it could never see anything."""
+    """Refuse a key for something that is not configured: it could never see anything."""
     if merchant is None:
         return
     known = settings.merchants.get(merchant)

@@ -26,7 +26,7 @@ _port = click.IntRange(0, PORT_MAX)
 def _read_merchants(
     _context: click.Context, _option: click.Parameter, texts: Sequence[str]
 ) -> dict[str, str]:
-    """Read ``NO:TOKEN``; what is wrong is not repeated, since it may be a token."""
+    """Read ``NO:TOKEN``; a wrong value is not repeated, since it may be a token."""
     merchants: dict[str, str] = {}
     for text in texts:
         number, _, token = text.partition(":")
@@ -69,17 +69,24 @@ def _read_url(_context: click.Context, option: click.Parameter, url: str | None)
 
 
 @click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen on this address.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The address of Pockyt's side."
+    "--port",
+    type=_port,
+    default=PORT,
+    show_default=True,
+    help="Listen on this port for Pockyt's calls; 0 for any free one.",
 )
 @click.option(
-    "--port", type=_port, default=PORT, show_default=True, help="Pockyt's port; 0 for any free one."
+    "--wallet-port",
+    type=_port,
+    default=0,
+    help="Run the wallet server on this port; by default any free one.",
 )
 @click.option(
-    "--wallet-port", type=_port, default=0, help="The wallet server's; else any free one."
-)
-@click.option(
-    "--public-url", callback=_read_url, help="As customers reach it, if not at its host and port."
+    "--public-url",
+    callback=_read_url,
+    help="The URL for customers, if they do not reach it at its host and port.",
 )
 @click.option(
     "--merchant",
@@ -87,7 +94,7 @@ def _read_url(_context: click.Context, option: click.Parameter, url: str | None)
     multiple=True,
     metavar="NO:TOKEN",
     callback=_read_merchants,
-    help="A merchant and its API token; else Pockyt's public sample merchant 200043. Repeatable.",
+    help="A merchant and its API token; by default Pockyt's sample merchant 200043. Repeatable.",
 )
 @click.option(
     "--old-token",
@@ -95,19 +102,19 @@ def _read_url(_context: click.Context, option: click.Parameter, url: str | None)
     multiple=True,
     metavar="NO:TOKEN",
     callback=_read_merchants,
-    help="What the fault notification-old-token signs with. Repeatable.",
+    help="The token that the fault notification-old-token signs with. Repeatable.",
 )
 @click.option(
     "--notify-url",
     callback=_read_url,
-    help="Where notifications go for calls without an ipnUrl; {merchantNo} and {storeNo} in it"
-    " are filled in.",
+    help="Send the notifications of calls without an ipnUrl to this URL; {merchantNo} and"
+    " {storeNo} in it are filled in.",
 )
 @click.option(
     "--seed",
     type=int,
-    help="Of numbers and faults; else a random one, which is printed: the same seed gives the same"
-    " transaction numbers again.",
+    help="Seed of transaction numbers and faults. The same seed gives the same numbers again; by"
+    " default a random one, which is printed.",
 )
 @click.option(
     "--time-scale",
@@ -115,20 +122,20 @@ def _read_url(_context: click.Context, option: click.Parameter, url: str | None)
     callback=_read_time_scale,
     default=1.0,
     show_default=True,
-    help="Sandbox seconds in a real one: 120 brings the eight attempts in one minute.",
+    help="Sandbox seconds in a real one: with 120, the eight attempts take one minute.",
 )
 @click.option(
     "--notify-on-cancel/--no-notify-on-cancel",
     default=True,
     show_default=True,
-    help="Whether a sale that was closed is notified: Pockyt does not say that it is.",
+    help="Whether to notify of a sale that was closed: Pockyt does not document it.",
 )
 @click.option(
     "--refund-shows",
     type=click.Choice(["success", "closed"]),
     default="success",
     show_default=True,
-    help="What tran-query says of a sale that a cancel refunded.",
+    help="What tran-query says about a sale that a cancel refunded.",
 )
 @click.option(
     "--fault",
@@ -136,8 +143,8 @@ def _read_url(_context: click.Context, option: click.Parameter, url: str | None)
     multiple=True,
     metavar="NAME[@N|%P]",
     callback=_read_faults,
-    help="Goes wrong every time, the Nth time, or P % of the times; a wrong name lists them."
-    " Repeatable.",
+    help="What goes wrong: every time, the Nth time, or P % of the time. A wrong NAME lists them"
+    " all. Repeatable.",
 )
 @json_option
 def sandbox(  # noqa: PLR0913 - a command's options arrive as its arguments
@@ -191,7 +198,7 @@ def sandbox(  # noqa: PLR0913 - a command's options arrive as its arguments
 def _with_merchants(
     settings: "SandboxSettings", merchants: Mapping[str, str], old_tokens: Mapping[str, str]
 ) -> "SandboxSettings":
-    """Put in the merchants that were given; the sample's old token goes with the sample alone."""
+    """Use the merchants that were given; the sample's old token belongs to the sample alone."""
     from dataclasses import replace
 
     if merchants:
@@ -209,7 +216,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
             try:
                 (_say_step_json if as_json else _say_step)(name, detail)
             except BrokenPipeError:
-                # Nobody reads any more; a server's handler is no place to fail for that.
+                # Nobody reads any more, and a server's handler must not fail for that.
                 told.set()
 
         async with Sandbox.start(settings, on_step=say_step) as running:

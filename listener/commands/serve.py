@@ -1,4 +1,4 @@
-"""Serve: receive notifications, record them, and send what they mean to the tills."""
+"""Serve: receive notifications, record them, and tell the tills."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ WORKERS_MAX: Final = 64
     default=1,
     show_default=True,
     metavar="N",
-    help="So many processes on the one port; more than one need a ledger on PostgreSQL.",
+    help="Run this many processes on the one port; more than one need a ledger on PostgreSQL.",
 )
 @click.option("--shared-port", is_flag=True, hidden=True)
 def serve(config: Path | None, workers: int, shared_port: bool) -> None:
@@ -34,7 +34,7 @@ def serve(config: Path | None, workers: int, shared_port: bool) -> None:
 
     It refuses to start without a merchant's token, on a setting that it does not know, and on a
     ledger that it cannot open. The log goes to stderr, one event a line. SIGTERM or Ctrl-C stops
-    it: what has come is kept, and tills are told to come back.
+    it: everything that arrived is stored, and tills are told to come back.
 
     \b
     A first listener.toml:
@@ -51,7 +51,7 @@ def serve(config: Path | None, workers: int, shared_port: bool) -> None:
         listener serve --config listener.toml --workers 4
     """
     settings = read_settings(config)
-    # Only now, so that a wrong setting is told at once.
+    # Imported late, so that a wrong setting is reported at once.
     from listener import environment, log
     from listener.web import app
 

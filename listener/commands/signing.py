@@ -1,4 +1,4 @@
-"""Sign fields as Pockyt does, and bring a notification as Pockyt would."""
+"""Sign fields as Pockyt does, and send a notification as Pockyt would."""
 
 import asyncio
 import secrets
@@ -31,7 +31,7 @@ def _read_token(_context: click.Context, _option: click.Parameter, text: str) ->
 def _read_fields(
     _context: click.Context, _option: click.Parameter, pairs: Sequence[str]
 ) -> dict[str, str]:
-    """Read ``field=value …``; what is wrong is named by its place, since it may be a token."""
+    """Read ``field=value …``; an error names the field by its place, since it may hold a token."""
     fields: dict[str, str] = {}
     for place, pair in enumerate(pairs, 1):
         name, equals, value = pair.partition("=")
@@ -86,7 +86,10 @@ def sign(token: "Token", fields: dict[str, str]) -> None:
 
 @click.command()
 @click.option(
-    "--url", required=True, metavar="NOTIFY_URL", help="As registered with Pockyt: …/notify/200043"
+    "--url",
+    required=True,
+    metavar="NOTIFY_URL",
+    help="The notify URL as registered with Pockyt: …/notify/200043",
 )
 @_token_option
 @click.option(
@@ -156,7 +159,7 @@ def _made_up(status: str) -> dict[str, str]:
 
 
 async def _bring(url: str, fields: dict[str, str]) -> tuple[int, str]:
-    """Post a form; return the HTTP status and the text of the answer."""
+    """POST a form; return the HTTP status and the text of the answer."""
     from urllib.parse import urlencode
 
     import aiohttp

@@ -1,4 +1,4 @@
-"""Wait for the signal of a person or a supervisor that a server is to stop."""
+"""Wait for the signal that a server is to stop, from a person or a supervisor."""
 
 import asyncio
 import signal
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def told_to_stop() -> Iterator[asyncio.Event]:
-    """Yield what is set at the first SIGINT or SIGTERM, instead of their ending the program.
+    """Yield an event that is set at the first SIGINT or SIGTERM, instead of ending the program.
 
-    To be entered before the program says that it is ready: who hears that may stop it at once.
+    Enter this before the program says that it is ready: whoever reads that may stop it at once.
     """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()

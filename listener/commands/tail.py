@@ -45,7 +45,10 @@ def _read_key(_context: click.Context, _option: click.Parameter, text: str) -> "
 
 @click.command()
 @click.option(
-    "--url", required=True, metavar="WS_URL", help="The listener's: ws://… or http://…, any path."
+    "--url",
+    required=True,
+    metavar="WS_URL",
+    help="URL of the listener: ws://… or http://…, any path.",
 )
 @click.option(
     "--key",
@@ -54,10 +57,13 @@ def _read_key(_context: click.Context, _option: click.Parameter, text: str) -> "
     show_envvar=True,
     metavar="KEY",
     callback=_read_key,
-    help="As `listener keys create` showed it; the variable keeps it out of the shell's history.",
+    help="The key that `listener keys create` showed; in the variable it stays out of the shell's"
+    " history.",
 )
 @click.option(
-    "--stream", metavar="S", help="merchantNo/storeNo, or * with an admin key; else the key's own."
+    "--stream",
+    metavar="S",
+    help="merchantNo/storeNo, or * with an admin key; by default the key's own.",
 )
 @click.option(
     "--after",
@@ -71,7 +77,7 @@ def _read_key(_context: click.Context, _option: click.Parameter, text: str) -> "
     "--ack/--no-ack",
     default=True,
     show_default=True,
-    help="Whether what was printed counts as handled by this terminal; admin keys may not.",
+    help="Whether to acknowledge what was printed as handled by this terminal; admin keys may not.",
 )
 @json_option
 def tail(
@@ -79,9 +85,9 @@ def tail(
 ) -> None:
     """Follow statuses as a till does, one line an event; times are UTC.
 
-    It comes back by itself, and goes on where it was. Whether it is live, and why not, is written
-    to stderr. A key that belongs to a till's name replaces that till: make one without --terminal
-    to look.
+    It reconnects by itself, and resumes where it was. Whether it is live, and if not why, is
+    written to stderr. With a till's key it takes the place of that till: to watch only, make a key
+    without --terminal.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
-"""Talk to whoever started a command: a person at a terminal, or another program.
+"""Write to the person or the program that started a command.
 
-A person gets tables and colours; a program gets plain text without them, or JSON where it asked
-with ``--json``. Results go to stdout, everything else to stderr.
+A person gets tables and colours; a program gets plain text, or JSON with ``--json``. Results go to
+stdout, everything else to stderr.
 """
 
 import json
@@ -19,7 +19,7 @@ from listener.environment import CONFIG_VARIABLE
 if TYPE_CHECKING:
     from listener.settings import Settings
 
-# Control, format (among them the marks of direction), half of a pair, and separators of lines.
+# Control and format characters (direction marks among them), half of a pair, line separators.
 _STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -32,8 +32,8 @@ def config_option(function: F) -> F:
         type=click.Path(path_type=Path),
         envvar=CONFIG_VARIABLE,
         metavar="FILE",
-        help=f"The settings, a TOML file; else the one that {CONFIG_VARIABLE} names. Variables"
-        " LISTENER_<NAME> win over it, or do without it.",
+        help=f"The settings, a TOML file; by default the one that {CONFIG_VARIABLE} names."
+        " Variables LISTENER_<NAME> override it, or replace it.",
     )(function)
 
 
@@ -63,21 +63,21 @@ def is_watched() -> bool:
 
 
 def shown(text: str) -> str:
-    """Return text from outside as a terminal can show it: on one line, escapes made harmless."""
+    """Return outside text as a terminal can show it: on one line, with its escapes disarmed."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
 def escaped(text: str, *, but: str = "") -> str:
-    """Return text with every character that steers a terminal or a reader's eye as ``\\u…``.
+    """Return text with every character that steers a terminal or misleads a reader as ``\\u…``.
 
-    Those are control characters, marks that turn text around, and what is not seen at all. Within
-    JSON the text stays the same value.
+    Those are control characters, marks that change the direction of text, and invisible ones.
+    Within JSON the text keeps its value.
 
     Args:
         text: Any text, JSON included.
-        but: What is left as it is.
+        but: Characters that stay as they are.
     """
     if text.isprintable():
         return text
@@ -101,12 +101,12 @@ def say_json(value: Mapping[str, object] | Sequence[object]) -> None:
 
 
 def note(text: str) -> None:
-    """Write a line that is not a result: to stderr."""
+    """Write a line that is not a result, to stderr."""
     click.echo(text, err=True)
 
 
 def say_styled(parts: Sequence[tuple[str, str]]) -> None:
-    """Write a line of ``(text, style)``; the styles are for a person only."""
+    """Write a line of ``(text, style)``; only a person sees the styles."""
     if not is_watched():
         say(" ".join(text for text, _ in parts))
         return
@@ -118,7 +118,7 @@ def say_styled(parts: Sequence[tuple[str, str]]) -> None:
 
 
 def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table; for a program, tabs between the columns and their names in the first line."""
+    """Write a table; for a program, tab-separated with the column names in the first line."""
     if not is_watched():
         for row in (columns, *rows):
             say("\t".join(shown(cell) for cell in row))
@@ -130,17 +130,17 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*columns, box=box.SIMPLE_HEAD, header_style="bold")
     for row in rows:
-        # As text: square brackets in a cell are not markup.
+        # As text, so that square brackets in a cell are not markup.
         table.add_row(*(Text(shown(cell), overflow="fold") for cell in row))
     Console().print(table)
 
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a long work has come, on stderr, where a person looks at it.
+    """Show the progress of long work on stderr, if a person looks at it.
 
     Yields:
-        What is to be called with how much is done, and of how much.
+        A function to call with how much is done, and how much there is.
     """
     if not sys.stderr.isatty():
         yield lambda _done, _total: None

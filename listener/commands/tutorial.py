@@ -1,4 +1,4 @@
-"""Play the Cancel API tutorial over HTTP and websockets, and watch each of its steps happen.
+"""Play the Cancel API tutorial over HTTP and websockets, and see each of its steps happen.
 
 Source: Pockyt, the "Cancel API" tutorial.
 """
@@ -22,7 +22,7 @@ ANSWER_CHARS_MAX: Final = 200
 STORE_NO: Final = "303660"
 TILL: Final = "T-42"
 
-# What the till tells beside the sandbox's steps.
+# The till's own steps, beside those of the sandbox.
 _LIVE: Final = "till.live"
 _TOLD: Final = "till.told"
 
@@ -44,7 +44,7 @@ class Moment:
 
 
 class StepLog:
-    """What happened on every side, newest last; call it with a step, wait for one."""
+    """What happened on every side, newest last. Call it to log a step; wait for a step with it."""
 
     def __init__(self) -> None:
         self._moments: deque[Moment] = deque(maxlen=MOMENTS_MAX)
@@ -55,7 +55,7 @@ class StepLog:
         self._news.set()
 
     async def wait(self, name: str, **detail: str) -> Moment:
-        """Return the first moment with a name and these details, once it is there."""
+        """Wait for a step with a name and these details, and return its first moment."""
         while True:
             for moment in self._moments:
                 if moment.name == name and detail.items() <= moment.detail.items():
@@ -68,7 +68,7 @@ async def play(url: str, *, key: str, seen: StepLog, say: Say) -> int:
     """Play the six steps at a listener's URL with a till's key.
 
     Returns:
-        How many entries the ledger holds of the transaction.
+        How many entries the ledger holds for the transaction.
 
     Raises:
         TutorialError: A step did not happen, or not in time.
@@ -136,7 +136,7 @@ async def _start_sale(session: "aiohttp.ClientSession") -> str:
 
 
 async def _check_ledger(session: "aiohttp.ClientSession", number: str) -> int:
-    """Compare what the ledger says with what the till was told; return how many entries it has."""
+    """Check that the ledger agrees with what the till was told; return its number of entries."""
     found = await _call(session, "GET", f"/v1/transactions/{number}")
     entries = found["entries"]
     kinds = [entry["kind"] for entry in entries] if isinstance(entries, list) else []
@@ -159,7 +159,7 @@ async def _call(
 
 @asynccontextmanager
 async def _step(name: str) -> AsyncIterator[None]:
-    """Fail a step that takes longer than its time."""
+    """Raise where a step takes longer than its time."""
     try:
         async with asyncio.timeout(STEP_SECONDS):
             yield
@@ -169,7 +169,7 @@ async def _step(name: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _till(url: str, *, key: str, seen: StepLog) -> AsyncIterator[None]:
-    """Follow the listener as the till's program would; what it is told is seen."""
+    """Follow the listener as a till's program would, and log what it is told."""
     from listener.pos.client import Follower, FollowStatus
 
     def tell_status(status: FollowStatus) -> None:

@@ -20,14 +20,15 @@ from listener.commands.terminal import (
 def verify(config: Path | None, as_json: bool) -> None:
     """Check that nothing in the ledger was changed, lost or added.
 
-    The hash chain, every number, and the states of transactions worked out again from their
-    entries. It works while the service runs. Exit code 1, and the first bad seq, otherwise.
+    It checks the hash chain and every number, and works the states of transactions out again from
+    their entries. It works while the service runs. On damage it exits with 1 and prints the first
+    bad seq.
 
     \b
     Examples:
         listener verify --config listener.toml
         listener verify --config listener.toml --json | jq -r .hash
-    Who can write the file can write a new chain: keep a hash elsewhere, and compare.
+    Whoever can write the file can write a new chain: store a hash elsewhere, and compare.
     """
     from listener.errors import DamagedError
     from listener.storage import verify as check

@@ -1,7 +1,7 @@
-"""Run several listeners on one port: started, watched, and stopped together.
+"""Run several listeners on one port: start, watch and stop them together.
 
 The kernel spreads connections over the sockets that share a port. Each worker is a node of its own;
-what they share is the ledger.
+they share only the ledger.
 """
 
 import logging
@@ -18,9 +18,9 @@ from listener import log
 from listener.settings import Settings
 from listener.web.address import bind
 
-# A worker that dies is started again, but not in a tight circle.
+# A worker that dies is started again, but with a pause.
 RESTART_SECONDS: Final = 1.0
-# What a worker may take to send its tills away and to end what it has begun.
+# How long a worker may take to send its tills away and finish what it has begun.
 STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.1
 
@@ -28,13 +28,13 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Workers:
-    """The processes of one service; the parent only holds the port, and watches."""
+    """The processes of one service; the parent only reserves the port, and watches them."""
 
     def __init__(self, settings: Settings, arguments: Sequence[str], *, count: int) -> None:
-        # Taken alone first: a service that listens there already is found here.
+        # First bound without sharing: this fails if a service listens there already.
         with bind(settings.host, settings.port) as alone:
             port = alone.getsockname()[1]
-        # Bound and never listened on: no connection comes here, and nobody else gets the port.
+        # Bound without listening: no connection comes here, and nobody else gets the port.
         self._port = bind(settings.host, port, reuse_port=True, listens=False)
         self._command = [sys.executable, "-m", "listener", "serve", *arguments, "--shared-port"]
         self._environment = os.environ | {"LISTENER_PORT": str(port)}
@@ -44,7 +44,7 @@ class Workers:
         self._stopping = False
 
     def run(self) -> int:
-        """Keep all workers running until SIGTERM or SIGINT; then stop them, and wait.
+        """Run all workers until SIGTERM or SIGINT; then stop them, and wait.
 
         Returns:
             0 where all ended by themselves in time.

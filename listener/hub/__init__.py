@@ -1,1 +1,1 @@
-"""Who follows which stream: a commit rings the bell, and each subscription reads on."""
+"""Streams and their followers: a commit rings the bell, and each subscription reads on."""

@@ -1,7 +1,7 @@
-"""Bring the events of the ledger to those who follow its streams.
+"""Send the events of the ledger to the subscriptions of its streams.
 
-The ledger is the queue; what is published here only rings a bell. Each subscription then goes on by
-itself, from the memory tail or the ledger: see :class:`listener.hub.subscription.Subscription`.
+The ledger is the queue; publishing only rings a bell. Each subscription then moves on by itself,
+from the tail in memory or from the ledger: see :class:`listener.hub.subscription.Subscription`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Bell
 
 READS_AT_ONCE_MAX: Final = 4
-# How often a full socket is looked at again, and how long a failed read waits.
+# How soon a full socket is tried again, and how long a failed read waits.
 RETRY_SECONDS: Final = 0.05
 LOG_PAUSE_SECONDS: Final = 1.0
 # How many may wait for a page at a time.
@@ -28,7 +28,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """What is asked of the ledger here."""
+    """What the hub needs of a ledger."""
 
     def listen(self, bell: Bell) -> None: ...
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]: ...
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class Hub:
-    """Who follows what, and the newest events in memory."""
+    """The subscriptions of all streams, and the newest events in memory."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class Hub:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is published any more: whoever waits should stop."""
+        """Whether publishing has ended: whoever waits should stop."""
         return self._is_closed
 
     @property
     def streams(self) -> int:
-        """How many streams are kept in mind."""
+        """How many streams are held in memory."""
         return len(self._streams)
 
     @property
@@ -83,7 +83,7 @@ class Hub:
         return sum(len(stream.subscriptions) for stream in self._streams.values())
 
     async def start(self) -> None:
-        """Fill the tail with the newest events, so that tills that come back are served from it."""
+        """Fill the tail with the newest events, so that returning tills are served from memory."""
         newest = (await self._ledger.stream_heads([EVERY_STREAM]))[EVERY_STREAM]
         after = max(0, newest - self._tail_events_max)
         while events := await self._ledger.read_events(
@@ -96,18 +96,19 @@ class Hub:
     async def heads(self, streams: Sequence[str]) -> dict[str, int]:
         """Return the newest offset of each stream."""
         if EVERY_STREAM in streams:
-            # Known before the ledger is read: what is published meanwhile is not missed.
+            # Known before the ledger is read, so that nothing that is published meanwhile is
+            # missed.
             self._stream(EVERY_STREAM)
         heads = await self._ledger.stream_heads(list(streams))
         for name, head in heads.items():
-            # Any name can be asked for; only streams that have events are kept in mind.
+            # A client may ask for any name; only streams with events are held in memory.
             stream = self._stream(name) if head else self._streams.get(name)
             if stream is not None:
                 stream.head = heads[name] = max(stream.head, head)
         return heads
 
     def subscribe(self, name: str, *, after: int, sink: Sink) -> Subscription:
-        """Follow a stream past an offset, which ``heads`` has shown not to be beyond its head."""
+        """Follow a stream after an offset, which ``heads`` has shown not to be beyond its head."""
         stream = self._stream(name)
         subscription = Subscription(self, stream, after=after, sink=sink)
         stream.subscriptions[subscription] = None
@@ -116,12 +117,12 @@ class Hub:
     async def page(
         self, name: str, *, after: int, limit: int, wait_seconds: float = 0.0
     ) -> list[Event]:
-        """Return the events of a stream past an offset; where there is none, wait for one.
+        """Return the events of a stream after an offset; where there are none, wait for one.
 
-        The stream's head must have been asked for with ``heads`` before.
+        Ask for the stream's head with ``heads`` first.
 
         Raises:
-            OverloadedError: Too many wait.
+            OverloadedError: Too many are waiting.
             LedgerUnavailableError: The ledger cannot be read now.
         """
         stream = self._stream(name)
@@ -135,20 +136,20 @@ class Hub:
         return await self._ledger.read_events(name, after=after, limit=limit)
 
     async def wait(self, name: str, *, wait_seconds: float) -> None:
-        """Wait until something happens in a stream, or the time is over.
+        """Wait until something happens in a stream, or until the time is over.
 
         Raises:
-            OverloadedError: Too many wait.
+            OverloadedError: Too many are waiting.
         """
         stream = self._stream(name)
         await self._wait(stream, wait_seconds)
         self.let_go(stream)
 
     def reset(self) -> None:
-        """Forget all that is known of the streams: the ledger has a new epoch."""
+        """Forget everything about the streams: the ledger has a new epoch."""
         self._tail = Tail(events_max=self._tail_events_max, bytes_max=self._tail_bytes_max)
         for name, stream in list(self._streams.items()):
-            # Who follows is on its way out; who waits looks again.
+            # Followers are being sent away; waiting readers look again.
             stream.subscriptions.clear()
             _wake(stream)
             self._streams[name] = Stream(name)
@@ -166,22 +167,22 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def let_go(self, stream: Stream) -> None:
-        """Forget a stream that has no event, once nobody follows it: it may not even exist."""
+        """Forget a stream without events that nobody follows: it may not even exist."""
         is_used = stream.head or stream.subscriptions or stream.waiters
-        # One that was forgotten before may have come back under its name, with followers.
+        # A stream that was forgotten before may have come back under its name, with followers.
         is_known = self._streams.get(stream.name) is stream
         if is_known and not is_used and stream.name != EVERY_STREAM:
             del self._streams[stream.name]
 
     def retry(self, subscription: Subscription) -> None:
-        """Look at a subscription again in a moment: its socket is full, or a read failed."""
+        """Advance a subscription again in a moment: its socket is full, or a read failed."""
         self._to_retry.add(subscription)
         if self._retry_timer is None and not self._is_closed:
             loop = asyncio.get_running_loop()
             self._retry_timer = loop.call_later(RETRY_SECONDS, self._retry)
 
     def read(self, subscription: Subscription) -> None:
-        """Queue a read of a subscription's next page; a few reads run at a time."""
+        """Queue a read of a subscription's next page; only a few reads run at a time."""
         self._reads[subscription] = None
         if self._readers < READS_AT_ONCE_MAX and not self._is_closed:
             self._readers += 1
@@ -207,11 +208,11 @@ class Hub:
                 except Exception:  # noqa: BLE001 - as in _advance
                     _fail(subscription)
         finally:
-            # Not by a callback, which comes later: until then a new read would find no reader.
+            # Not in a callback, which would run later: until then a new read would find no reader.
             self._readers -= 1
 
     async def _read_page(self, subscription: Subscription) -> list[Event]:
-        """Read what follows; nothing where that fails, so that it is tried again."""
+        """Read a subscription's next page; return nothing if that fails, so that it is retried."""
         self.on_read()
         try:
             return await self._ledger.read_events(
@@ -225,11 +226,11 @@ class Hub:
         return []
 
     def _publish(self, events: Sequence[Event]) -> None:
-        """Hand the events of a commit to all who follow; the ledger calls it."""
+        """Send the events of a commit to their subscriptions; called by the ledger."""
         grown = _by_stream(events)
         if EVERY_STREAM in self._streams:
             grown[EVERY_STREAM] = [*events]
-        # All are remembered before anybody is called: who follows two streams finds both grown.
+        # All events are remembered first, so that a follower of two streams finds both grown.
         for stream in [self._remember(name, told) for name, told in grown.items()]:
             for subscription in list(stream.subscriptions):
                 _advance(subscription)
@@ -267,7 +268,7 @@ class Hub:
 
 
 def _by_stream(events: Sequence[Event]) -> dict[str, list[Event]]:
-    """Sort events by the stream that each is of; their order stays."""
+    """Group events by stream, in the same order."""
     found: dict[str, list[Event]] = {}
     for event in events:
         found.setdefault(event.stream, []).append(event)
@@ -275,7 +276,7 @@ def _by_stream(events: Sequence[Event]) -> dict[str, list[Event]]:
 
 
 def _advance(subscription: Subscription) -> None:
-    """Advance a subscription; one whose socket is broken is no concern of the others."""
+    """Advance a subscription; a broken socket must not disturb the others."""
     try:
         subscription.advance()
     except Exception:  # noqa: BLE001 - the bell is rung by the ledger's writer, which must live on

@@ -1,7 +1,7 @@
-"""Follow one stream: from the memory tail if that reaches back far enough, else from the ledger.
+"""Follow one stream, from the tail in memory if it reaches back far enough, else from the ledger.
 
-Catching up and staying live are the same step, taken again whenever the bell rings, the socket has
-room, or a page of the ledger has come.
+Catching up and staying live are the same step. It is taken again whenever the bell rings, the
+socket has room, or a page of the ledger has been read.
 """
 
 import asyncio
@@ -14,39 +14,39 @@ from listener.ledger.model import Event
 
 
 class Sink(Protocol):
-    """Where the frames of a subscription go; the socket of a till."""
+    """Where the frames of a subscription go: the socket of a till."""
 
     def offer(self, frames: bytes) -> bool:
-        """Accept all the frames, or return False and accept none where there is no room."""
+        """Accept all frames, or return False and accept none because there is no room."""
 
     def has_room(self) -> bool:
-        """Whether there is room now."""
+        """Return whether there is room now."""
 
     def fail(self) -> None:
-        """Send the till away to come back: nothing more can be brought to it here."""
+        """Close the connection, so that the till comes back: this one cannot be continued."""
 
 
 class Pacer(Protocol):
-    """Who has a subscription go on later; the hub."""
+    """Continues a subscription later; this is the hub."""
 
     def read(self, subscription: "Subscription") -> None:
         """Queue a read of a subscription's next page."""
 
     def retry(self, subscription: "Subscription") -> None:
-        """Look at a subscription again in a moment."""
+        """Advance a subscription again in a moment."""
 
     def let_go(self, stream: "Stream") -> None:
-        """Forget a stream, if nobody needs it."""
+        """Forget a stream if nobody needs it."""
 
 
 class Stream:
-    """What is known of a stream: its newest offset, its newest events, who follows it."""
+    """A stream as the hub knows it: its newest offset, its newest events, its subscriptions."""
 
     __slots__ = ("head", "name", "subscriptions", "tail", "waiters")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # May be ahead of the tail's: the ledger was asked, and the bell is still to come.
+        # May be ahead of the tail: the ledger was read, and the bell has not rung yet.
         self.head = 0
         self.tail = StreamTail(name)
         self.subscriptions: dict[Subscription, None] = {}
@@ -54,7 +54,7 @@ class Stream:
 
 
 class Subscription:
-    """One follower of one stream. ``offset`` is the last one that was handed to its sink."""
+    """One follower of one stream. ``offset`` is the last event that its sink accepted."""
 
     __slots__ = ("_hub", "_is_reading", "_sink", "_stream", "offset")
 
@@ -86,13 +86,13 @@ class Subscription:
         self._hub.let_go(self._stream)
 
     def fail(self) -> None:
-        """Stop following after a fault, and have the till come back: it must not wait for ever."""
+        """Stop following after a fault, and make the till come back instead of waiting for ever."""
         self.end()
         with suppress(Exception):
             self._sink.fail()
 
     def advance(self) -> None:
-        """Hand on what lies past the offset, as far as there is room and it is at hand."""
+        """Send what follows the offset, as far as it is at hand and there is room."""
         stream = self._stream
         while self.offset < stream.head and not self._is_reading:
             found = stream.tail.frames_after(self.offset)
@@ -113,7 +113,7 @@ class Subscription:
         name = self._stream.name
         # Another of the till's streams may have filled its socket meanwhile.
         if events and self._sink.offer(b"".join([frame_of(name, event) for event in events])):
-            # While it was read for, nothing else was handed on: this follows on what it has.
+            # Nothing else was sent during the read, so the page follows on.
             self.offset = offset_in(name, events[-1])
             self.advance()
         else:

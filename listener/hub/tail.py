@@ -1,4 +1,4 @@
-"""The newest events in memory, within a bound, framed once for all who follow."""
+"""The newest events in memory, limited in size, each framed once for all followers."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from typing import Final
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.pos.wire import event_frame, ws_text
 
-# Over all streams, in events and in bytes; whatever is older is read from the ledger.
+# Limits for all streams together, in events and in bytes; older events are read from the ledger.
 TAIL_EVENTS_MAX: Final = 8_192
 TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
-# A write joins at most so many frames, and a page of the ledger holds as many.
+# The most frames that one write joins, and the most events in a page of the ledger.
 PAGE_EVENTS_MAX: Final = 256
 
-# Frames joined once for all who have come to an offset: it, they, and the offset of the last one.
+# Frames joined once for all subscriptions at an offset: the offset, the frames, the last offset.
 Joined = tuple[int, bytes, int]
 
 
 class StreamTail:
-    """The newest events of one stream: those of the offsets ``after`` + 1 … ``head``."""
+    """The newest events of one stream: those with the offsets ``after`` + 1 … ``head``."""
 
     __slots__ = ("events", "head", "joined", "name")
 
@@ -38,7 +38,7 @@ class StreamTail:
         return self.after <= offset < self.head
 
     def frames_after(self, offset: int) -> Joined | None:
-        """Return the frames past an offset in one piece; None where they are not here."""
+        """Return the frames after an offset, joined; None where they are not all here."""
         joined = self.joined
         if joined is not None and joined[0] == offset:
             return joined
@@ -50,23 +50,23 @@ class StreamTail:
         return joined
 
     def events_after(self, offset: int, *, limit: int) -> list[Event]:
-        """Return the events past an offset."""
+        """Return the events after an offset."""
         begin = offset - self.after
         return [self.events[n] for n in range(begin, min(begin + limit, len(self.events)))]
 
 
 class Tail:
-    """The tails of all streams together: the oldest event of all makes room for the newest."""
+    """The tails of all streams together; the oldest event of all is dropped first."""
 
     def __init__(self, *, events_max: int, bytes_max: int) -> None:
         self._events_max = events_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        # Whose event is the oldest, the next one, …: one place for each event that is kept.
+        # The streams of the oldest event, the next one, and so on: one item for each event held.
         self._order: deque[StreamTail] = deque()
 
     def add(self, tail: StreamTail, events: Sequence[Event]) -> None:
-        """Add events of a stream, in order, to its tail; those that are there are left out."""
+        """Add events of a stream, in order, to its tail; skip those that are there already."""
         first, last = offset_in(tail.name, events[0]), offset_in(tail.name, events[-1])
         if first == tail.head + 1 and last == tail.head + len(events):
             self._append(tail, events)
@@ -77,7 +77,7 @@ class Tail:
             self._drop(self._order.popleft())
 
     def _add_apart(self, tail: StreamTail, event: Event) -> None:
-        """Add an event that may be there already, or may not follow on what is there."""
+        """Add an event that may be there already, or may not follow the last one."""
         offset = offset_in(tail.name, event)
         if offset <= tail.head:
             return
@@ -98,7 +98,7 @@ class Tail:
         tail.joined = None
 
     def _forget(self, tail: StreamTail) -> None:
-        """Drop a tail on which the next event does not follow: a bell was lost."""
+        """Drop a tail that the next event does not follow: a bell was lost."""
         if tail.events:
             self._order = deque(one for one in self._order if one is not tail)
         while tail.events:
@@ -106,7 +106,7 @@ class Tail:
 
 
 def offset_in(name: str, event: Event) -> int:
-    """Return an event's place in a stream: the stream of all has numbers of its own."""
+    """Return an event's offset in a stream; the stream of all events has its own numbers."""
     return event.number if name == EVERY_STREAM else event.offset
 
 

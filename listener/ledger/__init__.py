@@ -1,1 +1,1 @@
-"""The ledger: its nouns, their arithmetic, and the promise that every back-end keeps."""
+"""The ledger: its nouns, their arithmetic, and the protocol that every back-end implements."""

@@ -3,11 +3,11 @@
 A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and writes the
 :class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
 
-New entries are numbered on from ``Seen.seq``. These seqs are final for a back-end that reads and
-writes under one lock. One that decides before it takes the lock adds to every seq past
-``Seen.seq`` what the ledger has grown by since: their order stays, and nothing that is decided
-depends on more than their order. What does depend on the end of the ledger comes last, when the
-lock is held: the hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events
+New entries are numbered on from ``Seen.seq``. For a back-end that reads and writes under one
+lock, these seqs are final. One that decides before it takes the lock adds to each new seq the
+number of entries that others have appended since; the order stays, and no decision depends on
+more than the order. What depends on the end of the ledger is computed last, under the lock: the
+hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events
 (:func:`number_events`, and ``NewEvent.body``).
 """
 
@@ -34,14 +34,17 @@ Reference = tuple[str, str, str]
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What a back-end must read before some facts can be decided.
+    """What a back-end must read before it can decide some facts.
 
-    For each of ``transactions`` its state, then the entries that :func:`to_sum_up` asks for; of
-    ``unnumbered``, the entry without a transaction number that has this fingerprint, and of
-    ``numbered`` (merchant_no, transaction_no, fingerprint) the one with it; the entries of
-    ``sales`` (seqs), and of the sales that judge the transactions; where ``sales`` stand; which of
-    ``references`` are in use; and for those of ``notified`` (merchant_no, reference of a
-    notification) the newest sale whose number is not known yet, and its entry.
+    Attributes:
+        transactions: Read the state of each, then the entries that :func:`to_sum_up` asks for.
+        unnumbered: Read the entry without a transaction number that has this fingerprint.
+        numbered: (merchant_no, transaction_no, fingerprint): read the entry that has these.
+        sales: Seqs: read these entries, those of the sales that judge the transactions, and the
+            state of each of these sales.
+        references: Read which of them are in use.
+        notified: (merchant_no, reference of a notification): read the newest sale whose number
+            is not known yet, and its entry.
     """
 
     transactions: frozenset[Key]
@@ -55,9 +58,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
 class Seen(Struct, frozen=True, kw_only=True):
     """What the ledger holds of :class:`Wanted`, all read at one moment.
 
-    ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction,
-    ``sales`` and ``sale_states`` are by the sale's seq. ``unbound`` are those of ``notified`` whose
-    sale has no number yet.
+    ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction.
+    ``sales`` and ``sale_states`` are by the sale's seq. ``unbound`` are the sales for
+    ``notified`` whose number is not known yet.
     """
 
     seq: int
@@ -86,12 +89,15 @@ class NewEvent(Struct, frozen=True, kw_only=True):
 
 
 class Changes(Struct, frozen=True, kw_only=True):
-    """What some facts became, and all that a back-end writes for them.
+    """What some facts became, and everything that a back-end writes for them.
 
-    ``recorded`` tells for each fact, in order, where it is, or why it is nowhere. ``entries`` are
-    new and have no hash yet. ``transactions`` stand as they do after the last entry, of which
-    ``begun`` did not exist before, and ``sales`` likewise. ``repeats`` are the deliveries to add,
-    by the seq of the entry.
+    Attributes:
+        recorded: For each fact, in order, where it was recorded, or why it was not.
+        entries: New, and without their hashes.
+        transactions: As they are after the last entry.
+        begun: Those of the transactions that did not exist before.
+        sale_states: As they are after the last entry.
+        repeats: Deliveries to add, by the seq of the entry.
     """
 
     recorded: list[Recorded | ListenerError] = []
@@ -145,10 +151,10 @@ def judges_of(transactions: Iterable[Transaction]) -> set[int]:
 def to_sum_up(
     facts: Iterable[Fact], transactions: Iterable[Transaction], unbound: Mapping[Key, int]
 ) -> set[Key]:
-    """Return the transactions whose entries must be read, all of them.
+    """Return the transactions whose entries must all be read.
 
-    They are few: those that are too short to have a summary, and those that may be judged by
-    another sale from now on. Of the others no entry is needed but one of the same fingerprint.
+    They are few: those too short to have a summary, and those that another sale may judge from
+    now on. Of the others, only an entry with the same fingerprint is needed.
     """
     facts = list(facts)
     begun = {(f.merchant_no, f.reference or "") for f in facts if f.kind is Kind.SALE}
@@ -170,7 +176,7 @@ def next_step(
     sales: Mapping[int, Entry],
     confirm: Confirm,
 ) -> Step:
-    """Add the next entry to a transaction's history, and return where it stands then.
+    """Add the next entry to a transaction's history, and return its new state.
 
     Args:
         before: Where the transaction stood one entry earlier.
@@ -212,7 +218,7 @@ def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
 def number_events(
     events: Iterable[NewEvent], *, number: int, heads: Mapping[str, int]
 ) -> list[Event]:
-    """Number events after the newest event of all, and in their streams after the heads of these.
+    """Number events: all together after the newest of all, and in each stream after its head.
 
     A stream that ``heads`` does not name has no events yet.
     """
@@ -234,7 +240,7 @@ def number_events(
 
 
 class _Known(Struct, kw_only=True):
-    """The entries of one transaction number (or of none) so far, and where they lead."""
+    """The entries of one transaction number (or of none) so far, and what they lead to."""
 
     history: History = field(default_factory=History)
     by_fingerprint: dict[str, int] = {}
@@ -246,7 +252,7 @@ class _Known(Struct, kw_only=True):
 
 
 class _Batch:
-    """The ledger as far as some facts concern it, one fact further with each that is added."""
+    """The part of the ledger that some facts concern, one fact further with each that is added."""
 
     def __init__(self, seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm) -> None:
         self.changes = Changes()
@@ -273,7 +279,7 @@ class _Batch:
         return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
 
     def add(self, fact: Fact) -> Recorded | ListenerError:
-        """Append an entry for a fact, or count it as a repeat of the one that is there."""
+        """Append an entry for a fact, or count it as a repeat of the existing one."""
         known = self._of(fact)
         original = known.by_fingerprint.get(fact.fingerprint) if fact.fingerprint else None
         if original is not None:
@@ -323,7 +329,7 @@ class _Batch:
         )
 
     def _follow_sale(self, entry: Entry) -> None:
-        """Follow a sale until Pockyt has told its transaction number."""
+        """Update a sale until Pockyt has given its transaction number."""
         fact = entry.fact
         if fact.kind is Kind.SALE:
             self._sales[entry.seq] = entry
@@ -345,7 +351,7 @@ class _Batch:
 
 
 def _brings_a_number(fact: Fact) -> bool:
-    """Return whether a fact tells the transaction number of a sale."""
+    """Return whether a fact brings the transaction number of a sale."""
     is_ours = fact.kind is not Kind.NOTIFICATION
     return is_ours and fact.sale_seq is not None and bool(fact.transaction_no)
 

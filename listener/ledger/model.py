@@ -12,10 +12,10 @@ from msgspec.structs import force_setattr
 
 NO_STORE: Final = "-"
 EVERY_STREAM: Final = "*"
-# An index row of PostgreSQL is short: what is indexed is cut here, on every back-end.
+# PostgreSQL limits the size of an index row: indexed text is cut here, for every back-end.
 INDEXED_CHARS_MAX: Final = 256
 _INDEXED: Final = ("merchant_no", "store_no", "transaction_no", "reference", "terminal")
-# Why a notification about money going back is held: it is no payment.
+# Why a notification about money going back is held: it is not a payment.
 REFUND_NOTICE: Final = "refund_notice"
 
 
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 # Nobody has paid, and somebody still may.
 PAYABLE: Final = frozenset({Status.UNKNOWN, Status.CREATED, Status.PENDING})
-# Somebody has paid, whatever was said beside that.
+# Somebody has paid, whatever else was said.
 MONEY: Final = frozenset({Status.PAID, Status.CONFLICT, Status.REFUNDED})
 
 
@@ -60,7 +60,7 @@ class Evidence(StrEnum):
 
 
 class CancelState(StrEnum):
-    """How far a cancel that somebody asked for has come."""
+    """How far the requested cancel has come."""
 
     REQUESTED = "requested"
     CONFIRMED = "confirmed"
@@ -70,7 +70,7 @@ class CancelState(StrEnum):
 
 
 class Why(StrEnum):
-    """Why Pockyt is asked."""
+    """Why Pockyt is asked about a transaction."""
 
     CANCEL = "cancel"
     CANCELLED = "cancelled"
@@ -82,12 +82,12 @@ class Why(StrEnum):
 
     @property
     def is_calm(self) -> bool:
-        """Whether something believed is only looked at again, so that silence is not raised."""
+        """Whether a status that is believed is only checked again; then silence is not an alarm."""
         return self in (Why.CONFIRM, Why.CANCELLED)
 
 
 class Alarm(StrEnum):
-    """What an alarm entry raises; kept in its field ``alarm``."""
+    """What an alarm entry reports; stored in its field ``alarm``."""
 
     UNRESOLVED = "unresolved"
     UNKNOWN_STORE = "unknown_store"
@@ -97,11 +97,16 @@ class Alarm(StrEnum):
 class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     """What somebody said, before it has a place in the ledger.
 
-    ``amount`` is decimal text as it was sent. ``says`` is our reading of ``provider_status``
-    (Pockyt's own word), None where it tells nothing. ``as_of`` is the ledger's seq when a query
-    or a cancel was sent. ``sale_seq`` names the sale whose transaction number this fact brings.
-    ``fields`` is a JSON object of text: all that arrived, verifySign left out. In this order these
-    are the columns of an entry. What is indexed is cut at INDEXED_CHARS_MAX.
+    Its attributes, in this order, are the columns of an entry. What is indexed is cut at
+    INDEXED_CHARS_MAX.
+
+    Attributes:
+        amount: Decimal text as it was sent.
+        provider_status: Pockyt's own word.
+        says: Our reading of that word; None where it says nothing about the status.
+        as_of: The ledger's seq when a query or a cancel was sent.
+        sale_seq: The sale whose transaction number this fact brings.
+        fields: Everything that arrived, without verifySign, as a JSON object of text.
     """
 
     kind: Kind
@@ -144,7 +149,7 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class DeliveryCount(Struct, frozen=True, kw_only=True):
-    """How often a notification was brought, and when first and last (Unix ms)."""
+    """How often a notification was delivered, and when first and last (Unix ms)."""
 
     count: int
     first_at_ms: int
@@ -152,9 +157,9 @@ class DeliveryCount(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One line of the ledger: a fact and its place.
+    """One line of the ledger: a fact with its place.
 
-    ``hash`` is hex and covers the one before; it is '' until the entry is in the chain.
+    ``hash`` is hex and covers the hash before it; it is '' until the entry is in the chain.
     """
 
     seq: int
@@ -164,10 +169,10 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True, array_like=True):
-    """When Pockyt is to be asked about a transaction (Unix ms), and how often it was.
+    """When to ask Pockyt about a transaction (Unix ms), and how often it was asked.
 
-    ``due_at_ms`` is None once asking has been given up, ``raise_at_ms`` once the silence has been
-    raised as unresolved, or where it never is.
+    ``due_at_ms`` is None once asking was given up. ``raise_at_ms`` is when silence becomes an
+    alarm; None once it was raised, and where it never is.
     """
 
     why: Why
@@ -178,12 +183,12 @@ class Ask(Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def is_raised(self) -> bool:
-        """Whether the silence has been raised."""
+        """Whether the silence was raised."""
         return self.raise_at_ms is None and not self.why.is_calm
 
 
 class Cancel(Struct, frozen=True, kw_only=True, array_like=True):
-    """The newest cancel that was asked for, and how it ended."""
+    """The newest cancel that was requested, and how it ended."""
 
     state: CancelState
     requested_at_ms: int
@@ -216,11 +221,12 @@ class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
     sale_seq: int | None = None
     cancel: Cancel | None = None
     ask: Ask | None = None
-    # The sale by which its notifications are judged: its own, or one with their reference.
+    # The sale that judges its notifications: its own, or one with the same reference.
     judge_seq: int | None = None
-    # In which of amount, currency and reference they contradict each other, and no sale judges.
+    # Which of amount, currency and reference its notifications contradict, while no sale judges.
     disputed: str | None = None
-    # Of many entries: what they add up to (``summary.Summary``), in place of reading them again.
+    # Where there are many entries: their sum (``summary.Summary``), so that they need not be read
+    # again.
     summary: str | None = None
 
     @property
@@ -235,7 +241,7 @@ class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """What a till is told. ``number`` is its offset in the stream of all events."""
+    """What tills are told. ``number`` is its offset in the stream of all events."""
 
     number: int
     stream: str
@@ -245,11 +251,11 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 def stream_of(merchant_no: str, store_no: str | None) -> str:
-    """Name the stream of a store, or of what has none."""
+    """Return the name of a store's stream; a merchant's transactions may have no store."""
     return f"{merchant_no}/{store_no or NO_STORE}"
 
 
-# The entries of a commit share their time.
+# Entries of one commit have the same time.
 @lru_cache(maxsize=64)
 def rfc3339(at_ms: int) -> str:
     """Write a Unix time in ms as RFC 3339 in UTC, to the millisecond."""
@@ -258,6 +264,6 @@ def rfc3339(at_ms: int) -> str:
 
 
 def fields_text(fields: Mapping[str, str | None]) -> str:
-    """Write fields as the JSON text that an entry keeps; what is None is left out."""
+    """Write fields as the JSON text that an entry stores; None is left out."""
     kept = {name: value for name, value in fields.items() if value is not None}
     return orjson.dumps(kept).decode()

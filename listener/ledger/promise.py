@@ -1,4 +1,4 @@
-"""What every back-end of the ledger promises."""
+"""The protocol that every back-end of the ledger implements."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -15,10 +15,10 @@ Bell = Callable[[Sequence[Event]], None]
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
-    """What became of a fact: its entry's seq, or that of the one recorded before for the same.
+    """What became of a fact: the seq of its entry, or of the entry recorded before.
 
-    ``transaction`` is where the transaction stands after it; None for a repeat, and for a fact
-    without a transaction number. ``event_type`` is None where tills were told nothing.
+    ``transaction`` is the transaction after it; None for a repeat, and for a fact without a
+    transaction number. ``event_type`` is None where tills were told nothing.
     """
 
     seq: int
@@ -28,7 +28,7 @@ class Recorded(Struct, frozen=True, kw_only=True):
 
 
 class ReadEntry(Struct, frozen=True, kw_only=True):
-    """An entry as it is read back, with what is not part of it but belongs to it."""
+    """An entry as it is read back, with what belongs to it but is not part of it."""
 
     entry: Entry
     held: str | None
@@ -36,7 +36,7 @@ class ReadEntry(Struct, frozen=True, kw_only=True):
 
 
 class Head(Struct, frozen=True, kw_only=True):
-    """The end of the ledger: its newest entry, and what it holds."""
+    """The end of the ledger: its newest entry, and how much it holds."""
 
     epoch: str
     seq: int
@@ -47,7 +47,7 @@ class Head(Struct, frozen=True, kw_only=True):
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """What of the ledger somebody may see; ``repeats`` are deliveries beyond the first."""
+    """How much of the ledger a scope covers; ``repeats`` are deliveries beyond the first."""
 
     entries: int
     transactions: int
@@ -56,7 +56,7 @@ class Totals(Struct, frozen=True, kw_only=True):
 
 
 class Scope(Struct, frozen=True, kw_only=True):
-    """Which merchant's, store's and terminal's lines may be seen; None for all."""
+    """The merchant, store and terminal whose lines may be seen; None for all."""
 
     merchant_no: str | None = None
     store_no: str | None = None
@@ -74,7 +74,7 @@ EVERYWHERE: Final = Scope()
 
 
 class Search(Struct, frozen=True, kw_only=True):
-    """Which transactions are wanted; None for all. Times are Unix ms, since ≤ t < until.
+    """Which transactions are searched for; None for all. Times are Unix ms, since ≤ t < until.
 
     ``contains`` is a part of the reference or of the transaction number, in any case.
     """
@@ -88,17 +88,17 @@ class Search(Struct, frozen=True, kw_only=True):
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
-    """The last transaction of a page, newest first."""
+    """The last transaction of a page; pages go from the newest to the oldest."""
 
     created_at_ms: int
     first_seq: int
 
 
 class StoredAck(Struct, frozen=True, kw_only=True):
-    """Where a terminal stands in a stream, and up to where it has ever acknowledged it.
+    """Where a terminal stands in a stream, and how far it has ever acknowledged it.
 
-    ``offset`` is where it goes on, in its epoch: its newest acknowledgement, or its start until
-    there is one. ``acked`` is None until there is one; it holds in whichever epoch it was made.
+    ``offset`` is where it resumes, within ``epoch``: at its newest acknowledgement, or at its
+    start until there is one. ``acked`` is None until there is one, and holds in every epoch.
     """
 
     terminal: str
@@ -110,7 +110,7 @@ class StoredAck(Struct, frozen=True, kw_only=True):
 
 
 class Acked(Struct, frozen=True, kw_only=True):
-    """Where a terminal goes on in a stream; of use only in its own epoch."""
+    """Where a terminal resumes in a stream; valid only in its own epoch."""
 
     epoch: str
     offset: int
@@ -127,7 +127,7 @@ class Unacked(Struct, frozen=True, kw_only=True):
 
 
 class Doubts(Struct, frozen=True, kw_only=True):
-    """How many transactions Pockyt is asked about for a reason, and whether it was raised."""
+    """How many transactions are asked about for one reason, and whether the silence was raised."""
 
     why: Why
     is_raised: bool
@@ -135,7 +135,7 @@ class Doubts(Struct, frozen=True, kw_only=True):
 
 
 class RecordedSale(Struct, frozen=True, kw_only=True):
-    """A recorded sale, where it stands, and the wish to cancel it, if it came before its number."""
+    """A sale, its state, and the wish to cancel it if that came before its number."""
 
     state: SaleState
     fact: Fact
@@ -149,12 +149,12 @@ class RecordedSale(Struct, frozen=True, kw_only=True):
 
     @property
     def transaction_no(self) -> str | None:
-        """Its number; None until Pockyt has told it."""
+        """Its transaction number; None while Pockyt has not given one."""
         return self.state.transaction_no
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
-    """The answer that was given under an Idempotency-Key; its status is None while under way."""
+    """The answer stored for an Idempotency-Key; its status is None while under way."""
 
     request: str
     status: int | None
@@ -162,7 +162,7 @@ class Remembered(Struct, frozen=True, kw_only=True):
 
 
 class Seat(Struct, frozen=True, kw_only=True):
-    """A connection of a subscriber; of two of a terminal only the newer one stays."""
+    """A connection of a subscriber; of two for one terminal, only the newer one stays."""
 
     session: str
     subscriber: str
@@ -172,8 +172,8 @@ class Seat(Struct, frozen=True, kw_only=True):
 class Ledger(Protocol):
     """An ordered, durable record of facts, and what they add up to.
 
-    Every method raises LedgerUnavailableError where the ledger cannot be read or written now;
-    for one that writes, nothing was then recorded, and calling it again is safe.
+    Every method raises LedgerUnavailableError where the ledger cannot be read or written now.
+    Then nothing was recorded, and calling the method again is safe.
     """
 
     @property
@@ -182,14 +182,14 @@ class Ledger(Protocol):
 
     @property
     def secret(self) -> bytes:
-        """Random bytes that only this ledger knows, the same after a restart."""
+        """Random bytes that only this ledger knows; a restart does not change them."""
 
     @property
     def waiting(self) -> int:
-        """How many wait for a commit."""
+        """How many items wait for a commit."""
 
     async def check_writable(self) -> None:
-        """Commit and sync something that changes nothing; raise where that cannot be done."""
+        """Commit and sync something that changes nothing; raise where that fails."""
 
     def listen(self, bell: Bell) -> None:
         """Call the bell, in the event loop, with the events of each commit, in order."""
@@ -197,17 +197,17 @@ class Ledger(Protocol):
     def on_epoch(self, hook: Callable[[], None]) -> None:
         """Call a hook when the ledger gets a new epoch while it is open.
 
-        It has lost what was at its end, so that no position of before fits it any more.
+        That happens when it has lost its end, so that earlier positions no longer fit.
         """
 
     async def record(self, fact: Fact) -> Recorded:
         """Append a fact; durable once this returns.
 
-        A caller that is cancelled meanwhile does not undo its entry.
+        Cancelling the caller does not undo the entry.
 
         Returns:
-            The new entry, or, with ``is_new`` False, the one recorded before for the same
-            fingerprint, whose deliveries now count one more.
+            The new entry. For a fingerprint that was recorded before, that entry with ``is_new``
+            False, its deliveries counted up by one.
 
         Raises:
             OverloadedError: Too much is waiting; try again in a moment.
@@ -216,23 +216,23 @@ class Ledger(Protocol):
         """
 
     def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
-        """Queue a fact to be recorded, for a caller that waits for nothing else.
+        """Queue a fact to be recorded, for a caller that does not await the result.
 
-        ``answer`` is called in the event loop with what :meth:`record` would return or raise, but
-        for what is raised here: OverloadedError, and LedgerUnavailableError while closing.
+        ``answer`` is called in the event loop with what :meth:`record` would return or raise.
+        OverloadedError, and LedgerUnavailableError while closing, are raised here instead.
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Store how far a terminal has come; a lower offset than the stored one changes nothing."""
+        """Store how far a terminal has come; an offset below the stored one changes nothing."""
 
     async def start(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Store where a terminal begins, unless a place of this epoch is stored already.
+        """Store where a terminal begins, unless a place in this epoch is stored already.
 
-        It acknowledges nothing: who starts past a cancellation has not seen it.
+        It acknowledges nothing: a terminal that starts past a cancellation has not seen it.
         """
 
     async def acked(self, *, terminal: str, stream: str) -> Acked | None:
-        """Return where a terminal goes on, None where it never began."""
+        """Return where a terminal resumes; None where it never began."""
 
     async def acks(
         self,
@@ -241,67 +241,67 @@ class Ledger(Protocol):
         scope: Scope = EVERYWHERE,
         limit: int = ACKS_PAGE,
     ) -> list[StoredAck]:
-        """Return where terminals stand, in order, past a terminal and stream."""
+        """Return the terminals' places, in order, after a terminal and stream."""
 
     async def seq(self) -> int:
         """Return the seq of the newest entry."""
 
     async def head(self) -> Head:
-        """Return the end of the ledger, and count what it holds: that may take a while."""
+        """Return the end of the ledger and count what it holds, which may take a while."""
 
     async def read_counts(self, scope: Scope) -> Totals:
-        """Count what is in a scope."""
+        """Count what a scope covers."""
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
-        """Return the newest offset of each stream, 0 where nothing happened yet."""
+        """Return the newest offset of each stream; 0 where nothing has happened yet."""
 
     async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
-        """Return the events of a stream past an offset, in order; their offset is the stream's."""
+        """Return the events of a stream after an offset, in order; offsets are the stream's."""
 
     async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
-        """Return entries past a seq, in order."""
+        """Return the entries after a seq, in order."""
 
     async def read_transactions(
         self, search: Search, *, before: Cursor | None, limit: int
     ) -> list[Transaction]:
-        """Return transactions, newest first, past a cursor."""
+        """Return transactions after a cursor, the newest first."""
 
     async def read_transaction(
         self, transaction_no: str, *, merchant_no: str | None
     ) -> list[Transaction]:
-        """Return the transactions of a number: two merchants may share it."""
+        """Return the transactions with a number: two merchants may have the same one."""
 
     async def read_transaction_entries(self, transaction: Transaction) -> list[ReadEntry]:
-        """Return the entries of a transaction, its sale's included, in order."""
+        """Return the entries of a transaction in order, its sale's included."""
 
     async def read_unacked(
         self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
     ) -> list[Unacked]:
-        """Return the cancellations recorded before a time that no terminal acknowledged."""
+        """Return cancellations from before a time that no terminal has acknowledged."""
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
-        """Return what is in doubt now and asked about, counted by reason."""
+        """Count the transactions that Pockyt is asked about, by reason."""
 
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
-        """Return the transactions about which Pockyt is to be asked, or silence raised, by now.
+        """Return the transactions to ask Pockyt about, or to raise as silent, by now.
 
-        ``limit`` is how many of each: of those whose silence is to be raised, which come first; of
-        the cancels that somebody waits for; and of all others.
+        ``limit`` is how many of each group: those whose silence is to be raised come first, then
+        the cancels that somebody waits for, then all others.
         """
 
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
-        """Return the sales that are to be looked for, or whose cancel is to be raised, by now.
+        """Return the sales to look for at Pockyt, or whose cancel to raise, by now.
 
-        As for transactions, ``limit`` is how many of each; those with a cancel come first.
+        As for transactions, ``limit`` is how many of each group; those with a cancel come first.
         """
 
     async def read_sales(
         self, *, merchant_no: str, reference: str, store_no: str | None
     ) -> list[RecordedSale]:
-        """Return the sales recorded under a reference, of one store or of all.
+        """Return the sales with a reference, of one store or of all.
 
-        Those whose reference is in use come first, one a store at most; then those that Pockyt
-        refused, the newest first, of which only so many are returned.
+        Those that use the reference come first, at most one a store; then up to ``limit`` of those
+        that Pockyt refused, the newest first.
         """
 
     async def next_due_ms(self) -> int | None:
@@ -310,7 +310,7 @@ class Ledger(Protocol):
     async def remember(
         self, *, key_id: str, idempotency_key: str, request: str
     ) -> Remembered | None:
-        """Claim an Idempotency-Key; return what is kept under it where it was claimed before."""
+        """Claim an Idempotency-Key; return what is stored for it if it was claimed before."""
 
     async def remember_answer(
         self, *, key_id: str, idempotency_key: str, status: int, body: str
@@ -318,26 +318,26 @@ class Ledger(Protocol):
         """Store the answer to the request that claimed an Idempotency-Key."""
 
     async def claim_turn(self, name: str) -> bool:
-        """Take a turn that no other node holds; it is renewed until it is released.
+        """Claim a turn that no other node holds; it is renewed until it is released.
 
-        Whoever dies or is paused with it loses it within seconds.
+        A node that dies or is paused loses its turns within seconds.
         """
 
     async def keep_turn(self, name: str, *, seconds: float) -> bool:
-        """Hold a turn for so long from now on; False where it is another node's by now."""
+        """Extend a turn for so long from now on; False where another node has it by now."""
 
     async def release_turn(self, name: str) -> None:
-        """Give a turn back."""
+        """Release a turn."""
 
     async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
-        """Tell the other nodes who is connected here, by session.
+        """Publish to the other nodes who is connected here, by session.
 
         Returns:
-            The sessions that a newer one of the same terminal has replaced at another node.
+            The sessions here that a newer one of the same terminal at another node has replaced.
         """
 
     async def elsewhere(self) -> dict[str, int]:
         """Return how many connections each subscriber has at other nodes."""
 
     async def close(self) -> None:
-        """Commit what waits and let go of the ledger."""
+        """Commit what waits, and close the ledger."""

@@ -16,7 +16,7 @@ RMB: Final = "CNY"
 
 _NOTHING: Final = ("", "null", "[]", "{}")
 _DONE: Final = frozenset({"", "success", "refunded"})
-# Those of `status.WORDS` by which a refund came to nothing.
+# The words of `status.WORDS` for a refund that came to nothing.
 _OFF: Final = frozenset({"failed", "fail", "closed", "reversed", "cancelled", "canceled"})
 
 

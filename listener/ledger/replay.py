@@ -1,8 +1,8 @@
-"""Replay a transaction from its entries, and compare with what a ledger holds of it. Pure.
+"""Replay a transaction from its entries, and compare it with what the ledger holds. Pure.
 
-What Pockyt is to be asked, and when, follows from the setting ``confirm`` at the time, and an event
-may follow from what was asked. So each setting is tried, first for a whole transaction, then for
-each of its entries; the columns of ``ask`` themselves are not compared.
+What Pockyt is asked, and when, depends on the setting ``confirm`` at the time, and an event may
+depend on what was asked. So each value of the setting is tried, first for the whole transaction,
+then for each of its entries. The columns of ``ask`` themselves are not compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Replay:
     """Replays one transaction at a time."""
 
     def __init__(self) -> None:
-        # The one that fitted last comes first.
+        # The setting that fitted last is tried first.
         self._settings: list[Confirm] = ["suspicious", "always", "off"]
 
     def check(
@@ -41,11 +41,11 @@ class Replay:
         events: Mapping[int, StoredEvent],
         sales: Mapping[int, Entry],
     ) -> DamagedError | None:
-        """Return how a transaction differs from what its entries add up to; None where it fits.
+        """Return how a transaction differs from the sum of its entries; None where it does not.
 
         Args:
             entries: All of its entries, in seq order.
-            stored: What the ledger says of it.
+            stored: The transaction as the ledger holds it.
             events: The events that its entries made, by their seq.
             sales: The sales that its entries name, by their seq.
         """
@@ -61,7 +61,8 @@ class Replay:
         states, bad = _walk(entries, events, sales, settings=self._settings)
         if bad is not None:
             return differs(
-                bad, f"transaction {stored.transaction_no}: its event is not what its entries tell"
+                bad,
+                f"transaction {stored.transaction_no}: its event does not follow from its entries",
             )
         if not _is_among(stored, states):
             return differs(
@@ -83,7 +84,7 @@ class Replay:
 
 
 def differs(seq: int, text: str) -> DamagedError:
-    """Build the error for what shows at an entry."""
+    """Build the error for a difference that shows at an entry."""
     return DamagedError(f"at entry {seq}: {text}", seq=seq)
 
 
@@ -94,7 +95,7 @@ def _walk(
     *,
     settings: Sequence[Confirm],
 ) -> tuple[list[Transaction], int | None]:
-    """Return how the transaction may stand after its entries, or the seq that told otherwise."""
+    """Return the possible states after all entries, or the seq of the entry that fits none."""
     states: list[Transaction | None] = [None]
     history = History()
     for entry in entries:
@@ -117,7 +118,7 @@ def _steps(
     sales: Mapping[int, Entry],
     settings: Sequence[Confirm],
 ) -> list[Step]:
-    """Add an entry to the history; return each step that it may be, of each state and setting."""
+    """Add an entry to the history; return every possible step, for each state and setting."""
     if not history.entries:
         begun = [begin(entry, confirm=confirm) for confirm in settings]
         plain = [step for step in begun if step is not None]
@@ -134,8 +135,8 @@ def _steps(
 
 
 def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
-    """Return whether an entry's step makes just the event that is stored, or none."""
-    # A backup that was restored went on under a new epoch; what was told before keeps its own.
+    """Return whether a step makes exactly the event that is stored, or none if none is."""
+    # A restored backup goes on under a new epoch; the events before keep their own.
     made = new_event(step, entry, epoch=_epoch_in(event.body, entry.seq) if event else "")
     if event is None or made is None:
         return event is None and made is None
@@ -147,12 +148,12 @@ def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
 
 
 def _epoch_in(body: str, seq: int) -> str:
-    """Return the epoch that an event's id begins with; whatever else, where it is no event."""
+    """Return the epoch that an event's id begins with; anything where it is not an event."""
     return body.partition(f'-{seq}"')[0].rpartition('"')[2]
 
 
 def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:
-    """Return whether what is stored is one of the states, its schedule aside.
+    """Return whether the stored transaction is one of the states, ignoring its schedule.
 
     A summary may be missing: then the entries are read again, and nothing is lost.
     """

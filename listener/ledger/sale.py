@@ -1,7 +1,7 @@
-"""Follow a recorded sale until Pockyt has told its transaction number; pure.
+"""Follow a recorded sale until Pockyt has given its transaction number; pure.
 
-A cashier may want to cancel it before that. The wish then stands at the sale: Pockyt is asked by
-the reference, and once the number is known the wish is taken over by the transaction.
+A cashier may want to cancel it before that. The wish is then stored with the sale: Pockyt is
+asked by the reference, and once the number is known the wish moves to the transaction.
 """
 
 from typing import Final
@@ -22,8 +22,8 @@ from listener.ledger.model import (
 )
 from listener.ledger.schedule import ASK_SECONDS, RAISE_SECONDS, next_due_ms
 
-# How long the call that starts a sale may take before the sale is looked for by its reference, and
-# before Pockyt's "no such record" means that it never will be there.
+# How long the call that starts a sale may take. Until then the sale is not looked for by its
+# reference, and Pockyt's "no such record" does not mean that it will never exist.
 SALE_ANSWER_MS: Final = 30_000
 # Pockyt's ret_code for what it does not know.
 NO_RECORD: Final = "000021"
@@ -36,13 +36,15 @@ _ENDS: Final = {
 
 
 class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
-    """Where a recorded sale stands, as far as it is not a transaction's to tell.
+    """The state of a recorded sale, as far as no transaction holds it.
 
-    ``due_ms`` is when it is to be looked for by its reference, or its wish taken over;
-    ``raise_ms`` when the silence about its cancel is to be raised (Unix ms). ``is_refused``:
-    Pockyt surely did not start it, so its reference is free. ``cancel`` is what a cashier wished
-    before the number was known, by the entry ``cancel_seq``; ``is_cancel_sent`` whether /cancel
-    was sent for that, and may have had an effect.
+    Attributes:
+        due_ms: When to look for it by its reference, or to move its cancel to the transaction.
+        raise_ms: When to raise the silence about its cancel (Unix ms).
+        is_refused: Whether Pockyt certainly did not start it, so that its reference is free.
+        cancel: How far the cancel has come that was wished before the number was known.
+        cancel_seq: The entry of that wish.
+        is_cancel_sent: Whether /cancel was sent for it, and may have had an effect.
     """
 
     seq: int
@@ -64,7 +66,7 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 def begin_sale(entry: Entry) -> SaleState:
-    """Return where a sale stands that was just recorded."""
+    """Return the state of a sale that was just recorded."""
     fact = entry.fact
     return SaleState(
         seq=entry.seq,
@@ -76,7 +78,7 @@ def begin_sale(entry: Entry) -> SaleState:
 
 
 def follow_sale(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
-    """Return where a sale stands after one more entry that names it; it began at ``began_ms``."""
+    """Return the state of a sale after another entry that names it; it began at ``began_ms``."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
     if fact.kind is Kind.CANCEL_REQUEST:
         return _wished(before, entry)
@@ -102,12 +104,12 @@ def follow_sale(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
 
 
 def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
-    """Return whether a transaction number is another sale's, or another store's, already.
+    """Return whether a transaction number belongs to another sale, or another store, already.
 
     Args:
-        sale: The sale for which Pockyt gave the number.
+        sale: The sale that Pockyt gave the number for.
         number: The number.
-        known: What the ledger knows under it.
+        known: The transaction that the ledger has under it.
     """
     if sale.transaction_no not in (None, number):
         return True
@@ -122,7 +124,7 @@ def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
 
 
 def had_no_effect(answer: Entry) -> bool:
-    """Return whether Pockyt refused a call, or cannot have heard it."""
+    """Return whether Pockyt refused a call, or cannot have received it."""
     return answer.fact.field("error") == "refused" or answer.fact.field("sent") == "false"
 
 
@@ -147,7 +149,7 @@ def _wished(before: SaleState, entry: Entry) -> SaleState:
 
 def _raised(before: SaleState, entry: Entry) -> SaleState:
     if entry.fact.field("alarm") != Alarm.UNRESOLVED:
-        # Whatever would be found under its reference is another's.
+        # What is found under its reference would be another's.
         return replace(before, due_ms=None)
     after = replace(before, raise_ms=None)
     if before.cancel is None or not before.is_being_cancelled:
@@ -156,7 +158,7 @@ def _raised(before: SaleState, entry: Entry) -> SaleState:
 
 
 def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
-    """Apply a question by the reference that Pockyt answered without a number."""
+    """Apply Pockyt's answer to a question by the reference that brought no number."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
     since_ms = began_ms
     if before.cancel is not None and before.is_being_cancelled:
@@ -166,7 +168,7 @@ def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
         due_ms=next_due_ms(since_ms, now_ms, entry.seq),
         is_cancel_sent=before.is_cancel_sent or fact.field("next") == "cancel",
     )
-    # Pockyt may yet hear of a call that is under way.
+    # Pockyt may still receive a call that is under way.
     is_gone = fact.field("retCode") == NO_RECORD and now_ms - began_ms >= SALE_ANSWER_MS
     ended = CancelState.CONFIRMED if is_gone else _ENDS.get(fact.says) if fact.says else None
     return _ended(after, ended, Evidence.QUERY, now_ms)
@@ -175,7 +177,7 @@ def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
 def _ended(
     sale: SaleState, state: CancelState | None, evidence: Evidence, now_ms: int
 ) -> SaleState:
-    """End the cancel that somebody waits for; nothing to do where there is none, or no end."""
+    """End the cancel that somebody waits for; change nothing where there is none, or no end."""
     if state is None or sale.cancel is None or not sale.is_being_cancelled:
         return sale
     cancel = replace(sale.cancel, state=state, resolved_at_ms=now_ms, evidence=evidence)

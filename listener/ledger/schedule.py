@@ -22,16 +22,16 @@ from listener.ledger.summary import Belief
 
 Confirm = Literal["off", "suspicious", "always"]
 
-# Moments after the first doubt at which Pockyt is asked; then hourly, until the last.
+# How long after the first doubt Pockyt is asked; then hourly, until the last.
 ASK_SECONDS: Final = (3, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800)
 ASK_EVERY_SECONDS: Final = 3_600
 ASK_SECONDS_MAX: Final = 48 * 3_600
 ASK_JITTER: Final = 0.1
-# Moments after a cancel was confirmed at which Pockyt is asked again: money that was under way may
-# have landed, and the notification of it may be lost. Two hours is as long as Pockyt notifies.
+# How long after a confirmed cancel Pockyt is asked again: a payment under way may have arrived
+# since, and its notification may be lost. Pockyt repeats a notification for two hours.
 ASK_CANCELLED_SECONDS: Final = (60, 600, 7_200)
-# When silence is due to be raised: a till is told within 60 s, so the chaser's rest, its look and
-# the commit have to fit in between.
+# When silence is due to be raised. A till is told within 60 s, which must leave time for the
+# chaser's pause, its look at the ledger, and the commit.
 RAISE_SECONDS: Final = 57
 SALE_MINUTES: Final = 120
 
@@ -59,10 +59,10 @@ def why_ask(
 
 
 def _may_turn(belief: Belief) -> bool:
-    """Return whether a cancel may have ended in another way than it seems.
+    """Return whether a cancel may still turn out to have ended differently.
 
-    A payment that landed just before /cancel was refunded by it, and one that was under way in
-    the wallet may land after it.
+    A payment that arrived just before /cancel was refunded by it, and one that was under way in
+    the wallet may arrive after it.
     """
     if belief.status is Status.REFUNDED:
         return belief.evidence is not Evidence.QUERY
@@ -76,13 +76,13 @@ def next_ask(
     sale: Entry | None,
     cancel: Cancel | None,
 ) -> Ask | None:
-    """Schedule the next question to Pockyt, on the ladder of the present doubt."""
+    """Schedule the next question to Pockyt, by the schedule of the present doubt."""
     if why is None:
         return None
     now_ms = entry.recorded_at_ms
     asked = before.ask if before else None
     kind = entry.fact.kind
-    # After 48 hours nobody asks any more, until there is something new to ask about.
+    # After 48 hours asking stops, until there is a new reason.
     is_news = kind is Kind.NOTIFICATION and asked is not None and asked.due_at_ms is None
     begins = kind is Kind.CANCEL_REQUEST or (why is Why.SALE and _is_pay(entry))
     if asked is None or asked.why is not why or is_news or begins:
@@ -90,7 +90,7 @@ def next_ask(
         return _keep_alarm(first, asked) if kind is Kind.CANCEL_REQUEST else first
     raised = is_raised(entry)
     is_answer = kind is Kind.QUERY
-    # A sale that is still young may be asked about, and then again only at its time-out.
+    # A young sale may be asked about, and then again only when it times out.
     asked_ms = max(now_ms, asked.since_ms) if why is Why.SALE else now_ms
     due_ms = _next_ask_ms(why, asked.since_ms, asked_ms, entry) if is_answer else asked.due_at_ms
     return Ask(
@@ -111,7 +111,7 @@ def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None
         minutes = int(timeout) if _MINUTES.fullmatch(timeout) else SALE_MINUTES
         since_ms = due_ms = sale.recorded_at_ms + minutes * 60_000
     elif why is Why.CANCEL and cancel is not None and cancel.requested_at_ms < now_ms:
-        # A cancel that seemed to be settled goes on where it was: a till has waited since then.
+        # A cancel that seemed settled resumes its old schedule: a till has waited since then.
         since_ms = cancel.requested_at_ms
         due_ms = next_due_ms(since_ms, now_ms, entry.seq)
     elif entry.fact.kind is Kind.QUERY:
@@ -123,7 +123,7 @@ def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None
 
 
 def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
-    """Return when an alarm is due: a cashier who presses again does not put it off."""
+    """Return when an alarm is due; a cashier who presses again does not postpone it."""
     if asked is None or asked.why is not first.why:
         return first
     times = [at for at in (asked.raise_at_ms, first.raise_at_ms) if at is not None]
@@ -131,7 +131,7 @@ def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
 
 
 def _is_pay(entry: Entry) -> bool:
-    """Return whether a customer's code was just tried: a till waits for what comes of it."""
+    """Return whether a customer's code was just charged: a till waits for the result."""
     fact = entry.fact
     is_pay = fact.kind is Kind.ANSWER and fact.field("call") == "prepay"
     return is_pay and fact.field("error") != "refused"
@@ -147,11 +147,11 @@ def _next_ask_ms(why: Why, since_ms: int, now_ms: int, entry: Entry) -> int | No
 
 
 def next_due_ms(since_ms: int, now_ms: int, seq: int) -> int | None:
-    """Return when to ask again (Unix ms), jittered by the seq; None when it has been 48 hours."""
+    """Return when to ask again (Unix ms), jittered by the seq; None after 48 hours."""
     waited = max(0, now_ms - since_ms) / 1_000
     if waited >= ASK_SECONDS_MAX:
         return None
-    # A jittered question comes early too; its own moment is not asked for again.
+    # Jitter can make a question early; its own moment is not asked for a second time.
     past = waited * (1 + ASK_JITTER) + 0.5
     moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
     spread = (seq * 2_654_435_761 % 2**32) / 2**32 * 2 - 1

@@ -1,4 +1,4 @@
-"""The words of a status, how statuses join, and when a message is not believed alone; pure.
+"""The words for a status, how statuses join, and when a message is not believed alone; pure.
 
 Source: Pockyt, "Webhook Notification Format" and "Cancel API" (the words); the tables are this
 project's own, in docs/architecture.md.
@@ -41,27 +41,27 @@ FINAL: Final = frozenset({Status.PAID, Status.FAILED, Status.CANCELLED, Status.R
 
 _OPEN_RANK: Final = (Status.CANCELLED, Status.FAILED, Status.PENDING, Status.CREATED)
 _TAKEN_BACK: Final = frozenset({Status.PAID, Status.CANCELLED})
-# What a notification may name otherwise than another one does.
+# The fields in which two notifications may contradict each other.
 DISPUTABLE: Final = ("amount", "currency", "reference")
 
 
 def read_word(word: str | None) -> Status | None:
-    """Read a status word of Pockyt's, trimmed and in any case; None where it is not known."""
+    """Read one of Pockyt's status words, trimmed, in any case; None where it is not known."""
     return WORDS.get(word.strip().lower()) if word else None
 
 
 def read_success(
     fields: Mapping[str, str], *, amount: str | None, currency: str | None
 ) -> Status | None:
-    """Read an answer whose word is success: one whose refunds cover the amount is refunded.
+    """Read an answer that says success: where the refunds cover the amount, it is refunded.
 
-    None where its refunds cannot be read, or one is still under way: then it says nothing, least
-    of all that nobody has paid.
+    None where the refunds cannot be read, or one is still under way: then the answer says nothing,
+    least of all that nobody has paid.
 
     Args:
-        fields: All that was answered.
+        fields: The whole answer.
         amount: Of the answer, or of the sale where the answer names none.
-        currency: As for the amount.
+        currency: Likewise.
     """
     back = read_refunds(fields, currency=currency)
     if back is None:
@@ -88,20 +88,20 @@ def is_raised(entry: Entry) -> bool:
 
 
 def refunds_if_paid(request: Entry) -> bool:
-    """Return whether a recorded cancel is to give money back."""
+    """Return whether a recorded cancel gives the money back if it was paid."""
     return request.fact.field("refundIfPaid") == "true"
 
 
 def gives(meaning: Status, status: Status) -> bool:
-    """Return whether something that means one status is a reason for the joined one."""
+    """Return whether something that means one status supports the joined one."""
     return meaning is status or (status is Status.CONFLICT and meaning in _TAKEN_BACK)
 
 
 def why_held(entry: Entry, sale: Entry | None, *, is_bound: bool = True) -> str | None:
-    """Return why a notification is not believable by itself, None where it is.
+    """Return why a notification is not believed by itself; None where it is.
 
-    ``sale`` is the one that judges it, which may have been recorded later. Where its number is not
-    known yet (``is_bound`` is False) it judges by its reference: another reference is a reason too.
+    ``sale`` judges it, and may have been recorded later. While the sale's number is not known
+    (``is_bound`` is False) it judges by its reference: another reference is a reason too.
     """
     fact = entry.fact
     if fact.kind is not Kind.NOTIFICATION:
@@ -122,9 +122,9 @@ def is_named_alike(name: str, one: str, other: str) -> bool:
 
 
 def is_of_sale(said: Fact, sold: Fact) -> bool:
-    """Return whether an answer is about the sale that was recorded: what it names is the sale's.
+    """Return whether an answer is about the recorded sale: what it names is the sale's.
 
-    A tip on top of the sale's amount, which the answer names too, is no difference.
+    A tip on top of the sale's amount is not a difference, if the answer names the tip too.
     """
     return (
         (said.amount is None or _is_amount_of(said, sold))
@@ -134,9 +134,9 @@ def is_of_sale(said: Fact, sold: Fact) -> bool:
 
 
 def lists_refunds(fact: Fact) -> bool:
-    """Return whether Pockyt itself names refunds: then it knows of what was given back."""
+    """Return whether Pockyt itself lists refunds: then it knows what was given back."""
     fields: dict[str, str] = orjson.loads(fact.fields)
-    # Only the whole list could be read, and of a long one the ledger keeps the beginning.
+    # Only the whole list can be read, and the ledger cuts a long one off.
     back = read_refunds(fields, currency=fact.currency)
     return bool(fields.get(LIST)) if back is None else back > 0
 

@@ -1,12 +1,12 @@
-"""Sum up what was said about one transaction, so that the next entry needs none of those before.
+"""Sum up what was said about one transaction, so that its entries need not be read again.
 
-A :class:`Summary` is the left fold of a transaction's entries in seq order, and of bounded size
-however many there are. Status, held and evidence that follow from it are functions of the *set* of
-entries: a status joins, and joining does not ask for the order. Only the word that is shown beside
-a status may depend on it: where several words of Pockyt's mean the same, the newest speaks.
+A :class:`Summary` is the left fold of a transaction's entries in seq order, of limited size however
+many there are. Status, held and evidence follow from it, and are functions of the *set* of entries:
+joining statuses does not depend on the order. Only the word that is shown with a status may: where
+several of Pockyt's words mean the same, the newest is shown.
 
-What a query means depends on what was believed when it was asked. So the summary keeps what was
-believed since when, in place of the entries that it was believed for.
+What a query means depends on what was believed when it was asked. So the summary stores what was
+believed since when, instead of the entries behind it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ _SOLD, _TOLD, _NOTIFIED, _DOUBTFUL = range(4)
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """An entry that counts, and as what; ``names`` is what it says that others may contradict."""
+    """An entry that counts, and as what; ``names`` are its values that others may contradict."""
 
     seq: int
     kind: Kind
@@ -64,11 +64,13 @@ class Voice:
 class Belief:
     """What a set of entries adds up to.
 
-    ``source`` is the entry that gives the status, None where nothing does: the query that settled
-    it, else the best evidence, and of equals the newest. ``word`` is Pockyt's for it. ``horizon``
-    is the seq up to which a query or a decision has settled everything. ``held`` is why a
-    notification after it is not believed alone, None where all are; ``unread`` is true where one
-    after it says a word that we cannot read.
+    Attributes:
+        source: The entry that gives the status, None where none does: the query that settled it,
+            else the best evidence, and of equals the newest.
+        word: Pockyt's word for the status.
+        horizon: The seq up to which a query or a decision has settled everything.
+        held: Why a notification after that is not believed alone; None where all are.
+        unread: Whether one after it has a word that we cannot read.
     """
 
     status: Status
@@ -93,9 +95,9 @@ class Belief:
 class Summary:
     """What the entries of one transaction add up to so far.
 
-    ``judge`` is the seq of the sale by which they were judged, None for none; ``is_bound`` is
-    false where that sale's number is not known yet, so that only its reference leads to it. With
-    another judge everything has to be summed up again.
+    ``judge`` is the seq of the sale that judged them, None for none. ``is_bound`` is false where
+    that sale's number is not known yet, so that only its reference leads to it. If another sale is
+    to judge, everything has to be summed up again.
     """
 
     judge: int | None = None
@@ -126,7 +128,7 @@ class Summary:
 
     @classmethod
     def begin(cls, sale: Entry | None = None, *, is_bound: bool = False) -> Self:
-        """Begin with nothing but the sale that judges what will be heard."""
+        """Begin with nothing but the sale that judges."""
         if sale is None:
             # A binding whose sale is not there is one to nothing: verify finds it elsewhere.
             return cls(is_bound=is_bound)
@@ -145,7 +147,7 @@ class Summary:
         return summary
 
     def hear(self, entry: Entry, *, sale: Entry | None) -> None:
-        """Add the next entry; ``sale`` is the judge."""
+        """Add the next entry; ``sale`` is the one that judges."""
         fact = entry.fact
         self.count += 1
         self.word = fact.provider_status or self.word
@@ -184,13 +186,13 @@ class Summary:
         )
 
     def known(self, name: str) -> str | None:
-        """Return what describes the transaction best."""
+        """Return the best description of the transaction."""
         found = self.described.get(name)
         return found[1] if found else None
 
     @property
     def contradictions(self) -> str | None:
-        """Which of amount, currency and reference are contradicted, with a comma between them."""
+        """Which of amount, currency and reference are contradicted, separated by commas."""
         return ",".join(self.disputed) or None if self.judge is None else None
 
     def text(self) -> str:
@@ -227,7 +229,7 @@ class Summary:
                 self.disputed = sorted([*self.disputed, name])
 
     def _meaning(self, fact: Fact) -> Status | None:
-        """Return what something that is believed counts as, None where it counts for nothing."""
+        """Return what a believed entry counts as; None where it counts for nothing."""
         says = fact.says
         if fact.kind not in (Kind.ANSWER, Kind.QUERY):
             return says
@@ -272,7 +274,7 @@ class Summary:
         return [one for one in self.voices if not self._is_disputed(one.names)]
 
     def _is_disputed(self, names: tuple[str, ...]) -> bool:
-        """Return whether notifications contradict each other in one of these, with no sale."""
+        """Return whether notifications differ in one of these, and no sale judges."""
         return self.judge is None and any(name in self.disputed for name in names)
 
     def _is_refund_counted(self) -> bool:
@@ -286,7 +288,7 @@ class Summary:
         return max(giving, key=_weight, default=None)
 
     def _held(self) -> str | None:
-        """Return why the newest notification that is held is so."""
+        """Return the reason of the newest notification that is held."""
         found = {(at, why) for why, at in self.held_at.items() if at > self.horizon}
         for name in self.disputed if self.judge is None else ():
             if self.named_at[name] > self.horizon:
@@ -294,7 +296,7 @@ class Summary:
         return max(found)[1] if found else None
 
     def _describe(self, fact: Fact, rank: int) -> None:
-        """Update what describes the transaction; of equals the first stays."""
+        """Update the best description of the transaction; of equals the first stays."""
         for name in _DESCRIBED:
             value: str | None = getattr(fact, name)
             if not value:
@@ -306,10 +308,10 @@ class Summary:
 
 @dataclass(slots=True)
 class History:
-    """The entries of one transaction, summed up as they come.
+    """The entries of one transaction, summed up as they arrive.
 
-    ``entries`` may be left out where there is a summary of them, unless the sale that judges them
-    is to change: see :func:`judge_after`.
+    ``entries`` may be left out where there is a summary of them, unless another sale is to judge
+    it: see :func:`judge_after`.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -337,8 +339,8 @@ class History:
 def judge_of(entries: Iterable[Entry]) -> tuple[int | None, bool]:
     """Return the seq of the sale that judges a transaction, and whether it is bound to it.
 
-    An answer that brings a sale's number binds it. Before, the first sale judges that had no
-    number yet when a notification with its reference came.
+    An answer that brings a sale's number binds it. Before that, the judge is the first sale that
+    had no number yet when a notification with its reference came.
     """
     judge: int | None = None
     for entry in entries:
@@ -361,12 +363,12 @@ def judge_after(summary: Summary, entry: Entry) -> tuple[int | None, bool]:
 
 
 def _concerns(fact: Fact, sale: Entry) -> bool:
-    """Return whether something may count, beside the sale that was recorded."""
+    """Return whether an entry may count, besides the recorded sale."""
     return fact.kind not in (Kind.ANSWER, Kind.QUERY) or is_of_sale(fact, sale.fact)
 
 
 def _is_same(name: str, found: tuple[int, str], value: str, rank: int) -> bool:
-    """Return whether Pockyt only says again what a notification has said."""
+    """Return whether Pockyt only repeats what a notification has said."""
     if (found[0], rank) != (_NOTIFIED, _TOLD) or name not in DISPUTABLE:
         return False
     return is_named_alike(name, found[1], value)

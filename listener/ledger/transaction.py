@@ -48,7 +48,7 @@ def advance(
     confirm: Confirm = "suspicious",
     sale: Entry | None = None,
 ) -> Step:
-    """Return where a transaction stands after one more entry.
+    """Return the state of a transaction after one more entry.
 
     Args:
         before: Where it stood one entry earlier, None for its first.
@@ -98,7 +98,7 @@ def advance(
 def why_held_among(
     entry: Entry, sale: Entry | None, *, is_bound: bool, disputed: str | None
 ) -> str | None:
-    """Return why an entry is not believed alone, the others of its transaction considered.
+    """Return why an entry is not believed alone, given the others of its transaction.
 
     ``sale``, ``is_bound`` and ``disputed`` are what the transaction keeps of those.
     """
@@ -110,10 +110,10 @@ def why_held_among(
 
 
 def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
-    """Return what :func:`advance` would of a transaction's first entry, where that is plain.
+    """Return what :func:`advance` would, for a first entry in the common case.
 
-    Nearly every transaction begins with a notification that says a word we know, and that nothing
-    makes doubtful; most end with it. For all others this returns None: only ``advance`` knows.
+    Nearly every transaction begins with a notification whose word we know and which nothing makes
+    doubtful, and most end with it. In any other case this returns None, and ``advance`` is needed.
     """
     fact = entry.fact
     event_type = _BEGUN.get(fact.says)
@@ -181,7 +181,7 @@ def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
 
 
 def _shown(transaction: Transaction) -> tuple[object, ...]:
-    """Return what a till shows of a transaction, and where: another store's till hears it anew."""
+    """Return what a till shows of a transaction; at another store's till all of it is new."""
     return (
         transaction.status,
         transaction.evidence,
@@ -200,7 +200,7 @@ def _shown(transaction: Transaction) -> tuple[object, ...]:
 
 
 def _event_type(before: Transaction | None, after: Transaction, entry: Entry) -> str | None:
-    """Return the type of the event that an entry makes; None where it is no news for a till."""
+    """Return the type of the event that an entry makes; None where tills learn nothing new."""
     if entry.fact.kind is Kind.CANCEL_REQUEST:
         return "transaction.cancelling"
     if is_raised(entry):
@@ -230,7 +230,7 @@ def _reason(event_type: str | None, entry: Entry, belief: Belief, *, is_cancel: 
 def _cancel(
     before: Transaction | None, summary: Summary, entry: Entry, belief: Belief
 ) -> Cancel | None:
-    """Return how the newest cancel that was asked for stands."""
+    """Return the state of the newest cancel that was requested."""
     is_request = entry.fact.kind is Kind.CANCEL_REQUEST
     asked = before.cancel if before and not is_request else None
     if asked is None and not is_request:
@@ -250,10 +250,10 @@ def _cancel(
 
 
 def _cancel_state(summary: Summary, belief: Belief) -> CancelState:
-    """Return how a cancel stands.
+    """Return how far a cancel has come.
 
-    A signature never refuses it, since a query can. Nor does one from before the cashier's wish
-    end it: Pockyt is asked whether it is true.
+    A signature never refuses it, since a query can. Nor does a signature from before the cashier's
+    wish end it: Pockyt is asked whether it is true.
     """
     source = belief.source
     is_signed = belief.evidence is Evidence.SIGNATURE

@@ -1,6 +1,6 @@
-"""Start sales and cancel them, and chase every doubt until Pockyt has answered it.
+"""Start sales, cancel them, and chase every doubt until Pockyt has answered.
 
-A public Python API, usable without the web service; it does I/O only through what it is given::
+A public Python API, usable without the web service; all I/O goes through the objects passed in::
 
     lifecycle = Lifecycle(ledger=ledger, pockyt=pockyt, merchants=settings.merchants)
     chasing = asyncio.create_task(lifecycle.run())

@@ -1,4 +1,4 @@
-"""Call Pockyt for a merchant: with its token, and so that a failing Pockyt is noticed."""
+"""Call Pockyt for a merchant, with its token, and notice when Pockyt fails."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ OnCall = Callable[[str, str, float], None]
 
 
 class Caller:
-    """Makes the calls; what is no answer is returned as the error that it is, never raised."""
+    """Calls Pockyt. A failed call returns its error; it does not raise."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Caller:
         self.on_call: OnCall = lambda _call, _outcome, _seconds: None
 
     async def query(self, transaction: Transaction) -> Outcome:
-        """Ask how a transaction stands."""
+        """Ask for a transaction by its number."""
         number = transaction.transaction_no
         return await self._call(
             "tran-query",
@@ -65,7 +65,7 @@ class Caller:
         )
 
     async def look_for(self, order: Order) -> Outcome:
-        """Ask how the sale of a reference stands."""
+        """Ask for a sale by its reference."""
         return await self._call(
             "tran-query",
             self._credentials(order.merchant_no, order.store_no),
@@ -73,7 +73,7 @@ class Caller:
         )
 
     async def cancel(self, transaction: Transaction) -> Outcome:
-        """Cancel a transaction; one that is paid is refunded by this."""
+        """Cancel a transaction. If it is paid, this refunds it."""
         number = transaction.transaction_no
         return await self._call(
             "cancel",
@@ -82,7 +82,7 @@ class Caller:
         )
 
     async def cancel_sale(self, order: Order) -> Outcome:
-        """Cancel the sale of a reference, whose number nobody has told; as :meth:`cancel`."""
+        """Cancel a sale by its reference, while its number is unknown; as :meth:`cancel`."""
         return await self._call(
             "cancel",
             self._credentials(order.merchant_no, order.store_no),
@@ -105,9 +105,9 @@ class Caller:
         )
 
     async def open(self, order: Order, *, sale_seq: int) -> tuple[str, Outcome]:
-        """Start a sale at Pockyt; returns the call's name too.
+        """Start a sale at Pockyt; also returns the name of the call.
 
-        The request's id follows from the sale, so that a repeat of it is known as one.
+        The request id is derived from the sale, so that Pockyt recognises a repeat.
         """
         name = "add" if order.vendor is None else "create-trans-qrcode"
         request_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._ledger.epoch}-{sale_seq}"))
@@ -143,7 +143,7 @@ class Caller:
         )
 
     def notify_url(self, order: Order) -> str:
-        """Return where Pockyt is to notify of a sale.
+        """Return the URL at which Pockyt is to notify us of a sale.
 
         Raises:
             NotifyUrlMissingError: No public URL is set.
@@ -159,7 +159,7 @@ class Caller:
         return f"{self._public_url}/notify/{order.merchant_no}/{order.store_no}"
 
     def _credentials(self, merchant_no: str, store_no: str | None) -> Credentials | None:
-        """Return who calls; None for a merchant that is not configured any more."""
+        """Return the credentials of a merchant; None where it is no longer configured."""
         token = self._tokens.get(merchant_no)
         if token is None:
             return None
@@ -174,12 +174,12 @@ class Caller:
         call: Callable[[Credentials], Awaitable[Answer]],
     ) -> Outcome:
         if who is None:
-            # Not Pockyt's fault, so it does not count against it.
+            # Not Pockyt's fault, so it does not count as a failure of Pockyt's.
             return PockytUnavailableError(
                 "the merchant is not configured any more", reason="connection", sent=False
             )
         if name in _MOVING_MONEY:
-            # However late the answer: nobody else begins before it can have come.
+            # However late the answer is, nobody else may begin before it has arrived.
             await keep_turns(self._ledger, seconds=self._call_seconds + MARGIN_SECONDS)
         started = time.perf_counter()
         try:
@@ -187,7 +187,7 @@ class Caller:
         except PockytError as error:
             outcome = error
         seconds = time.perf_counter() - started
-        # Whoever refuses is there; only silence and Pockyt's own failures count against it.
+        # A refusal shows that Pockyt is up; only silence and its own failures count against it.
         if isinstance(outcome, Answer) or is_refused(outcome):
             self.breaker.succeed()
         else:
@@ -199,7 +199,7 @@ class Caller:
 
 
 def _word(outcome: Outcome) -> str:
-    """Return a word for metrics."""
+    """Return the outcome as a word for metrics."""
     if isinstance(outcome, Answer):
         return "answered"
     if isinstance(outcome, PockytUnavailableError):

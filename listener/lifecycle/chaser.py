@@ -1,4 +1,4 @@
-"""Chase every doubt: ask on schedule, raise what stays silent, and never die of one of them."""
+"""Chase every doubt: ask on schedule, raise an alarm on silence, and survive every error."""
 
 import asyncio
 import logging
@@ -17,18 +17,18 @@ from listener.lifecycle.steps import Steps, sale_key
 
 # How many due transactions are read at a time.
 DUE_MAX: Final = 256
-# The longest rest: a doubt that rang no bell is found after so long.
+# The longest pause: a doubt that rang no bell is found after this time.
 IDLE_SECONDS_MAX: Final = 10.0
-# The rest while more is due than may be asked: what is to be raised is not kept waiting.
+# The pause while more is due than may be asked, so that alarms need not wait.
 BEHIND_SECONDS: Final = 0.5
-# After a start: how long silence from before it is not raised, so that Pockyt is asked first.
+# After a start, silence from before it is not raised for this long, so that Pockyt is asked first.
 GRACE_MS: Final = 15_000
-# Who goes first.
+# The order in which what is due is asked.
 WAITED_FOR, STARTED, DOUBTED = range(3)
-# The shortest rest, so that a flood of notifications costs few looks.
+# The shortest pause, so that a flood of notifications causes few looks.
 REST_SECONDS_MIN: Final = 0.25
 FAILED_SECONDS: Final = 1.0
-# One node chases, so that the limits hold for all of them; another looks whether it still does.
+# One node chases, so that the limits hold for all nodes; the others check whether it still does.
 TURN: Final = "chaser"
 TURN_SECONDS: Final = 1.0
 
@@ -38,7 +38,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Chaser:
-    """Does what the ledger's schedule says, within the limits; a restart goes on with it."""
+    """Does what the schedule in the ledger says, within the limits; a restart resumes it."""
 
     def __init__(
         self, *, ledger: Ledger, caller: Caller, steps: Steps, limits: Limits, clock: Clock
@@ -49,7 +49,7 @@ class Chaser:
         self._limits = limits
         self._clock = clock
         self._began_ms = clock.now_ms()
-        # What was in doubt before that, and has been asked about since.
+        # Doubts from before the start that Pockyt has been asked about since.
         self._asked: set[tuple[str, ...]] = set()
         self._bucket = Bucket(
             per_second=limits.asks_per_second, burst=limits.asks_burst, now_ms=self._began_ms
@@ -58,18 +58,18 @@ class Chaser:
         self._bell = asyncio.Event()
 
     def nudge(self) -> None:
-        """Look at the schedule again soon."""
+        """Look at the schedule soon."""
         self._bell.set()
 
     async def run(self) -> None:
-        """Chase for ever; cancelling this ends what is under way, to be taken up again later."""
+        """Chase for ever. Cancelling this ends what is under way; it is resumed later."""
         self._ledger.listen(lambda _events: self.nudge())
         try:
             while True:
                 await self._rest(await self._look())
         finally:
             await self.stop()
-            # At once, so that another node goes on.
+            # Released at once, so that another node takes over.
             await self._ledger.release_turn(TURN)
 
     async def stop(self) -> None:
@@ -78,11 +78,11 @@ class Chaser:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # One that was cancelled before it began could not take itself out.
+        # A task that was cancelled before it began could not remove itself.
         self._chasing.clear()
 
     async def chase(self) -> bool:
-        """Do all that is due now, and wait until it is done.
+        """Do everything that is due now, and wait until it is done.
 
         Returns:
             Whether more is due than may be asked now.
@@ -94,7 +94,7 @@ class Chaser:
         return is_behind
 
     async def start(self) -> bool:
-        """Raise what is to be raised, and start to ask what is due; see :meth:`chase`."""
+        """Raise what is due to be raised, and start asking what is due; see :meth:`chase`."""
         now_ms = self._clock.now_ms()
         due = await self._ledger.read_due(now_ms=now_ms, limit=DUE_MAX)
         sales = await self._ledger.read_due_sales(now_ms=now_ms, limit=DUE_MAX)
@@ -117,9 +117,9 @@ class Chaser:
         return is_behind
 
     def _is_ours(self, doubt: Doubt, now_ms: int) -> bool:
-        """Return whether a silence is our own: Pockyt was not asked since the start.
+        """Return whether a silence is our own: we have not asked since the start.
 
-        It is asked about first, and raised only if Pockyt is silent as well.
+        Pockyt is asked first, and the silence is raised only if Pockyt does not answer either.
         """
         if now_ms >= self._began_ms + GRACE_MS or _since_ms(doubt) >= self._began_ms:
             return False
@@ -130,7 +130,7 @@ class Chaser:
         room = self._limits.asks_at_once - (0 if is_waited_for else self._limits.asks_reserved)
         if len(self._chasing) >= room:
             return False
-        # A probe is taken last, so that one that is taken is sent.
+        # The probe is taken last, so that one that is taken is always sent.
         breaker = self._caller.breaker
         return breaker.would_admit(now_ms) and self._bucket.take(now_ms) and breaker.admit(now_ms)
 
@@ -146,19 +146,19 @@ class Chaser:
                 self._asked.add(_key(doubt))
         finally:
             if is_probe:
-                # Of no use where the question was sent: what came of it is noted already.
+                # Does nothing if the question was sent: its outcome was counted already.
                 self._caller.breaker.leave()
             self._chasing.pop(_key(doubt), None)
             self.nudge()
 
     async def _guard(self, about: Doubt, work: Coroutine[None, None, None]) -> None:
-        """Do one thing; what goes wrong with it is logged, and harms no other."""
+        """Run one piece of work; an error is logged and disturbs no other work."""
         try:
             await work
         except LedgerUnavailableError as error:
             log.event(_LOG, "chase_postponed", level=logging.WARNING, reason=str(error))
         except NumberTakenError:
-            # It was logged, and an alarm was raised.
+            # It was logged, and an alarm was recorded.
             return
         except Exception:  # noqa: BLE001 - whatever one transaction raises, the others go on
             _LOG.exception("chase_failed", extra={"fields": {"of": " ".join(_key(about))}})
@@ -181,7 +181,7 @@ class Chaser:
         return _is_over(_due_ms(current), now_ms) or self._is_ours(current, now_ms)
 
     async def _raise(self, doubt: Doubt) -> None:
-        """Raise the silence about something, unless it was broken meanwhile."""
+        """Record the alarm for a silence, unless it was broken meanwhile."""
         now_ms = self._clock.now_ms()
         current: Doubt | None
         if isinstance(doubt, Transaction):
@@ -203,7 +203,7 @@ class Chaser:
         )
 
     async def _look(self) -> float:
-        """Do what is due; returns how long to rest, in seconds."""
+        """Do what is due; return how long to rest, in seconds."""
         try:
             if not await self._ledger.claim_turn(TURN):
                 return TURN_SECONDS
@@ -222,7 +222,7 @@ class Chaser:
         return min((due_ms - self._clock.now_ms()) / 1_000, IDLE_SECONDS_MAX)
 
     async def _rest(self, seconds: float) -> None:
-        """Wait for so long, or for a bell; but never for no time at all."""
+        """Wait this long or until the bell rings, but never for no time at all."""
         await self._clock.sleep(REST_SECONDS_MIN)
         if seconds > REST_SECONDS_MIN and not self._bell.is_set():
             waits = [
@@ -238,14 +238,14 @@ class Chaser:
 
 
 def _key(doubt: Doubt) -> tuple[str, ...]:
-    """Return the name of what is chased, as its turn is named."""
+    """Return the key that something is chased under; its turn has the same name."""
     if isinstance(doubt, Transaction):
         return (doubt.merchant_no, doubt.transaction_no)
     return sale_key(orders.order_of(doubt.fact))
 
 
 def _rank(doubt: Doubt) -> int:
-    """Return who goes first: a cashier who waits for a cancel, then a till, then other doubts."""
+    """Return who goes first: cancels that a till waits for, other waiting tills, then the rest."""
     if isinstance(doubt, RecordedSale):
         return WAITED_FOR if doubt.state.is_being_cancelled else STARTED
     why = doubt.ask.why if doubt.ask else None
@@ -271,7 +271,7 @@ def _is_over(at_ms: int | None, now_ms: int) -> bool:
 
 
 def _since_ms(doubt: Doubt) -> int:
-    """Return since when something is in doubt."""
+    """Return since when it has been in doubt."""
     if isinstance(doubt, RecordedSale):
         cancel = doubt.state.cancel
         return cancel.requested_at_ms if cancel else doubt.recorded_at_ms

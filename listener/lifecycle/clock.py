@@ -1,4 +1,4 @@
-"""The time, and waiting for it; tests and simulations bring a clock of their own."""
+"""The time, and waiting for it; tests and simulations provide their own clock."""
 
 import asyncio
 import time
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 
 class Steady:
-    """The time as Unix ms, which follows the machine's clock but never goes back.
+    """The time as Unix ms: it follows the machine's clock, but never goes back.
 
-    What is due is written down as a time of day: were the clock set back by an hour, every cancel
-    would wait an hour longer for its answer. So the time goes on at its pace instead, ahead of
-    the machine's clock, until that has caught up or the listener starts again.
+    Due times are stored as times of day. If the clock were set back by an hour, every cancel would
+    wait an hour longer for its answer. So the time goes on at its own pace, ahead of the machine's
+    clock, until that has caught up or the listener restarts.
     """
 
     def __init__(
@@ -25,12 +25,13 @@ class Steady:
         self._ahead_ns: int | None = None
 
     def __call__(self) -> int:
-        # The wall first: if this thread has to wait in between, the time is not pushed ahead.
+        # The wall clock is read first: if this thread is paused in between, the time is not pushed
+        # ahead.
         wall_ns = self._wall_ns()
         steady_ns = self._steady_ns()
         ahead_ns = wall_ns - steady_ns
         if self._ahead_ns is None or ahead_ns > self._ahead_ns:
-            # In one step, since the ledger's thread asks too.
+            # In one step, because the ledger's thread reads the time too.
             self._ahead_ns = ahead_ns
         else:
             ahead_ns = self._ahead_ns
@@ -39,7 +40,7 @@ class Steady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """The time as Unix ms, and how to let seconds of it pass."""
+    """The time as Unix ms, and a way to wait for some seconds of it."""
 
     now_ms: Callable[[], int] = field(default_factory=Steady)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

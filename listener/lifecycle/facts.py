@@ -1,4 +1,4 @@
-"""Turn what Pockyt answers into facts for the ledger; pure."""
+"""Turn Pockyt's answers into facts for the ledger; pure."""
 
 import re
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, Pock
 
 FIELDS_MAX: Final = 64
 PAYMENT: Final = "payment"
-# Pockyt's are 18 digits; others may come, but none that no address or column can hold.
+# Pockyt's have 18 digits. Others are accepted, if an address and a column can hold them.
 _NUMBER: Final = re.compile(r"[!-~]{1,64}")
-# Our own words about a call; nothing that Pockyt answers can take their place.
+# Our own words about a call; nothing that Pockyt answers can be mistaken for them.
 _OURS: Final = frozenset({"call", "error", "next", "retCode", "retMsg", "sent"})
 
-# What came of a call: Pockyt's answer, or why there is none.
+# The outcome of a call: Pockyt's answer, or why there is none.
 Outcome = Answer | PockytError
 
 
 def query_fact(transaction: Transaction, outcome: Outcome, *, as_of: int) -> Fact:
-    """Build what came of a tran-query about a transaction."""
+    """Build the fact of a tran-query about a transaction."""
     says = _says(outcome, transaction.transaction_no, transaction.amount, transaction.currency)
     return _outcome_fact(
         Kind.QUERY,
@@ -46,7 +46,7 @@ def query_fact(transaction: Transaction, outcome: Outcome, *, as_of: int) -> Fac
 
 
 def sending_cancel(query: Fact) -> Fact:
-    """Mark a query as the one after which /cancel is sent, before it is: once for each wish."""
+    """Mark a query as the one that /cancel is sent after, before it is: once for each wish."""
     fields = {**orjson.loads(query.fields), "next": "cancel"}
     return replace(query, fields=fields_text(fields))
 
@@ -54,7 +54,7 @@ def sending_cancel(query: Fact) -> Fact:
 def answer_fact(
     transaction: Transaction, outcome: Outcome, *, call: str, as_of: int | None = None
 ) -> Fact:
-    """Build what came of prepay or cancel."""
+    """Build the fact of an answer to prepay or cancel."""
     says = _says(outcome, transaction.transaction_no, transaction.amount, transaction.currency)
     return _outcome_fact(
         Kind.ANSWER,
@@ -68,9 +68,9 @@ def answer_fact(
 
 
 def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> Fact:
-    """Build what came of the call that starts a sale; with a number, it binds the two.
+    """Build the fact of the call that starts a sale; a number binds the two.
 
-    The answer with a code to scan has no status: the sale is there, so it is created.
+    An answer with a code to scan has no status: the sale exists, so it is created.
     """
     number = _number(outcome) if isinstance(outcome, Answer) else ""
     says = _says(outcome, number, order.amount, order.currency) if number else None
@@ -88,10 +88,10 @@ def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> 
 
 
 def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
-    """Build what came of looking for a sale by its reference.
+    """Build the fact of looking for a sale by its reference.
 
-    What was found binds the number to the sale. A final word is a query's; one that is not
-    final is the answer that the call itself did not bring. What is another's sale binds nothing.
+    If it was found, its number is bound to the sale. A final word counts as a query's; one that is
+    not final as the answer that the call itself did not bring. Another's sale binds nothing.
     """
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
@@ -111,7 +111,7 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
 
 
 def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
-    """Return what came of /cancel by a reference; a number that it tells is bound to the sale."""
+    """Build the fact of /cancel by reference; if it brings a number, that is bound to the sale."""
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
         number = _number(outcome)
@@ -129,15 +129,15 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
 
 
 def without_number(fact: Fact) -> Fact:
-    """Return what Pockyt said of a sale, but for a number that is not the sale's."""
+    """Return what Pockyt said of a sale, but without a number that is not the sale's."""
     kind = Kind.QUERY if fact.field("call") == "tran-query" else fact.kind
     return replace(fact, kind=kind, transaction_no="", says=None)
 
 
 def is_about(transaction: Transaction, query: Fact) -> bool:
-    """Return whether a query speaks of the amount, currency and reference of a transaction.
+    """Return whether a query names the amount, currency and reference of a transaction.
 
-    A tip on top of the amount is no difference, as it is none from a sale.
+    A tip on top of the amount is not a difference.
     """
     known = Fact(
         kind=Kind.SALE,
@@ -160,19 +160,19 @@ def is_unheard_of(outcome: Outcome) -> bool:
 
 
 def never_happened(outcome: Outcome) -> bool:
-    """Return whether a call surely had no effect: it was refused, or never left."""
+    """Return whether a call certainly had no effect: it was refused, or never sent."""
     unsent = isinstance(outcome, PockytUnavailableError) and not outcome.sent
     return unsent or is_refused(outcome)
 
 
 def _number(answer: Answer) -> str:
-    """Return the transaction number in an answer; empty where it is none that could be kept."""
+    """Return the transaction number in an answer; empty where it is not one we can store."""
     number = answer.transaction_no or ""
     return number if _NUMBER.fullmatch(number) else ""
 
 
 def _is_of(order: Order, answer: Answer) -> bool:
-    """Return whether what was found under a reference is the sale that was ordered."""
+    """Return whether the sale that was found under a reference is the one that was ordered."""
     found = _outcome_fact(
         Kind.QUERY, answer, call="", says=None, merchant_no=order.merchant_no, transaction_no=""
     )
@@ -184,7 +184,7 @@ def _says(
 ) -> Status | None:
     """Return our reading of an answer about a payment of this amount and currency.
 
-    None where it is about something else, has an amount that cannot be read, or says nothing.
+    None where it is about something else, has an unreadable amount, or does not say.
     """
     if not isinstance(outcome, Answer) or not _is_about(outcome, transaction_no):
         return None
@@ -199,7 +199,7 @@ def _says(
 
 
 def _is_about(answer: Answer, transaction_no: str) -> bool:
-    """Return whether an answer is about this payment, and its amount can be read."""
+    """Return whether an answer is about this payment, with a readable amount."""
     if answer.amount is not None and plain_amount(answer.amount) is None:
         return False
     if answer.fields.get("transactionType", PAYMENT).strip().lower() != PAYMENT:
@@ -236,13 +236,13 @@ def _outcome_fact(
 
 
 def _said(fields: Mapping[str, str]) -> dict[str, str | None]:
-    """Return what an answer said, cleaned, and cut where it is more than an answer should be."""
+    """Return the fields of an answer, cleaned, and cut if they are too long."""
     kept = [(cut(name) or "", cut(value)) for name, value in fields.items()][:FIELDS_MAX]
     return {name: value for name, value in kept if name not in _OURS}
 
 
 def _failure(outcome: Outcome) -> dict[str, str | None]:
-    """Return why there is no answer; its message has no secret, and is short."""
+    """Describe why there is no answer; the message is short and holds no secret."""
     if isinstance(outcome, PockytRefusedError):
         return {
             "error": "refused" if is_refused(outcome) else "failed",

@@ -1,7 +1,7 @@
-"""Limit what is asked of Pockyt: how often, how much at once, and not while it is down; pure.
+"""Limit the questions to Pockyt: how often, how many at once, and not while it is down; pure.
 
-Only the chaser waits here. A cashier's own wish is tried at once, or refused at once where its key
-has used its share up.
+Only the chaser waits here. A cashier's own wish is tried at once, or refused at once if the key
+has used up its share.
 """
 
 from collections import Counter
@@ -14,31 +14,31 @@ from listener.errors import TooManyWishesError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How hard Pockyt may be asked, and how long a till waits.
+    """How much Pockyt may be asked, and how long a till waits.
 
-    After ``failures_max`` failures in a row nothing is chased for ``pause_seconds``, doubled with
-    each failed probe up to ``pause_seconds_max``; then one question at a time is let through
-    until one is answered.
+    After ``failures_max`` failures in a row nothing is chased for ``pause_seconds``; the pause is
+    doubled with each failed probe, up to ``pause_seconds_max``. Then one question at a time is let
+    through until one is answered.
     """
 
     asks_per_second: float = 10.0
     asks_burst: int = 20
     asks_at_once: int = 8
-    # Of those, how many are left for cancels that somebody waits for.
+    # How many of those are reserved for cancels that somebody waits for.
     asks_reserved: int = 3
     failures_max: int = 5
     pause_seconds: float = 5.0
     pause_seconds_max: float = 60.0
-    # Of one key: how many wishes may be under way at once, and come in a second.
+    # For each key: how many wishes may be under way at once, and how many may come in a second.
     wishes_at_once: int = 16
     wishes_per_second: float = 50.0
     wishes_burst: int = 200
-    # How long a till waits for its cancel before it is told that it is being chased.
+    # How long a till waits for its cancel before it is told that the cancel is being chased.
     wait_seconds: float = 4.0
 
 
 class Breaker:
-    """Stops asking a Pockyt that fails, and probes whether it is back."""
+    """Stops the questions to a failing Pockyt, and probes whether it is back."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -49,7 +49,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Return whether Pockyt is held to be down."""
+        """Return whether Pockyt is taken to be down."""
         return self._until_ms is not None
 
     def would_admit(self, now_ms: int) -> bool:
@@ -57,7 +57,7 @@ class Breaker:
         return self._until_ms is None or (now_ms >= self._until_ms and not self._is_probing)
 
     def admit(self, now_ms: int) -> bool:
-        """Admit a question, if it may be sent now; while Pockyt is down, it is the probe."""
+        """Admit a question if it may be sent now; while Pockyt is down, it is the probe."""
         if not self.would_admit(now_ms):
             return False
         self._is_probing = self._until_ms is not None
@@ -71,7 +71,7 @@ class Breaker:
         self._is_probing = False
 
     def fail(self, now_ms: int) -> None:
-        """Count that there was no answer."""
+        """Count a call without an answer."""
         self._failures += 1
         if self._until_ms is None:
             if self._failures >= self._limits.failures_max:
@@ -82,12 +82,12 @@ class Breaker:
         self._is_probing = False
 
     def leave(self) -> None:
-        """Return an unused probe: the question turned out to be needless."""
+        """Return an unused probe: the question turned out not to be needed."""
         self._is_probing = False
 
 
 class Bucket:
-    """Lets so many a second through, and a burst of them after a quiet time."""
+    """Lets a number of calls a second through, with a burst after a quiet time."""
 
     def __init__(self, *, per_second: float, burst: int, now_ms: int) -> None:
         self._per_second = per_second
@@ -97,7 +97,7 @@ class Bucket:
 
     def take(self, now_ms: int) -> bool:
         """Spend one token; return False where there is none now."""
-        # A clock that steps back must not empty the bucket for as long.
+        # A clock that steps back must not leave the bucket empty for that long.
         passed = max(0, now_ms - self._filled_at_ms) / 1_000
         self._filled_at_ms = now_ms
         self._left = min(self._burst, self._left + passed * self._per_second)
@@ -108,9 +108,9 @@ class Bucket:
 
 
 class WishShares:
-    """Gives each key its share of the listener: so many wishes at once, and in a second.
+    """Gives each key its share: a number of wishes at once, and a number in a second.
 
-    Without it, one till that starts sales in a loop keeps the calls of all others waiting.
+    Without it, one till that starts sales in a loop would block the calls of all others.
     """
 
     def __init__(self, limits: Limits, *, now_ms: Callable[[], int]) -> None:
@@ -121,10 +121,10 @@ class WishShares:
 
     @contextmanager
     def of(self, key_id: str) -> Iterator[None]:
-        """Hold a part of a key's share for as long as the context lasts.
+        """Use a part of a key's share for as long as the context lasts.
 
         Raises:
-            TooManyWishesError: The key has used its share up.
+            TooManyWishesError: The key has used up its share.
         """
         now_ms = self._now_ms()
         if key_id not in self._buckets:

@@ -1,4 +1,4 @@
-"""Do what tills and operators want: start, pay, cancel, ask, decide; each is recorded first."""
+"""Do what tills and operators want: start, pay, cancel, ask, decide. Record each wish first."""
 
 import asyncio
 import logging
@@ -29,10 +29,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Lifecycle:
-    """The life of every sale, from the till's wish to Pockyt's last word.
+    """Takes each sale from the till's wish to Pockyt's last word.
 
-    It holds no truth: all that it knows is in the ledger, so that a restart goes on where it
-    stopped. ``run`` must be running for anything to be chased; ``shares`` are those of the keys.
+    It holds no state of its own: everything is in the ledger, so that a restart resumes it. Keep
+    ``run`` running, or nothing is chased. ``shares`` are the shares of the keys.
 
     Every method raises LedgerUnavailableError where the ledger cannot be used now.
 
@@ -40,9 +40,10 @@ class Lifecycle:
         ledger: Where everything is recorded, before and after each call.
         pockyt: PockytCalls, over HTTP or in-process.
         merchants: By merchantNo; the first token of each signs.
-        public_url: As Pockyt reaches us, without a closing slash; None: no ipnUrl is sent.
-        limits: How hard Pockyt may be asked.
-        clock: The time, which a simulation may have of its own.
+        public_url: Our URL as Pockyt reaches it, without a closing slash; with None, no ipnUrl
+            is sent.
+        limits: How much Pockyt may be asked.
+        clock: The time; a simulation provides its own.
         call_seconds: How long one call to Pockyt may take.
     """
 
@@ -80,7 +81,7 @@ class Lifecycle:
         self._starter = Starter(
             ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
         )
-        # What is settled behind a till that waits, by transaction.
+        # Settling that goes on after its till was answered, by transaction.
         self._settling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wishes = Turns(ledger, kind="wish")
@@ -88,17 +89,17 @@ class Lifecycle:
 
     @property
     def is_pockyt_down(self) -> bool:
-        """Whether Pockyt failed so often that nothing is chased for a while."""
+        """Whether Pockyt failed so often that chasing has paused."""
         return self._caller.breaker.is_open
 
     def on_call(self, hook: OnCall) -> None:
-        """Call a hook after each call: its name, a word for its outcome, its seconds."""
+        """Call a hook after each call, with its name, a word for its outcome, and its seconds."""
         self._caller.on_call = hook
 
     async def run(self) -> None:
-        """Chase for ever what is in doubt: ask on schedule, raise what stays silent.
+        """Chase everything that is in doubt, for ever: ask on schedule, raise what stays silent.
 
-        One transaction's trouble is logged and harms no other. Cancelling this loses nothing.
+        An error with one transaction is logged and affects no other. Cancelling this loses nothing.
         """
         try:
             await self.chaser.run()
@@ -106,21 +107,21 @@ class Lifecycle:
             await self.close()
 
     async def close(self) -> None:
-        """End what goes on behind answered requests; the schedule takes it up after a restart."""
+        """End the work behind answered requests; after a restart the schedule resumes it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.chaser.stop()
 
     async def start_sale(self, order: Order, *, is_repeat: bool = False) -> Started:
-        """Record a sale, then start it at Pockyt; its number is bound to it.
+        """Record a sale, then start it at Pockyt, and bind the number it gets to it.
 
-        A sale that was recorded before, and whose outcome is unknown, is taken up again where
-        the order is the same.
+        A sale that was recorded before, and whose outcome is unknown, is resumed if the order is
+        the same.
 
         Args:
             order: What the till wants.
-            is_repeat: The same wish was heard before: a sale that was started is returned.
+            is_repeat: The same wish came before: a sale that was started is returned.
 
         Raises:
             ReferenceTakenError: The reference is another sale's.
@@ -134,7 +135,7 @@ class Lifecycle:
     async def pay(
         self, transaction: Transaction, *, payment_barcode: str, vendor: str | None = None
     ) -> Transaction:
-        """Charge the customer's code; an unknown outcome is asked about at once.
+        """Charge the customer's code; if the outcome is unknown, ask for it at once.
 
         Returns:
             The transaction: paid, failed, or still open and chased.
@@ -157,7 +158,7 @@ class Lifecycle:
             self.chaser.nudge()
             if isinstance(outcome, Answer):
                 return recorded.transaction or current
-            # An earlier try may have been paid although its answer never came.
+            # An earlier try may have been paid although its answer never arrived.
             asked = await self._steps.ask(current)
             if facts.never_happened(outcome) and asked.transaction.status not in MONEY:
                 raise outcome
@@ -171,16 +172,16 @@ class Lifecycle:
         refund_if_paid: bool = False,
         key_id: str | None = None,
     ) -> Transaction:
-        """Record that a cashier cancels, then settle it; wait a few seconds for the end of it.
+        """Record that a cashier cancels, then settle it, and wait a few seconds for the end.
 
         Pockyt is asked first, because its /cancel refunds what is paid: a paid sale is refused
         unless ``refund_if_paid``. What has not ended when this returns is chased. A wish that was
-        recorded before is not recorded again: the answer is where it stands.
+        recorded before is not recorded again; the transaction is returned as it stands.
 
         Returns:
             The transaction, with its ``cancel`` as far as it has come.
         """
-        # One at a time, so that a button that is pressed twice at once is one wish.
+        # One at a time, so that pressing a button twice at once is one wish.
         async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
             after = await self._steps.read(transaction)
             if await self._steps.is_new_wish(after, refund_if_paid=refund_if_paid):
@@ -192,7 +193,7 @@ class Lifecycle:
                 if after.is_being_cancelled:
                     self._start(_key(after), self._settle(after))
         if not after.is_being_cancelled or not await self._is_settled(_key(after)):
-            # It has ended, or the chaser asks about it on its schedule.
+            # It has ended, or the chaser asks about it on schedule.
             return after
         return await self._steps.read(after)
 
@@ -204,10 +205,10 @@ class Lifecycle:
         refund_if_paid: bool = False,
         key_id: str | None = None,
     ) -> Transaction | RecordedSale:
-        """Record that a cashier cancels a sale whose number may not be known yet; then as cancel.
+        """As ``cancel``, for a sale whose transaction number may not be known yet.
 
-        The wish stands at the sale, and is taken over by the transaction once Pockyt has told its
-        number. Where Pockyt knows of none for good, the sale ends cancelled.
+        The wish is stored with the sale, and the transaction takes it over once Pockyt has given
+        the number. If Pockyt finally has no such sale, the sale ends cancelled.
 
         Returns:
             The transaction; the sale, where it has none.
@@ -243,7 +244,7 @@ class Lifecycle:
         )
 
     async def ask(self, transaction: Transaction) -> Transaction:
-        """Ask Pockyt now, and go on with a cancel that is waited for, as the chaser would.
+        """Ask Pockyt now, and go on with a cancel that somebody waits for, as the chaser would.
 
         Raises:
             PockytError: There was no answer; that is recorded too.
@@ -260,13 +261,13 @@ class Lifecycle:
     ) -> Transaction:
         """Record what an operator has found out, where Pockyt cannot settle it.
 
-        It overrules everything before it; what comes after joins it.
+        It overrules everything before it; what comes later is joined with it.
 
         Args:
             transaction: Which one.
             status: paid, failed, cancelled or refunded.
             name: Who decides.
-            reason: On which grounds.
+            reason: Why.
         """
         fact = orders.decision_fact(transaction, status=status, name=name, reason=reason)
         recorded = await self._ledger.record(fact)
@@ -291,7 +292,7 @@ class Lifecycle:
                 await self._steps.settle(current)
 
     async def _is_settled(self, key: tuple[str, ...]) -> bool:
-        """Wait for what is settled under a key, if anything is, but no longer than a till waits.
+        """Wait for the settling under a key, if there is one, but no longer than a till waits.
 
         Returns:
             Whether there was something to wait for.
@@ -307,7 +308,7 @@ class Lifecycle:
         return True
 
     def _start(self, key: tuple[str, ...], work: Coroutine[None, None, None]) -> None:
-        """Settle a cancel behind the till that waits for it."""
+        """Start to settle a cancel; the till that waits for it may be answered before the end."""
         task = asyncio.create_task(work, name="settle")
         self._settling[key] = task
         self._tasks.add(task)
@@ -318,7 +319,7 @@ class Lifecycle:
         if self._settling.get(key) is task:
             del self._settling[key]
         if not task.cancelled() and (error := task.exception()) is not None:
-            # The schedule goes on with it; the till reads how it stands.
+            # The schedule goes on with it; the till is told how far it has come.
             _LOG.error("settle_failed", exc_info=error)
 
 

@@ -1,4 +1,4 @@
-"""Turn what tills and operators want into facts for the ledger, and raise alarms; pure."""
+"""Turn the wishes of tills and operators into facts for the ledger, and build alarms; pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +14,9 @@ VALUE_CHARS_MAX: Final = 2_048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """The sale that a till wants to start. ``vendor`` is None where the till scans a code.
+    """A sale that a till wants to start. ``vendor`` is None where the till scans a code.
 
-    ``amount`` is decimal text; ``timeout_minutes`` is Pockyt's own where it is None.
+    ``amount`` is decimal text. With None, ``timeout_minutes`` is Pockyt's own.
     """
 
     merchant_no: str
@@ -31,7 +31,7 @@ class Order:
 
 
 def sale_fact(order: Order) -> Fact:
-    """Build a sale, before Pockyt hears of it."""
+    """Build the fact of a sale, before Pockyt hears of it."""
     minutes = order.timeout_minutes
     return Fact(
         kind=Kind.SALE,
@@ -49,7 +49,7 @@ def sale_fact(order: Order) -> Fact:
 
 
 def order_of(fact: Fact) -> Order:
-    """Read the order that a recorded sale was."""
+    """Read the order back from a recorded sale."""
     minutes = fact.field("timeout")
     return Order(
         merchant_no=fact.merchant_no,
@@ -67,7 +67,7 @@ def order_of(fact: Fact) -> Order:
 def cancel_fact(
     transaction: Transaction, *, terminal: str | None, refund_if_paid: bool, key_id: str | None
 ) -> Fact:
-    """Build a cashier's cancel, before Pockyt hears of it."""
+    """Build the fact of a cashier's cancel, before Pockyt hears of it."""
     return Fact(
         kind=Kind.CANCEL_REQUEST,
         merchant_no=transaction.merchant_no,
@@ -78,7 +78,7 @@ def cancel_fact(
 
 
 def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
-    """Return the alarm that there is no answer about a transaction, or a sale without a number."""
+    """Build the alarm that Pockyt is silent about a transaction, or a sale without a number."""
     fields = fields_text({"alarm": Alarm.UNRESOLVED})
     if isinstance(doubt, Transaction):
         return Fact(
@@ -98,7 +98,7 @@ def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
 
 
 def decision_fact(transaction: Transaction, *, status: Status, name: str, reason: str) -> Fact:
-    """Build what an operator has settled."""
+    """Build the fact of an operator's decision."""
     return Fact(
         kind=Kind.DECISION,
         merchant_no=transaction.merchant_no,
@@ -111,7 +111,7 @@ def decision_fact(transaction: Transaction, *, status: Status, name: str, reason
 def sale_cancel_fact(
     sale: Fact, *, sale_seq: int, terminal: str | None, refund_if_paid: bool, key_id: str | None
 ) -> Fact:
-    """Return a cashier's cancel of a sale whose number is not known yet."""
+    """Build the fact of a cashier's cancel of a sale whose number is not known yet."""
     return Fact(
         kind=Kind.CANCEL_REQUEST,
         merchant_no=sale.merchant_no,
@@ -124,7 +124,7 @@ def sale_cancel_fact(
 
 
 def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> Fact:
-    """Return the wish at a sale as one at its transaction.
+    """Move a wish from a sale to its transaction: build the fact for the transaction.
 
     ``is_spent``: /cancel was sent for it already, by the reference.
     """
@@ -141,7 +141,7 @@ def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> 
 
 
 def number_taken_fact(fact: Fact) -> Fact:
-    """Return the alarm that Pockyt gave a sale a number which is another's already."""
+    """Build the alarm that Pockyt gave a sale a number that belongs to another."""
     return Fact(
         kind=Kind.ALARM,
         merchant_no=fact.merchant_no,
@@ -151,5 +151,5 @@ def number_taken_fact(fact: Fact) -> Fact:
 
 
 def cut(text: str | None) -> str | None:
-    """Return a text that every column can hold, and that is no longer than it should be."""
+    """Return a text without characters that a column cannot hold, cut to a length."""
     return None if text is None else clean(text[:VALUE_CHARS_MAX])

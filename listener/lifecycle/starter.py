@@ -1,4 +1,4 @@
-"""Start a sale at Pockyt, once, whatever becomes of the call and however often it is wished."""
+"""Start a sale at Pockyt once, whatever happens to the call and however often it is asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from listener.pockyt.answer import PockytError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A sale that was started, and the code that the customer scans, where there is one."""
+    """A sale that was started, and the code for the customer to scan, if there is one."""
 
     transaction: Transaction
     qrcode_url: str | None = None
@@ -23,7 +23,7 @@ class Started:
 
 
 class Starter:
-    """Starts sales; ``nudge`` has the chaser look at the schedule soon."""
+    """Starts sales. ``nudge`` makes the chaser look at the schedule soon."""
 
     def __init__(
         self, *, ledger: Ledger, caller: Caller, steps: Steps, nudge: Callable[[], None]
@@ -49,11 +49,11 @@ class Starter:
                 self._nudge()
 
     async def _open(self, order: Order, *, is_first: bool) -> Started:
-        """Start a recorded sale at Pockyt; an unknown outcome is looked for by its reference.
+        """Start a recorded sale at Pockyt; if the outcome is unknown, look for it by its reference.
 
-        A refusal of the first try is the end of it, and nothing is looked up: what Pockyt knows
-        under a reference that it refuses is another's. A refusal after a try whose outcome is
-        unknown may only mean that Pockyt did hear the first.
+        A refusal of the first try ends it, and nothing is looked up: a sale that Pockyt knows
+        under a refused reference is another's. A refusal after a try with an unknown outcome may
+        only mean that Pockyt did receive the first one.
         """
         sale = await self._steps.find_sale(order)
         if sale is None or sale.state.is_being_cancelled:
@@ -99,7 +99,7 @@ class Starter:
 def _started(
     transaction: Transaction | None, said: list[Fact], *, otherwise: Exception | None = None
 ) -> Started:
-    """Return a sale that was started, with the code in what Pockyt said about it.
+    """Return a sale that was started, with the code from Pockyt's answer.
 
     Raises:
         Exception: ``otherwise``, or OutcomeUnknownError, where there is no transaction.

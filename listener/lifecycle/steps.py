@@ -1,6 +1,6 @@
-"""The single steps on a transaction: ask about it, cancel it, look for it; each records an entry.
+"""The steps on a transaction: ask about it, cancel it, look for it. Each records an entry.
 
-Whoever takes one holds the transaction's turn.
+The caller must hold the transaction's turn.
 """
 
 import logging
@@ -18,7 +18,7 @@ from listener.lifecycle.orders import Order
 from listener.lifecycle.turns import Turns
 from listener.pockyt.answer import PockytUnavailableError
 
-# What is recorded where a payment came in just before /cancel would have been sent.
+# Recorded where a payment arrived just before /cancel would have been sent.
 NOT_SENT: Final = PockytUnavailableError("a payment was faster", reason="overtaken", sent=False)
 
 _LOG: Final = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What came of a question: where the transaction stands now, and what Pockyt said."""
+    """The result of a question: the transaction as it stands now, and what Pockyt said."""
 
     transaction: Transaction
     outcome: Outcome
 
 
 class Steps:
-    """The steps, for tills, operators and the chaser alike."""
+    """The steps that tills, operators and the chaser share."""
 
     def __init__(self, *, ledger: Ledger, caller: Caller) -> None:
         self._ledger = ledger
@@ -41,34 +41,34 @@ class Steps:
         self.turns = Turns(ledger)
 
     async def read(self, transaction: Transaction) -> Transaction:
-        """Return where a transaction stands now."""
+        """Read a transaction as it stands now."""
         (found,) = await self._ledger.read_transaction(
             transaction.transaction_no, merchant_no=transaction.merchant_no
         )
         return found
 
     async def ask(self, transaction: Transaction) -> Asked:
-        """Ask Pockyt how a transaction stands, and record what it says."""
+        """Ask Pockyt about a transaction, and record the answer."""
         fact, outcome = await self._query(transaction)
         return await self._recorded(transaction, fact, outcome)
 
     async def settle(self, transaction: Transaction) -> Asked:
         """Ask about a transaction, and go on with the cancel that somebody waits for.
 
-        /cancel refunds what is paid. So it is sent only when Pockyt has just said that this very
-        sale is open, or that it is paid and the cashier wants the money to go back; never on the
-        word of anything older, and once for each wish, unless Pockyt refused it. Whatever comes of
-        it, Pockyt is asked at once what it came to: a payment may have been faster.
+        /cancel refunds what is paid. So it is sent only if Pockyt has just said that this very
+        sale is open, or that it is paid and the cashier wants the money to go back. An older
+        answer does not count. It is sent once for each wish, unless Pockyt refused it. Afterwards
+        Pockyt is asked at once how it ended: a payment may have been faster.
         """
         fact, outcome = await self._query(transaction)
         sends = await self._may_cancel(await self.read(transaction), fact)
-        # Recorded before it is sent, so that a kill in between cannot have it sent twice.
+        # Recorded before /cancel is sent, so that a kill in between cannot send it twice.
         told = facts.sending_cancel(fact) if sends else fact
         asked = await self._recorded(transaction, told, outcome)
         if not sends:
             return asked
         as_of = await self._ledger.seq()
-        # Read after the head, so that no payment up to there is overlooked.
+        # Read after the head, so that no payment up to there is missed.
         current = await self.read(transaction)
         if await self._is_allowed(current, fact):
             sent = await self._caller.cancel(current)
@@ -90,7 +90,7 @@ class Steps:
     async def find_sale(self, order: Order) -> RecordedSale | None:
         """Return the sale that a store recorded under a reference.
 
-        One that Pockyt refused is returned only where no other has its reference.
+        One that Pockyt refused is returned only if no other has the reference.
         """
         sales = await self._ledger.read_sales(
             merchant_no=order.merchant_no, reference=order.reference, store_no=order.store_no
@@ -98,11 +98,11 @@ class Steps:
         return sales[0] if sales else None
 
     async def bind(self, fact: Fact) -> Recorded:
-        """Record what Pockyt said of a sale; the number that it tells is bound to the sale.
+        """Record what Pockyt said of a sale, and bind the number it gave to the sale.
 
         Raises:
-            NumberTakenError: The number is another sale's, or another store's. What Pockyt said is
-                kept without it, and an alarm is raised.
+            NumberTakenError: The number is another sale's, or another store's. The answer is
+                recorded without it, and so is an alarm.
         """
         try:
             return await self._ledger.record(fact)
@@ -120,7 +120,7 @@ class Steps:
             raise
 
     async def look_for(self, sale: RecordedSale) -> tuple[Transaction | None, Outcome]:
-        """Look for a sale by its reference; where it is found, its number is bound to it.
+        """Look for a sale by its reference; if it is found, bind its number to it.
 
         Raises:
             NumberTakenError: See :meth:`bind`.
@@ -129,7 +129,7 @@ class Steps:
         return (await self.bind(fact)).transaction, outcome
 
     async def settle_sale(self, sale: RecordedSale) -> None:
-        """Look for a sale, and go on with the wish to cancel it that came before its number.
+        """Look for a sale, and go on with a wish to cancel it that came before its number.
 
         Raises:
             NumberTakenError: See :meth:`bind`.
@@ -145,7 +145,7 @@ class Steps:
                 await self.settle(after)
 
     async def take_over(self, sale: RecordedSale) -> Transaction:
-        """Record at a transaction the wish that its sale holds from before its number was known."""
+        """Record at a transaction the wish that its sale has held since before its number."""
         (transaction,) = await self._ledger.read_transaction(
             sale.transaction_no or "", merchant_no=sale.fact.merchant_no
         )
@@ -158,7 +158,7 @@ class Steps:
         return recorded.transaction or transaction
 
     async def _cancel_sale(self, sale: RecordedSale) -> None:
-        """Ask about a sale by its reference, and cancel it by that where no number is told."""
+        """Ask about a sale by its reference, and cancel it by that if no number comes."""
         query, _ = await self._query_sale(sale)
         sends = not query.transaction_no and wishes.allows_cancel_of_sale(sale, query.says)
         await self.bind(facts.sending_cancel(query) if sends else query)
@@ -181,7 +181,7 @@ class Steps:
     async def _is_shared(self, order: Order) -> bool:
         """Return whether another store's sale has the same reference, and no number yet.
 
-        Nobody can say whose what Pockyt found is; the answer to the call that starts a sale can.
+        Then nobody can say whose sale Pockyt found; only the answer to the starting call can.
         """
         sales = await self._ledger.read_sales(
             merchant_no=order.merchant_no, reference=order.reference, store_no=None
@@ -203,13 +203,13 @@ class Steps:
         return Asked(transaction=recorded.transaction or transaction, outcome=outcome)
 
     async def _may_cancel(self, transaction: Transaction, query: Fact) -> bool:
-        """Return whether /cancel may be sent on the word of a query that was just answered."""
+        """Return whether /cancel may be sent after the query that was just answered."""
         if not await self._is_allowed(transaction, query):
             return False
         return not wishes.is_spent(await self._entries(transaction))
 
     async def _is_allowed(self, transaction: Transaction, query: Fact) -> bool:
-        """Return whether somebody waits for a cancel that the present state allows."""
+        """Return whether somebody waits for a cancel, and the present state allows it."""
         if not transaction.is_being_cancelled or not facts.is_about(transaction, query):
             return False
         refunds = wishes.may_refund(await self._entries(transaction))
@@ -220,5 +220,5 @@ class Steps:
 
 
 def sale_key(order: Order) -> tuple[str, ...]:
-    """Return what names the turn of a sale that has no number yet."""
+    """Return the key of the turn for a sale that has no number yet."""
     return (order.merchant_no, "", order.store_no, order.reference)

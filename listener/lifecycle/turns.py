@@ -1,4 +1,4 @@
-"""Turns: one task at a time works on the same transaction, whichever node it works at."""
+"""Turns: one task at a time works on a transaction, on whichever node."""
 
 import asyncio
 import hashlib
@@ -9,13 +9,13 @@ from typing import Final, Protocol
 
 from listener.errors import LedgerUnavailableError
 
-# How soon a turn that another node holds is asked for again.
+# How soon a turn that another node holds is tried again.
 RETRY_SECONDS: Final = 0.1
 NAME_CHARS_MAX: Final = 200
 
 
 class Leases(Protocol):
-    """What is asked of the ledger here: one node at a time holds a turn."""
+    """What turns need of the ledger: one node at a time holds a turn."""
 
     async def claim_turn(self, name: str) -> bool: ...
     async def keep_turn(self, name: str, *, seconds: float) -> bool: ...
@@ -23,7 +23,7 @@ class Leases(Protocol):
 
 
 class _Held:
-    """A turn that is held; a task that was started meanwhile may go on after its end."""
+    """A turn that is held; a task that was started meanwhile may outlive it."""
 
     __slots__ = ("is_over", "name")
 
@@ -37,7 +37,7 @@ _HELD: Final[ContextVar[tuple[_Held, ...]]] = ContextVar("held", default=())
 
 
 async def keep_turns(ledger: Leases, *, seconds: float) -> None:
-    """Hold all turns of this task for so long from now on: as long as the next call may take.
+    """Extend all turns of this task from now on, by the longest time the next call may take.
 
     Raises:
         LedgerUnavailableError: This node was paused, and another one has the turn now.
@@ -51,8 +51,8 @@ class Turns:
     """A lock for each key, for as long as somebody holds it or waits for it.
 
     Args:
-        ledger: Where the other nodes see who holds it; None where there are no others.
-        kind: What is locked, so that two kinds of turns never meet.
+        ledger: Shares the locks with the other nodes; None where there are no others.
+        kind: What is locked, so that two kinds of turns never collide.
     """
 
     def __init__(self, ledger: Leases | None = None, *, kind: str = "turn") -> None:

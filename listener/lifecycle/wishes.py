@@ -1,4 +1,4 @@
-"""Read off a transaction's entries what a cashier's wish to cancel still asks for; pure."""
+"""Read from a transaction's entries what a cashier's wish to cancel still asks for; pure."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,7 +8,7 @@ from listener.ledger.promise import RecordedSale
 from listener.ledger.status import refunds_if_paid
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
-# Pockyt's codes for a call that it did not do; what is not among them may have had an effect.
+# Pockyt's codes for a call that it did not carry out; any other call may have had an effect.
 _REFUSALS: Final = frozenset({"000010", "000020", "000021", "000022", "000023", "000030", "000040"})
 _TAKEN_BACK: Final = frozenset({Status.CONFLICT, Status.REFUNDED})
 
@@ -22,13 +22,13 @@ def may_refund(entries: Sequence[Entry]) -> bool:
 def is_spent(entries: Sequence[Entry]) -> bool:
     """Return whether /cancel was sent for the newest wish, so that Pockyt may have done it.
 
-    What was about to be sent counts: the listener may have been killed just after sending it.
+    A cancel that was about to be sent counts: the listener may have been killed just after.
     """
     spent = False
     for entry in entries:
         fact = entry.fact
         if fact.kind is Kind.CANCEL_REQUEST:
-            # One that came before the number was known may have been sent by the reference.
+            # A wish that came before the number was known may have been sent by the reference.
             spent = fact.field("next") == "cancel"
         elif fact.kind is Kind.QUERY and fact.field("next") == "cancel":
             spent = True
@@ -40,8 +40,8 @@ def is_spent(entries: Sequence[Entry]) -> bool:
 def allows_cancel(says: Status | None, *, status: Status, refunds: bool) -> bool:
     """Return whether /cancel may be sent, where Pockyt just said how a sale stands.
 
-    Its /cancel refunds what is paid. So Pockyt must say that the sale is open; or that it is paid,
-    and the cashier wants the money to go back.
+    Pockyt's /cancel refunds what is paid. So Pockyt must say that the sale is open; or that it is
+    paid, and the cashier wants the money to go back.
 
     Args:
         says: What Pockyt said about this very sale; None where that settles nothing.
@@ -50,12 +50,12 @@ def allows_cancel(says: Status | None, *, status: Status, refunds: bool) -> bool
     """
     if says in _OPEN:
         return refunds or status not in MONEY
-    # In a conflict a refund was counted already; giving money back twice is for nobody to try.
+    # In a conflict a refund was counted already; giving money back twice is not ours to try.
     return says is Status.PAID and refunds and status not in _TAKEN_BACK
 
 
 def allows_cancel_of_sale(sale: RecordedSale, says: Status | None) -> bool:
-    """Return whether /cancel may be sent by a reference, where Pockyt tells no number."""
+    """Return whether /cancel may be sent by a reference, where Pockyt gives no number."""
     if sale.wish is None or not sale.state.is_being_cancelled or sale.state.is_cancel_sent:
         return False
     refunds = sale.wish.field("refundIfPaid") == "true"
@@ -74,7 +74,7 @@ def is_new_at_sale(sale: RecordedSale, *, refund_if_paid: bool) -> bool:
 def changes_nothing(
     transaction: Transaction, entries: Sequence[Entry], *, refund_if_paid: bool
 ) -> bool:
-    """Return whether a wish was recorded already, so that the answer is where it stands.
+    """Return whether a wish was recorded already, so that the present state is the answer.
 
     One that was raised as unresolved may be repeated: a person wants it tried once more.
     """
@@ -86,6 +86,6 @@ def changes_nothing(
 
 
 def _had_no_effect(answer: Fact) -> bool:
-    """Return whether Pockyt refused a /cancel, or cannot have heard it."""
+    """Return whether Pockyt refused a /cancel, or cannot have received it."""
     is_refusal = answer.field("error") == "refused" and answer.field("retCode") in _REFUSALS
     return is_refusal or answer.field("sent") == "false"

@@ -1,1 +1,1 @@
-"""Pockyt's side of the wire: its signature, its notification, its calls."""
+"""Pockyt's wire format: its signature, its notifications, its calls."""

@@ -1,4 +1,4 @@
-"""Read what Pockyt answers to a call, and name whose fault it is where that cannot be done.
+"""Read what Pockyt answers to a call; if that fails, name whose fault it is.
 
 Source: Pockyt, "Cancel API", "Tran Query" and the page of each call.
 """
@@ -18,13 +18,13 @@ CODE_CHARS_MAX: Final = 16
 NUMBER_CHARS_MAX: Final = 64
 ACCEPTED: Final = "000100"
 
-# System and supplier errors: Pockyt itself does not say whether the call had an effect.
+# System and supplier errors: Pockyt itself does not know whether the call had an effect.
 _OUTCOME_UNKNOWN: Final = frozenset({"000000", "000080"})
 _BAD_SIGNATURE: Final = "verifysign"
-# Whatever looks like a token, its digest or a signature is kept out of every error.
+# Text that looks like a token, its digest or a signature is removed from every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
 HIDDEN: Final = "[hidden]"
-# What may look like a secret and is none: numbers of a merchant's or of Pockyt's, links.
+# What looks like a secret but is none: numbers of a merchant's or of Pockyt's, links.
 _MAY_BE_LONG: Final = frozenset(
     {
         "transactionNo",
@@ -42,13 +42,16 @@ Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What Pockyt answered to a call it accepted; None is what it did not say.
+    """Pockyt's answer to a call that it accepted; None is what it did not say.
 
-    ``amount`` is text as sent, be it a JSON string or number. ``word`` is ``status`` or
-    ``transactionStatus`` as sent, None in the answer to create-trans-qrcode. ``fields`` is the
-    whole ``result`` as text: nested values as compact JSON, nulls and any verifySign left out.
-    Control characters and halves of a surrogate pair are replaced, secrets hidden. A transaction
-    number with any of these, or of more than NUMBER_CHARS_MAX characters, is ''.
+    Attributes:
+        amount: Text as sent, whether it was a JSON string or number.
+        word: ``status`` or ``transactionStatus`` as sent; None in the answer to
+            create-trans-qrcode.
+        transaction_no: '' if it has control characters or halves of a surrogate pair, or more
+            than NUMBER_CHARS_MAX characters.
+        fields: The whole ``result`` as text: nested values as compact JSON, without nulls and
+            verifySign; control characters and halves of surrogate pairs replaced, secrets hidden.
     """
 
     transaction_no: str | None = None
@@ -64,19 +67,19 @@ class Answer:
 
 
 class PockytError(ListenerError):
-    """A call to Pockyt gave no answer to work with."""
+    """A call to Pockyt gave no usable answer."""
 
 
 class PockytRefusedError(PockytError):
     """Pockyt answered, and said no.
 
-    ``outcome_unknown`` is true for a system or supplier error of Pockyt's: the call may have had
-    an effect, and only tran-query can tell. A bad signature is never one of those.
+    ``outcome_unknown`` is true for a system or supplier error at Pockyt: the call may have had an
+    effect, and only tran-query can tell. It is never true for a bad signature.
     """
 
     def __init__(self, ret_code: str, ret_msg: str) -> None:
         self.ret_code = clean(ret_code[:CODE_CHARS_MAX])
-        # Hidden before it is cut, so that no half of a secret is left over.
+        # Hidden before the text is cut, so that no half of a secret is left.
         self.ret_msg = clean(_SECRET_LIKE.sub(HIDDEN, ret_msg.strip()))[:MESSAGE_CHARS_MAX]
         self.outcome_unknown = (
             ret_code in _OUTCOME_UNKNOWN and _BAD_SIGNATURE not in ret_msg.lower()
@@ -85,10 +88,10 @@ class PockytRefusedError(PockytError):
 
 
 class PockytUnavailableError(PockytError):
-    """Pockyt gave no answer that can be read: it is down, slow, or something is in between.
+    """Pockyt gave no readable answer: it is down, slow, or something is in between.
 
-    ``sent`` tells whether the request may have reached Pockyt, so that its outcome is unknown;
-    where it is false nothing happened, and calling again is safe. ``reason`` is for metrics.
+    ``sent`` is whether the request may have reached Pockyt, so that its outcome is unknown; if it
+    is false, nothing happened and calling again is safe. ``reason`` is for metrics.
     """
 
     def __init__(self, message: str, *, reason: Reason, sent: bool = True) -> None:
@@ -98,7 +101,7 @@ class PockytUnavailableError(PockytError):
 
 
 def read_answer(body: bytes, *, hide: Callable[[str], str] = str) -> Answer:
-    """Read the body of an answer, with whatever it adds, leaves out or spells differently.
+    """Read the body of an answer, tolerating additions, omissions and other spellings.
 
     Args:
         body: What arrived.
@@ -106,7 +109,7 @@ def read_answer(body: bytes, *, hide: Callable[[str], str] = str) -> Answer:
 
     Raises:
         PockytRefusedError: It is a refusal.
-        PockytUnavailableError: It is no answer of Pockyt's: HTML, half a JSON text.
+        PockytUnavailableError: It is not an answer of Pockyt's: HTML, half a JSON text.
     """
     answer = _parse(body)
     try:
@@ -114,12 +117,12 @@ def read_answer(body: bytes, *, hide: Callable[[str], str] = str) -> Answer:
             return _read(answer, hide)
     except RecursionError:
         pass
-    # No cause is chained: its text would quote the answer.
+    # The cause is not chained: its text would quote the answer.
     raise PockytUnavailableError("its answer cannot be read", reason="unreadable")
 
 
 def is_answer(body: bytes) -> bool:
-    """Return whether a body is an answer of Pockyt's at all."""
+    """Return whether a body is an answer of Pockyt's."""
     return _parse(body) is not None
 
 
@@ -161,7 +164,7 @@ def _read(answer: Mapping[str, object], hide: Callable[[str], str]) -> Answer:
 
 
 def _shown(name: str, value: str, hide: Callable[[str], str]) -> tuple[str, str]:
-    """Return a member as it may be kept and shown."""
+    """Return a member in a form that is safe to store and show."""
     shown = hide(value)
     if name not in _MAY_BE_LONG:
         shown = _SECRET_LIKE.sub(HIDDEN, shown)

@@ -1,6 +1,6 @@
 """Read the body of a notification into its fields, exactly as they were signed.
 
-Whoever knows the URL can send a body, so everything is counted before it is split or walked.
+Anybody who knows the URL can send a body, so everything is counted before it is split or walked.
 
 Source: Pockyt, "Webhook Notification Format" and "Signing API Calls".
 """
@@ -16,30 +16,30 @@ from listener.pockyt import signature
 from listener.pockyt.texts import json_fields
 
 FIELDS_MAX: Final = 64
-# Of a form: pairs may be empty, as in "a=1&&b=2".
+# In a form: pairs may be empty, as in "a=1&&b=2".
 SEPARATORS_MAX: Final = 2 * FIELDS_MAX
-# Escapes of which some may be torn ("100%").
+# In a form: escapes, some of which may be incomplete ("100%").
 TORN_MAX: Final = 256
-# Of JSON: values, wherever they are nested.
+# In JSON: values, however deeply nested.
 NODES_MAX: Final = 256
 DEPTH_MAX: Final = 32
 
-# Why a message is held whose text had to be guessed.
+# Why a message is held if its text had to be guessed.
 NOT_UTF8: Final = "not_utf8"
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SIGNATURE: Final = signature.FIELD.encode()
-# The longest way to write the signature's name, each letter escaped.
+# The longest way to write the signature's name, with each letter escaped.
 _SIGNATURE_BYTES_MAX: Final = 3 * len(_SIGNATURE)
 _TORN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-# A string, ended or not, is one token, so that nothing inside of it is counted.
+# A string, ended or not, is one token, so that nothing inside it is counted.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
 class Fields(NamedTuple):
-    """The fields of a message, and ``encoding``, which makes their text the signed bytes.
+    """The fields of a message. ``encoding`` turns their text back into the signed bytes.
 
-    Where a form is not UTF-8, its texts are bytes, each as one character (``latin-1``).
+    In a form that is not UTF-8, each byte is one character of the texts (``latin-1``).
     """
 
     values: dict[str, str]
@@ -47,11 +47,11 @@ class Fields(NamedTuple):
 
     @property
     def suspect(self) -> str | None:
-        """Why the fields are not to be believed, although they are signed; None if nothing is."""
+        """Why the fields are not believed although they are signed; None where they are."""
         return None if self.encoding == "utf-8" else NOT_UTF8
 
     def as_text(self, *, errors: str = "replace") -> dict[str, str]:
-        """Return the fields to be kept; what is not UTF-8 is read as GB18030."""
+        """Return the fields as they are stored; what is not UTF-8 is read as GB18030."""
         if self.encoding == "utf-8":
             return self.values
 
@@ -61,7 +61,7 @@ class Fields(NamedTuple):
         return {text(name): text(value) for name, value in self.values.items()}
 
     def fault(self) -> ListenerError:
-        """Return what is wrong with fields that no token signed."""
+        """Return the error for fields that no token signed."""
         try:
             self.as_text(errors="strict")
         except UnicodeError:
@@ -70,10 +70,10 @@ class Fields(NamedTuple):
 
 
 def readings(body: bytes, *, is_json: bool) -> Iterator[Fields | ListenerError]:
-    """Read a body in every way that there is, the one that its type says first.
+    """Read a body in every possible way, beginning with the one that its type says.
 
-    A body is sent under the wrong type, behind a byte order mark, or before a line break that
-    nobody signed. A way that leads nowhere yields its UnreadableError or SignatureError.
+    Bodies arrive with the wrong type, after a byte order mark, or before a line break that nobody
+    signed. A way that fails yields its UnreadableError or SignatureError.
     """
     first, second = (read_json, read_form) if is_json else (read_form, read_json)
     yield _tried(first, body)
@@ -120,14 +120,14 @@ def read_form(body: bytes) -> Fields:
 
 
 def read_json(body: bytes) -> Fields:
-    """Read a JSON object; nulls are left out, nested values are compact JSON text.
+    """Read a JSON object; nulls are left out, nested values become compact JSON text.
 
     Raises:
-        UnreadableError: No JSON object, a repeated field, or more than the limits allow.
+        UnreadableError: Not a JSON object, a repeated field, or more than the limits allow.
         SignatureError: No field is verifySign.
     """
     if not body.removeprefix(_BOM).lstrip().startswith(b"{"):
-        raise UnreadableError("the body is no JSON object")
+        raise UnreadableError("the body is not a JSON object")
     try:
         text, encoding = _as_utf8(body)
         _limit(text)
@@ -156,7 +156,7 @@ def _repeated() -> UnreadableError:
 
 
 def _unsigned(body: bytes, parts: list[bytes]) -> ListenerError:
-    """Return what is wrong with a form without a signature, as far as it shows undecoded."""
+    """Return the error for a form without a signature, as far as it shows without decoding."""
     if len({part.partition(b"=")[0] for part in parts}) < len(parts):
         return _repeated()
     try:
@@ -175,7 +175,7 @@ def _is_signature(part: bytes) -> bool:
 
 
 def _decoder(body: bytes) -> Callable[[bytes], bytes]:
-    """Return what decodes the texts of a form; with many escapes, none of them may be torn."""
+    """Return the function that decodes a form's texts; with many escapes all must be complete."""
     if body.count(b"%") <= TORN_MAX:
         return _decode
     if _TORN.search(body):
@@ -184,17 +184,17 @@ def _decoder(body: bytes) -> Callable[[bytes], bytes]:
 
 
 def _decode(text: bytes) -> bytes:
-    """Decode ``%XX`` and ``+``; any other ``%`` is left as it is."""
+    """Decode ``%XX`` and ``+``; any other ``%`` stays as it is."""
     return unquote_to_bytes(text.replace(b"+", b" "))
 
 
 def _decode_many(text: bytes) -> bytes:
-    """Decode a text without torn escapes: as quoted-printable, at a hundredth of the cost."""
+    """Decode a text of complete escapes: as quoted-printable, at a hundredth of the cost."""
     return a2b_qp(text.replace(b"+", b" ").replace(b"=", b"%3D").replace(b"%", b"="))
 
 
 def _without_hiding(fields: dict[str, str]) -> dict[str, str]:
-    """Leave out the empty fields that can be added unseen, or hide their neighbour."""
+    """Leave out empty fields that can be added unseen, or that hide a neighbour."""
     names = "".join(fields)
     if "&" not in names and "=" not in names:
         return fields
@@ -202,7 +202,7 @@ def _without_hiding(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _as_utf8(body: bytes) -> tuple[bytes, str]:
-    """Return the text of a JSON body as UTF-8, and the encoding in which it came."""
+    """Return the text of a JSON body as UTF-8, and the encoding it arrived in."""
     try:
         body.decode()
     except UnicodeError:
@@ -215,7 +215,7 @@ def _not_text() -> UnreadableError:
 
 
 def _limit(text: bytes) -> None:
-    """Raise ValueError where JSON is nested too deeply or has too many values."""
+    """Raise ValueError if JSON is nested too deeply or has too many values."""
     depth = nodes = 0
     for count, token in enumerate(_TOKEN.finditer(text)):
         first = text[token.start()]
@@ -226,6 +226,6 @@ def _limit(text: bytes) -> None:
         nodes += first in b"[{,"
         if depth > DEPTH_MAX:
             raise ValueError("nested too deeply")
-        # Each value brings at most two strings and its bracket; what has more is no JSON.
+        # Each value brings at most two strings and its bracket; a text with more is not JSON.
         if nodes > NODES_MAX or count > 4 * NODES_MAX:
             raise ValueError("too many values")

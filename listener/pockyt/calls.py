@@ -1,4 +1,4 @@
-"""The calls to Pockyt: what each takes, and how it is worded and signed; pure.
+"""The calls to Pockyt: their parameters, how they are written and signed; pure.
 
 Source: Pockyt, "Signing API Calls", "Cancel API" and the page of each call.
 """
@@ -39,11 +39,11 @@ class Credentials:
 
 
 class PockytCalls(ABC):
-    """Sign each call and read its answer; a subclass carries the bytes.
+    """Signs each call and reads its answer; a subclass carries the bytes.
 
-    ``request_id`` becomes the header ``Pockyt-Request-ID`` (one is made where none is given);
-    Pockyt answers a repeat under the same id with its first answer, so a fresh question needs a
-    fresh id. Amounts are decimal text.
+    ``request_id`` becomes the header ``Pockyt-Request-ID``; one is made if none is given. Pockyt
+    answers a repeat under the same id with its first answer, so a new question needs a new id.
+    Amounts are decimal text.
 
     Raises:
         PockytRefusedError: Pockyt answered anything but 000100.
@@ -53,7 +53,7 @@ class PockytCalls(ABC):
 
     @abstractmethod
     async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
-        """Bring a JSON body to Pockyt and return the body of its answer.
+        """Send a JSON body to Pockyt and return the body of its answer.
 
         Raises:
             PockytUnavailableError: There was no answer.
@@ -149,9 +149,9 @@ class PockytCalls(ABC):
         reference: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """Ask how a transaction stands; once more where the first time had no answer.
+        """Ask for a transaction; repeat once if the first attempt had no answer.
 
-        A time-out is not repeated: who asks on a schedule will ask again, and a till is waiting.
+        A time-out is not repeated: the schedule will ask again, and a till is waiting.
 
         Source: Pockyt, "Tran Query".
         """
@@ -176,7 +176,7 @@ class PockytCalls(ABC):
         refund_reference: str | None = None,
         request_id: str | None = None,
     ) -> Answer:
-        """Pay all or a part of the money back. Source: Pockyt, "Refund"."""
+        """Refund all or part of a payment. Source: Pockyt, "Refund"."""
         fields = {
             **_one_of(transaction_no, reference),
             "refundAmount": refund_amount,

@@ -1,4 +1,4 @@
-"""Call Pockyt: open a sale, cancel it, ask about it, pay money back.
+"""Call Pockyt: start a sale, cancel it, ask for it, give money back.
 
 A public Python API, usable without the rest of the listener::
 
@@ -46,7 +46,7 @@ REQUEST_ID_HEADER: Final = "Pockyt-Request-ID"
 class PockytClient(PockytCalls):
     """Calls Pockyt over HTTPS with a session that the caller opens and closes.
 
-    ``proxy`` is the URL of a proxy to call through, with a user and a password if it wants them.
+    ``proxy`` is the URL of a proxy to call through, with user and password if it needs them.
     """
 
     def __init__(
@@ -60,11 +60,12 @@ class PockytClient(PockytCalls):
         self._url = url.rstrip("/")
         self._session = session
         self._proxy = proxy
-        # Half of the time is for connecting, so that a dead host is known not to have heard.
+        # Half of the time is for connecting, so that a dead host is known not to have received the
+        # call.
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=timeout_seconds / 2)
 
     async def exchange(self, call: Call, body: bytes, *, request_id: str) -> bytes:
-        """POST a body; cancelling it hangs up, which Pockyt may not notice."""
+        """POST a body. Cancelling this hangs up, which Pockyt may not notice."""
         headers = {"Content-Type": "application/json", REQUEST_ID_HEADER: request_id}
         try:
             status, answer = await self._post(call, body, headers)
@@ -86,7 +87,7 @@ class PockytClient(PockytCalls):
         """Return the status and the body of an answer.
 
         Raises:
-            PockytUnavailableError: The answer is too large, or the proxy made no way to Pockyt.
+            PockytUnavailableError: The answer is too large, or the proxy could not reach Pockyt.
         """
         try:
             async with self._session.post(
@@ -100,14 +101,14 @@ class PockytClient(PockytCalls):
                 return response.status, await _read(response.content)
         except aiohttp.ClientHttpProxyError as error:
             proxy_status = error.status
-        # Not within the block above: that error holds the proxy's password.
+        # Not within the block above, because that error holds the proxy's password.
         raise PockytUnavailableError(
             f"the proxy answered HTTP {proxy_status}", reason="connection", sent=False
         )
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Read a body to its end, but not for ever."""
+    """Read a body to its end, up to a limit."""
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk

@@ -1,6 +1,6 @@
 """Read what the fields of a notification say.
 
-Nothing here believes a message; ``ingest`` verifies the fields before it asks what they say.
+Nothing here believes a message: ``ingest`` verifies the fields before it reads them here.
 
 Source: Pockyt, "Webhook Notification Format".
 """
@@ -14,12 +14,12 @@ from msgspec import Struct
 from listener.amounts import is_amount, plain_number, read_money
 from listener.pockyt import signature
 
-# Anything else is sent again, 8 times in 2 hours.
+# After any other answer Pockyt sends the notification again, 8 times in 2 hours.
 ACKNOWLEDGEMENT: Final = b"success"
 BODY_BYTES_MAX: Final = 64 * 1024
 
 PAYMENT: Final = "payment"
-# Why a notification about money going back is not believed: it is no payment.
+# Why a notification about money going back is not believed: it is not a payment.
 REFUND_NOTICE: Final = "refund_notice"
 
 # refundAmount, voidTransactionNo, hasRefund, originalTransactionNo; but not refundable.
@@ -30,10 +30,10 @@ _NOTHING: Final = frozenset({"", "null", "none", "[]", "{}", "false"})
 
 
 class Notification(Struct, frozen=True, kw_only=True):
-    """What a notification says; None is what it does not.
+    """What a notification says; None is what it does not say.
 
-    ``transaction_no`` is '' for what is about no payment: a consent, a payout. ``amount`` is
-    decimal text as sent. ``suspect`` tells why it is not to be believed on its signature alone.
+    ``transaction_no`` is '' if it is not about a payment (a consent, a payout). ``amount`` is
+    decimal text as sent. ``suspect`` is why it is not believed on its signature alone.
     """
 
     transaction_no: str
@@ -46,16 +46,16 @@ class Notification(Struct, frozen=True, kw_only=True):
 
 
 def read_notification(fields: Mapping[str, str]) -> Notification:
-    """Read what verified fields say; this refuses nothing, whatever they hold.
+    """Read what verified fields say. Nothing is refused, whatever they hold.
 
-    An empty value says as much as a missing one: it can be added to a message unseen.
+    An empty value counts as missing, because it can be added to a message unseen.
     """
     has_nul = "\0" in "".join(fields.values())
     if has_nul:
         # No column can hold it.
         fields = {name: value.replace("\0", "\ufffd") for name, value in fields.items()}
     said = fields.get
-    # A payout has a transaction number too, but it is no payment of a till's.
+    # A payout has a transaction number too, but it is not a till's payment.
     invoice = said("invoiceId")
     number = "" if invoice else said("transactionNo") or said("yuansferId") or ""
     amount = said("amount", "")
@@ -81,14 +81,14 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
 
 
 def is_refund_notice(fields: Mapping[str, str]) -> bool:
-    """Return whether a notification is about money going back, so that it is no payment.
+    """Return whether a notification is about money going back, and so not a payment.
 
-    Its transactionType is another, or it has a field of a refund or a void, which says more than
-    nothing. What such a notification holds is unpublished, so all of these names count.
+    Its transactionType is another one, or a field of a refund or a void has a value that means
+    something. The format of such notifications is unpublished, so all of these names count.
     """
     if (said := fields.get("transactionType")) and said.strip().lower() not in ("", PAYMENT):
         return True
-    # Nearly no message has one of these; to look at each name in turn is slow.
+    # Nearly no message has one of these; testing each name in turn is slow.
     names = " ".join(fields)
     if not ("efund" in names or "oid" in names or "original" in names):
         return False

@@ -16,7 +16,7 @@ FIELD: Final = "verifySign"
 
 
 class Token:
-    """One API token of a merchant, ready to sign with; its text is kept and shown by nothing."""
+    """One API token of a merchant, ready to sign with; its text is not kept and never shown."""
 
     __slots__ = ("_end", "_secrets")
 
@@ -35,13 +35,13 @@ class Token:
         return "Token(**********)"
 
     def sign(self, joined: bytes) -> bytes:
-        """Return verifySign, 32 lower-case hex digits, of fields joined by :func:`join`."""
+        """Return verifySign, 32 lower-case hex digits, for fields joined by :func:`join`."""
         signed = hashlib.md5(joined + self._end, usedforsecurity=False)
         return signed.hexdigest().encode()
 
 
 def join(fields: Mapping[str, str]) -> str:
-    """Join ``name=value`` pairs in the code-point order of their names, verifySign left out."""
+    """Join ``name=value`` pairs in the code-point order of their names, without verifySign."""
     return "&".join([f"{name}={fields[name]}" for name in sorted(fields) if name != FIELD])
 
 
@@ -58,11 +58,12 @@ def verify(fields: Mapping[str, str], tokens: Iterable[Token]) -> bool:
 def signed_text(
     fields: Mapping[str, str], tokens: Iterable[Token], *, encoding: str = "utf-8"
 ) -> bytes | None:
-    """Return the bytes that one of the tokens signed, None where none of them did.
+    """Return the bytes that one of the tokens signed; None where none of them did.
 
-    Vendor code differs on empty values: some signs ``name=``, some leaves the pair out. Where
-    there are any, both are computed, and compared in constant time, for every token, whatever
-    matched before. Hex has no case. ``encoding`` makes the fields' text the bytes that came.
+    Vendors' code differs on empty values: some signs ``name=``, some leaves the pair out. If there
+    are any, both are computed and compared in constant time, for every token, whatever matched
+    before. Hex is compared in any case. ``encoding`` turns the fields' text into the bytes that
+    came.
     """
     given = fields.get(FIELD, "").encode(encoding).lower()
     variants = [join(fields).encode(encoding)]
@@ -78,11 +79,11 @@ def signed_text(
 
 
 def fingerprint(merchant_no: str, signed: bytes) -> str:
-    """Return what makes a notification the same one: hex SHA-256 of merchant and signed text.
+    """Return the identity of a notification: hex SHA-256 of its merchant and signed text.
 
-    The signed text does not show where a name or value ends, so a captured message can be cut
-    into other fields; it is the same message all the same. Empty pairs count for nothing: they
-    can be added unseen.
+    The signed text does not show where a name or a value ends, so a captured message can be cut
+    into other fields; it is still the same message. Empty pairs do not count, because they can be
+    added unseen.
     """
     if b"=&" in signed or signed.endswith(b"="):
         signed = b"&".join([pair for pair in signed.split(b"&") if not _is_empty(pair)])
@@ -90,20 +91,20 @@ def fingerprint(merchant_no: str, signed: bytes) -> str:
 
 
 def missing() -> SignatureError:
-    """Build the error of a message that no token of its merchant signed."""
+    """Build the error for a message that no token of its merchant signed."""
     return SignatureError("verifySign is missing or wrong")
 
 
 def is_ambiguous(fields: Mapping[str, str]) -> bool:
     """Return whether other fields would have the same signature.
 
-    The joined text has no escapes: ``&`` in a name or a value, or ``=`` in a name, lets one
-    pair absorb or release its neighbour unseen.
+    The joined text has no escapes: ``&`` in a name or a value, or ``=`` in a name, lets a pair
+    absorb or release its neighbour unseen.
     """
     names = "".join(fields)
     return "&" in names or "=" in names or "&" in "".join(fields.values())
 
 
 def _is_empty(pair: bytes) -> bool:
-    """Return whether a pair is a name without a value; ``a==`` has one, and ``a`` is no pair."""
+    """Return whether a pair is a name without a value; ``a==`` has one, and ``a`` is not a pair."""
     return pair.endswith(b"=") and pair.count(b"=") == 1

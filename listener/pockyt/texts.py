@@ -1,6 +1,6 @@
 """Read JSON as text: numbers as they were sent, nested values compact and in source order.
 
-Source: Pockyt, "Signing API Calls": a signature is over the text that was sent, so that ``13`` and
+Source: Pockyt, "Signing API Calls": a signature covers the text that was sent, so ``13`` and
 ``13.00`` sign differently, and a nested value is signed as compact JSON text.
 """
 
@@ -11,13 +11,13 @@ from itertools import accumulate
 from json.encoder import encode_basestring
 from typing import Final
 
-# Pockyt's own messages nest three deep. Python's parser stops somewhere beyond, at another depth
-# in each version.
+# Pockyt's own messages nest three deep. Python's parser has a limit as well, which differs between
+# versions.
 DEPTH_MAX: Final = 32
-# Control characters but for blanks, and halves of a surrogate pair, which have no UTF-8.
+# Control characters except blanks, and halves of a surrogate pair, which UTF-8 cannot encode.
 _UNFIT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# One that is not closed goes on to the end, so that each byte is looked at once.
+# A string that is not closed runs to the end, so that each byte is looked at once.
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_A_BRACKET: Final = re.compile(rb"[^\[\]{}]+")
 
@@ -29,10 +29,10 @@ class _Number(str):
 
 
 def json_object(body: bytes) -> dict[str, object]:
-    """Read a JSON object whose numbers are text; nested values stay as they are.
+    """Read a JSON object. Numbers become text; nested values stay as they are.
 
     Raises:
-        ValueError: It is not UTF-8, no JSON object, names a member twice, or nests too deeply.
+        ValueError: It is not UTF-8, not a JSON object, names a member twice, or nests too deeply.
     """
     opened = body.count(b"[") + body.count(b"{")
     if opened > DEPTH_MAX and _depth(body) > DEPTH_MAX:
@@ -50,7 +50,7 @@ def json_object(body: bytes) -> dict[str, object]:
 
 
 def _depth(body: bytes) -> int:
-    """Return how deep the brackets of a JSON text nest."""
+    """Return how deeply the brackets of a JSON text nest."""
     brackets = _NOT_A_BRACKET.sub(b"", _STRING.sub(b"", body))
     steps = (1 if bracket in b"[{" else -1 for bracket in brackets)
     return max(accumulate(steps), default=0)
@@ -63,14 +63,14 @@ def json_fields(body: bytes) -> dict[str, str]:
         ValueError: As for :func:`json_object`, or a text has half of a surrogate pair.
     """
     fields = texts(json_object(body))
-    # JSON can write half of a surrogate pair, which is no character and has no UTF-8.
+    # JSON can write half of a surrogate pair, which is not a character and has no UTF-8.
     for part in (*fields, *fields.values()):
         part.encode()
     return fields
 
 
 def clean(text: str) -> str:
-    """Replace what no column, log or page should get: control characters, half a character."""
+    """Replace what no column, log or page should receive: control characters, half a character."""
     return _UNFIT.sub("\ufffd", text)
 
 
@@ -108,6 +108,7 @@ def _refuse_constant(name: str) -> str:
 def _refuse_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        # Not named: what is refused is not repeated, least of all the word that acknowledges.
+        # The name is not in the error: refused text is never repeated, least of all the word that
+        # acknowledges.
         raise ValueError("a field comes twice")
     return found

@@ -1,4 +1,4 @@
-"""The listener's HTTP side as a POS client uses it: snapshots, long-poll and acks."""
+"""The listener's HTTP routes as a POS client uses them: snapshots, long-poll and acks."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ ACKS_PATH: Final = "/v1/pos/acks"
 SNAPSHOT: Final = "transaction.snapshot"
 FRAME_BYTES_MAX: Final = 1024 * 1024
 
-# A page of events or of transactions; far above the longest one.
+# The longest page of events or transactions is far below this.
 PAGE_BYTES_MAX: Final = 32 * 1024 * 1024
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
@@ -51,7 +51,7 @@ _SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https
 
 
 class ApiError(Exception):
-    """The listener did not answer as asked; ``ended`` says what follows."""
+    """The listener did not answer as expected; ``ended`` says what follows."""
 
     def __init__(self, ended: Ended) -> None:
         super().__init__(ended.outage.why)
@@ -67,7 +67,7 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotPage:
-    """Transactions as they stand now, as events of type SNAPSHOT, and the cursor to the next."""
+    """The present transactions, as events of type SNAPSHOT, and the cursor of the next page."""
 
     events: list[Event]
     cursor: str | None
@@ -80,22 +80,24 @@ class _TransactionsPage(BaseModel):
 
 
 def base_url(url: str) -> URL:
-    """Return the base of all paths from the listener's address, or its stream's, in http or ws.
+    """Return the base of all paths, from the URL of the listener or its stream, in http or ws.
 
     Raises:
-        ValueError: Neither http nor ws, or with a query: a key never goes into a URL.
+        ValueError: It is neither http nor ws, or has a query: a key never goes into a URL.
     """
     given = URL(url.strip())
     if given.scheme not in _SCHEMES or not given.host:
         raise ValueError("the listener's url begins with http://, https://, ws:// or wss://")
     if given.query_string or given.user or given.password:
-        raise ValueError("the listener's url holds no query and no password: the key goes beside")
+        raise ValueError(
+            "the listener's url must have no query and no password: the key is given separately"
+        )
     path = given.path.removesuffix(STREAM_PATH).rstrip("/")
     return given.with_scheme(_SCHEMES[given.scheme]).with_path(path).with_fragment(None)
 
 
 class Api:
-    """Calls the listener with one key. Every call raises ApiError where it fails."""
+    """Calls the listener with one key. Every method raises ApiError where it fails."""
 
     def __init__(self, base: URL, *, key: SecretStr) -> None:
         self._session = aiohttp.ClientSession(middlewares=(_refuse_pages,))
@@ -108,7 +110,7 @@ class Api:
         await self._session.close()
 
     async def upgrade(self, *, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
-        """Open the websocket; whoever calls limits the time."""
+        """Open the websocket; the caller limits the time."""
         try:
             return await self._session.ws_connect(
                 self._url(STREAM_PATH),
@@ -131,7 +133,7 @@ class Api:
     async def page(
         self, stream: str | None, *, after: After | None, wait_seconds: int
     ) -> EventsPage | ResyncMembers:
-        """Read on in a stream, by long-poll; without a stream in the only one of the key."""
+        """Read on in a stream by long-poll; without a stream, in the only one of the key."""
         query = {"wait": str(wait_seconds)}
         if stream is not None:
             query["stream"] = stream
@@ -141,7 +143,7 @@ class Api:
         answer = await self._call("GET", url, wait_seconds=wait_seconds, wanted={_OK, _GONE})
         try:
             value = orjson.loads(answer.body)
-            # Only a 410 problem has a reason; a page never has.
+            # Only a 410 problem has a reason; a page never has one.
             model = ResyncMembers if "reason" in value else EventsPage
             return model.model_validate(value)
         except (ValueError, TypeError) as error:
@@ -150,13 +152,13 @@ class Api:
     async def ack(self, stream: str, position: Position) -> None:
         """Acknowledge a stream up to a position."""
         body = AckBody(stream=stream, epoch=position.epoch, offset=position.offset)
-        # A captive portal answers 200 to anything; only 204 says that the ack is kept.
+        # A captive portal answers 200 to anything; only 204 means that the ack was stored.
         await self._call("POST", self._url(ACKS_PATH), body=encode(body), wanted={_NO_CONTENT})
 
     async def snapshot(self, resync: ResyncMembers, *, cursor: str | None) -> SnapshotPage:
-        """Read one page of the transactions that replace a position."""
+        """Read one page of the transactions that replace a lost position."""
         if not resync.snapshot.startswith("/") or resync.snapshot.startswith("//"):
-            # The key is not taken to another host.
+            # The key must not be sent to another host.
             outage = Outage(cause=Cause.REFUSED, why="the snapshot is not a path of the listener")
             raise ApiError(Ended(duty=Duty.BACK_OFF, outage=outage))
         url = self._url(resync.snapshot)
@@ -198,8 +200,8 @@ class Api:
                 return _Answer(status=answer.status, headers=answer.headers, body=text)
         except ApiError:
             raise
-        # Whatever an edge sends in the listener's place, and however the client library takes it:
-        # it is no verdict, and must not end the program.
+        # Whatever something in between answers in the listener's place, and however the client
+        # library reports it: it is not the listener's verdict, and must not end the program.
         except Exception as error:
             raise self._unreached(error) from error
 
@@ -225,7 +227,7 @@ async def _refuse_pages(
 
 
 async def _refusal(answer: aiohttp.ClientResponse, *, host: str) -> ApiError:
-    """Build the error for an answer that is not what was asked for."""
+    """Build the error for an unexpected answer."""
     body = await _read(answer, limit=_PROBLEM_BYTES_MAX) if is_problem(answer.headers) else b""
     problem = read_problem(answer.headers, body)
     outage = of_answer(answer.status, answer.headers, host=host, problem=problem)
@@ -242,12 +244,12 @@ async def _read(answer: aiohttp.ClientResponse, *, limit: int) -> bytes:
     async for part in answer.content.iter_any():
         body += part
         if len(body) > limit:
-            raise aiohttp.ClientPayloadError("a page of the listener is never so long")
+            raise aiohttp.ClientPayloadError("this is too long for a page of the listener")
     return bytes(body)
 
 
 def _snapshot_event(row: dict[str, object], *, epoch: str) -> Event:
-    """Build the event that a till would show from a transaction as it stands."""
+    """Build the event that a till would show for a transaction as it stands."""
     data = EventData.model_validate({"reason": "resync", **row})
     at = row.get("updatedAt")
     time = datetime.fromisoformat(at) if isinstance(at, str) else datetime.now(UTC)

@@ -12,7 +12,7 @@ from yarl import URL
 
 from listener.pos.codes import PROBLEM_TYPES
 
-# What strangers write into headers is shown to people: at most so much of it.
+# Text that strangers write into headers is shown to people up to this length.
 SHOWN_CHARS_MAX: Final = 80
 
 _PROBLEM: Final = "application/problem+json"
@@ -30,7 +30,7 @@ class Cause(StrEnum):
     SILENT = "silent"
     """Reached, but it says nothing: a slow line, or a connection that died unnoticed."""
     REFUSED = "refused"
-    """An HTTP answer that is no verdict of the listener: of a proxy, a firewall, a sign-on page."""
+    """An HTTP answer that is not the listener's: from a proxy, a firewall, a sign-on page."""
     NOT_WEBSOCKET = "not_websocket"
     """Something answers that is not the listener, or lets no WebSocket through."""
     CLOSED = "closed"
@@ -49,7 +49,7 @@ class Outage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRefusal:
-    """What the listener itself answered over HTTP; not ``retry``: do not come back unchanged."""
+    """A problem that the listener itself answered; without ``retry`` do not come back unchanged."""
 
     code: str
     detail: str
@@ -62,7 +62,7 @@ def is_problem(headers: Mapping[str, str]) -> bool:
 
 
 def read_problem(headers: Mapping[str, str], body: bytes) -> HttpRefusal | None:
-    """Read a problem of the listener's own; None for anybody else's answer."""
+    """Read a problem of the listener's; None for anybody else's answer."""
     if not is_problem(headers):
         return None
     try:
@@ -82,7 +82,7 @@ def read_problem(headers: Mapping[str, str], body: bytes) -> HttpRefusal | None:
 
 
 def of_error(error: BaseException, *, host: str) -> Outage:
-    """Return why no answer of the listener could be had at all."""
+    """Return why there was no answer at all."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             why = f"the certificate of {host} is not trusted: {_shown(error.certificate_error)}"
@@ -105,7 +105,7 @@ def of_error(error: BaseException, *, host: str) -> Outage:
 def of_answer(
     status: int, headers: Mapping[str, str], *, host: str, problem: HttpRefusal | None = None
 ) -> Outage:
-    """Return who answered what over HTTP, where events were to come."""
+    """Return who answered what over HTTP, where events were expected."""
     if status == 426:
         why = f"the upgrade to WebSocket did not get through to {host}: a proxy takes it out"
         return Outage(cause=Cause.NOT_WEBSOCKET, why=why)
@@ -123,7 +123,7 @@ def of_answer(
 
 
 def _who(headers: Mapping[str, str]) -> str:
-    """Return what an answer tells of who gave it, in brackets."""
+    """Return what an answer reveals about who sent it, in brackets."""
     told = (headers.get("Content-Type", "").partition(";")[0], headers.get("Server", ""))
     shown = ", ".join(_shown(part) for part in told if part)
     return f" ({shown})" if shown else ""
@@ -143,6 +143,6 @@ def _reason(error: BaseException) -> object:
 
 
 def _shown(value: object, *, limit: int = SHOWN_CHARS_MAX) -> str:
-    """Return text of a stranger as a log or a screen may show it: short, on one line."""
+    """Shorten a stranger's text to one line that a log or a screen may show."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
     return "".join(char if char.isprintable() else " " for char in text[:limit]).strip()

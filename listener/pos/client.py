@@ -3,10 +3,10 @@
     async for event in follow("https://pos.example.com", key=KEY, position=FilePositions("pos")):
         show(event.data)
 
-It connects, resumes, answers pings, drops what is known already, and falls back to long-poll where
-WebSocket is blocked. It comes back for ever: only the listener itself can stop it, and what a proxy
-or a sign-on page answers in its place is reported to ``on_status``. It imports nothing of the
-server.
+It connects, resumes, answers pings, drops events it already had, and falls back to long-poll where
+WebSocket is blocked. It reconnects for ever: only the listener itself can stop it, and an answer
+that a proxy or a sign-on page gives in its place is reported to ``on_status``. It imports nothing
+of the server.
 """
 
 import asyncio
@@ -44,35 +44,35 @@ __all__ = [
     "follow",
 ]
 
-# Frames read ahead of the program; beyond, the listener's ledger is the queue.
+# Frames read ahead of the program; beyond that, the listener's ledger is the queue.
 AHEAD_MAX: Final = 256
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 class Follower:
-    """Events of a listener's streams, as an async iterator; close it, or use ``async with``.
+    """The events of a listener's streams as an async iterator. Close it, or use ``async with``.
 
-    An event is handled, saved and acknowledged when the next one is asked for. After a
-    position was lost, ``on_resync`` is called, then each transaction as it stands comes as an
-    event of type SNAPSHOT (``transaction.snapshot``); what was shown before is to be forgotten.
+    An event is handled, saved and acknowledged when the next one is asked for. After a position was
+    lost, ``on_resync`` is called, then each present transaction comes as an event of type SNAPSHOT
+    (``transaction.snapshot``); forget what was shown before.
 
     Args:
         url: The listener's, in http or ws, with or without the path of its stream.
-        key: Of a POS; blanks around it do not count. It never goes into a URL.
-        streams: Those to follow; None for all of the key's scope. Where WebSocket is blocked, a key
-            of several stores has to name them.
-        position: Where to keep how far this POS has come; None: only at the listener.
-        start: Where a stream begins that has no position yet: "acked", "latest" or "earliest".
+        key: Of a POS; surrounding blanks are ignored. It never goes into a URL.
+        streams: The streams to follow; None for all of the key's scope. Where WebSocket is
+            blocked, a key of several stores has to name them.
+        position: Where to store how far this POS has come; with None, only the listener does.
+        start: Where a stream without a position begins: "acked", "latest" or "earliest".
         timing: How long to wait for what.
         acks: Whether to acknowledge; an admin key may not.
-        on_status: Called when ``status`` has changed: at the latest a second after it ceased to be
+        on_status: Called when ``status`` has changed; within a second after it ceased to be
             live, with the cause.
         on_resync: Called with what the listener said before a snapshot.
 
     Raises:
-        ValueError: The url is neither http nor ws, or holds a query or a password; or the key is
-            empty, or cannot be one.
+        ValueError: The url is neither http nor ws, or has a query or a password; or the key is
+            empty, or cannot be a key.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword, each with a default
@@ -111,7 +111,7 @@ class Follower:
 
     @property
     def status(self) -> FollowStatus:
-        """Whether this is live, over what, or why not; and how old the listener's last word is."""
+        """Whether this is live, over what, or why not; and the age of the listener's last word."""
         link = self._link
         if link is None:
             return FollowStatus(
@@ -131,7 +131,7 @@ class Follower:
 
     @property
     def age_seconds(self) -> float | None:
-        """How old the listener's last word is; None before the first."""
+        """The age of the listener's last word; None before the first."""
         if self._link is None or self._link.word_at is None:
             return None
         return asyncio.get_running_loop().time() - self._link.word_at
@@ -160,11 +160,11 @@ class Follower:
         return self
 
     async def __anext__(self) -> Event:
-        """Count the event handed out before as handled, and wait for the next.
+        """Count the previous event as handled, and wait for the next one.
 
         Raises:
             StoppedError: The listener said not to come back unchanged.
-            Exception: What a position store of the program's own raised; nothing is acknowledged.
+            Exception: What the program's own position store raised; nothing is acknowledged.
         """
         if self._is_closed:
             raise StopAsyncIteration
@@ -187,7 +187,7 @@ class Follower:
                 return event
 
     async def aclose(self) -> None:
-        """Stop: send the acks that wait, and close. The event in hand is not acknowledged."""
+        """Stop: send the pending acks, and close. The event in hand is not acknowledged."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -198,7 +198,7 @@ class Follower:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Whoever waits for an event learns that none will come.
+        # Whoever waits for an event is told that none will come.
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(StopAsyncIteration())
@@ -224,7 +224,7 @@ class Follower:
         ]
 
     async def _load(self) -> None:
-        """Begin from the saved positions; where they are lost, from what was acknowledged."""
+        """Begin from the saved positions; if they are lost, from what was acknowledged."""
         try:
             self._tracker.load(await self._store.load())
         except UnreadableError as error:
@@ -237,17 +237,17 @@ class Follower:
     async def _run(self, link: Link) -> None:
         try:
             await link.run()
-        # Whatever it is, it belongs to whoever waits for events, not into the void of a task.
+        # Whatever it is, whoever waits for events must see it; in a task it would be lost.
         except Exception as error:  # noqa: BLE001  Passed on whole, raised by __anext__.
             await self._queue.put(error)
 
     async def _take(self, item: Taken | Resynced | Exception) -> Event | None:
-        """Handle an item of the queue; return its event where it says something new."""
+        """Handle an item of the queue; return its event if it is news."""
         if isinstance(item, Exception):
             self._failed = item
         elif isinstance(item, Resynced):
             self._versions.forget(item.resync.stream)
-            # Before the program is told: where that fails, the snapshot must not be lost.
+            # Done before the program is told: if that fails, the snapshot must not be lost.
             self._snapshot = Snapshot(item, schedule=Schedule(self._timing))
             if self._on_resync is not None:
                 self._on_resync(item.resync)
@@ -259,7 +259,7 @@ class Follower:
         return None
 
     async def _next_of(self, snapshot: Snapshot, api: Api) -> Event | None:
-        """Return the next transaction of a snapshot that says something new; None at its end."""
+        """Return the next transaction of a snapshot that is news; None at its end."""
         while (event := await snapshot.next(api)) is not None:
             if self._versions.is_new(event, stream=snapshot.item.resync.stream):
                 return event
@@ -275,7 +275,7 @@ class Follower:
 
     def _changed(self) -> None:
         if self._acks and self._link is not None and self._link.state == "live":
-            # What a cut connection swallowed is acknowledged again: acks are cumulative.
+            # Acks that a cut connection swallowed are sent again: acks are cumulative.
             self._unacked.update(self._tracker.handled)
             self._to_ack.set()
         if self._on_status is not None:
@@ -289,8 +289,8 @@ class Follower:
             if not self._unacked:
                 continue
             failed = await self._send_acks()
-            # So that a fast program does not send a frame for each event, and that one whose acks
-            # do not get through does not storm.
+            # So that a fast program does not send a frame for each event, and one whose acks fail
+            # does not send them without a pause.
             pause = self._timing.ack_seconds
             if failed is None:
                 schedule.progress()
@@ -301,10 +301,10 @@ class Follower:
                 self._to_ack.set()
 
     async def _send_acks(self) -> Ended | None:
-        """Send what waits; return why one of them has to be sent again, None if none has."""
+        """Send the pending acks; return why one must be sent again, None if none must."""
         failed = None
         for stream in sorted(self._unacked):
-            # Taken out first: what is handled while this waits puts it back.
+            # Removed first: what is handled during this wait is added again.
             self._unacked.discard(stream)
             position = self._tracker.ackable(stream)
             if self._link is None or position is None or not position.offset:
@@ -333,9 +333,9 @@ async def follow(  # noqa: PLR0913 - options by keyword, each with a default
 ) -> AsyncGenerator[Event, None]:
     """Follow a listener's streams for ever, as an async generator.
 
-    An event is acknowledged when the loop asks for the next one. Leaving the loop closes the
-    connection a moment later; a program that ends there takes ``async with Follower(…)``, which
-    waits for it. See :class:`Follower` for what else there is.
+    An event is acknowledged when the loop asks for the next one. After leaving the loop, the
+    connection closes a moment later; a program that ends there should use
+    ``async with Follower(…)``, which waits for it. See :class:`Follower` for the options.
 
     Raises:
         StoppedError: The listener said not to come back unchanged.

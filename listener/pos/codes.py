@@ -1,12 +1,12 @@
-"""The close codes of ``pos.v1``: why a connection was closed, and what a client does then."""
+"""The close codes of ``pos.v1``: why a connection was closed, and what a client does next."""
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final, Self
 
-# Begins the type of each problem that the listener answers over HTTP. Only such a one may stop a
-# client: what a proxy or a sign-on page answers has another type, or none.
+# The beginning of the type of each problem that the listener answers over HTTP. Only such a
+# problem may stop a client: an answer of a proxy or a sign-on page has another type, or none.
 PROBLEM_TYPES: Final = "urn:pockyt-listener:problem:"
 
 
@@ -26,17 +26,17 @@ class Duty(StrEnum):
 
 
 class CloseCode(IntEnum):
-    """Why a connection was closed: a row a code, as in docs/protocol.md.
+    """Why a connection was closed: one member for each row in docs/protocol.md.
 
-    ``meaning`` says why, in words for a close frame (at most 123 bytes) or a log. ``to_do`` says
-    what a person does before the client may come back; '' where nobody has to.
+    ``meaning`` says why, in words for a close frame (at most 123 bytes) or a log. ``to_do`` is what
+    a person must do before the client may come back; '' where nothing.
     """
 
     meaning: str
     to_do: str
 
     def __new__(cls, code: int, meaning: str = "", to_do: str = "") -> Self:
-        """Make a member of a row."""
+        """Make a member from a row."""
         made = int.__new__(cls, code)
         made._value_ = code
         made.meaning, made.to_do = meaning, to_do

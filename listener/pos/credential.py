@@ -1,19 +1,19 @@
-"""Read a key as people hand it over: from a file, a variable or a paste, with blanks around it."""
+"""Read a key as people provide it: from a file, a variable or a paste, with surrounding blanks."""
 
 from typing import Final
 
 from pydantic import SecretStr
 
-# What editors and copied text leave at the edges, and str.strip does not know: a byte order mark,
-# and the blanks that have no width.
+# What editors and copied text leave at the edges and str.strip does not remove: a byte order mark,
+# and zero-width blanks.
 _INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u2060"
 
 
 def read_key(text: str | SecretStr) -> SecretStr:
-    """Return a key without the blanks and line breaks around it.
+    """Return a key without surrounding blanks and line breaks.
 
     Raises:
-        ValueError: Nothing is left, or what no key holds is inside it. The key is not quoted.
+        ValueError: Nothing is left, or it contains what no key does. The key is not quoted.
     """
     given = text.get_secret_value() if isinstance(text, SecretStr) else text
     key = given

@@ -147,7 +147,7 @@ class Hello(_Model):
         default=DEAD_SECONDS,
         gt=0,
         strict=False,
-        description="Whoever hears nothing for so long closes with 4201.",
+        description="A side that hears nothing for this long closes with 4201.",
     )
     reconnect_jitter_ms: Number = Field(
         default=RECONNECT_JITTER_MS,

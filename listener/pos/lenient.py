@@ -1,6 +1,6 @@
 """Read JSON as other languages write it.
 
-Some JSON libraries know one kind of number and send the offset 7 as ``7.0`` or ``7E0``; some
+Some JSON libraries have only one type of number and send the offset 7 as ``7.0`` or ``7E0``; some
 serializers write ``null`` for what is absent; some put a byte order mark in front.
 """
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, BeforeValidator, model_validator
 
-# The largest whole number that JavaScript keeps exactly.
+# The largest whole number that JavaScript represents exactly.
 NUMBER_MAX: Final = 2**53 - 1
 
 _MARK: Final = "\ufeff"
@@ -25,16 +25,16 @@ def without_mark(text: str | bytes) -> str | bytes:
 
 
 def whole(value: object) -> object:
-    """Return the integer that a number with a zero fraction equals; all else as it is."""
+    """Return the integer that a number with a zero fraction equals; anything else unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Before the checks of the field, which is as strict as ever: half a number is no integer.
+# Runs before the field's own checks, which stay strict: half a number is not an integer.
 WHOLE: Final = BeforeValidator(whole)
 
 
 def whole_of(text: str) -> int | None:
-    """Return the integer from 0 to NUMBER_MAX that a JSON number equals; None where it is none."""
+    """Return the integer from 0 to NUMBER_MAX that a JSON number equals; None if it equals none."""
     if len(text) > _NUMBER_CHARS_MAX or not _NUMBER.fullmatch(text):
         return None
     number = Decimal(text)
@@ -45,7 +45,7 @@ def whole_of(text: str) -> int | None:
 
 
 class LenientModel(BaseModel):
-    """A model in which a member that is ``null`` is absent."""
+    """A model that treats a member that is ``null`` as absent."""
 
     @model_validator(mode="before")
     @classmethod

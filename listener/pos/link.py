@@ -1,4 +1,4 @@
-"""The link of a POS client to its listener: by websocket, else by long-poll, for ever."""
+"""The connection of a POS client to its listener: by websocket or long-poll, renewed for ever."""
 
 import asyncio
 import logging
@@ -19,7 +19,8 @@ from listener.pos.tracking import BrokenError, Ended, Schedule, Timing, Tracker,
 from listener.pos.wire import encode
 
 _LOG: Final = logging.getLogger(__name__)
-# Closed like this before `ready`, WebSocket may not get through; other codes are the listener's.
+# If it is closed like this before `ready`, WebSocket may be blocked; other codes are the
+# listener's.
 _LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.CONNECT_LATE})
 _STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
 
@@ -42,9 +43,9 @@ class Resynced:
 
 
 class Link:
-    """Brings what the listener sends to ``put``, in order, each event once; comes back for ever.
+    """Passes what the listener sends to ``put``, in order, each event once; reconnects for ever.
 
-    While ``put`` waits nothing is read, so a slow program holds no long queue here.
+    Nothing is read while ``put`` waits, so a slow program builds up no long queue here.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Link:
         self.word_at: float | None = None
 
     async def run(self) -> None:
-        """Stay linked until cancelled.
+        """Stay connected until cancelled.
 
         Raises:
             StoppedError: The listener said not to come back unchanged.
@@ -83,7 +84,7 @@ class Link:
             is_blocked = self._blocked >= self._timing.blocked_tries
             ended = await self._watched(self._poll() if is_blocked else self._converse())
             if is_blocked:
-                # Now WebSocket has its turn; if it fails again, long-poll is next.
+                # WebSocket is tried again first; if it fails, long-poll is next.
                 self._blocked -= 1
                 self._is_http_well = ended is None
             if ended is None:
@@ -97,7 +98,7 @@ class Link:
             await asyncio.sleep(self._schedule.next(ended))
 
     async def _watched(self, trying: Coroutine[None, None, Ended | None]) -> Ended | None:
-        """Await a try; say that nothing answers where it is not live soon."""
+        """Await a try; report that nothing answers if it is not live soon."""
         task = asyncio.create_task(trying)
         try:
             await asyncio.wait({task}, timeout=self._timing.slow_seconds)
@@ -115,7 +116,7 @@ class Link:
         return f"{self._api.host} does not answer"
 
     async def ack(self, stream: str, position: Position) -> Ended | None:
-        """Acknowledge a stream over the link as it is; return why it has to be sent again."""
+        """Acknowledge a stream over the present connection; return why it has to be sent again."""
         error: Exception = ConnectionError("there is no link")
         try:
             async with asyncio.timeout(self._timing.connect_seconds):
@@ -151,7 +152,7 @@ class Link:
             async with asyncio.timeout(timing.connect_seconds):
                 ws = await self._api.upgrade(close_seconds=timing.close_seconds)
         except ApiError as error:
-            # A listener that is draining is not taken for one that is behind a wall.
+            # A listener that is draining must not be mistaken for one behind a firewall.
             self._blocked += error.ended.code != CloseCode.OVERLOADED
             return error.ended
         except TimeoutError as error:
@@ -178,7 +179,7 @@ class Link:
             ended = await talk.run()
             code = talk.say
         finally:
-            # A stalled listener never takes the close frame.
+            # A stalled listener never accepts the close frame.
             with suppress(TimeoutError, aiohttp.ClientError, OSError):
                 async with asyncio.timeout(self._timing.close_seconds):
                     await ws.close(code=code)
@@ -190,12 +191,12 @@ class Link:
         return ended
 
     def ready(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        """Go live: events follow on this websocket, and it takes acks."""
+        """Go live: events follow on this websocket, and acks can be sent over it."""
         self._ws = ws
         self._change("live", "websocket", None)
 
     def progress(self) -> None:
-        """Make the next wait short: the link works."""
+        """Make the next wait short: the connection works."""
         self._schedule.progress()
 
     async def take(self, event: PageEvent) -> bool:
@@ -208,7 +209,7 @@ class Link:
         return True
 
     async def resync(self, resync: ResyncMembers) -> None:
-        """Pass on that a stream's position is lost."""
+        """Report that a stream's position is lost."""
         await self._put(Resynced(resync=resync, position=self._tracker.resync(resync)))
 
     async def _poll(self) -> Ended | None:
@@ -227,7 +228,8 @@ class Link:
                 )
                 for name in [name for name, poll in polls.items() if poll in done]:
                     await self._take_page(name, polls.pop(name).result())
-                # The listener may just have come back: only now is WebSocket known as blocked.
+                # The listener may just have come back: only now is it certain that WebSocket is
+                # blocked.
                 if done and not self._is_http_well:
                     return None
         except ApiError as error:
@@ -241,7 +243,7 @@ class Link:
         return None
 
     async def _page(self, stream: str | None) -> EventsPage | ResyncMembers:
-        # The first answer comes at once, so that the link is known to be live.
+        # The first answer comes at once, so that the connection is known to be live.
         wait = self._timing.poll_seconds if self.transport == "long-poll" else 0
         tracker = self._tracker
         start = None if tracker.start == "acked" else tracker.start

@@ -1,4 +1,4 @@
-"""Where a POS client keeps how far it has come, so that it resumes there after a restart."""
+"""Where a POS client stores how far it has come, so that it resumes there after a restart."""
 
 import asyncio
 import logging
@@ -17,13 +17,13 @@ _MODE: Final = 0o600
 
 
 class PositionStore(Protocol):
-    """Holds a position for each stream; written after each event that was handled."""
+    """Stores a position for each stream; called after each event that was handled."""
 
     async def load(self) -> Mapping[str, Position]:
         """Return the position of each stream that was saved."""
 
     async def save(self, stream: str, position: Position) -> None:
-        """Store the position of a stream; stored once this returns."""
+        """Store the position of a stream; it is stored once this returns."""
 
 
 class MemoryPositions:
@@ -42,10 +42,10 @@ class MemoryPositions:
 
 
 class FilePositions:
-    """Holds positions in a JSON file of its own, replaced as a whole: never half written.
+    """Stores positions in a JSON file of its own, replaced as a whole: never half written.
 
-    A disk that is full or gone stops no till: what cannot be written is logged, kept in memory, and
-    written with the next position. After a restart the listener then repeats some events.
+    A disk that is full or gone stops no till: a position that cannot be written is logged, held in
+    memory, and written with the next one. After a restart the listener then repeats some events.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -55,7 +55,7 @@ class FilePositions:
         self._is_failing = False
 
     async def load(self) -> Mapping[str, Position]:
-        """Return the position of each stream that was saved; none where there is no file yet.
+        """Return the position of each stream that was saved; none if there is no file yet.
 
         Raises:
             UnreadableError: The file cannot be read, or is not one of positions.
@@ -66,7 +66,9 @@ class FilePositions:
             self._positions = self._adapter.validate_json(text)
         except FileNotFoundError:
             if not self._path.parent.is_dir():
-                raise ValueError(f"{self._path.parent}, for the positions, is no folder") from None
+                raise ValueError(
+                    f"{self._path.parent}, the folder for the positions, does not exist"
+                ) from None
             return {}
         except OSError as error:
             raise UnreadableError(f"{self._path.name} cannot be read: {error.strerror}") from error
@@ -92,10 +94,10 @@ class FilePositions:
         with os.fdopen(handle, "wb") as file:
             file.write(text)
             file.flush()
-            # Without it, a power cut can leave the new name on an empty file.
+            # Without it, a power cut can leave an empty file under the new name.
             os.fsync(file.fileno())
         fresh.replace(self._path)
-        # Windows opens no directory; elsewhere a power cut could bring the old file back.
+        # Windows cannot open a directory; elsewhere a power cut could bring the old file back.
         if os.name == "posix":
             folder = os.open(self._path.parent, os.O_RDONLY)
             try:

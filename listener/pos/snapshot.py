@@ -1,4 +1,4 @@
-"""Hand out the snapshot that replaces a lost position, page by page, as events."""
+"""Read the snapshot that replaces a lost position, page by page, as events."""
 
 import asyncio
 from collections import deque
@@ -12,7 +12,7 @@ from listener.pos.tracking import Schedule
 
 
 class Snapshot:
-    """One snapshot that is being handed out."""
+    """One snapshot that is being read."""
 
     def __init__(self, item: Resynced, *, schedule: Schedule) -> None:
         self.item = item
@@ -22,7 +22,7 @@ class Snapshot:
         self._is_read = False
 
     async def next(self, api: Api) -> Event | None:
-        """Return the next transaction; None once all are handed out.
+        """Return the next transaction; None after the last one.
 
         Raises:
             StoppedError: The listener said not to come back unchanged.

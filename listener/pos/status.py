@@ -1,4 +1,4 @@
-"""What a program is told of its link to the listener: whether it is live, or why not."""
+"""What a program is told about its connection to the listener: live, or why not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from listener.pos.tracking import Ended
 State = Literal["connecting", "live", "stopped"]
 Transport = Literal["websocket", "long-poll"]
 
-# The code of a problem says more than the close code of the same meaning.
+# A problem's code says more than the close code of the same meaning.
 _TO_DO: Final[Mapping[str, str]] = MappingProxyType(
     {"stream-missing": "without WebSocket a key of several stores has to name `streams`"}
 )
@@ -21,7 +21,7 @@ _TO_DO: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowStatus:
-    """Whether what is shown is live; where it is not, why.
+    """Whether what is shown is live; if not, why.
 
     ``age_seconds`` is the age of the listener's last word; None before the first. While "live" it
     stays below the time after which a silent listener is given up (35 s). ``cause`` is a word for
@@ -51,6 +51,6 @@ def stopped(ended: Ended) -> StoppedError:
 
 
 def _row_of(code: int) -> str:
-    """Return why the listener refused, and what to do about it; '' for a code that is not known."""
+    """Return why the listener refused, and what to do about it; '' for an unknown code."""
     known = next((known for known in CloseCode if known == code), None)
     return f"{known.meaning}; {known.to_do}" if known and known.to_do else ""

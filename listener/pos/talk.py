@@ -38,20 +38,20 @@ class Receiver(Protocol):
         """Remember that the listener said something just now."""
 
     def ready(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        """Go live: events follow on this websocket, and it takes acks."""
+        """Go live: events follow on this websocket, and acks can be sent over it."""
 
     def progress(self) -> None:
-        """Make the next wait short: the link works."""
+        """Make the next wait short: the connection works."""
 
     async def take(self, event: PageEvent) -> bool:
         """Pass an event on if it is the next of its stream; return whether it was."""
 
     async def resync(self, resync: ResyncMembers) -> None:
-        """Pass on that a stream's position is lost."""
+        """Report that a stream's position is lost."""
 
 
 class Talk:
-    """One websocket: answers its pings, watches its silence, passes on what it brings.
+    """One websocket: answers its pings, watches for silence, passes on what arrives.
 
     ``say`` is the code to close with once ``run`` has returned.
     """
@@ -82,7 +82,7 @@ class Talk:
         self.say = CloseCode.DONE
 
     async def run(self) -> Ended:
-        """Read until the end; return why it came."""
+        """Read until the end; return the reason for it."""
         try:
             return await self._read()
         except UnreadableError as error:
@@ -112,17 +112,19 @@ class Talk:
                 self._sink.word()
                 await self._hear(parse_server_frame(message.data))
             elif message.type is aiohttp.WSMsgType.ERROR:
-                # Too long, or no frame at all: a fault of the line, and no word of the listener.
-                return self._ended(CloseCode.CUT, why=f"what came is no frame: {message.data}")
+                # Too long, or not a frame at all: a fault of the line, and not sent by the
+                # listener.
+                return self._ended(CloseCode.CUT, why=f"what came is not a frame:{message.data}")
             elif message.type is not aiohttp.WSMsgType.BINARY:
                 return self._closed(self._ws.close_code or CloseCode.CUT)
-            # Taken after an event was passed on: while that waits, the silence is ours.
+            # Set after an event was passed on: while the program handles it, the silence is our
+            # own.
             self._heard_at = self._clock()
 
     def _patience(self) -> float:
-        """Return until when (loop time) the next frame is waited for."""
+        """Return until when (loop time) to wait for the next frame."""
         if not self.is_ready or self.hello is None:
-            # Each step of the handshake has its own time: a slow line is no dead one.
+            # Each step of the handshake has its own time: a slow line is not a dead one.
             return self._step_began_at + self._timing.connect_seconds
         patience = self._heard_at + self.hello.dead_seconds
         if self._behind_since is None:
@@ -156,7 +158,7 @@ class Talk:
                 _LOG.warning("refused code=%s message=%s", frame.code, frame.message)
 
     def _watch(self, *, restart: bool) -> None:
-        """Measure for how long the listener's heads have been ahead of what came."""
+        """Measure for how long the listener's heads have been ahead of what arrived."""
         if not self._tracker.is_behind:
             self._behind_since = None
         elif restart or self._behind_since is None:
@@ -167,10 +169,10 @@ class Talk:
             await self._ws.send_str(frame.decode())
 
     def _closed(self, code: int) -> Ended:
-        """Conclude from a close by the other side.
+        """Conclude what follows from a close by the other side.
 
-        Only the listener says stop. It is the listener that said hello, or took our subprotocol;
-        somebody else's websocket that closes with a code of the same range is none.
+        Only the listener may stop the client. It is the listener if it said hello or accepted our
+        subprotocol; another websocket that closes with a code of the same range is not.
         """
         is_listener = self.hello is not None or self._ws.protocol == PROTOCOL
         if duty_of(code) is Duty.STOP and not is_listener:

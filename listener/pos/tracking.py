@@ -1,6 +1,6 @@
-"""What a POS client decides: which event is new, when a link is broken, when to come back.
+"""What a POS client decides: which event is new, when a connection is broken, when to reconnect.
 
-Nothing here waits or talks to anybody; ``pos.client`` does, and asks here.
+Nothing here waits or does I/O; ``pos.client`` does, and asks here.
 """
 
 import random
@@ -31,7 +31,7 @@ _UNAVAILABLE: Final = 503
 _CODE_OF_STATUS: Final[Mapping[int, CloseCode]] = MappingProxyType(
     {401: CloseCode.BAD_KEY, 403: CloseCode.STREAM_NOT_ALLOWED}
 )
-# 0.5 s · 2¹⁶ is beyond any longest wait; the exponent is held there so that it cannot overflow.
+# 0.5 s · 2¹⁶ is above any longest wait; the exponent is limited so that it cannot overflow.
 _DOUBLINGS_MAX: Final = 16
 
 
@@ -63,11 +63,11 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a connection, or a try at one, came to its end, and what follows.
+    """How a connection, or an attempt at one, ended, and what follows.
 
-    ``jitter_ms`` is that of the listener's ``hello``; None where no listener was reached.
+    ``jitter_ms`` is from the listener's ``hello``; None if the listener was not reached.
     ``after_ms`` is when it asked to be called again. ``problem`` is the code of the listener's own
-    problem over HTTP; '' where there was none.
+    problem over HTTP; '' if there was none.
     """
 
     duty: Duty
@@ -101,14 +101,14 @@ def _meaning(code: int) -> str:
 
 
 class Schedule:
-    """When to come back: full jitter, growing while nothing is achieved, for ever."""
+    """When to reconnect: full jitter, growing while nothing succeeds, for ever."""
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
         self._tries = 0
 
     def progress(self) -> None:
-        """Start over with short waits: the connection works, an event was new or a ping came."""
+        """Begin with short waits again: an event was new or a ping came."""
         self._tries = 0
 
     def next(self, ended: Ended) -> float:
@@ -131,19 +131,19 @@ class Schedule:
 
 
 class Versions:
-    """The newest state version of each transaction that was shown, the oldest ones forgotten."""
+    """The newest state version shown of each transaction; the oldest ones are forgotten."""
 
     def __init__(self, *, limit: int = VERSIONS_MAX) -> None:
         self._limit = limit
         self._held: dict[tuple[str, str], tuple[int, str]] = {}
 
     def is_new(self, event: Event, *, stream: str) -> bool:
-        """Return whether an event says more than what was shown, and hold its version if so."""
+        """Return whether an event is newer than what was shown; if so, remember its version."""
         key = (event.data.merchant_no, event.data.transaction_no)
         held = self._held.get(key)
         if held is not None and event.data.state_version <= held[0]:
             return False
-        # Taken out first, so that the order of the dict is that of the last use.
+        # Removed first, so that the dict is in the order of the last use.
         self._held.pop(key, None)
         self._held[key] = (event.data.state_version, stream)
         if len(self._held) > self._limit:
@@ -156,16 +156,16 @@ class Versions:
 
 
 class BrokenError(Exception):
-    """Events are missing on this connection: come back from our own position."""
+    """Events are missing on this connection: reconnect from our own position."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Tracker:
     """How far each stream has come here.
 
-    ``received`` is what was taken from the wire, ``handled`` what the program is done with; on
-    coming back, events go on past ``received``, and ``handled`` is acknowledged. ``start`` is
-    where a stream begins of which nothing was received yet.
+    ``received`` is what arrived, ``handled`` what the program has finished. After a reconnect,
+    events go on after ``received``, and ``handled`` is acknowledged. ``start`` is where a stream
+    begins if nothing of it was received yet.
     """
 
     streams: Sequence[str] | None
@@ -184,7 +184,7 @@ class Tracker:
 
     @property
     def names(self) -> list[str]:
-        """The streams that are followed, as far as known: the key's scope shows at ``ready``."""
+        """The streams that are followed, as far as known: ``ready`` shows the key's scope."""
         return list(self.streams) if self.streams is not None else list(self._named)
 
     def connect(self, number: int) -> Connect:
@@ -218,7 +218,7 @@ class Tracker:
                 raise BrokenError(f"{stream.stream} begins past what we have")
 
     def begin(self, stream: str, position: Position) -> None:
-        """Go on with a stream from a position that the listener gave."""
+        """Continue a stream from a position that the listener gave."""
         self.received[stream] = position
         if self.streams is None and stream not in self._named:
             self._named.append(stream)
@@ -230,10 +230,10 @@ class Tracker:
         return position
 
     def take(self, event: PageEvent) -> Position | None:
-        """Accept the next event of a stream; None for one that we have.
+        """Accept the next event of a stream; return None for one that came before.
 
         Raises:
-            BrokenError: Events between it and ours are missing.
+            BrokenError: Events before it are missing.
         """
         ours = self.received.get(event.stream)
         if ours is None:
@@ -252,7 +252,7 @@ class Tracker:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the listener spoke of events that have not come."""
+        """Whether the listener announced events that have not arrived."""
         return any(
             head > self.received[stream].offset
             for stream, head in self.heads.items()
@@ -260,9 +260,9 @@ class Tracker:
         )
 
     def ackable(self, stream: str) -> Position | None:
-        """Return what can be acknowledged of a stream: handled, and of the ledger in use."""
+        """Return the offset to acknowledge: handled, and in the present ledger."""
         handled, received = self.handled.get(stream), self.received.get(stream)
         if handled is None or received is None or handled.epoch != received.epoch:
             return None
-        # Past what was received is only what was handled before a resync.
+        # Only what was handled before a resync can be past what was received.
         return handled if handled.offset <= received.offset else None

@@ -50,25 +50,25 @@ _SERVER_FRAMES: Final[Mapping[str, type[ServerFrame]]] = MappingProxyType(
 
 
 def parse_client_frame(text: str | bytes) -> ClientFrame | None:
-    """Read a frame that a client sent; None for a type that is not known.
+    """Read a frame that a client sent; None for an unknown type.
 
     Raises:
-        UnreadableError: Not an object, no type, or a field that is not what it should be.
+        UnreadableError: Not an object, no type, or a field is wrong.
     """
     return _parse(text, _CLIENT_FRAMES)
 
 
 def parse_server_frame(text: str | bytes) -> ServerFrame | None:
-    """Read a frame that the listener sent; None for a type that is not known.
+    """Read a frame that the listener sent; None for an unknown type.
 
     Raises:
-        UnreadableError: Not an object, no type, or a field that is not what it should be.
+        UnreadableError: Not an object, no type, or a field is wrong.
     """
     return _parse(text, _SERVER_FRAMES)
 
 
 def encode(frame: BaseModel) -> bytes:
-    """Write a frame, page or body as the JSON that goes over the wire; what is None is left out.
+    """Write a frame, page or body as JSON for the wire; None is left out.
 
     A connect frame's key is written as stars; see encode_connect.
     """
@@ -76,9 +76,9 @@ def encode(frame: BaseModel) -> bytes:
 
 
 def encode_connect(connect: Connect, *, key: SecretStr) -> bytes:
-    """Write a connect frame with its key, which the listener takes before a header's.
+    """Write a connect frame with its key, which overrides the key in a header.
 
-    A proxy may have put another key into the header, or none.
+    A proxy may have replaced or removed the header.
     """
     members = connect.model_dump(mode="json", by_alias=True, exclude_none=True)
     return orjson.dumps(members | {"key": key.get_secret_value()})
@@ -88,7 +88,7 @@ def parse_after(text: str) -> After:
     """Read the query parameter ``after``: ``<epoch>:<offset>``, or a word as in `connect`.
 
     Raises:
-        UnreadableError: Neither.
+        UnreadableError: It is neither.
     """
     match text:
         case "acked" | "latest" | "earliest":
@@ -109,9 +109,9 @@ def after_text(after: After) -> str:
 
 
 def event_frame(stream: str, offset: int, event: bytes) -> bytes:
-    """Build an event frame around the stored JSON of its event, which is not looked at.
+    """Build an event frame around the stored JSON of its event, without parsing that.
 
-    It holds nothing of one connection, so one frame serves every subscriber.
+    Nothing in it depends on the connection, so one frame serves every subscriber.
     """
     return b'{"type":"event","stream":%b,"offset":%d,"event":%b}' % (
         orjson.dumps(stream),
@@ -146,7 +146,7 @@ def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
     try:
         value = orjson.loads(without_mark(text))
     except orjson.JSONDecodeError as error:
-        # Not chained: the error carries the document, which may hold a key.
+        # Not chained: the error holds the document, which may hold a key.
         raise UnreadableError(f"a frame is not JSON: {error.msg}") from None
     if not isinstance(value, dict):
         raise UnreadableError("a frame is not an object")
@@ -163,6 +163,6 @@ def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
 
 
 def _first(error: ValidationError) -> str:
-    """Describe the first fault of a model: where and what, never the input."""
+    """Describe the first fault that pydantic found: where and what, never the input."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

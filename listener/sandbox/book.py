@@ -1,7 +1,7 @@
-"""Pockyt's side of every sale: a pure state machine, which does no I/O and has no clock.
+"""Pockyt's side of every sale: a pure state machine, without I/O and without a clock.
 
-Whoever uses it says what time it is (Unix seconds); given the same seed and the same calls it
-does the same. ``Book.truth`` is what a listener must come to believe.
+The caller passes the time (Unix seconds); with the same seed and the same calls, it does the same.
+``Book.truth`` is what a listener must come to believe.
 
 Source: Pockyt, "Add", "Prepay", "Cancel API", "Tran Query" and "Refund".
 """
@@ -19,7 +19,7 @@ REFUNDS_MAX: Final = 100
 TIMEOUT_MINUTES: Final = 120
 TIMEOUT_MINUTES_MAX: Final = 24 * 60
 NUMBER_DIGITS: Final = 18
-# A customer's code that the wallet leaves open, and one that it refuses; any other one pays.
+# A customer's code that the wallet leaves open, and one that it refuses; any other code pays.
 PENDING_BARCODE: Final = "280000000000000001"
 FAILING_BARCODE: Final = "280000000000000002"
 
@@ -29,7 +29,7 @@ RefundShows = Literal["success", "closed"]
 
 
 class Word(StrEnum):
-    """Pockyt's status words, as far as a sale of the sandbox can have them."""
+    """Pockyt's status words that a sale of the sandbox can have."""
 
     INIT = "init"
     PENDING = "pending"
@@ -39,7 +39,7 @@ class Word(StrEnum):
 
 
 class RetCode(StrEnum):
-    """Pockyt's ret_codes, as far as the sandbox answers them."""
+    """Pockyt's ret_codes that the sandbox answers with."""
 
     ACCEPTED = "000100"
     SYSTEM = "000000"
@@ -54,7 +54,7 @@ OPEN: Final = frozenset({Word.INIT, Word.PENDING})
 
 
 class RefusalError(Exception):
-    """The stand-in refuses a call, as Pockyt would, with a ret_code and a message."""
+    """The stand-in refuses a call as Pockyt would, with a ret_code and a message."""
 
     def __init__(self, code: RetCode, message: str) -> None:
         self.code = code
@@ -89,7 +89,7 @@ class SaleRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sale:
-    """One sale as it stands. ``undone`` tells that /cancel refunded it after it was paid."""
+    """One sale and its state. ``undone`` means that /cancel refunded it after it was paid."""
 
     transaction_no: str
     order: SaleRequest
@@ -132,7 +132,7 @@ class Book:
         return len(self._sales)
 
     def get(self, transaction_no: str) -> Sale | None:
-        """Return a sale by its number, None where there is none."""
+        """Return a sale by its number; None if there is none."""
         return self._sales.get(transaction_no)
 
     def find(
@@ -156,7 +156,7 @@ class Book:
         return sale
 
     def refund_named(self, merchant_no: str, transaction_no: str) -> tuple[Sale, Refund] | None:
-        """Find a refund by its own transaction number, with the sale it belongs to."""
+        """Find a refund by its own transaction number, and the sale it belongs to."""
         sale = self._sales.get(self._sale_of_refund.get(transaction_no, ""))
         if sale is None or sale.order.merchant_no != merchant_no:
             return None
@@ -184,7 +184,7 @@ class Book:
         return self._keep(sale)
 
     def pay(self, sale: Sale, *, now_seconds: float, barcode: str | None = None) -> Sale:
-        """Pay as the customer does, by scanning a code or by showing one.
+        """Pay as the customer does, by scanning a code or showing one.
 
         Raises:
             RefusalError: The sale is not open any more (000040).
@@ -199,7 +199,7 @@ class Book:
         return self._keep(replace(sale, word=Word.SUCCESS, paid_seconds=now_seconds))
 
     def cancel(self, sale: Sale) -> Sale:
-        """Cancel a sale: close it where it is unpaid, give the money back where it is paid.
+        """Cancel a sale: close it if it is unpaid, give the money back if it is paid.
 
         Cancelling again changes nothing.
 
@@ -218,10 +218,10 @@ class Book:
         return self._keep(replace(self._give_back(sale, rest, None), undone=True))
 
     def pay_late(self, sale: Sale, *, now_seconds: float) -> Sale | None:
-        """Record a payment that lands on a closed sale: the wallet had taken the money already.
+        """Record a payment that arrives on a closed sale: the wallet had taken the money before.
 
         Returns:
-            The sale, or None where it is not there any more, or not closed.
+            The sale, or None if it is gone, or not closed.
         """
         known = self._sales.get(sale.transaction_no)
         if known is None or known.word is not Word.CLOSED:
@@ -242,12 +242,12 @@ class Book:
         return self._keep(self._give_back(sale, amount, reference)).refunds[-1]
 
     def expire(self, now_seconds: float) -> tuple[Sale, ...]:
-        """Close the open sales whose time is up, and return them; nothing else looks at it."""
+        """Close the open sales whose time is up, and return them; nothing else closes them."""
         over = [s for s in self if s.word in OPEN and s.ends_seconds <= now_seconds]
         return tuple([self._keep(replace(sale, word=Word.CLOSED)) for sale in over])
 
     def shown(self, sale: Sale) -> Word:
-        """Return the word that tran-query shows; after a refund by /cancel that is a switch."""
+        """Return the word that tran-query shows; after a refund by /cancel a setting decides it."""
         return Word.CLOSED if sale.undone and self._refund_shows == "closed" else sale.word
 
     def truth(self, sale: Sale) -> str:
@@ -289,10 +289,10 @@ class Book:
 
 
 def read_amount(text: str) -> Decimal:
-    """Read an amount of money, two decimals at most, more than nothing.
+    """Read an amount of money above zero, with two decimals at most.
 
     Raises:
-        RefusalError: It is none (000023).
+        RefusalError: It is not one (000023).
     """
     if not _AMOUNT.fullmatch(text) or not Decimal(text):
         raise RefusalError(RetCode.BAD_VALUE, "wrong amount")

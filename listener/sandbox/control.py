@@ -1,4 +1,4 @@
-"""Serve a person or a test: pay a sale, see the truth, plan faults; all under ``/sandbox/``."""
+"""Routes for a person or a test: pay a sale, see the truth, plan faults; under ``/sandbox/``."""
 
 import html
 import json
@@ -40,7 +40,7 @@ class Control:
         ]
 
     async def _checkout(self, request: web.Request) -> web.Response:
-        """Show a sale with a button that pays it: what the customer's phone would open."""
+        """Show a sale with a button that pays it, as the customer's phone would."""
         sale = self._book.get(request.match_info["transactionNo"])
         if sale is None:
             raise web.HTTPNotFound
@@ -84,7 +84,7 @@ class Control:
         }
 
     async def _faults(self, _request: web.Request) -> web.Response:
-        """List what is planned, what has struck, and what there is."""
+        """List the planned faults, those that have struck, and those that exist."""
         return web.json_response(
             {
                 "faults": [str(planned) for planned in self._script.planned],
@@ -94,7 +94,7 @@ class Control:
         )
 
     async def _plan(self, request: web.Request) -> web.Response:
-        """Plan ``{"faults": ["NAME", "NAME@2", "NAME%25"]}`` in place of what was planned."""
+        """Plan ``{"faults": ["NAME", "NAME@2", "NAME%25"]}`` instead of the present plan."""
         try:
             wanted = json.loads(await request.read())["faults"]
             self._script.replace([Planned.parse(str(text)) for text in wanted])

@@ -1,7 +1,7 @@
 """Answer signed calls as Pockyt would: a pure desk in front of the book.
 
-The HTTP server asks it, and so can a simulation, without a socket. What has to follow an answer
-(a notification, a word to the wallet server) is returned, not done.
+The HTTP server uses it, and so can a simulation, without a socket. What has to follow an answer
+(a notification, a request to the wallet server) is returned, not done.
 
 Source: Pockyt, "Signing API Calls" and the page of each call.
 """
@@ -34,7 +34,7 @@ from listener.sandbox.results import json_body, named, refund_result, sale_resul
 REPEATS_KEPT_MAX: Final = 10_000
 TEXT_CHARS_MAX: Final = 256
 URL_CHARS_MAX: Final = 2_048
-# In a store only this one is taken; a code that the customer scans may be in others too.
+# In a store only this currency is accepted; a code that the customer scans may use others too.
 IN_STORE_CURRENCIES: Final = frozenset({"USD"})
 CURRENCIES: Final = frozenset(
     {"USD", "CNY", "PHP", "IDR", "KRW", "HKD", "THB", "MYR", "GBP", "BDT", "PKR"}
@@ -72,12 +72,12 @@ class DeskAnswer:
 
 
 class Desk:
-    """Checks the signature, does what the call says, and words the answer."""
+    """Checks the signature, does what the call says, and builds the answer."""
 
     def __init__(
         self, book: Book, *, merchants: Mapping[str, Token], checkout_url: str = ""
     ) -> None:
-        """Open the desk; ``checkout_url`` and a transaction number make a qrcodeUrl."""
+        """Open the desk; ``checkout_url`` with a transaction number makes a qrcodeUrl."""
         self._book = book
         self._merchants = dict(merchants)
         self._checkout_url = checkout_url
@@ -122,7 +122,7 @@ class Desk:
         """Find the sale that a call names.
 
         Raises:
-            RefusalError: It names none, or one that is not there.
+            RefusalError: It names none, or one that does not exist.
         """
         transaction_no, reference = fields.get("transactionNo"), fields.get("reference")
         if not transaction_no and not reference:
@@ -187,7 +187,7 @@ class Desk:
         elif self._book.shown(sale) is not self._book.shown(before):
             follow = Follow.NOTIFY
         result = {
-            # A number, as Pockyt sends it here and nowhere else.
+            # A number, as Pockyt sends it only here.
             "amount": float(sale.amount),
             "currency": sale.order.currency,
             "reference": sale.order.reference,
@@ -275,7 +275,7 @@ def _url(fields: Mapping[str, str], *, required: bool) -> str | None:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a notification could be sent there."""
+    """Return whether a notification could be sent to a URL."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -33,7 +33,7 @@ class Place(StrEnum):
 class Fault(StrEnum):
     """Everything that can be made to go wrong."""
 
-    # These strike a whole notification, every attempt to bring it included.
+    # These strike a whole notification, with every attempt to deliver it.
     NOTIFICATION_LOST = "notification-lost"
     NOTIFICATION_LATE = "notification-late"
     NOTIFICATION_REPEATED = "notification-repeated"
@@ -44,7 +44,7 @@ class Fault(StrEnum):
     NOTIFICATION_WRONG_CURRENCY = "notification-wrong-currency"
     NOTIFICATION_AS_JSON = "notification-as-json"
     NOTIFICATION_EMPTY_FIELDS = "notification-empty-fields"
-    # These strike the first attempt only; the second brings the notification whole.
+    # These strike the first attempt only; the second delivers the whole notification.
     NOTIFICATION_TRUNCATED = "notification-truncated"
     NOTIFICATION_STALLED = "notification-stalled"
     NOTIFICATION_HUNG_BEFORE = "notification-hung-before"
@@ -114,10 +114,10 @@ class Planned:
 
 
 class Script:
-    """The faults that are planned, and how often each place has been passed."""
+    """The planned faults, and how often each place was passed."""
 
     def __init__(self, planned: Iterable[Planned] = (), *, seed: int = 0) -> None:
-        # Its own stream of randomness, so that faults do not move transaction numbers.
+        # Its own stream of randomness, so that faults do not change transaction numbers.
         self._random = random.Random(f"faults {seed}")  # noqa: S311 - repeatable on purpose
         self._planned: tuple[Planned, ...] = ()
         self._passed: Counter[Place] = Counter()
@@ -126,7 +126,7 @@ class Script:
 
     @property
     def planned(self) -> tuple[Planned, ...]:
-        """What is planned now."""
+        """The faults that are planned now."""
         return self._planned
 
     @property
@@ -135,7 +135,7 @@ class Script:
         return MappingProxyType(self._struck)
 
     def replace(self, planned: Iterable[Planned]) -> None:
-        """Plan these faults in place of all others; counting begins anew, so @1 is the next.
+        """Plan these faults instead of all others; counting begins anew, so @1 is the next time.
 
         Raises:
             ValueError: There are too many.

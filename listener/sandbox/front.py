@@ -1,4 +1,4 @@
-"""Strike the faults of a call around what the desk does; pure, for HTTP and simulations alike."""
+"""Apply the faults of a call around what the desk does; pure, for HTTP and simulations alike."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _PLACES: Final[Mapping[Call, Place]] = MappingProxyType(
 )
 _UNHEARD: Final = "-unheard"
 
-# What has to follow, about which sale, and whether the end of a cancel is to be relayed.
+# What has to follow, for which sale, and whether the end of a cancel is to be relayed.
 OnFollow = Callable[[Follow, Sale, bool], None]
 
 
@@ -39,10 +39,10 @@ class Served:
 
 
 class Front:
-    """Everything that Pockyt does at once; what follows is told to ``on_follow``, in order.
+    """Everything that Pockyt does at once; what follows is passed to ``on_follow``, in order.
 
-    ``now_seconds`` gives the time (Unix seconds). With ``notify_on_cancel`` false, no sale that
-    was closed is ever notified.
+    ``now_seconds`` returns the time (Unix seconds). With ``notify_on_cancel`` false, no closed
+    sale is ever notified.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Front:
         self._on_step = on_step
 
     def serve(self, call: Call, fields: Mapping[str, str], *, request_id: str) -> Served:
-        """Do a call, or not, and say what becomes of its answer."""
+        """Do a call, unless a fault prevents it, and return what becomes of its answer."""
         self.expire()
         place = _PLACES.get(call)
         faults = self._script.strike(place) if place else frozenset()
@@ -99,7 +99,7 @@ class Front:
         return self._paid(self._book.pay(sale, now_seconds=self._now_seconds()))
 
     def pay_late(self, sale: Sale) -> None:
-        """Record a payment that lands on a closed sale: the wallet had taken the money already."""
+        """Record a payment that arrives on a closed sale: the wallet had taken the money before."""
         paid = self._book.pay_late(sale, now_seconds=self._now_seconds())
         if paid is not None:
             self._paid(paid)

@@ -1,4 +1,4 @@
-"""Write the notifications that Pockyt sends, spoilt where a fault says so; pure.
+"""Write the notifications that Pockyt sends, damaged if a fault says so; pure.
 
 Source: Pockyt, "Webhook Notification Format".
 """
@@ -31,7 +31,7 @@ class SignedMessage:
 
 
 def notification_fields(sale: Sale, word: Word, *, now_seconds: float) -> dict[str, str]:
-    """Return the seven fields of a payment notification, not signed yet."""
+    """Return the seven fields of a payment notification, without a signature."""
     return {
         "transactionNo": sale.transaction_no,
         "status": word.value,
@@ -52,7 +52,7 @@ def word_notification(
 ) -> SignedMessage:
     """Sign a notification and write it as a form, or as the faults say.
 
-    With no ``old_token``, signing with the old token is signing with a wrong one.
+    Without an ``old_token``, signing with the old token means signing with a wrong one.
     """
     said = dict(fields)
     if Fault.NOTIFICATION_WRONG_AMOUNT in faults:
@@ -68,7 +68,7 @@ def word_notification(
         signer = WRONG_TOKEN
     said[signature.FIELD] = signature.sign(said, signer)
     if Fault.NOTIFICATION_AS_JSON in faults:
-        # The amount as a number, which a reader must keep in its source text: 13.00, not 13.0.
+        # The amount as a number, which a reader must take from its source text: 13.00, not 13.0.
         amount = said["amount"]
         text = json.dumps(said).replace(f'"amount": "{amount}"', f'"amount": {amount}')
         return SignedMessage(content_type=JSON, body=text.encode())
@@ -76,5 +76,5 @@ def word_notification(
 
 
 def truncate(body: bytes) -> bytes:
-    """Cut a body in its middle."""
+    """Cut a body in half."""
     return body[: len(body) // 2]

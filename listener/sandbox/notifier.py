@@ -1,4 +1,4 @@
-"""Bring notifications: eight attempts in two hours, until the answer is ``success``.
+"""Deliver notifications: eight attempts in two hours, until the answer is ``success``.
 
 Source: Pockyt, "Webhook Notification Format".
 """
@@ -23,7 +23,7 @@ from listener.sandbox.message import (
 from listener.sandbox.stage import Stage
 from listener.sandbox.steps import SandboxStep
 
-# Pauses before the eight attempts; Pockyt publishes only their number and that they take 2 h.
+# Pauses before the eight attempts; Pockyt publishes only their number, and that they take 2 h.
 PAUSES_SECONDS: Final = (0, 15, 45, 240, 600, 900, 1_800, 3_600)
 LATE_SECONDS: Final = 600.0
 STALL_SECONDS: Final = 60.0
@@ -42,7 +42,7 @@ _FIRST_ATTEMPT_ONLY: Final = frozenset(
 
 
 class Notifier:
-    """Words each notification once and brings it until it is acknowledged."""
+    """Writes each notification once and delivers it until it is acknowledged."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Notifier:
         self._held_back: set[asyncio.Event] = set()
 
     def notify(self, sale: Sale, word: Word) -> None:
-        """Start to bring a notification of how a sale stands now; never waits."""
+        """Start to deliver a notification of the sale's present state, without waiting."""
         detail = {"transactionNo": sale.transaction_no, "status": word.value}
         faults = self._stage.strike(Place.NOTIFICATION, detail)
         if Fault.NOTIFICATION_LOST in faults:
@@ -79,7 +79,7 @@ class Notifier:
             self._stage.on_step(SandboxStep.NOTIFICATION_DROPPED, detail)
 
     def _url(self, sale: Sale) -> str | None:
-        """Return where to: the sale's ipnUrl, else the default, whose numbers are filled in."""
+        """Return where to send it: the sale's ipnUrl, or the default with the numbers filled in."""
         if sale.order.ipn_url or not self._notify_url:
             return sale.order.ipn_url
         url = self._notify_url.replace("{merchantNo}", sale.order.merchant_no)
@@ -105,7 +105,7 @@ class Notifier:
                 await self._attempt(notification, detail, attempt + again, frozenset())
 
     async def _let_another_pass(self) -> None:
-        """Wait until another notification was brought, but not for ever."""
+        """Wait until another notification was delivered, but not for ever."""
         passed = asyncio.Event()
         self._held_back.add(passed)
         try:
@@ -123,7 +123,7 @@ class Notifier:
         attempt: int,
         faults: frozenset[Fault],
     ) -> bool:
-        """Bring a notification once, and tell whether it was acknowledged."""
+        """Deliver a notification once, and return whether it was acknowledged."""
         detail = {**detail, "attempt": str(attempt)}
         self._stage.on_step(SandboxStep.NOTIFICATION_SENT, detail)
         status, acknowledged = await self._send(notification, detail["url"], faults)
@@ -142,7 +142,7 @@ class Notifier:
     async def _send(
         self, notification: SignedMessage, url: str, faults: frozenset[Fault]
     ) -> tuple[int | None, bool]:
-        """Send it; returns the HTTP status, None where none came, and whether it is settled."""
+        """Send it; return the HTTP status (None if none came), and whether it is settled."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 if faults & {Fault.NOTIFICATION_STALLED, Fault.NOTIFICATION_HUNG_BEFORE}:
@@ -168,7 +168,7 @@ class Notifier:
     async def _send_and_hang_up(
         self, notification: SignedMessage, url: str, *, whole: bool
     ) -> None:
-        """Send the whole or half of a request on a bare socket, and leave without an answer."""
+        """Send all or half of a request on a bare socket, and leave without reading."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)

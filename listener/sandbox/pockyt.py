@@ -1,4 +1,4 @@
-"""Run the stand-in Pockyt: the documented paths, and the wallet server's way back.
+"""Run the stand-in Pockyt: the documented paths, and the callback of the wallet server.
 
 Source: Pockyt, "Signing API Calls", "Cancel API" and the page of each call.
 """
@@ -42,7 +42,7 @@ _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class PockytServer:
-    """Pockyt's HTTP side: calls in, the wallet server told, its callback relayed."""
+    """Pockyt's HTTP side: answers calls, tells the wallet server, relays its callback."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class PockytServer:
         self._abandoning: OrderedDict[str, tuple[Sale, bool]] = OrderedDict()
 
     def routes(self) -> list[web.RouteDef]:
-        """List the routes of Pockyt's calls, by their present and older names."""
+        """List the routes of Pockyt's calls, under their present and older names."""
         paths = {**{call.value: call for call in Call}, **_OLDER_PATHS}
         return [
             *[web.post(path, self._answering(call)) for path, call in paths.items()],
@@ -93,10 +93,10 @@ class PockytServer:
         async def answer(request: web.Request) -> web.Response:
             fields = _read_fields(await request.read())
             request_id = request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_CHARS_MAX]
-            # Nothing waits in here: a caller that hangs up cannot part it.
+            # Nothing is awaited in here: a caller that hangs up cannot interrupt it.
             served = self.front.serve(call, fields, request_id=request_id)
             if served.hangs:
-                # Ended by the caller's hanging up, or by the sandbox's stopping.
+                # The caller hung up, or the sandbox stopped.
                 await asyncio.sleep(HANG_SECONDS)
             if served.hangs or served.fails:
                 return web.Response(status=503, text="Service Unavailable")
@@ -113,7 +113,7 @@ class PockytServer:
             self._notifier.notify(sale, self._book.shown(sale))
 
     def _abandon(self, sale: Sale, *, relay: bool) -> None:
-        """Start to tell the wallet server; its callback carries a key that only it was given."""
+        """Start to tell the wallet server; only it knows the key for its callback."""
         key = secrets.token_urlsafe()
         self._abandoning[key] = (sale, relay)
         if len(self._abandoning) > ABANDONING_MAX:
@@ -166,7 +166,7 @@ class PockytServer:
 
 
 def _read_fields(body: bytes) -> dict[str, str]:
-    """Read a call, JSON or form; what cannot be read has no fields, so no signature either."""
+    """Read a call, JSON or form; an unreadable one has no fields, and so no signature."""
     try:
         if body.lstrip().startswith(b"{"):
             return json_fields(body)

@@ -1,4 +1,4 @@
-"""Build the results of calls: names, types and nulls as Pockyt's samples have them.
+"""Build the results of calls, with the names, types and nulls of Pockyt's samples.
 
 Source: Pockyt, "Add", "Prepay" and "Tran Query".
 """
@@ -19,7 +19,7 @@ def json_body(answer: Mapping[str, object]) -> bytes:
 
 
 def named(sale: Sale) -> dict[str, object]:
-    """Build what most results say of their sale."""
+    """Build what most results say about their sale."""
     return {
         "transactionNo": sale.transaction_no,
         "reference": sale.order.reference,
@@ -62,5 +62,5 @@ def _time(at_seconds: float) -> str:
 
 
 def in_pockyt_zone(at_seconds: float) -> datetime:
-    """Return a Unix time in China's zone, in which Pockyt writes answers and notifications."""
+    """Return a Unix time in China's zone, which Pockyt uses in answers and notifications."""
     return datetime.fromtimestamp(at_seconds, UTC).astimezone(_POCKYT_ZONE)

@@ -38,10 +38,10 @@ LOOPBACK: Final = "127.0.0.1"
 class SandboxSettings:
     """How a sandbox behaves.
 
-    Port 0 takes any free port. ``merchants`` and ``old_tokens`` map merchant numbers to API
+    Port 0 chooses any free port. ``merchants`` and ``old_tokens`` map merchant numbers to API
     tokens. ``notify_url`` is for sales without an ipnUrl; ``{merchantNo}`` and ``{storeNo}`` in
     it are filled in. ``time_scale`` sandbox seconds pass in each real one. ``url`` is the base
-    URL that customers and the wallet server see, where it is not the listening address.
+    URL for customers and the wallet server, if it is not the listening address.
     """
 
     host: str = LOOPBACK
@@ -128,12 +128,12 @@ class Sandbox:
         return self.server.front.pay(transaction_no)
 
     async def idle(self) -> None:
-        """Wait until every notification and word to the wallet has been brought or given up."""
+        """Wait until every notification and request to the wallet was delivered or given up."""
         await self._stage.tasks.idle()
 
 
 def _join(settings: SandboxSettings, *, url: str, wallet_url: str, stage: Stage) -> Sandbox:
-    """Join the parts of a sandbox."""
+    """Connect the parts of a sandbox."""
     merchants = {number: Token(text) for number, text in settings.merchants.items()}
     book = Book(
         seed=settings.seed, refund_shows=settings.refund_shows, sales_max=settings.sales_max
@@ -161,7 +161,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _url(listening: socket.socket) -> str:
-    """Return the URL of a listening socket; one that listens everywhere is called here."""
+    """Return the URL of a listening socket; of one that listens everywhere, this machine's."""
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""Hold what the parts of a running sandbox share."""
+"""What the parts of a running sandbox share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from listener.sandbox.tasks import SandboxClock, Tasks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """The session, time, tasks and faults of one sandbox, and who is told of its steps."""
+    """The session, time, tasks and faults of one sandbox, and the callback for its steps."""
 
     session: aiohttp.ClientSession
     clock: SandboxClock
@@ -21,7 +21,7 @@ class Stage:
     on_step: OnStep
 
     def strike(self, place: Place, detail: Mapping[str, str]) -> frozenset[Fault]:
-        """Pass a place of the script, and tell which faults struck."""
+        """Pass a place of the script, and return the faults that struck."""
         faults = self.script.strike(place)
         for fault in sorted(faults):
             self.on_step(SandboxStep.FAULT, {**detail, "fault": fault})

@@ -1,4 +1,4 @@
-"""Name what the sandbox does, so that a demo can print it as it happens."""
+"""The names of what the sandbox does, so that a demo can print it as it happens."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -28,11 +28,11 @@ class SandboxStep(StrEnum):
     # The wallet server refused, or could not be reached until Pockyt gave up (transactionNo).
     WALLET_REFUSED = "wallet.refused"
     WALLET_UNREACHABLE = "wallet.unreachable"
-    # One attempt to bring a notification (transactionNo, status, attempt, url), and its answer
+    # One attempt to deliver a notification (transactionNo, status, attempt, url), and its answer
     # (the same, httpStatus, acknowledged).
     NOTIFICATION_SENT = "notification.sent"
     NOTIFICATION_ANSWERED = "notification.answered"
-    # All attempts are spent (transactionNo, status); there is no room or no URL for one more.
+    # All attempts have failed (transactionNo, status); there is no room or no URL for another.
     NOTIFICATION_GIVEN_UP = "notification.given-up"
     NOTIFICATION_DROPPED = "notification.dropped"
     # A fault struck (fault).

@@ -24,23 +24,23 @@ class SandboxClock:
         return self._began_seconds + (time.monotonic() - self._began) * self._scale
 
     def real_seconds(self, seconds: float) -> float:
-        """Return how long so many sandbox seconds really take."""
+        """Return how long a number of sandbox seconds really takes."""
         return seconds / self._scale
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many sandbox seconds."""
+        """Wait for a number of sandbox seconds."""
         await asyncio.sleep(self.real_seconds(seconds))
 
 
 class Tasks:
-    """The work that goes on after an answer, up to ``tasks_max`` at a time."""
+    """The work that goes on after an answer, up to ``tasks_max`` tasks at a time."""
 
     def __init__(self, *, tasks_max: int = TASKS_MAX) -> None:
         self._tasks_max = tasks_max
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[None, None, None]) -> bool:
-        """Start some work; False, and it is not done, where there is too much already."""
+        """Start some work; return False, without starting it, if there is too much already."""
         if len(self._running) >= self._tasks_max:
             work.close()
             return False
@@ -50,12 +50,12 @@ class Tasks:
         return True
 
     async def idle(self) -> None:
-        """Wait until nothing is left to do, what is started meanwhile included."""
+        """Wait until no work is left, including what is started meanwhile."""
         while self._running:
             await asyncio.wait(self._running)
 
     async def stop(self) -> None:
-        """End whatever is still going on, and wait until it has ended."""
+        """Cancel what is still going on, and wait until it has ended."""
         for task in self._running:
             task.cancel()
         await self.idle()

@@ -1,6 +1,6 @@
-"""Back-ends of the ledger, chosen by the setting ``database``.
+"""The back-ends of the ledger, chosen by the setting ``database``.
 
-What is here knows both, and neither of their drivers: the one for PostgreSQL is an extra.
+This module knows both of them, but imports neither driver: the one for PostgreSQL is an extra.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class AnyLedger(Ledger, KeyStore, Protocol):
-    """A ledger that is served, and the keys that are kept in it."""
+    """A ledger that is being served, and the keys stored in it."""
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
@@ -50,14 +50,14 @@ async def open_ledger(
     on_commit: OnCommit | None = None,
     node_url: str = "",
 ) -> AnyLedger:
-    """Open the ledger that a URL names, to serve it; make it where there is none.
+    """Open the ledger at a URL to serve it; create it if there is none.
 
     Args:
         url: As in the setting ``database``.
         confirm: When Pockyt is asked before a status is believed.
         clock: Reads the time as Unix ms.
-        on_commit: Told of each commit how long it took (seconds), and how much it carried.
-        node_url: Where this listener answers, for the others that serve the same ledger.
+        on_commit: Called after each commit with its duration (seconds) and its number of items.
+        node_url: This listener's own URL, for the others that serve the same ledger.
 
     Raises:
         LedgerError: It cannot be opened, or it is a file that another listener is serving.
@@ -77,7 +77,7 @@ async def open_ledger(
 
 
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
-    """Check the ledger of a URL, even while it is being served.
+    """Check the ledger at a URL, even while it is being served.
 
     Raises:
         DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.
@@ -94,7 +94,7 @@ def verify(url: str, *, progress: Progress | None = None) -> Verified:
 
 
 class Reader(Protocol):
-    """Pages of a ledger, read without a part in writing it."""
+    """Reads a ledger page by page, without taking part in writing it."""
 
     def head(self) -> Head:
         """Read the end of the ledger."""
@@ -108,11 +108,11 @@ class Reader(Protocol):
         until_ms: int | None = None,
         scope: Scope = ...,
     ) -> Iterator[tuple[int, list[ReadEntry]]]:
-        """Yield up to which seq was read, and those of its lines that are wanted."""
+        """Yield pages: the seq that was read up to, and the lines up to there that are wanted."""
 
 
 def open_reader(url: str) -> AbstractContextManager[Reader]:
-    """Open the ledger of a URL to read it, be it served meanwhile or not.
+    """Open the ledger at a URL to read it, whether it is being served or not.
 
     Raises:
         LedgerError: There is none, or none that this version can read.
@@ -129,7 +129,7 @@ def open_reader(url: str) -> AbstractContextManager[Reader]:
 
 
 class KeyDesk(Protocol):
-    """The keys of a ledger, made and revoked beside whoever serves it."""
+    """Makes and revokes the keys of a ledger, beside whoever serves it."""
 
     def add(self, key: Key) -> None:
         """Store a key."""
@@ -141,11 +141,11 @@ class KeyDesk(Protocol):
         """Return all keys, the oldest first."""
 
     def revoke(self, key_id: str, *, at_ms: int) -> bool:
-        """Revoke a key; False where there is none that is not revoked."""
+        """Revoke a key; return False if there is no such key, or it was revoked before."""
 
 
 def open_keys(url: str, *, create: bool) -> AbstractContextManager[KeyDesk]:
-    """Open the keys of a ledger; with ``create`` it is made where there is none.
+    """Open the keys of a ledger; with ``create`` the ledger is created if there is none.
 
     Raises:
         LedgerError: It cannot be opened.
@@ -162,7 +162,7 @@ def open_keys(url: str, *, create: bool) -> AbstractContextManager[KeyDesk]:
 
 
 def backup(url: str, destination: Path, *, progress: Progress | None = None) -> None:
-    """Copy the ledger of a URL into a file, a ledger on SQLite; synced once this returns.
+    """Copy the ledger at a URL into a file, which is a ledger on SQLite; synced once this returns.
 
     Raises:
         LedgerError: There is no ledger, the destination exists, or it cannot be written.
@@ -179,7 +179,7 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
 
 
 def check_up(url: str) -> list[Finding]:
-    """Look over the ledger of a URL; those who use it are not hindered.
+    """Check the state of the ledger at a URL, without disturbing those who use it.
 
     Raises:
         LedgerError: The URL is of no kind of database that this version can use.

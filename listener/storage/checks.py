@@ -1,4 +1,4 @@
-"""What `listener verify` and `listener check` look at, whichever back-end holds the ledger."""
+"""The checks of `listener verify` and `listener check` that both back-ends share."""
 
 from array import array
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from listener.storage.rows import Row, entry_of, transaction_of
 
 _TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")
 
-# Told how much is done, and of how much.
+# Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
 
-# The seqs of what does not add up, by what it is; each finds none in a sound ledger.
+# Queries for what does not add up, by what is wrong; each finds no seq in a sound ledger.
 STRAYS: Final = MappingProxyType(
     {
         "its event belongs to no transaction": (
             "SELECT min(e.seq) FROM events e LEFT JOIN entries n ON n.seq = e.seq"
             " WHERE coalesce(n.transaction_no, '') = ''"
         ),
-        "it is counted as a repeat, and cannot be one": (
+        "it is counted as a repeat, but cannot be one": (
             "SELECT min(r.seq) FROM repeats r LEFT JOIN entries n ON n.seq = r.seq"
             " WHERE n.fingerprint IS NULL OR r.count < 1"
         ),
@@ -76,10 +76,10 @@ class Verified:
 
 
 class EventPlaces:
-    """The numbers of all events in order, and the streams that they lead to."""
+    """The numbers of all events in order, and the stream heads that follow from them."""
 
     def __init__(self) -> None:
-        # The entries that made the events 1, 2, 3 and so on.
+        # The entries of the events 1, 2, 3 and so on.
         self.seqs: array[int] = array("q")
         self.heads: dict[str, int] = {}
 
@@ -87,7 +87,7 @@ class EventPlaces:
         """Check the place of the next event.
 
         Raises:
-            DamagedError: One is missing before it, or it is out of order.
+            DamagedError: An event before it is missing, or it is out of order.
         """
         if number != len(self.seqs) + 1:
             raise DamagedError(f"at entry {seq}: an event before it is missing", seq=seq)
@@ -158,7 +158,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that an operator may want to know; ``advice`` is what to do, where there is."""
+    """One thing that an operator should know; ``advice`` is what to do about it, if anything."""
 
     name: str
     value: str | int

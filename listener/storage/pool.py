@@ -1,4 +1,4 @@
-"""Share a few connections among many who read."""
+"""Share a few connections among many readers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,7 +9,7 @@ C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """Connections, of which each serves one at a time."""
+    """Connections that each serve one reader at a time."""
 
     def __init__(self, connections: Sequence[C]) -> None:
         self.all = list(connections)

@@ -1,4 +1,4 @@
-"""Turn rows of the ledger into its nouns, and back; the same for every back-end."""
+"""Convert rows of the ledger into its nouns, and back; the same for every back-end."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import Entry, Event, Fact, Transaction
 from listener.ledger.sale import SaleState
 
-# A row as a driver takes and gives it; its types are those of schema.sql.
+# A row as a driver returns and accepts it; the types of its values are those of schema.sql.
 Row = tuple[Any, ...]
 
 EVENT_COLUMNS: Final = ("number", "stream", '"offset"', "seq", "body")
@@ -60,7 +60,7 @@ SALE_COLUMNS: Final = (
     "cancel_resolved_at",
     "cancel_evidence",
 )
-# The first columns, which are all that a transaction has that nobody cancels or doubts.
+# The first columns, which are enough for a transaction that is neither cancelled nor doubted.
 PLAIN_COLUMNS: Final = TRANSACTION_COLUMNS[: TRANSACTION_COLUMNS.index("cancel_state")]
 
 _HASH: Final = ENTRY_COLUMNS.index("hash")
@@ -74,10 +74,10 @@ _NO_ASK: Final = (None, None, None, None, 0)
 
 
 def entry_of(row: Row) -> Entry:
-    """Read a row of ENTRY_COLUMNS; what comes after them is left alone.
+    """Read a row of ENTRY_COLUMNS; further columns are ignored.
 
     Raises:
-        ValidationError: It holds what no entry can (a kind that is not known, say).
+        ValidationError: It holds what no entry can (an unknown kind, say).
     """
     fact = convert(row[2:_HASH], Fact)
     return Entry(seq=row[0], recorded_at_ms=row[1], fact=fact, hash=row[_HASH])
@@ -109,14 +109,14 @@ def transaction_of(row: Row) -> Transaction:
 def transaction_row(transaction: Transaction) -> Row:
     """Write a transaction as the values of TRANSACTION_COLUMNS."""
     *plain, cancel, ask, judge_seq, disputed, summary = to_builtins(transaction)
-    # A driver has to look twice at a bool.
+    # Binding a bool costs a driver a second look.
     plain[_HELD] = int(plain[_HELD])
     rest = (judge_seq, disputed, summary)
     return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK), *rest)
 
 
 def is_plain(transaction: Transaction) -> bool:
-    """Return whether PLAIN_COLUMNS hold all that there is of a transaction."""
+    """Return whether PLAIN_COLUMNS hold everything about a transaction."""
     is_calm = transaction.cancel is None and transaction.ask is None
     is_agreed = transaction.judge_seq is None and transaction.disputed is None
     return is_calm and is_agreed and transaction.summary is None

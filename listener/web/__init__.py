@@ -1,1 +1,1 @@
-"""The service: the notify URL, the POS stream, the ledger query and the pages."""
+"""The service: the notify URL, the POS stream, the ledger queries and the pages."""

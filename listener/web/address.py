@@ -7,14 +7,14 @@ from ipaddress import ip_address
 def bind(
     host: str, port: int, *, backlog: int = 1, reuse_port: bool = False, listens: bool = True
 ) -> socket.socket:
-    """Listen on a host and port; ``::`` is every address of the machine, those of IPv4 too.
+    """Bind a socket to a host and port; ``::`` means every address of the machine, IPv4 included.
 
     Args:
-        host: An address of this machine, or a name that means one.
+        host: An address of this machine, or a name that resolves to one.
         port: 0 lets the system choose.
         backlog: How many connections may wait to be accepted.
         reuse_port: Share the port with the other workers of this service.
-        listens: False only keeps the port from others.
+        listens: False only reserves the port.
 
     Raises:
         OSError: The address is taken, or is not this machine's.

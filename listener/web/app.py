@@ -1,4 +1,4 @@
-"""Join the parts of the service, start it, and stop it without losing anything."""
+"""Connect the parts of the service, start it, and stop it without losing anything."""
 
 import asyncio
 import gc
@@ -57,16 +57,17 @@ from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions, SessionTiming
 from listener.web.unread import unquoted
 
-# What a request may still take once the listener stops.
+# How long a request may still take once the listener stops.
 STOP_SECONDS: Final = 5.0
 BACKLOG: Final = 4_096
-# Per connection: what the kernel holds for a till that does not read, and how long it waits for it.
+# For each connection: what the kernel buffers for a till that does not read, and how long it waits
+# for it.
 SEND_BUFFER_BYTES: Final = 128 * 1024
 UNHEARD_MS: Final = 30_000
-# aiohttp's own is 100, and who comes first takes them.
+# aiohttp's own limit is 100, and whoever comes first would take them all.
 POCKYT_CONNECTIONS_MAX: Final = 1_000
 
-# Python's own are 700, 10, 10.
+# Python's own values are 700, 10, 10.
 COLLECT_THRESHOLDS: Final = (20_000, 50, 100)
 
 _LOG: Final = logging.getLogger(__name__)
@@ -74,14 +75,14 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A listener that is running; ``app`` holds its parts by the keys of ``web/context.py``."""
+    """A running listener; ``app`` holds its parts under the keys of ``web/context.py``."""
 
     url: str
     app: web.Application
 
 
 def routes() -> list[web.RouteDef]:
-    """List every route, in the order in which a stranger would look for them."""
+    """List every route, in the order in which a newcomer would look for them."""
     return [operation.route() for operation in OPERATIONS]
 
 
@@ -96,7 +97,7 @@ async def running(
 ) -> AsyncIterator[Service]:
     """Run the service for as long as the context lasts; every task ends with it.
 
-    ``timing`` is that of the POS connections, ``limits`` that of the calls to Pockyt.
+    ``timing`` is for the POS connections, ``limits`` is for the calls to Pockyt.
 
     Raises:
         LedgerError: The ledger cannot be opened.
@@ -104,7 +105,7 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         clock, metrics = clock or Clock(), Metrics()
-        # Bound first: a second listener fails here, before it touches the ledger.
+        # The port is bound first: a second listener fails here, before it touches the ledger.
         listening = stack.enter_context(_listen(settings.host, settings.port, shared=shares_port))
         ledger = await open_ledger(
             settings.database,
@@ -168,7 +169,7 @@ async def running(
 
 @asynccontextmanager
 async def _answering(app: web.Application, listening: socket.socket) -> AsyncIterator[None]:
-    """Answer on a socket, with what has to run beside it; tills are sent away at the end."""
+    """Answer on a socket while the tasks beside it run; at the end, tills are sent away."""
     unknown = web.route("*", "/{unknown:.*}", answering(no_route))
     app.add_routes(
         web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
@@ -195,7 +196,7 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         # asyncio has one number for how many may wait and how many it accepts in one turn.
         listening.listen(BACKLOG)
         stack.callback(server.close)
-        # Before the clean-up: from then on aiohttp hears neither a good-bye nor who comes anew.
+        # Before the clean-up: from then on aiohttp notices neither who leaves nor who connects.
         stack.push_async_callback(_drain, app)
         yield
 
@@ -206,9 +207,9 @@ async def serve(
     ready: Callable[[str], None] | None = None,
     shares_port: bool = False,
 ) -> None:
-    """Run the service until SIGTERM or SIGINT; ``ready`` is told its URL once it answers.
+    """Run the service until SIGTERM or SIGINT; ``ready`` is called with its URL once it answers.
 
-    With ``shares_port`` other workers of the same service listen on the port, too.
+    With ``shares_port``, other workers of the same service listen on the port too.
 
     Raises:
         LedgerError: The ledger cannot be opened.
@@ -230,20 +231,20 @@ async def serve(
 
 
 def _begin_epoch(app: web.Application) -> None:
-    """Have every till begin again: the ledger lost what they have seen."""
+    """Make every till begin again: the ledger lost entries that they have seen."""
     app[HUB].reset()
     app[SESSIONS].resync()
 
 
 def _pockyt_session() -> aiohttp.ClientSession:
-    """Open the connections to Pockyt: so many that no key's share waits behind another's."""
+    """Open the connections to Pockyt, so many that no key's share has to wait for another's."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POCKYT_CONNECTIONS_MAX))
 
 
 def _calm_collector() -> None:
-    """Run the garbage collector less often: nearly all that a notification makes is freed without.
+    """Run the garbage collector less often: a notification leaves almost no cycles.
 
-    What was made at start stays for ever and is looked at no more. See docs/adr/0006.
+    Objects made at start are never freed, and no longer scanned. See docs/adr/0006.
     """
     gc.collect()
     gc.freeze()
@@ -251,16 +252,16 @@ def _calm_collector() -> None:
 
 
 async def _drain(app: web.Application) -> None:
-    """Send the tills away: they come back to the next listener, and resume."""
+    """Send the tills away, to come back to the next listener and resume."""
     app[SESSIONS].is_draining = True
-    # Long-polls answer now; what they would have waited for, the next one will tell.
+    # Long-polls are answered now; the next listener will send what they were waiting for.
     await app[HUB].close()
     await app[SESSIONS].drain()
 
 
 @asynccontextmanager
 async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run some work beside the context; it is cancelled, and has ended, at its end."""
+    """Run some work beside the context; at the end it is cancelled and awaited."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -270,7 +271,7 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 
 
 def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Bind; what is set here, every connection inherits."""
+    """Bind the socket; connections inherit the options that are set here."""
     listening = bind(host, port, backlog=BACKLOG, reuse_port=shared)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -1,8 +1,8 @@
-"""Look after HTTP connections: how many there may be, how long a request may take to arrive.
+"""Limit HTTP connections: how many there may be, and how long a request may take to arrive.
 
-Whoever has proved nothing yet (no key, no notification that verified) waits at the listener's
-pleasure: under pressure the oldest of these are cut off, first of all those of an address that has
-many. A connection that proved itself is never crowded out, so that thousands of tills behind one
+A connection that has proved nothing yet (no key, no verified notification) may be cut off: under
+pressure the oldest of these go first, beginning with those of an address that has many. A
+connection that has proved itself is never crowded out, so that thousands of tills behind one
 proxy's address are safe.
 """
 
@@ -65,7 +65,7 @@ _FULL: Final = raw_problem(
 
 
 class HttpConnection(web.RequestHandler):
-    """One HTTP connection: aiohttp's, with limits, and with answers that are all ours."""
+    """One HTTP connection: aiohttp's, with limits, and with answers that are all our own."""
 
     __slots__ = (
         "_connections",
@@ -106,14 +106,14 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request has arrived that is not answered yet."""
+        """Whether every request that has arrived is answered."""
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
 
     @property
     def is_late(self) -> bool:
-        """Whether the head of the first request, or of one that began, is missing."""
+        """Whether the head of the first request, or of one that began, is overdue."""
         return self.is_idle and (self._heard or self._request_count == 0)
 
     @property
@@ -124,7 +124,7 @@ class HttpConnection(web.RequestHandler):
         return self.is_idle or is_sending or self.is_websocket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, or refuse to."""
+        """Admit the connection, or refuse it."""
         self.address = _network(transport.get_extra_info("peername"))
         if self._connections.admit(self):
             super().connection_made(transport)
@@ -135,12 +135,12 @@ class HttpConnection(web.RequestHandler):
         transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
+        """Remove the connection."""
         self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes; the time of a head runs from its first byte."""
+        """Receive bytes; the time limit of a head runs from its first byte."""
         if not self._heard:
             self._heard = True
             self.since = self._loop.time()
@@ -152,7 +152,7 @@ class HttpConnection(web.RequestHandler):
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
-        """Leave the connection open for answers that are due: the sender only stopped sending."""
+        """Leave the connection open for answers that are due: only sending has ended."""
         if self.is_idle or self.is_websocket:
             return False
         self._is_ended = True
@@ -165,7 +165,7 @@ class HttpConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, hardened; the last one, if the sender has stopped sending."""
+        """Send an answer with our headers; the last one, if the sender has stopped."""
         if not resp.prepared:
             harden(resp)
         told = await super().finish_response(request, resp, start_time)
@@ -182,7 +182,7 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's, which quotes what was sent
     ) -> web.StreamResponse:
-        """Build the answer to what is not HTTP, and to what failed, in our own words."""
+        """Answer what is not HTTP, and what failed, in our own words."""
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer has been sent")
         return self._connections.unread.answer(status, exc, sender=request.remote)
@@ -193,7 +193,7 @@ class HttpConnection(web.RequestHandler):
         self._connections.trust(self)
 
     def _end_body(self, turns: int) -> None:
-        """End a body of which no more will come, once its request is at work."""
+        """End a body that will not be completed, once its request is being handled."""
         request = self._current_request
         if self._messages:
             payload = self._messages[-1][1]
@@ -207,19 +207,19 @@ class HttpConnection(web.RequestHandler):
             payload.set_exception(web.RequestPayloadError("cut off"))
 
     def end_late(self) -> None:
-        """Close a line on which the rest of a head does not come."""
+        """Close a connection on which the rest of a head does not arrive."""
         if self._heard and self.transport is not None:
             self.transport.write(_TOO_SLOW)
         self.force_close()
 
     def cut(self) -> None:
-        """Cut the line off, whatever was to be sent."""
+        """Cut the connection off, with whatever was still to be sent."""
         if self.transport is not None:
             self.transport.abort()
 
 
 class Connections:
-    """All HTTP connections of a listener, and the task that looks after them."""
+    """All HTTP connections of a listener, and the task that limits them."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class Connections:
         return len(self._all)
 
     def admit(self, connection: HttpConnection) -> bool:
-        """Count a connection in; False where nothing else can be cut off for it."""
+        """Count a connection in; return False if none can be cut off to make room for it."""
         own = self._of_address.setdefault(connection.address, {})
         if len(own) >= self._unproven_max:
             self._crowd_out(own, age=GRACE_SECONDS)
@@ -270,7 +270,7 @@ class Connections:
         self.trust(connection)
 
     async def run(self) -> None:
-        """Look after the connections until cancelled."""
+        """End overdue connections until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.tick()
@@ -292,7 +292,7 @@ class Connections:
                 connection.cut()
 
     def _crowd_out(self, some: Iterable[HttpConnection], *, age: float) -> bool:
-        """Cut off the oldest of some that is waited for; return whether there was one."""
+        """Cut off the oldest connection that we wait for; return whether there was one."""
         youngest = self._clock() - age
         for connection in islice(some, _CANDIDATES_MAX):
             if connection.made_at > youngest:
@@ -310,7 +310,7 @@ class Connections:
 
 
 def prove(request: web.BaseRequest) -> None:
-    """Record that a request brought a key or a notification that is good."""
+    """Record that a request has brought a valid key, or a notification that verified."""
     connection = request.protocol
     if isinstance(connection, HttpConnection) and not connection.is_proved:
         connection.prove()
@@ -325,7 +325,7 @@ def connections_that_fit() -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the limit of open descriptors as far as is allowed and could be needed."""
+    """Raise the limit of open descriptors as far as allowed and useful."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_WANTED
     if hard != resource.RLIM_INFINITY:
@@ -336,7 +336,7 @@ def raise_descriptor_limit() -> None:
 
 
 def throttle_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log one line a second where no descriptor is left to accept with; asyncio logs thousands."""
+    """Log one line a second while no descriptor is left; asyncio would log thousands."""
     throttle = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -350,7 +350,7 @@ def throttle_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _network(peer: object) -> str:
-    """Return the address of a peer; of IPv6 the part that belongs to one customer."""
+    """Return the address of a peer; for IPv6, the part that belongs to one customer."""
     if not isinstance(peer, tuple) or not peer:
         return ""
     address = str(peer[0])

@@ -1,4 +1,4 @@
-"""Name what handlers find in their application; ``web/app.py`` puts it there."""
+"""The keys under which handlers find the parts in their application; ``web/app.py`` fills them."""
 
 from aiohttp import web
 
@@ -23,5 +23,5 @@ LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 METRICS = web.AppKey("metrics", Metrics)
 SESSIONS = web.AppKey("sessions", Sessions)
 SHARES = web.AppKey("shares", Shares)
-# The log of the notifications that are refused.
+# The log of refused notifications.
 REFUSALS = web.AppKey("refusals", Throttle)

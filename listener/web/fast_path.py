@@ -1,10 +1,10 @@
-"""Answer a whole, plain notification as it comes in, before aiohttp makes a request of it.
+"""Answer a whole, plain notification as it arrives, before aiohttp builds a request of it.
 
-Nearly every notification comes in one segment: a head like those before it, and its form. Such a
-one is recorded and acknowledged here. With the first byte of anything else, aiohttp takes the
-connection over for good. What is to be refused it reads, too: there is one place that says no.
+Nearly every notification arrives in one segment: a head like those before it, and its form. Such a
+notification is recorded and acknowledged here. At the first byte of anything else, the connection
+is handed to aiohttp for good. That includes every refusal, so that refusals are in one place.
 
-Connections are the same ones, with the same limits: see :mod:`listener.web.connections`. Why this
+The connections are the same, with the same limits: see :mod:`listener.web.connections`. Why this
 exists, and what it costs: docs/adr/0007.
 """
 
@@ -56,7 +56,7 @@ class RequestHead(Struct, frozen=True):
 
 
 class FastPath:
-    """What the connections of a listener share: how a notification is read, where it goes."""
+    """What the connections of a listener share: how a notification is read, and where it goes."""
 
     def __init__(self, *, ingest: Ingest, ledger: Ledger, metrics: Metrics) -> None:
         self.queue = ledger.queue
@@ -67,7 +67,7 @@ class FastPath:
         self._dated = lru_cache(maxsize=1)(_acknowledgement)
 
     def read(self, data: bytes) -> Fact | None:
-        """Return what a whole notification tells; None where aiohttp has to read it."""
+        """Return the fact that a whole notification states; None where aiohttp has to read it."""
         if not data.startswith(_BEGIN):
             return None
         end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
@@ -129,7 +129,7 @@ def _acknowledgement(date: str) -> bytes:
 
 
 class FastConnection(HttpConnection):
-    """A connection that takes the fast path for as long as only plain notifications come."""
+    """A connection that stays on the fast path while only plain notifications arrive."""
 
     __slots__ = ("_came_later", "_is_fast", "_path", "_settled", "_started", "_taken")
 
@@ -165,14 +165,14 @@ class FastConnection(HttpConnection):
             super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as in Connection
-        """Keep the line open for an answer that is due."""
+        """Leave the connection open for an answer that is due."""
         if self._taken is None:
             return super().eof_received()
         self._is_ended = True
         return True
 
     def _take(self, data: bytes) -> bool:
-        """Queue a whole notification; return whether it is one, and was taken."""
+        """Queue a whole notification; return whether it was one."""
         is_ending = self._close or self._force_close
         if not self._is_fast or is_ending or self.writing_paused:
             return False
@@ -190,7 +190,7 @@ class FastConnection(HttpConnection):
         return True
 
     def _settle(self, result: Recorded | Exception) -> None:
-        """Acknowledge what is on disk; what could not be recorded aiohttp tries, and refuses."""
+        """Acknowledge what is on disk; pass what was not recorded to aiohttp, to refuse it."""
         taken, self._taken = self._taken, None
         later, self._came_later = self._came_later, b""
         if isinstance(result, Recorded):
@@ -216,11 +216,11 @@ class FastConnection(HttpConnection):
         self._be_kept_alive()
 
     def _be_kept_alive(self) -> None:
-        """Put off the end of an idle connection; aiohttp's timer looks when it is due."""
+        """Postpone the end of an idle connection; aiohttp's timer checks when it is due."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
-        """End, once what was taken is answered."""
+        """Close, once what was queued is answered."""
         if self._taken is not None:
             self._settled = self._loop.create_future()
             await asyncio.wait([self._settled], timeout=timeout)

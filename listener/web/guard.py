@@ -1,4 +1,4 @@
-"""Who may come in: whose key a request brings, whether its role may, what a failure answers."""
+"""Who may come in: find the key of a request, check its role, and answer failures."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ _BEARER: Final = "bearer"
 
 
 def guarded(handler: KeyedHandler, *roles: Role) -> Handler:
-    """Wrap a handler of the API: it gets the key, and what it raises becomes a problem."""
+    """Wrap a handler of the API: it receives the key, and its errors become problems."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         key = await key_of(request, request.app[KEYS])
@@ -28,7 +28,7 @@ def guarded(handler: KeyedHandler, *roles: Role) -> Handler:
             raise unauthorized()
         if key.role not in roles:
             wanted = " or ".join(roles)
-            raise ProblemError(403, "wrong-role", f"this needs a key of the role {wanted}")
+            raise ProblemError(403, "wrong-role", f"this needs a key with the role {wanted}")
         request.app[SHARES].count_request(key.id)
         return await handler(request, key)
 
@@ -36,7 +36,7 @@ def guarded(handler: KeyedHandler, *roles: Role) -> Handler:
 
 
 def answering(handler: Handler) -> Handler:
-    """Wrap a handler so that what it raises becomes a problem, and nothing else gets out."""
+    """Wrap a handler so that its errors become problems, and nothing else gets out."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
@@ -56,7 +56,7 @@ def answering(handler: Handler) -> Handler:
 
 
 async def no_route(request: web.Request) -> web.Response:
-    """Answer what no route takes: 405 where the path takes other methods, else 404."""
+    """Answer a request without a route: 405 if the path takes other methods, else 404."""
     own = request.match_info.route.resource
     taken: set[str] = set()
     for resource in request.app.router.resources():
@@ -71,13 +71,13 @@ async def no_route(request: web.Request) -> web.Response:
 
 
 def bearer(request: web.Request) -> str | None:
-    """Return the key's text from the Authorization header, None where there is none."""
+    """Return the key's text from the Authorization header; None if there is none."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     return text.strip() or None if scheme.lower() == _BEARER else None
 
 
 async def key_of(request: web.Request, keys: KeyStore) -> Key | None:
-    """Return the key that a request brings, None where it brings none that is good."""
+    """Return the key of a request; None if it has none that is valid."""
     text = bearer(request)
     key = await authenticate(text, keys) if text else None
     if key is not None:

@@ -1,10 +1,10 @@
-"""Set the headers that every answer has, whoever made it."""
+"""Set the headers that every answer has, wherever it comes from."""
 
 from aiohttp import web
 
 
 def harden(response: web.StreamResponse) -> None:
-    """Set the headers: no version of ours, no guessing of types, nothing kept in caches."""
+    """Set the headers: no version of ours, no guessing of types, no caching."""
     headers = response.headers
     headers["Server"] = "listener"
     headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -1,4 +1,4 @@
-"""Count what an operator watches, in Prometheus' terms. No label holds anything from outside."""
+"""Count what an operator watches, as Prometheus metrics. No label holds anything from outside."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ class Cut(StrEnum):
 
 
 class Times(Collector):
-    """A histogram of seconds that is counted in one thread alone, and so without locks."""
+    """A histogram of seconds that is updated in one thread only, and so without locks."""
 
     def __init__(self, name: str, told: str) -> None:
         self._name = name
@@ -42,16 +42,16 @@ class Times(Collector):
 
     @property
     def count(self) -> int:
-        """How many were observed."""
+        """How many values were observed."""
         return sum(self._counts)
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count a value."""
         self._counts[bisect_left(_SECONDS, seconds)] += 1
         self._sum += seconds
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Give the registry its samples."""
+        """Yield the samples for the registry."""
         bounds = [*(str(bound) for bound in _SECONDS), "+Inf"]
         buckets = [*zip(bounds, accumulate(self._counts), strict=True)]
         yield HistogramMetricFamily(self._name, self._told, buckets=buckets, sum_value=self._sum)
@@ -68,7 +68,7 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        # Each answer of the table is there from the start: a count that appears with its first
+        # Each status of the table exists from the start: a counter that appears with its first
         # refusal has no increase that an alarm could see.
         self._by_status = {status: self.notifications.labels(status) for status in NOTIFY_STATUSES}
         self._acknowledged = self._by_status[200]
@@ -156,7 +156,7 @@ class Metrics:
         self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
 
     def acknowledged(self, seconds: float, *, is_repeat: bool) -> None:
-        """Count a notification that was acknowledged, and how long that took."""
+        """Count a notification that was acknowledged, and the time that took."""
         self._notify_seconds.observe(seconds)
         if is_repeat:
             self.repeats.inc()
@@ -176,7 +176,7 @@ class Metrics:
         self.pockyt_seconds.observe(seconds)
 
     def doubt(self, doubts: Iterable[Doubts]) -> None:
-        """Set what is in doubt now, and that the rest is not."""
+        """Set what is in doubt now, and reset the rest."""
         found = {(one.why, one.is_raised): one.count for one in doubts}
         for why in Why:
             for is_raised in (False, True):
@@ -188,8 +188,8 @@ class Metrics:
         self.closes.labels(code).inc()
 
     def text(self) -> bytes:
-        """Write all of it in the OpenMetrics format."""
-        # Counted when somebody asks, since each count has to take a lock.
+        """Write all metrics in the OpenMetrics format."""
+        # Counted only when somebody asks, since each count has to take a lock.
         acknowledged = self._notify_seconds.count
         self._acknowledged.inc(acknowledged - self._counted)
         self._counted = acknowledged

@@ -31,7 +31,7 @@ _SEGMENT: Final = "notify"
 
 
 def loose_route() -> web.RouteDef:
-    """Return the route of all else under /notify: another method, a slash too many, no merchant."""
+    """Return the route for all else under /notify: other methods, extra slashes, no merchant."""
     return web.route("*", f"/{{path:/*(?i:{_SEGMENT})(?:/.*)?}}", notify_loosely)
 
 
@@ -42,17 +42,17 @@ async def notify(request: web.Request) -> web.Response:
 
 
 async def notify_loosely(request: web.Request) -> web.Response:
-    """Receive a delivery whose URL has a slash too many; refuse what is no notify URL."""
+    """Receive a delivery whose URL has extra slashes; refuse what is not a notify URL."""
     first, *place = [unquote(part) for part in request.rel_url.raw_path.split("/") if part]
     if first != _SEGMENT or not 1 <= len(place) <= 2:
-        return refuse(request, ProblemError(404, "no-route", "this is no notify URL"))
+        return refuse(request, ProblemError(404, "no-route", "this is not a notify URL"))
     return await _take(request, place[0], place[1] if place[1:] else None)
 
 
 def refuse(
     request: web.Request, error: ProblemError, *, merchant_no: str | None = None
 ) -> web.Response:
-    """Build the answer to what is refused, counted and logged."""
+    """Build the answer to a refused request, and count and log it."""
     request.app[METRICS].refused(error.status)
     if merchant_no is None or not request.app[INGEST].knows(merchant_no):
         merchant_no = None
@@ -98,10 +98,10 @@ async def _take(request: web.Request, merchant_no: str, store_no: str | None) ->
 
 
 def _check_head(request: web.Request) -> bool:
-    """Return whether a notification says that it is JSON.
+    """Check the head of a notification; return whether it declares JSON.
 
     Raises:
-        ProblemError: The head says that it is none; nothing of the body was read.
+        ProblemError: It is not a notification; nothing of the body was read.
     """
     if request.method != "POST":
         raise ProblemError(405, "not-post", "a notification is a POST", headers={"Allow": "POST"})
@@ -117,10 +117,10 @@ def _check_head(request: web.Request) -> bool:
 
 @lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool | None:
-    """Return whether a type is JSON, or else a form; None where it is neither.
+    """Return whether a content type is JSON (True) or a form (False); None where it is neither.
 
-    A type that a proxy set twice, joined by a comma, counts once; parameters count for nothing,
-    also behind a blank where a semicolon should be.
+    A type that a proxy set twice, joined by a comma, counts once. Parameters are ignored, even
+    after a blank where a semicolon should be.
     """
     parts = [part.strip().lower() for part in _QUOTED.sub("", content_type).split(",")]
     kinds = [re.split(r"[;\s]", part, maxsplit=1)[0] for part in parts if part]

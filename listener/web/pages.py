@@ -1,4 +1,4 @@
-"""Serve the pages: the dashboard, the reference till, and what they load, from here alone."""
+"""Serve the pages: the dashboard, the reference till, and their files, all from here."""
 
 import hashlib
 import io
@@ -29,7 +29,8 @@ HEADERS: Final = MappingProxyType(
         "Cross-Origin-Resource-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
-        # Kept, but asked about each time: a page and its scripts are of one version.
+        # Stored by the browser, but validated each time, so that a page and its scripts fit
+        # together.
         "Cache-Control": "no-cache",
     }
 )
@@ -44,13 +45,13 @@ _TYPES: Final = MappingProxyType(
 )
 _CLIENT: Final = "pos-client.js"
 _TAG_CHARS: Final = 32
-# A code that holds more is too dense for a phone's camera.
+# A phone's camera cannot read a code that holds more.
 CODE_BYTES_MAX: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """A file as it is served, and the tag that changes with its content."""
+    """A file as it is served, with a tag that changes with its content."""
 
     body: bytes
     content_type: str
@@ -58,7 +59,7 @@ class _File:
 
 
 class Files:
-    """What the pages are made of, read once."""
+    """The files of the pages, read once."""
 
     def __init__(self) -> None:
         self._files = {found.name: _read(found) for found in _find()}
@@ -69,7 +70,7 @@ class Files:
         return [web.get(STATIC + name, partial(self.answer, name)) for name in names]
 
     async def answer(self, name: str, request: web.Request) -> web.Response:
-        """Answer with a file, or that the one the browser has is still good."""
+        """Answer with a file, or that the browser's copy is still valid."""
         file = self._files[name]
         headers = {**HEADERS, "ETag": f'"{file.tag}"'}
         known = {tag.value for tag in request.if_none_match or ()}
@@ -106,7 +107,7 @@ async def till(request: web.Request) -> web.Response:
 
 
 def _find() -> list[Traversable]:
-    """Find the files: all are packaged, but for a checkout's client, which has its own place."""
+    """Find the files: all are packaged, but a checkout has the client in a place of its own."""
     packaged = resources.files("listener.web").joinpath("static")
     found = [one for one in packaged.iterdir() if Path(one.name).suffix in _TYPES]
     if not packaged.joinpath(_CLIENT).is_file():

@@ -1,4 +1,4 @@
-"""Answer what went wrong as RFC 9457 problem details."""
+"""Answer errors as RFC 9457 problem details."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -31,7 +31,7 @@ from listener.pos.codes import PROBLEM_TYPES
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
 
-# The one table of which error is which HTTP status and code.
+# The one table from errors to HTTP statuses and codes.
 _STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyType(
     {
         UnreadableError: (400, "unreadable"),
@@ -74,8 +74,8 @@ _TITLES: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 
-# Refused until a person changes the request, the key or the settings. The others may pass by
-# themselves; 410 is left by the way that its members show.
+# Refused until a person changes the request, the key or the settings. Other problems may pass by
+# themselves; the members of a 410 show how to go on.
 _FINAL: Final = frozenset({400, 401, 403, 405, 409, 413, 415, 417, 422})
 # Worth repeating in a moment.
 _PASSING: Final = frozenset({429, 503})
@@ -84,7 +84,7 @@ _PASSING: Final = frozenset({429, 503})
 class ProblemError(Exception):
     """A request cannot be done; ``code`` is a word for programs, ``detail`` says what to do.
 
-    ``members`` are further members of the problem object, ``headers`` of the answer.
+    ``members`` are further members of the problem object, ``headers`` are added to the answer.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ def _body(error: ProblemError) -> bytes:
 
 @lru_cache(maxsize=256)
 def _plain_body(status: int, code: str, detail: str) -> bytes:
-    """Return the body of a problem without members; a flood of refusals asks for few of them."""
+    """Write the body of a problem without members; a flood of refusals needs only a few of them."""
     return _written(ProblemError(status, code, detail))
 
 
@@ -149,12 +149,12 @@ def _written(error: ProblemError) -> bytes:
         "retry": error.status not in _FINAL,
         **error.members,
     }
-    # Whatever an upstream said: text that JSON cannot hold is replaced, and never a fault.
+    # Quotes from an upstream: text that JSON cannot hold is replaced, and never causes an error.
     return orjson.dumps(_writable(body))
 
 
 def _writable(value: object) -> object:
-    """Return a value whose texts can all be written: half of a surrogate pair cannot."""
+    """Replace what JSON cannot hold in all texts of a value: halves of surrogate pairs."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
@@ -162,7 +162,7 @@ def _writable(value: object) -> object:
     return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
-def unauthorized(detail: str = "give a key that is known as Authorization: Bearer") -> ProblemError:
+def unauthorized(detail: str = "send a known key as Authorization: Bearer") -> ProblemError:
     """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)
@@ -175,7 +175,7 @@ def draining() -> ProblemError:
 
 
 def of_error(error: ListenerError) -> ProblemError:
-    """Build the problem of one of the listener's own errors, by the table of statuses."""
+    """Build the problem for one of the listener's own errors, from the table of statuses."""
     found = (_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     status, code = next(found, (500, "failed"))
     members: dict[str, object] = {}

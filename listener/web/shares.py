@@ -1,7 +1,7 @@
-"""A share for each key: of requests, searches and waits, so that no key takes what all need.
+"""A share of requests, searches and waits for each key, so that no key uses up what all need.
 
-A share that is used up is answered 429 with `Retry-After`. A notification has no key, and none of
-this is asked about it.
+A request past its key's share is answered 429 with `Retry-After`. Notifications have no key, and no
+share.
 """
 
 import asyncio
@@ -12,26 +12,26 @@ from typing import Final
 
 from listener.web.problem import RETRY_SECONDS, ProblemError
 
-# Requests of one key: so many at once, and so many a second for long. A key may be that of every
-# till of a merchant, which all come back at once after a restart.
+# Requests of one key: so many at once, and so many a second in the long run. All tills of a
+# merchant may use one key, and all return at once after a restart.
 REQUESTS_AT_ONCE_MAX: Final = 1_000
 REQUESTS_PER_SECOND: Final = 200
-# Searches of one key that wait for the one that is under way.
+# Searches of one key that may wait for the one under way.
 SEARCHES_WAITING_MAX: Final = 8
-# Long-polls of one key that wait for an event, as many as it may have connections; and that wait
-# for an entry, which costs a look every second.
+# Long-polls of one key that may wait for an event: as many as it may have connections. And those
+# that may wait for an entry, which costs a look every second.
 EVENT_WAITS_MAX: Final = 1_000
 ENTRY_WAITS_MAX: Final = 16
-# From so many keys on, those are forgotten that have not used anything for long.
+# Above this many keys, those that were not used for a long time are forgotten.
 KEYS_MAX: Final = 10_000
 
 
 class Shares:
-    """What each key has in use."""
+    """What each key is using."""
 
     def __init__(self) -> None:
         self._clock = asyncio.get_running_loop().time
-        # Of each key: how many requests it has left, and when that was so.
+        # For each key: how many requests it had left, and when.
         self._requests: dict[str, tuple[float, float]] = {}
         self._searching: dict[str, asyncio.Lock] = {}
         self._searches: Counter[str] = Counter()
@@ -46,7 +46,7 @@ class Shares:
         now = self._clock()
         left, at = self._requests.pop(key_id, (float(REQUESTS_AT_ONCE_MAX), now))
         left = min(REQUESTS_AT_ONCE_MAX, left + (now - at) * REQUESTS_PER_SECOND)
-        # At the end of the dictionary, so that its first is the one that was quiet for longest.
+        # Moved to the end of the dictionary, so that its first key is the one unused for longest.
         self._requests[key_id] = (max(0.0, left - 1), now)
         if len(self._requests) > KEYS_MAX:
             del self._requests[next(iter(self._requests))]
@@ -58,7 +58,7 @@ class Shares:
         """Hold a key's one search; a few more may wait for it.
 
         Raises:
-            ProblemError: Too many wait (429).
+            ProblemError: Too many are waiting (429).
         """
         if self._searches[key_id] > SEARCHES_WAITING_MAX:
             raise _too_many("too many searches with this key at a time")
@@ -74,7 +74,7 @@ class Shares:
 
     @contextmanager
     def waiting(self, key_id: str, *, limit: int) -> Iterator[None]:
-        """Hold one of the waits of a key; those with another limit are counted apart.
+        """Hold one of the waits of a key; waits with another limit are counted separately.
 
         Raises:
             ProblemError: None is left (429).

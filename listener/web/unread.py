@@ -1,4 +1,4 @@
-"""Answer and log what could not be read as HTTP, without a word of it: it may hold a key."""
+"""Answer and log what could not be read as HTTP, without quoting it: it may hold a key."""
 
 import logging
 import re
@@ -15,17 +15,17 @@ from listener.web.problem import ProblemError, problem
 
 _LOG: Final = logging.getLogger(__name__)
 
-# What aiohttp says of a rule that was broken, where it quotes nothing but a header's name.
+# aiohttp's messages about a broken rule that quote nothing but a header's name.
 _HEADER_RULE: Final = re.compile(
     r"Duplicate '[A-Za-z-]{1,40}' header found\.|Missing 'Host' header in request\."
     r"|Too many headers received"
 )
-# What its parser says, before the line that it quotes; a constant of the parser's.
+# The beginning of its parser's message, before the line that it quotes; a constant of the parser.
 _PARSER_RULE: Final = re.compile(r"(?:Bad status line:\n\s+)?([ -~]{1,100}?):\n\n")
 
 
 class Unread:
-    """What is done with requests that are not HTTP, and with failures that no handler caught."""
+    """Handles requests that are not HTTP, and failures that no handler caught."""
 
     def __init__(self, *, count: Callable[[], None] = lambda: None) -> None:
         self._count = count
@@ -53,7 +53,7 @@ class Unread:
         self._log.event(rule, rule=rule, sender=sender)
 
     def __call__(self, record: logging.LogRecord) -> bool:
-        """Drop what aiohttp itself logs of such requests: it quotes them."""
+        """Drop aiohttp's own log lines about such requests: they quote them."""
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
             return True
@@ -72,7 +72,7 @@ def rule_of(error: BaseException) -> str:
 
 @contextmanager
 def unquoted(unread: Unread) -> Iterator[None]:
-    """Hold what strangers sent out of aiohttp's log for as long as the context lasts."""
+    """Remove quotes of strangers from aiohttp's log for as long as the context lasts."""
     server_logger.addFilter(unread)
     try:
         yield

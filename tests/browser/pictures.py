@@ -1,4 +1,4 @@
-"""Take the README's pictures of the real pages: ``python -m tests.browser.pictures``."""
+"""Photograph the real pages for the README: ``python -m tests.browser.pictures``."""
 
 import random
 import sys
@@ -24,7 +24,7 @@ WORDS: Final = ("success",) * 14 + ("closed",) * 3 + ("refunded", "failed", "pen
 
 
 def main() -> None:
-    """Take every picture."""
+    """Make every picture."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -63,7 +63,7 @@ def watch(browser: Browser, stage: Stage, life: ExitStack) -> dict[str, Visit]:
 
 
 def take_till(till: Page, head: Page) -> None:
-    """Start a sale that is cancelled and one that waits; take the till."""
+    """Start a sale that is cancelled and one that waits; photograph the till."""
     till.get_by_role("button", name="Start the sale").click()
     till.get_by_role("button", name="Cancel the sale").click()
     expect(till.locator("#current .word")).to_have_text("Cancelled")
@@ -75,7 +75,7 @@ def take_till(till: Page, head: Page) -> None:
 
 
 def take_dashboards(watching: dict[str, Visit]) -> None:
-    """Take the dashboard, and one story."""
+    """Photograph the dashboard, and one story."""
     for one in watching.values():
         expect(one.page.locator("#attention")).to_contain_text("Cancelling …")
     shoot(watching["light"].page, "dashboard")
@@ -97,7 +97,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def doubts(stage: Stage) -> None:
-    """Bring what needs somebody."""
+    """Send what needs a person."""
     stage.notify(f"{NUMBER}", "success", amount="86.40", reference="R-2026-10388")
     stage.notify(f"{NUMBER}", "closed", amount="86.40", reference="R-2026-10388")
     for _ in range(3):
@@ -106,7 +106,7 @@ def doubts(stage: Stage) -> None:
 
 @contextmanager
 def busy(stage: Stage) -> Iterator[None]:
-    """Bring notifications, as on a busy day, until the context ends."""
+    """Send notifications, as on a busy day, until the context ends."""
     ended = threading.Event()
     chance = random.Random(7)
 

@@ -29,7 +29,7 @@ url = "{sandbox_url}"
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """A listener at one address for good, its ledger, and the sandbox that it calls Pockyt."""
+    """A listener at a fixed address, its ledger, and the sandbox that it calls Pockyt."""
 
     url: str
     sandbox_url: str
@@ -69,7 +69,7 @@ class Stage:
         return text, made.id
 
     def notify(self, transaction_no: str, status: str, **changes: str) -> None:
-        """Bring a signed notification, as Pockyt would."""
+        """Send a signed notification, as Pockyt would."""
         fields = {
             "transactionNo": transaction_no,
             "status": status,
@@ -84,11 +84,11 @@ class Stage:
         assert self._post(f"{self.url}/notify/{MERCHANT_NO}/{STORE_NO}", body) == b"success"
 
     def pay(self, transaction_no: str) -> None:
-        """Let the customer pay."""
+        """Pay as the customer."""
         self._post(f"{self.sandbox_url}/sandbox/pay/{transaction_no}", b"")
 
     def plan(self, *faults: str) -> None:
-        """Plan what goes wrong at the sandbox, in place of what was planned."""
+        """Plan what goes wrong at the sandbox, instead of what was planned."""
         self._post(f"{self.sandbox_url}/sandbox/faults", json.dumps({"faults": faults}).encode())
 
     def _post(self, url: str, body: bytes) -> bytes:

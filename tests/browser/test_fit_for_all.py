@@ -38,7 +38,7 @@ def head(browser: Browser, busy_stage: Stage) -> Iterator[Visit]:
 
 
 def findings(page: Page) -> list[str]:
-    """Return what axe finds serious or critical, by day and by night."""
+    """Return what axe finds serious or critical, in light and in dark mode."""
     page.evaluate(AXE)
     found = []
     for scheme in SCHEMES:
@@ -48,7 +48,7 @@ def findings(page: Page) -> list[str]:
 
 
 def findings_now(page: Page) -> list[str]:
-    # An animation under way would count with the colours of its middle.
+    # During an animation, the colours of its middle would count.
     page.evaluate("document.getAnimations().forEach((one) => one.finish())")
     found: dict[str, list[dict[str, object]]] = page.evaluate(
         "axe.run(document, { resultTypes: ['violations'] })"
@@ -187,7 +187,7 @@ def test_the_till_works_by_keyboard_alone(browser: Browser, busy_stage: Stage) -
 
 
 def tab_to(page: Page, selector: str) -> None:
-    """Press Tab until the focus is there."""
+    """Press Tab until an element has the focus."""
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):

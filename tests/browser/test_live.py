@@ -1,4 +1,4 @@
-"""What happens at the till and at Pockyt appears on both pages by itself."""
+"""What happens at the till and at Pockyt appears on both pages without a reload."""
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -26,7 +26,7 @@ def number_of(page: Page) -> str:
 
 
 def mark(visited: Visit) -> None:
-    """Leave a mark that a reload would take away."""
+    """Leave a mark that a reload would remove."""
     visited.page.evaluate("window.mark = 'here'")
 
 
@@ -98,7 +98,7 @@ def test_both_pages_say_that_the_listener_is_gone_and_come_back_by_themselves(
             page.expect_not_live()
             assert page.page.title().startswith("Not live")
         stage.start()
-        # Before they are back: what they missed is told, too.
+        # Before they are back: what they missed is shown too.
         stage.notify("297553638301000001", "success")
         for page in (head, till):
             page.expect_live()
@@ -133,7 +133,7 @@ def test_a_ledger_key_looks_on_and_is_told_what_it_cannot_do(
         expect(head.page.get_by_role("button", name="Ask Pockyt now")).to_have_count(0)
 
 
-def test_a_key_that_is_of_no_use_here_is_told_why(browser: Browser, stage: Stage) -> None:
+def test_a_key_without_a_use_here_is_told_why(browser: Browser, stage: Stage) -> None:
     with visit(browser, f"{stage.url}/") as head:
         for key, why in (
             (stage.key(Role.POS, terminal="T-9"), "This is a till’s key"),

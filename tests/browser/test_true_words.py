@@ -1,4 +1,4 @@
-"""What the pages say is true: grouped, dated, and never live when it is not."""
+"""What the pages show is true: grouped, dated, and never "live" when it is not."""
 
 import re
 

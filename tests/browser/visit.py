@@ -1,4 +1,4 @@
-"""Look at a page in Chromium, and remember what it asked for and what it complained about."""
+"""Look at a page in Chromium, and record what it requested and what it complained about."""
 
 import re
 import shutil
@@ -89,7 +89,7 @@ def visit(
     scheme: Scheme = "light",
     scale: float = 1,
 ) -> Iterator[Visit]:
-    """Open a page; at the end it must have had nothing to complain about."""
+    """Open a page; at the end check that it had nothing to complain about."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height},

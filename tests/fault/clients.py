@@ -35,7 +35,7 @@ for await (const event of follow(process.argv[2], options)) console.log(event.id
 async def run(
     nursery: Nursery, directory: Path, *, node: str, seconds: float, seed: int
 ) -> tuple[Outcome, Counter[Fate]]:
-    """Have clients follow for so long, directly and over a bad line; check all that each handled.
+    """Let clients follow for a time, directly and over a bad line; check what each handled.
 
     The service is killed every few seconds, and is under load while it lives.
     """
@@ -62,7 +62,7 @@ async def run(
 
 
 async def _await_first_acks(one: Shop) -> None:
-    """Let each till be there before the first message, so that it must see every one."""
+    """Wait until each till is connected before the first message, so that it must see every one."""
     async with one.life(), asyncio.timeout(DEADLINE_SECONDS):
         while _tills_that_were_ready(one.ledger) < 1 + len(one.tills):
             await asyncio.sleep(0.02)

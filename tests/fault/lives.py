@@ -28,7 +28,7 @@ class Life:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
-        """Let it start."""
+        """Start it."""
         self._nursery.order(pid=self.pid)
 
     def send(self, number: signal.Signals) -> None:
@@ -70,7 +70,7 @@ class Nursery:
             return self._lives[await self._forked.get()]
 
     def order(self, **order: object) -> None:
-        """Give an order."""
+        """Send an order."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
 
@@ -111,7 +111,7 @@ def find_strace() -> str:
 
 @asynccontextmanager
 async def traced(life: Life, *options: str) -> AsyncIterator[None]:
-    """Have strace look at a service until the block is left, or the service ends."""
+    """Trace a service with strace until the block is left, or the service ends."""
     process = await asyncio.create_subprocess_exec(
         *(find_strace(), "-f", *options, "-p", str(life.pid)), stderr=PIPE
     )

@@ -90,7 +90,7 @@ class Shop:
 
     @asynccontextmanager
     async def life(self, *, is_begun: bool = True) -> AsyncIterator[Life]:
-        """Have the service for as long as the block lasts; it is killed at the end."""
+        """Run the service for as long as the block lasts; it is killed at the end."""
         life = await self.nursery.fork(self.config, twists=self.twists)
         try:
             if is_begun:
@@ -153,7 +153,7 @@ class Shop:
             return Answer(answer.status, text, answer.headers.get("Retry-After"))
 
     async def settle(self) -> None:
-        """Have all that is open acknowledged by one last service, and the tills told; stop it."""
+        """Run one last service until everything is acknowledged and the tills are told; stop it."""
         async with self.life() as life:
             while self._again:
                 assert await self.send_one() == SUCCESS
@@ -189,7 +189,7 @@ class Shop:
 async def counter(
     nursery: Nursery, directory: Path, *, twists: Sequence[str] = ()
 ) -> AsyncIterator[Shop]:
-    """Have a shop without a till, whose ledger nobody has made yet."""
+    """Open a shop without a till, whose ledger does not exist yet."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     config, ledger = directory / "listener.toml", directory / "ledger.db"
@@ -218,7 +218,7 @@ async def counter(
 async def shop(
     nursery: Nursery, directory: Path, *, twists: Sequence[str] = ()
 ) -> AsyncIterator[Shop]:
-    """Have a shop whose ledger is made, and a till that follows it from its beginning."""
+    """Open a shop with a ledger, and a till that follows it from its beginning."""
     async with counter(nursery, directory, twists=twists) as one:
         key = make_key(one.ledger)
         async with till(one.url, key=key) as (follower, told):
@@ -232,7 +232,7 @@ async def shop(
 
 @asynccontextmanager
 async def till(url: str, *, key: str) -> AsyncIterator[tuple[Follower, list[str]]]:
-    """Have a till that follows all the while, and the ids of the events that it handled."""
+    """Run a till that follows all the time; yield the ids of the events that it handled."""
     told: list[str] = []
 
     async def follow() -> None:

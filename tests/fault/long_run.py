@@ -106,7 +106,7 @@ async def cut(fork: Nursery, plan: Plan) -> Counts:
 
 
 async def come_back(fork: Nursery, plan: Plan) -> Counts:
-    """Have thousands of tills come back after a kill."""
+    """Make thousands of tills come back after a kill."""
     counts: Counts = {"storms": 0, "tills": plan.tills, "events": 0}
     slowest, memory = 0.0, 0
     for seed in range(plan.seed, plan.seed + STORMS):
@@ -125,7 +125,7 @@ async def come_back(fork: Nursery, plan: Plan) -> Counts:
 
 
 async def kill_under_clients(fork: Nursery, plan: Plan) -> Counts:
-    """Have the Python and the JavaScript client follow, directly and over a bad line."""
+    """Run the Python and the JavaScript client, directly and over a bad line."""
     node = shutil.which("node")
     if node is None:
         raise click.ClickException("the JavaScript client needs Node.js 20 or later")
@@ -174,7 +174,7 @@ def main(
     only: tuple[str, ...],
     results: Path,
 ) -> None:
-    """Run every part, and keep what it counted."""
+    """Run every part, and write down what it counted."""
     plan = Plan(kills=kills, rounds=rounds, cuts=cuts, tills=tills, seconds=seconds, seed=seed)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -215,7 +215,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 class _named:  # noqa: N801 - used as a function
-    """Say the seed of what goes wrong in the block."""
+    """Report the seed of what goes wrong in the block."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

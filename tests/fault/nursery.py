@@ -35,7 +35,7 @@ CHECKPOINT_AFTER: Final = 4
 
 
 def _checkpoint_often() -> None:
-    """Have a short run see many checkpoints."""
+    """Make a short run see many checkpoints."""
     vars(writer).update(
         CHECKPOINT_AFTER=CHECKPOINT_AFTER,
         CHECKPOINT_AT_LATEST=2 * CHECKPOINT_AFTER,
@@ -70,7 +70,7 @@ def _acknowledge_early() -> None:
 
 
 def _forget_fingerprints() -> None:
-    """Take every repeat for something new."""
+    """Treat every repeat as something new."""
     add = commit.commit
 
     def forgetful(

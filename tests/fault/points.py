@@ -112,7 +112,7 @@ async def run(
 
 
 async def _live(one: Shop, life: Life) -> None:
-    """Have a service start, work, and stop, as far as it comes."""
+    """Run a service through start, work and stop, as far as it comes."""
     life.begin()
     if await one.answers(life):
         await _send(one)

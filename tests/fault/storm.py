@@ -101,7 +101,7 @@ class StormTill(asyncio.Protocol):
         self._fail("the connection was lost")
 
     def close(self) -> None:
-        """Be gone."""
+        """Disconnect."""
         if self._transport:
             self._transport.abort()
 
@@ -158,7 +158,7 @@ def memory_bytes_max(tills: int) -> int:
 
 
 async def run(nursery: Nursery, directory: Path, *, tills: int, seconds: float, seed: int) -> Storm:
-    """Have so many tills come back within so many seconds, each from a position of its own.
+    """Make many tills come back within some seconds, each from a position of its own.
 
     Each has to get what it has missed and what comes meanwhile, in order and without a hole.
     """
@@ -225,7 +225,7 @@ async def _all(them: list[StormTill], is_so: Callable[[StormTill], bool]) -> Non
 
 @asynccontextmanager
 async def _selling(one: Shop) -> AsyncIterator[None]:
-    """Have a notification come now and then, for as long as the block lasts."""
+    """Send a notification now and then, for as long as the block lasts."""
     is_over = asyncio.Event()
 
     async def sell() -> None:

@@ -150,9 +150,7 @@ def verdict(path: Path) -> LedgerError | None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_a_damaged_file_is_said_and_never_served_as_if_it_were_sound(
-    tmp_path: Path, seed: int
-) -> None:
+async def test_a_damaged_file_is_reported_and_never_served(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "ledger.db"
     async with await SqliteLedger.open(path) as ledger:
         await asyncio.gather(*(ledger.record(numbered(n)) for n in range(100)))

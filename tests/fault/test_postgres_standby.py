@@ -35,7 +35,7 @@ async def connected(server: Server) -> AsyncIterator["asyncpg.Connection"]:
 
 
 async def synced(primary: Server) -> None:
-    """Have each commit wait for the standby from now on."""
+    """Make each commit wait for the standby from now on."""
     async with connected(primary) as db:
         await db.execute(SYNCED)
         await db.execute("SELECT pg_reload_conf()")
@@ -58,7 +58,7 @@ async def record_until_taken(ledger: PostgresLedger, number: object) -> int:
                 await asyncio.sleep(0.1)
 
 
-async def test_a_commit_whose_wait_for_its_standby_is_cancelled_is_no_success(
+async def test_a_commit_whose_wait_for_its_standby_is_cancelled_is_not_a_success(
     servers: tuple[Server, Server],
 ) -> None:
     primary, standby = servers

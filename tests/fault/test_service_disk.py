@@ -19,7 +19,7 @@ REFUSED = Answer(503, retry_after=str(RETRY_SECONDS))
 
 @asynccontextmanager
 async def failing(life: Life, fault: str, *only: str) -> AsyncIterator[None]:
-    """Have a system call of a service fail for as long as the block lasts."""
+    """Make a system call of a service fail for as long as the block lasts."""
     call = fault.partition(":")[0]
     options = ("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={fault}")
     async with traced(life, *options, *only):
@@ -28,7 +28,7 @@ async def failing(life: Life, fault: str, *only: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def full(life: Life) -> AsyncIterator[None]:
-    """Let no file of a service grow for as long as the block lasts: its disk is full."""
+    """Stop every file of a service from growing while the block lasts: its disk is full."""
     # Python ignores SIGXFSZ, so that such a write fails as one on a full disk does.
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (4_096, resource.RLIM_INFINITY))

@@ -40,7 +40,7 @@ async def join_all(stack: AsyncExitStack, shop: Shop, key: str) -> list[Till]:
 
 
 async def stall(stack: AsyncExitStack, shop: Shop, key: str) -> None:
-    """Have a till that reads no more, though far more is sent than its socket holds."""
+    """Connect a till that reads no more, though far more is sent than its socket holds."""
     bare = await BareTill.open(shop.url, key)
     stack.callback(bare.close)
     await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])

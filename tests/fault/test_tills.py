@@ -31,7 +31,7 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def sell(service: Serving, *numbers: int, currency: str = "USD") -> None:
-    """Have one notification of each transaction number recorded, all at the same time."""
+    """Record one notification of each transaction number, all at the same time."""
     sent = (
         service.notify({"transactionNo": str(number), "currency": currency}) for number in numbers
     )

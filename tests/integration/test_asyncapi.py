@@ -92,7 +92,7 @@ def _schema(frame: type) -> Json:
     return member(DOCUMENT, "components", "schemas", frame.__name__)
 
 
-def test_every_close_code_is_told_with_what_to_do() -> None:
+def test_every_close_code_says_what_to_do() -> None:
     rows = DOCUMENT["x-close-codes"]
     assert isinstance(rows, list)
     told = {row["code"]: (row["client"], row["meaning"]) for row in rows}
@@ -105,7 +105,7 @@ def test_every_close_code_is_told_with_what_to_do() -> None:
 
 def test_the_rules_are_in_the_description() -> None:
     description = str(member(DOCUMENT, "info")["description"])
-    for rule in ("Never into the URL", "`recovered: false`", "stateVersion", "rand(0, min(30 s"):
+    for rule in ("never into the URL", "`recovered: false`", "stateVersion", "rand(0, min(30 s"):
         assert rule in description
     # No placeholder was left in a text.
     assert "_MAX" not in description
@@ -248,7 +248,7 @@ async def test_a_key_that_may_not_follow_is_closed_as_the_rules_say(service: Ser
             assert await till.hear_close() == code
 
 
-async def test_a_frame_before_connect_is_answered_by_the_error_that_is_told(
+async def test_a_frame_before_connect_is_answered_by_the_documented_error(
     service: Serving,
 ) -> None:
     async with dialled(service, service.key()) as ws:

@@ -231,7 +231,7 @@ async def test_a_copy_that_cannot_be_completed_leaves_nothing(path: Path, copy: 
     assert listed(copy.parent) == []
 
 
-async def test_a_folder_that_is_not_there_is_said(path: Path, tmp_path: Path) -> None:
+async def test_a_missing_folder_is_reported(path: Path, tmp_path: Path) -> None:
     await (await SqliteLedger.open(path)).close()
     with pytest.raises(LedgerError, match="cannot be written"):
         backup(url_of(path), tmp_path / "none" / "copy.db")

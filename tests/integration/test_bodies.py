@@ -19,7 +19,7 @@ async def _shop(tmp_path: Path) -> AsyncIterator[Shop]:
     "raw",
     [b"null", b" null\r\n", b'{"refundIfPaid":null}', b"", b" \n", b"{}", b"\xef\xbb\xbf{}"],
 )
-async def test_a_body_that_says_nothing_is_no_body(shop: Shop, raw: bytes) -> None:
+async def test_a_body_that_says_nothing_counts_as_none(shop: Shop, raw: bytes) -> None:
     number = (await shop.start()).number
     told = await shop.post(f"/v1/transactions/{number}/cancel", raw=raw)
     assert (told.status, told.body["status"]) == (200, "cancelled")

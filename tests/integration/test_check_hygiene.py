@@ -128,7 +128,7 @@ def test_check_shows_the_notes_and_a_proxy_without_its_password(
     assert password not in done.out
 
 
-async def test_check_says_when_the_proxy_makes_no_way(
+async def test_check_says_when_the_proxy_does_not_connect(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

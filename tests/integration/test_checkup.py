@@ -61,7 +61,7 @@ async def test_a_served_ledger_is_described_without_hindering_it(path: Path) -> 
     assert not problems(path)
 
 
-def test_before_the_first_deploy_there_is_none_and_none_is_made(path: Path) -> None:
+def test_before_the_first_deploy_a_check_makes_no_ledger(path: Path) -> None:
     told = found(path)
     assert told["exists"].severity is Severity.NOTE
     assert not problems(path)
@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
         (1024**3, Severity.FINE),
     ],
 )
-def test_a_disk_that_fills_is_told(
+def test_a_disk_that_fills_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch, free: int, severity: Severity
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage(free, 0, free))
@@ -92,14 +92,14 @@ def test_a_disk_that_fills_is_told(
 @pytest.mark.parametrize(
     ("version", "severity"), [((3, 51, 2), Severity.NOTE), ((3, 51, 3), Severity.FINE)]
 )
-def test_an_old_sqlite_is_told(
+def test_an_old_sqlite_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], severity: Severity
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     assert found(path)["sqlite"].severity is severity
 
 
-async def test_a_log_that_cannot_be_cut_is_told(
+async def test_a_log_that_cannot_be_cut_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkup, "LOG_BYTES_HIGH", 1)
@@ -108,7 +108,7 @@ async def test_a_log_that_cannot_be_cut_is_told(
         assert found(path)["log_bytes"].severity is Severity.NOTE
 
 
-async def test_a_backup_is_known_as_one(path: Path, tmp_path: Path) -> None:
+async def test_a_backup_is_recognised(path: Path, tmp_path: Path) -> None:
     await (await SqliteLedger.open(path)).close()
     copy = tmp_path / "copy.db"
     backup(url_of(path), copy)
@@ -138,7 +138,7 @@ async def test_a_ledger_without_its_head_is_a_problem(path: Path) -> None:
     assert problems(path) == ["readable"]
 
 
-def test_a_file_that_is_no_ledger_is_a_problem(path: Path) -> None:
+def test_a_file_that_is_not_a_ledger_is_a_problem(path: Path) -> None:
     path.write_text("notes " * 1_000)
     assert problems(path) == ["readable"]
 
@@ -148,7 +148,7 @@ def test_another_kind_of_database_is_refused() -> None:
         check_up("mysql://host/name")
 
 
-async def test_a_ledger_that_others_may_read_or_replace_is_told(path: Path) -> None:
+async def test_a_ledger_that_others_may_read_or_replace_is_reported(path: Path) -> None:
     await (await SqliteLedger.open(path)).close()
     assert not {"ledger_mode", "folder_mode"} & found(path).keys()
     path.chmod(0o640)

@@ -160,7 +160,7 @@ async def stage(
 
 
 def say_nothing(_step: int, _at: float, _text: str) -> None:
-    """Take no notice of a step."""
+    """Ignore a step."""
 
 
 async def test_a_notification_that_never_comes_is_step_six_failing(

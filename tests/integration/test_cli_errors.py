@@ -146,7 +146,7 @@ def test_a_ledger_that_another_listener_serves_is_one_line(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_tells_its_address_once_and_stops_cleanly(
+def test_serve_prints_its_address_once_and_stops_cleanly(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     config = write_settings(tmp_path)

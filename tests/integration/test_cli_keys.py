@@ -148,7 +148,7 @@ def test_the_only_merchant_need_not_be_named_where_one_is_needed(
     assert (made["merchantNo"], made["storeNo"], made["terminal"]) == scope
 
 
-def test_of_several_merchants_none_is_guessed(
+def test_among_several_merchants_none_is_guessed(
     capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:
     config.write_text(f'{config.read_text()}\n[merchants.200044]\ntokens = ["other"]\n')
@@ -215,7 +215,7 @@ def test_an_unknown_id_is_not_repeated(capsys: pytest.CaptureFixture[str], confi
     made = create(capsys, config, "--role", "admin")
     done = here(capsys, "keys", "revoke", "--config", config, str(made["key"]))
     assert done.status == 1
-    assert "there is no key of this id" in done.complaint
+    assert "there is no key with this id" in done.complaint
     assert str(made["key"]) not in done.err
 
 

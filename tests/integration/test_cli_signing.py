@@ -40,7 +40,7 @@ class Merchant(ThreadingHTTPServer):
         self.pause.set()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep quiet when a sender has gone away."""
+        """Ignore a sender that has gone away."""
 
     @property
     def fields(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Taking(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        """Do not log."""
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_given_signature_is_sent_as_it_is(
     assert done.complaint == "the answer was HTTP 401, not success"
 
 
-def test_json_tells_what_was_sent(capsys: pytest.CaptureFixture[str], merchant: Merchant) -> None:
+def test_json_shows_what_was_sent(capsys: pytest.CaptureFixture[str], merchant: Merchant) -> None:
     done = here(capsys, "trigger", "--url", merchant.url, "--token", TOKEN, "--json")
     told = json.loads(done.out)
     assert (done.status, done.err) == (0, "")

@@ -276,7 +276,7 @@ def test_a_person_sees_lines_in_colour(service: Service) -> None:
     ("options", "complaint"),
     [
         (["--url", "ftp://x"], "begins with http://, https://, ws:// or wss://"),
-        (["--url", "ws://x/?key=1"], "holds no query and no password"),
+        (["--url", "ws://x/?key=1"], "must have no query and no password"),
         (["--url", "ws://x", "--after", "e:1"], "--after with a position needs --stream"),
         (["--url", "ws://x", "--after", "now"], "write <epoch>:<offset>, acked, latest"),
         (["--url", "ws://x", "--after", ":1"], "write <epoch>:<offset>, acked, latest"),

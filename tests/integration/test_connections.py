@@ -222,7 +222,7 @@ async def test_the_young_are_left_alone(
             assert b" 200 " in await one.ask()
 
 
-async def test_when_all_are_taken_strangers_go_first_and_then_nobody_comes_in(
+async def test_when_all_are_taken_strangers_go_first_and_then_nobody_is_admitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
 ) -> None:
     monkeypatch.setattr(connections, "connections_that_fit", lambda: 4)
@@ -291,7 +291,7 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(
     assert asked == [(4_096, 4_096), (wanted, endless)]
 
 
-async def test_no_descriptor_to_accept_with_is_one_line_and_not_thousands(
+async def test_running_out_of_descriptors_logs_one_line_and_not_thousands(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -314,7 +314,7 @@ async def test_no_descriptor_to_accept_with_is_one_line_and_not_thousands(
         loop.set_exception_handler(before)
 
 
-def test_an_address_of_ipv6_is_its_customers_network() -> None:
+def test_an_ipv6_address_counts_as_its_customers_network() -> None:
     network = connections._network
     assert network(("192.0.2.7", 1)) == "192.0.2.7"
     assert network(("2001:db8:1:2:3:4:5:6", 1, 0, 0)) == "2001:db8:1:2::/64"

@@ -133,7 +133,7 @@ async def test_an_event_published_while_the_head_is_read_is_not_missed(
     await hub.close()
 
 
-async def test_who_is_many_pages_behind_catches_up_without_another_bell(
+async def test_a_subscription_many_pages_behind_catches_up_without_another_bell(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "PAGE_EVENTS_MAX", 3)
@@ -200,7 +200,7 @@ async def test_a_published_event_is_already_in_the_ledger(
     await hub.close()
 
 
-async def test_who_is_answered_has_been_published_before(ledger: SqliteLedger) -> None:
+async def test_events_are_published_before_their_caller_is_answered(ledger: SqliteLedger) -> None:
     hub = Hub(ledger)
     await hub.start()
     sink = KeptFrames()
@@ -255,7 +255,7 @@ async def test_a_full_sink_waits_in_the_ledger_and_goes_on_once_it_has_room(
     await hub.close()
 
 
-async def test_who_has_left_is_told_nothing_more(ledger: SqliteLedger) -> None:
+async def test_a_subscription_that_has_ended_gets_nothing_more(ledger: SqliteLedger) -> None:
     await record(ledger, *range(5))
     bell = HeldBell(ledger)
     hub = Hub(bell, tail_events_max=1)

@@ -94,7 +94,7 @@ async def test_a_read_that_fails_is_tried_again_and_logged_now_and_then(
     await hub.close()
 
 
-async def test_a_bell_that_is_late_is_no_reason_to_read_without_a_pause(
+async def test_a_late_bell_does_not_cause_reads_without_a_pause(
     ledger: SqliteLedger,
 ) -> None:
     bell = HeldBell(ledger)
@@ -200,7 +200,7 @@ async def test_close_wakes_whoever_waits_and_nobody_waits_afterwards(ledger: Sql
     await hub.close()
 
 
-async def test_so_many_wait_and_no_more(
+async def test_the_number_of_waits_is_limited(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "WAITERS_MAX", 2)

@@ -100,7 +100,7 @@ async def test_each_stream_counts_for_itself_and_the_whole_ledger_counts_all(
     assert [(event.number, event.seq) for event in every] == [(n, n) for n in range(1, 6)]
 
 
-async def test_a_fact_without_a_transaction_number_is_an_entry_and_no_event(
+async def test_a_fact_without_a_transaction_number_is_an_entry_without_an_event(
     ledger: AnyLedger,
 ) -> None:
     (first, again) = await record(ledger, without_number("a"), without_number("a"))
@@ -242,7 +242,7 @@ async def test_a_transaction_is_what_its_entries_add_up_to(ledger: AnyLedger) ->
     assert (transaction.status, transaction.state_version) == (Status.PAID, 2)
 
 
-async def test_an_event_is_stored_as_it_was_told(ledger: AnyLedger) -> None:
+async def test_an_event_is_stored_as_it_was_sent(ledger: AnyLedger) -> None:
     heard: list[Event] = []
     ledger.listen(heard.extend)
     await record(ledger, numbered(1), numbered(1, "closed"), numbered(2))

@@ -232,7 +232,7 @@ def test_every_version_has_a_way_to_this_one() -> None:
     assert set(connection.MIGRATIONS) == set(range(1, SCHEMA_VERSION))
 
 
-def test_every_column_is_told_about() -> None:
+def test_every_column_has_a_comment() -> None:
     told_of = {
         line.strip().split()[0].strip('"')
         for line in schema_text().splitlines()
@@ -350,7 +350,7 @@ async def test_a_file_that_was_moved_away_while_served_leaves_its_name_taken(pat
             await SqliteLedger.open(path)
 
 
-def test_a_lock_that_cannot_be_looked_at_is_said(path: Path) -> None:
+def test_a_lock_that_cannot_be_read_is_reported(path: Path) -> None:
     path.with_name("ledger.db.lock").symlink_to("ledger.db.lock")
     with pytest.raises(LedgerError, match="cannot open"):
         is_served(path)

@@ -108,12 +108,12 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
 
 
 def _is_short(step: str) -> bool:
-    """Tell whether what is walked is one row, the keys that were asked for, or a few streams."""
+    """Return whether a walk is over one row, the requested keys, or a few streams."""
     short = ("ledger", "k", "s", "CONSTANT ROW", "2 CONSTANT ROWS", "(subquery")
     is_index_in_order = "USING INDEX transactions_by_time" in step
     return is_index_in_order or step.removeprefix("SCAN ").startswith(short)
 
 
 def _is_page(text: str) -> bool:
-    """Tell whether a statement reads a page of what may be long: that must come sorted."""
+    """Return whether a statement reads a page of something long, which must come sorted."""
     return "LIMIT" in text and "ask_due_at <=" not in text

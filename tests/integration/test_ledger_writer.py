@@ -77,7 +77,7 @@ async def test_callers_that_wait_together_share_one_commit(
     assert commits == [67]
 
 
-async def test_who_comes_during_a_commit_shares_the_next(
+async def test_callers_that_come_during_a_commit_share_the_next(
     ledger: SqliteLedger, path: Path, commits: list[int]
 ) -> None:
     hold = Hold(path)
@@ -91,7 +91,7 @@ async def test_who_comes_during_a_commit_shares_the_next(
     assert commits == [1, 8]
 
 
-async def test_a_commit_carries_at_most_so_much(ledger: SqliteLedger, commits: list[int]) -> None:
+async def test_the_size_of_a_commit_is_limited(ledger: SqliteLedger, commits: list[int]) -> None:
     await asyncio.gather(*(ledger.record(numbered(n)) for n in range(BATCH_MAX + 1)))
     assert commits == [BATCH_MAX, 1]
 
@@ -142,7 +142,7 @@ async def test_a_repeat_in_the_same_commit_is_answered_only_with_its_original(
     assert [one.seq for one in await asyncio.gather(*tasks)] == [1, 1]
 
 
-async def test_a_commit_that_told_nobody_rings_no_bell(ledger: SqliteLedger) -> None:
+async def test_a_commit_without_events_rings_no_bell(ledger: SqliteLedger) -> None:
     rung: list[int] = []
     ledger.listen(lambda events: rung.append(len(events)))
     await ledger.record(numbered(1))

@@ -92,7 +92,7 @@ async def _was_raised(shop: Shop, number: str) -> bool:
 
 
 async def _has_ended(shop: Shop, number: str) -> bool:
-    """Tell whether the ledger says what is true, and nobody waits."""
+    """Return whether the ledger says what is true, and nobody waits."""
     found = await _transaction(shop, number)
     sale = shop.sandbox.book.get(number)
     assert sale is not None
@@ -254,7 +254,7 @@ async def test_nothing_is_left_running_when_the_service_stops(tmp_path: Path) ->
     assert not names & {"settle", "chase", "ledger-writer"}
 
 
-async def test_every_call_is_told_to_the_metrics(tmp_path: Path) -> None:
+async def test_every_call_is_counted_in_the_metrics(tmp_path: Path) -> None:
     async with open_shop(tmp_path / "ledger.db") as shop:
         lifecycle: Lifecycle = shop.serving.service.app[LIFECYCLE]
         heard: list[tuple[str, str]] = []

@@ -79,7 +79,7 @@ def head(target: str = NOTIFY, *more: str, body: bytes = AS_FORM) -> bytes:
         (f"http://proxy.example/{NOTIFY}/", STORE_NO),
     ],
 )
-async def test_a_slash_too_many_makes_no_other_url(
+async def test_an_extra_slash_changes_nothing(
     service: Serving, path: str, store_no: str | None
 ) -> None:
     assert (await raw(service, head(path))).endswith(b"\r\n\r\nsuccess")
@@ -177,7 +177,7 @@ async def test_a_message_in_gbk_is_kept_and_held(service: Serving, is_json: bool
     assert (entry["held"], entry["heldReason"]) == (True, "not_utf8")
 
 
-async def test_bytes_that_are_no_text_are_kept_and_held_if_they_are_signed(
+async def test_bytes_that_are_not_text_are_stored_and_held_if_they_are_signed(
     service: Serving,
 ) -> None:
     sign = TOKEN.sign(b"note=caf\xe9").decode()
@@ -189,7 +189,9 @@ async def test_bytes_that_are_no_text_are_kept_and_held_if_they_are_signed(
     assert entry["heldReason"] == "not_utf8"
 
 
-async def test_a_message_that_is_cut_anew_is_a_repeat_and_holds_nothing(service: Serving) -> None:
+async def test_a_message_cut_into_other_fields_is_a_repeat_and_holds_nothing(
+    service: Serving,
+) -> None:
     paid = {**FIELDS, "status": "success"}
     pairs = [f"{name}={paid[name]}" for name in sorted(paid)]
     sign = signature.sign(paid, TOKEN)
@@ -214,7 +216,7 @@ async def test_a_message_that_is_cut_anew_is_a_repeat_and_holds_nothing(service:
     assert (found["status"], found["held"]) == ("paid", False)
 
 
-async def test_an_empty_value_that_was_signed_is_cut_anew_in_vain(service: Serving) -> None:
+async def test_cutting_an_empty_signed_value_into_other_fields_is_in_vain(service: Serving) -> None:
     fields = {**FIELDS, "note": ""}
     sign = signature.sign(fields, TOKEN)
     assert (await post(service, signed(fields)))[0] == 200
@@ -266,7 +268,7 @@ async def test_a_request_as_libraries_send_it_is_answered_also_when_its_sender_h
     assert (await raw(service, request_, ends=ends)).endswith(b"\r\n\r\nsuccess")
 
 
-async def test_all_that_was_asked_before_a_sender_ended_is_answered(service: Serving) -> None:
+async def test_every_request_from_before_a_sender_ended_is_answered(service: Serving) -> None:
     bodies = [signed({**FIELDS, "transactionNo": f"{number}"}) for number in range(5)]
     told = b""
     parts = urlsplit(service.url)

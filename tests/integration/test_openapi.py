@@ -85,7 +85,7 @@ def fault_of(method: str, path: str, *, status: int, content_type: str, body: by
     return faults(value, content[content_type]["schema"], DOCUMENT)
 
 
-def test_every_route_is_told_and_every_told_route_is_there() -> None:
+def test_every_route_is_documented_and_every_documented_route_exists() -> None:
     there = set()
     for route in routes():
         resource = route.path
@@ -138,7 +138,7 @@ def operation_of(operation: Operation) -> Json:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
-def test_every_key_and_every_path_parameter_is_told(operation: Operation) -> None:
+def test_every_key_and_every_path_parameter_is_documented(operation: Operation) -> None:
     told = operation_of(operation)
     roles = operation.roles
     assert told["security"] == ([{"key": []}] if roles else [])
@@ -150,7 +150,7 @@ def test_every_key_and_every_path_parameter_is_told(operation: Operation) -> Non
     assert in_path == set(re.findall(r"{(\w+)}", operation.path))
 
 
-def test_parameters_are_told_by_the_model_that_reads_them() -> None:
+def test_parameters_are_documented_by_the_model_that_reads_them() -> None:
     models = [one.query for one in OPERATIONS if one.query and issubclass(one.query, Query)]
     assert len(models) >= 4
     for model in models:
@@ -273,7 +273,7 @@ async def send(service: Serving, ask: Ask) -> tuple[aiohttp.ClientResponse, byte
         return answer, await answer.read()
 
 
-async def test_every_answer_is_as_it_is_told(service: Serving) -> None:
+async def test_every_answer_is_as_documented(service: Serving) -> None:
     await service.notify()
     for merchant_no in (MERCHANT_NO, OTHER_MERCHANT_NO):
         await service.ledger.record(
@@ -342,7 +342,7 @@ async def post(
     return answer.status, member(orjson.loads(text))
 
 
-async def test_every_answer_to_a_till_that_sells_is_as_it_is_told(tmp_path: Path) -> None:
+async def test_every_answer_to_a_till_that_sells_is_as_documented(tmp_path: Path) -> None:
     sandbox_settings = SandboxSettings(merchants={MERCHANT_NO: TOKEN_TEXT})
     async with (
         Sandbox.start(sandbox_settings) as sandbox,
@@ -391,7 +391,7 @@ async def test_every_answer_to_a_till_that_sells_is_as_it_is_told(tmp_path: Path
         assert (status, decided["status"]) == (200, "refunded")
 
 
-async def test_a_pockyt_that_cannot_be_reached_is_answered_as_it_is_told(
+async def test_a_pockyt_that_cannot_be_reached_is_answered_as_documented(
     service: Serving,
 ) -> None:
     status, problem = await post(service, LIST, service.key(), sale())
@@ -400,7 +400,7 @@ async def test_a_pockyt_that_cannot_be_reached_is_answered_as_it_is_told(
     assert (await post(service, CANCEL, service.key(), number=NUMBER))[0] in (202, 502)
 
 
-async def test_an_ack_over_http_is_kept_and_answered_as_it_is_told(service: Serving) -> None:
+async def test_an_ack_over_http_is_stored_and_answered_as_documented(service: Serving) -> None:
     await service.notify()
     key = service.key(terminal="T-1")
     body = orjson.dumps({"stream": STREAM, "epoch": service.ledger.epoch, "offset": 1})
@@ -413,7 +413,7 @@ async def test_an_ack_over_http_is_kept_and_answered_as_it_is_told(service: Serv
     assert await place(service.ledger, terminal=f"{STREAM}/T-1", stream=STREAM) == 1
 
 
-def test_the_checker_notices_an_answer_that_is_not_told() -> None:
+def test_the_checker_notices_an_answer_that_is_not_documented() -> None:
     good = b'{"epoch":"e","seq":1,"hash":"h","counts":{"entries":1,"transactions":1,"events":1,'
     good += b'"deliveries":1,"repeats":0}}'
     told = {"status": 200, "content_type": "application/json"}
@@ -479,7 +479,7 @@ async def test_the_page_of_docs_needs_no_script_and_no_internet(service: Serving
         assert "prefers-color-scheme: dark" in await style.text()
 
 
-def test_the_page_of_docs_tells_every_route_code_and_status() -> None:
+def test_the_page_of_docs_lists_every_route_code_and_status() -> None:
     text = page(OPERATIONS).decode()
     told = unescape(re.sub(r"<[^>]+>", "", text))
     for operation in OPERATIONS:

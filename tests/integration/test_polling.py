@@ -35,7 +35,7 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def sell(service: Serving, *numbers: int) -> None:
-    """Have one notification of each transaction number recorded."""
+    """Record one notification of each transaction number."""
     for number in numbers:
         assert await service.notify({"transactionNo": str(number)}) == (200, "success")
 
@@ -181,7 +181,7 @@ async def test_a_restart_ends_every_wait(tmp_path: Path) -> None:
         assert (await waiting)["events"] == []
 
 
-async def test_a_key_that_is_revoked_meanwhile_is_told_nothing(service: Serving) -> None:
+async def test_a_key_that_is_revoked_meanwhile_gets_no_events(service: Serving) -> None:
     key, text = service.keyed()
     waiting = asyncio.create_task(refused(service, text, "?after=latest&wait=60"))
     await waits(service)
@@ -190,7 +190,7 @@ async def test_a_key_that_is_revoked_meanwhile_is_told_nothing(service: Serving)
     assert (await waiting)["status"] == 401
 
 
-async def test_so_many_wait_and_the_others_are_told_to_come_again(
+async def test_the_number_of_waits_is_limited_and_the_others_come_again(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "WAITERS_MAX", 1)
@@ -263,7 +263,7 @@ async def test_a_lost_position_is_410_with_the_members_of_resync(
         ("?stream=", 400, "bad-parameter"),
     ],
 )
-async def test_a_question_that_cannot_be_is_refused(
+async def test_an_impossible_question_is_refused(
     service: Serving, query: str, status: int, code: str
 ) -> None:
     problem = await refused(service, service.key(), query)
@@ -331,7 +331,7 @@ async def test_an_ack_is_cumulative_and_outlives_a_restart(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("body", [b"no json", b"\xff"])
-async def test_an_ack_that_is_no_json_is_refused(service: Serving, body: bytes) -> None:
+async def test_an_ack_that_is_not_json_is_refused(service: Serving, body: bytes) -> None:
     status, problem = await ack(service, service.key(), body)
     assert (status, problem["code"]) == (400, "bad-body")
 
@@ -356,7 +356,7 @@ async def test_an_ack_whose_members_are_wrong_is_refused_and_they_are_named(
     assert [error["member"] for error in problem["errors"]] == members
 
 
-async def test_an_ack_that_cannot_be_is_refused_and_nothing_is_kept(service: Serving) -> None:
+async def test_an_impossible_ack_is_refused_and_nothing_is_stored(service: Serving) -> None:
     key, epoch = service.key(terminal="T-42"), service.ledger.epoch
     await sell(service, 1)
     status, problem = await ack(service, key, {"stream": STREAM, "epoch": epoch, "offset": 2})
@@ -371,7 +371,7 @@ async def test_an_ack_that_cannot_be_is_refused_and_nothing_is_kept(service: Ser
     assert await service.ledger.acks() == []
 
 
-async def test_an_ack_that_cannot_be_kept_is_503(
+async def test_an_ack_that_cannot_be_stored_is_503(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)

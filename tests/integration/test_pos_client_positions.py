@@ -282,7 +282,7 @@ async def test_a_program_may_begin_elsewhere_than_at_its_acks(server: Scripted) 
         assert await take(client, 2) == ["t1", "t2"]
 
 
-async def test_to_begin_elsewhere_the_keys_streams_are_learnt_first(server: Scripted) -> None:
+async def test_the_keys_streams_are_learnt_before_beginning_elsewhere(server: Scripted) -> None:
     async def first(call: Call) -> None:
         assert "streams" not in await call.begin(STREAM, OTHER, after=7)
         # Sent from where nobody wanted to begin.

@@ -105,7 +105,7 @@ async def test_recorded_entries_cannot_be_changed(url: str, table: str, statemen
 # What a success is
 
 
-async def test_a_commit_with_a_warning_is_no_success(url: str) -> None:
+async def test_a_commit_with_a_warning_is_not_a_success(url: str) -> None:
     async with node(url) as ledger:
         await ledger.record(numbered(1))
         # As PostgreSQL warns when the wait for a standby is cancelled: after the statement.
@@ -124,7 +124,7 @@ async def test_a_commit_with_a_warning_is_no_success(url: str) -> None:
         assert (again.seq, again.is_new) == (2, False)
 
 
-async def test_a_cut_connection_is_no_success_and_the_next_one_is_made(url: str) -> None:
+async def test_a_cut_connection_is_not_a_success_and_is_made_again(url: str) -> None:
     async with node(url) as ledger:
         await ledger.record(numbered(1))
         await execute(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {NODE}")

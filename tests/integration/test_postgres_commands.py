@@ -103,7 +103,7 @@ def test_keys_are_made_listed_and_revoked(capsys: pytest.CaptureFixture[str], co
     assert command(capsys, "keys revoke", config, made["id"]).status == 0
     again = command(capsys, "keys revoke", config, made["id"])
     assert "was revoked before" in again.complaint
-    assert "no key of this id" in command(capsys, "keys revoke", config, "nobody").complaint
+    assert "no key with this id" in command(capsys, "keys revoke", config, "nobody").complaint
 
 
 def test_a_command_on_a_ledger_that_is_not_there_says_so(

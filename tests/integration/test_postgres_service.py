@@ -106,7 +106,9 @@ async def test_a_key_that_is_revoked_ends_its_tills_at_every_node(
         assert [await here.code(), await there.code()] == [4010, 4010]
 
 
-async def test_a_new_epoch_has_every_till_come_back(one: Serving, other: Serving, url: str) -> None:
+async def test_a_new_epoch_makes_every_till_come_back(
+    one: Serving, other: Serving, url: str
+) -> None:
     key = one.key()
     assert (await one.notify())[0] == 200
     async with till(one.url, key) as here, till(other.url, key) as there:

@@ -454,7 +454,7 @@ async def test_entries_are_one_a_line_where_that_is_wanted(
     assert answer.headers[HEAD_HEADER] == "2"
 
 
-async def test_who_waits_is_told_of_the_next_entry_at_once(service: Serving) -> None:
+async def test_a_waiting_request_gets_the_next_entry_at_once(service: Serving) -> None:
     key = ledger_key(service)
     await service.ledger.record(fact("1"))
     waiting = asyncio.create_task(service.get("/v1/entries?after=1&wait=30", key))
@@ -468,7 +468,7 @@ async def test_who_waits_is_told_of_the_next_entry_at_once(service: Serving) -> 
     assert (listed(answer, "seq"), members(answer)["head"]) == ([2], 2)
 
 
-async def test_who_waits_is_told_of_an_entry_that_tells_tills_nothing(service: Serving) -> None:
+async def test_a_waiting_request_gets_an_entry_that_makes_no_event(service: Serving) -> None:
     key = ledger_key(service)
     waiting = asyncio.create_task(service.get("/v1/entries?wait=30", key))
     async with asyncio.timeout(5):
@@ -478,7 +478,7 @@ async def test_who_waits_is_told_of_an_entry_that_tells_tills_nothing(service: S
     assert (status, listed(answer, "kind")) == (200, ["notification"])
 
 
-async def test_who_waits_looks_through_each_entry_once(
+async def test_a_waiting_request_reads_each_entry_once(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = ledger_key(service, MERCHANT_NO, OTHER_STORE_NO)
@@ -503,7 +503,7 @@ async def test_who_waits_looks_through_each_entry_once(
     assert asked[:2] == [0, 1]
 
 
-async def test_so_many_wait_for_entries_and_no_more(
+async def test_the_number_of_waits_for_entries_is_limited(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "WAITERS_MAX", 1)
@@ -571,7 +571,7 @@ async def test_the_log_is_for_ledger_and_admin_keys(service: Serving) -> None:
             assert status == 200
 
 
-async def test_without_a_good_key_nothing_is_told(service: Serving) -> None:
+async def test_without_a_valid_key_nothing_is_answered(service: Serving) -> None:
     made, revoked = service.keyed()
     service.revoke(made)
     paths = ("/v1/transactions", "/v1/transactions/1", "/v1/entries", "/v1/ledger", "/v1/terminals")
@@ -880,7 +880,7 @@ async def test_one_key_cannot_take_every_request_and_another_is_answered(
     assert await service.notify() == (200, "success")
 
 
-async def test_only_so_many_of_a_key_wait_for_entries(
+async def test_the_waits_of_a_key_for_entries_are_limited(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries_module, "ENTRY_WAITS_MAX", 1)

@@ -137,7 +137,9 @@ async def test_a_start_acknowledges_nothing(tmp_path: Path) -> None:
         assert await place(service.ledger, terminal=f"{STREAM}/T-1", stream=STREAM) == 2
 
 
-async def test_a_stream_of_a_store_that_is_not_configured_is_nobodys(tmp_path: Path) -> None:
+async def test_a_stream_of_a_store_that_is_not_configured_cannot_be_followed(
+    tmp_path: Path,
+) -> None:
     async with serving(tmp_path / "ledger.db") as service:
         merchant = service.key(store_no=None)
         admin = service.key(Role.ADMIN, merchant_no=None, store_no=None)

@@ -102,7 +102,7 @@ async def test_a_till_names_itself_as_its_key_does(shop: Shop, terminal: str) ->
     assert told.body["terminal"] == terminal
 
 
-async def test_the_terminal_is_the_keys_where_it_is_left_out(shop: Shop) -> None:
+async def test_without_a_terminal_the_keys_own_is_used(shop: Shop) -> None:
     assert (await shop.start(terminal=None)).body["terminal"] == "T-42"
     told = await shop.post(SALES, order(terminal=None), key=shop.serving.key())
     assert _code(told) == (422, "bad-member")
@@ -118,7 +118,7 @@ async def test_a_wrong_member_is_named_and_its_value_is_not_repeated(shop: Shop)
 
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff", b"[]", b'"text"', b"nul"])
-async def test_a_body_that_is_no_json_object_is_refused(shop: Shop, raw: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(shop: Shop, raw: bytes) -> None:
     told = await shop.post(SALES, raw=raw)
     assert told.status in (400, 422)
     assert told.body["code"] in ("bad-body", "bad-member")
@@ -262,7 +262,7 @@ async def test_a_sale_that_pockyt_never_heard_of_is_started_by_the_same_request(
     assert len(shop.sandbox.book) == 1
 
 
-async def test_an_answered_start_that_was_not_remembered_is_told_again_with_its_code(
+async def test_an_answered_start_that_was_not_remembered_is_answered_again_with_its_code(
     shop: Shop,
 ) -> None:
     body = order(vendor="alipay")
@@ -276,7 +276,7 @@ async def test_an_answered_start_that_was_not_remembered_is_told_again_with_its_
     assert again.body == first.body
 
 
-async def test_an_unreachable_pockyt_is_told_and_the_sale_can_be_tried_again(
+async def test_an_unreachable_pockyt_is_reported_and_the_sale_can_be_tried_again(
     tmp_path: Path,
 ) -> None:
     dead = {"url": "http://127.0.0.1:9", "timeout_seconds": 1.0}
@@ -304,7 +304,7 @@ async def test_a_customers_code_pays(shop: Shop) -> None:
     assert "284957205723" not in str(await shop.detail(started.number))
 
 
-async def test_a_code_that_the_wallet_leaves_open_or_refuses_is_told(shop: Shop) -> None:
+async def test_a_code_that_the_wallet_leaves_open_or_refuses_is_reported(shop: Shop) -> None:
     started = await shop.start()
     path = f"{SALES}/{started.number}/pay"
     told = await shop.post(path, {"paymentBarcode": PENDING_BARCODE, "vendor": "alipay"})
@@ -332,7 +332,7 @@ async def test_a_payment_that_pockyt_did_not_hear_of_is_open(shop: Shop) -> None
     assert told.body["status"] == "created"
 
 
-async def test_a_payment_that_pockyt_refuses_is_told_with_its_words(shop: Shop) -> None:
+async def test_a_payment_that_pockyt_refuses_is_reported_in_its_words(shop: Shop) -> None:
     started = await shop.start()
     # Closed at Pockyt behind our back, and nobody was told.
     shop.plan("notification-lost")

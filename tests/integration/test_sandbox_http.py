@@ -417,7 +417,7 @@ async def test_the_wallet_goes_wrong_as_planned(
 
 
 @pytest.mark.parametrize("notify_on_cancel", [True, False])
-async def test_a_switch_says_whether_a_cancel_is_notified(notify_on_cancel: bool) -> None:
+async def test_a_setting_decides_whether_a_cancel_is_notified(notify_on_cancel: bool) -> None:
     async with serving(notify_on_cancel=notify_on_cancel) as (sandbox, client, merchant):
         await opened(client)
         await client.cancel(CREDENTIALS, reference="r-1")
@@ -528,7 +528,7 @@ async def test_stopping_ends_what_hangs_and_what_waits() -> None:
     assert [task for task in before if not task.done() and task is not asyncio.current_task()] == []
 
 
-async def test_only_so_much_is_waiting_at_a_time() -> None:
+async def test_the_number_of_waiting_tasks_is_limited() -> None:
     async with serving(tasks_max=1, time_scale=1) as (sandbox, client, merchant):
         merchant.answers = [(503, "")] * 20
         for reference in ("r-1", "r-2"):

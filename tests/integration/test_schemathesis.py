@@ -1,4 +1,4 @@
-"""Let schemathesis attack the running service, by its own description."""
+"""Run schemathesis against the service, with the service's own description."""
 
 import asyncio
 import os
@@ -64,7 +64,7 @@ async def attack(url: str, key: str, *, folder: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.POS])
-async def test_no_request_brings_a_5xx_or_an_answer_that_is_not_told(
+async def test_no_request_brings_a_5xx_or_an_undocumented_answer(
     tmp_path: Path, role: Role
 ) -> None:
     sandbox_settings = SandboxSettings(merchants={MERCHANT_NO: TOKEN_TEXT})

@@ -35,7 +35,7 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_of_connections_without_a_connect_the_oldest_has_to_go(
+async def test_the_oldest_connection_without_a_connect_makes_room(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions_module, "PENDING_MAX", 2)
@@ -81,7 +81,7 @@ async def test_keys_that_cannot_be_read_for_a_while_end_nothing(
         assert await one.code() == 4010
 
 
-async def test_whatever_the_keys_raise_the_looking_after_goes_on(
+async def test_watching_goes_on_whatever_the_keys_raise(
     service: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail() -> int:
@@ -97,7 +97,7 @@ async def test_whatever_the_keys_raise_the_looking_after_goes_on(
         assert await one.code() == 4010
 
 
-async def test_a_till_that_cannot_be_looked_after_is_sent_back_and_the_others_are_pinged(
+async def test_a_till_that_cannot_be_watched_is_sent_back_and_the_others_are_pinged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ping = Session.ping
@@ -141,7 +141,7 @@ async def test_a_till_whose_events_cannot_be_written_is_sent_back(
         assert await one.code() == 1011
 
 
-async def test_who_was_seen_is_remembered_up_to_a_bound(
+async def test_the_number_of_tills_remembered_is_limited(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions_module, "SEEN_MAX", 2)
@@ -153,7 +153,7 @@ async def test_who_was_seen_is_remembered_up_to_a_bound(
     assert set(sessions.seen()) == {f"{STREAM}/T-2", f"{STREAM}/T-3"}
 
 
-async def test_who_says_good_bye_without_reading_on_is_cut_off_in_the_end(
+async def test_a_till_that_closes_without_reading_on_is_cut_off_in_the_end(
     service: Serving,
 ) -> None:
     bare = await BareTill.open(service.url, service.key())

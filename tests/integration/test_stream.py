@@ -28,14 +28,14 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def sell(service: Serving, *numbers: int, store_no: str = STORE_NO) -> None:
-    """Have one notification of each transaction number recorded."""
+    """Record one notification of each transaction number."""
     for number in numbers:
         path = f"/notify/{MERCHANT_NO}/{store_no}"
         answer = await service.notify({"transactionNo": str(number), "status": "paid"}, path=path)
         assert answer == (200, "success")
 
 
-async def test_a_till_is_greeted_connects_and_is_told_what_happens(service: Serving) -> None:
+async def test_a_till_is_greeted_connects_and_gets_events(service: Serving) -> None:
     key = service.key(terminal="T-42")
     async with till(service.url, key) as one:
         assert one.ws.subprotocol == "pos.v1"
@@ -152,7 +152,7 @@ async def test_a_draining_listener_lets_nobody_in(service: Serving) -> None:
     assert refused.value.response.headers["Retry-After"] == "1"
 
 
-async def test_a_request_that_is_no_upgrade_is_told_so(service: Serving) -> None:
+async def test_a_request_that_is_not_an_upgrade_is_refused(service: Serving) -> None:
     async with service.client.get(service.url + PATH) as answer:
         assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
     # What the library refuses is a problem as well.
@@ -306,7 +306,7 @@ async def test_acks_sent_right_before_the_end_are_kept(service: Serving) -> None
     ("stream", "offset", "code"),
     [(STREAM, 2, "ack-ahead"), (OTHER_STREAM, 0, "unknown-stream")],
 )
-async def test_an_ack_that_cannot_be_is_answered_by_an_error_and_the_till_stays(
+async def test_an_impossible_ack_is_answered_by_an_error_and_the_till_stays(
     service: Serving, stream: str, offset: int, code: str
 ) -> None:
     await sell(service, 1)

@@ -182,7 +182,7 @@ async def test_a_stalled_till_is_told_4108_and_cut_off(stalling: Serving) -> Non
     assert b'listener_pos_closes_total{code="4108"} 1.0' in stalling.service.app[METRICS].text()
 
 
-async def test_a_slow_till_that_goes_on_reading_is_no_stalled_one(stalling: Serving) -> None:
+async def test_a_slow_till_that_goes_on_reading_is_not_stalled(stalling: Serving) -> None:
     bare = await BareTill.open(stalling.url, stalling.key())
     await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
     await bare.read_until(b'"ready"')
@@ -264,7 +264,7 @@ async def test_a_stop_does_not_wait_for_a_till_that_does_not_answer(tmp_path: Pa
         assert (1012).to_bytes(2, "big") in await bare.read()
 
 
-async def test_who_upgrades_just_before_a_restart_is_sent_away_too(tmp_path: Path) -> None:
+async def test_a_till_that_upgrades_just_before_a_restart_is_sent_away_too(tmp_path: Path) -> None:
     async with serving(tmp_path / "ledger.db", timing=QUICK) as service:
         sessions = service.service.app[SESSIONS]
         bare = await BareTill.open(service.url, service.key())
@@ -288,7 +288,7 @@ async def test_a_ledger_that_cannot_be_read_closes_with_1011(service: Serving) -
         await one.join()
 
 
-async def test_an_ack_that_cannot_be_kept_now_is_kept_later_and_the_till_stays(
+async def test_an_ack_that_cannot_be_stored_now_is_stored_later_and_the_till_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)
@@ -308,7 +308,7 @@ async def test_an_ack_that_cannot_be_kept_now_is_kept_later_and_the_till_stays(
             await one.nothing_more()
 
 
-async def test_an_ack_that_was_not_kept_ends_with_its_connection(
+async def test_an_ack_that_was_not_stored_ends_with_its_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)

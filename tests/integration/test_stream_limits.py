@@ -139,7 +139,7 @@ async def test_frames_are_earned_back_with_time(
             await asyncio.sleep(0.02)
 
 
-async def test_a_key_has_so_many_connections_and_no_more(
+async def test_the_connections_of_a_key_are_limited(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions_module, "SESSIONS_PER_KEY_MAX", 2)
@@ -158,7 +158,7 @@ async def test_a_key_has_so_many_connections_and_no_more(
             await four.join()
 
 
-async def test_the_listener_has_so_many_connections_and_no_more(
+async def test_the_connections_of_the_listener_are_limited(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions_module, "SESSIONS_MAX", 1)

@@ -26,7 +26,7 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def sell(service: Serving, *numbers: int) -> None:
-    """Have one notification of each transaction number recorded."""
+    """Record one notification of each transaction number."""
     for number in numbers:
         assert await service.notify({"transactionNo": str(number)}) == (200, "success")
 
@@ -87,7 +87,7 @@ async def test_a_new_till_begins_at_the_newest_and_loses_nothing_before_its_firs
     assert await place(service.ledger, terminal=TILL, stream=STREAM) == 3
 
 
-async def test_an_admins_start_is_no_ack(service: Serving) -> None:
+async def test_an_admins_start_is_not_an_ack(service: Serving) -> None:
     key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
     async with till(service.url, key) as one:
         await one.join({"stream": STREAM, "after": "earliest"}, {"stream": "*"})
@@ -125,7 +125,7 @@ async def test_acks_and_positions_outlive_a_restart(tmp_path: Path) -> None:
         (None, 2**53 - 1, "offset_ahead"),
     ],
 )
-async def test_a_position_that_cannot_be_resumed_is_told_and_never_replayed_in_part(
+async def test_a_position_that_cannot_be_resumed_gets_a_resync_and_no_part_of_a_replay(
     service: Serving, epoch: str | None, offset: int, reason: str
 ) -> None:
     async with till(service.url, service.key()) as one:

@@ -93,7 +93,7 @@ async def test_a_foreign_origin_is_refused(service: Serving, origin: str) -> Non
     assert status_of(await upgrade(service, ("Origin", origin))) == 403
 
 
-async def test_of_two_origins_both_have_to_be_allowed(service: Serving) -> None:
+async def test_both_of_two_origins_must_be_allowed(service: Serving) -> None:
     good, evil = ("Origin", "https://pos.example.com"), ("Origin", "https://evil.example")
     assert status_of(await upgrade(service, good, good)) == 101
     assert status_of(await upgrade(service, good, evil)) == 403
@@ -168,7 +168,7 @@ async def test_the_names_of_an_upgrade_are_lists_in_any_case(
         ([("Sec-WebSocket-Key", "caf\u00e9")], 400),
     ],
 )
-async def test_a_request_that_is_no_upgrade_is_answered_as_a_problem(
+async def test_a_request_that_is_not_an_upgrade_is_answered_as_a_problem(
     service: Serving, lines: Lines, status: int
 ) -> None:
     head = await upgrade(service, *lines)

@@ -160,16 +160,24 @@ DAMAGE: Final = {
     "an event's body": (
         "UPDATE events SET body = replace(body, '13.00', '1.00') WHERE seq = 4",
         4,
-        "event is not what",
+        "event does not follow",
     ),
-    "an event that is no JSON": ("UPDATE events SET body = '' WHERE seq = 4", 4, "event is not"),
+    "an event that is not JSON": (
+        "UPDATE events SET body = '' WHERE seq = 4",
+        4,
+        "event does not follow",
+    ),
     "an event's stream": (
         "UPDATE events SET stream = 'x', \"offset\" = 1 WHERE number = 6",
         None,
         "heads of the streams",
     ),
-    "an event's flag": ("UPDATE events SET cancelled = 0 WHERE seq = 4", 4, "event is not what"),
-    "an event's entry": ("UPDATE events SET seq = 6 WHERE seq = 5", 5, "event is not what"),
+    "an event's flag": (
+        "UPDATE events SET cancelled = 0 WHERE seq = 4",
+        4,
+        "event does not follow",
+    ),
+    "an event's entry": ("UPDATE events SET seq = 6 WHERE seq = 5", 5, "event does not follow"),
     "an event of no transaction": (
         (
             "INSERT INTO events VALUES (7, '200043/303660', 6, 100, 0, '{}');"
@@ -320,7 +328,7 @@ def test_a_damaged_page_is_found(path: Path) -> None:
         verify(url_of(path))
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_text("not a database at all, and longer than the header of one would be" * 9)
     with pytest.raises(LedgerError, match="cannot be read"):

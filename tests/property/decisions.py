@@ -45,7 +45,7 @@ class Memory:
         self.sales: dict[int, SaleState] = {}
 
     def read(self, wants: Wanted) -> Seen:
-        """Read just what is wanted."""
+        """Read exactly what is wanted."""
         transactions = [t for key, t in self.transactions.items() if key in wants.transactions]
         sales = wants.sales.union(t.sale_seq for t in transactions if t.sale_seq)
         return Seen(
@@ -63,7 +63,7 @@ class Memory:
         )
 
     def write(self, changes: Changes) -> None:
-        """Keep what a batch became."""
+        """Store what a batch became."""
         self.entries += changes.entries
         self.transactions |= changes.transactions
         self.sales |= changes.sales

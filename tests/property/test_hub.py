@@ -79,7 +79,7 @@ class World:
             leaving.is_over = True
 
     async def turn(self, times: int) -> None:
-        """Let what is under way go on for a little."""
+        """Give the work under way a few turns of the loop."""
         for _ in range(times):
             await asyncio.sleep(0)
 

@@ -66,7 +66,7 @@ def test_bodies_with_one_signature_are_one_notification(
 
 
 @given(FORMS)
-def test_a_message_that_is_cut_anew_is_the_same(fields: dict[str, str]) -> None:
+def test_a_message_cut_into_other_fields_is_the_same(fields: dict[str, str]) -> None:
     """Any run of neighbours may be written as one name or as one value."""
     pairs = [f"{name}={fields[name]}" for name in sorted(fields)]
     for start, end in combinations(range(len(pairs) + 1), 2):

@@ -1,4 +1,4 @@
-"""The back-ends of the ledger, for tests of what every one of them promises."""
+"""The back-ends of the ledger, for tests of what each of them promises."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -32,19 +32,19 @@ class Backend:
         on_commit: Callable[[float, int], None] | None = None,
         confirm: Confirm = "suspicious",
     ) -> AnyLedger:
-        """Open the ledger; it is made at the first time."""
+        """Open the ledger; the first call creates it."""
         return await open_ledger(
             self.url, clock=clock or Clock(), on_commit=on_commit, confirm=confirm
         )
 
     async def verify(self) -> Verified:
-        """Check the ledger as `listener verify` does, which has no event loop of its own."""
+        """Check the ledger as `listener verify` does, which has no event loop."""
         return await asyncio.to_thread(verify, self.url)
 
 
 @contextmanager
 def backend(name: str, folder: Path) -> Iterator[Backend]:
-    """Make a place for a ledger on a back-end, and leave nothing of it."""
+    """Make a place for a ledger on a back-end, and remove it at the end."""
     if name == "sqlite":
         yield Backend(url_of(folder / "ledger.db"), sqlite.BATCH_MAX)
         return

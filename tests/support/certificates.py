@@ -25,7 +25,7 @@ def certificate(directory: Path, *, host: str) -> Path:
 
 
 def server_context(certificate_file: Path) -> ssl.SSLContext:
-    """Return what a server shows its certificate with."""
+    """Return the TLS context with which a server shows its certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file)
     # A session that is resumed shows no certificate.

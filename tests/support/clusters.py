@@ -1,4 +1,4 @@
-"""PostgreSQL clusters of a test's own: a primary, and a standby that can be promoted."""
+"""PostgreSQL clusters for one test: a primary, and a standby that can be promoted."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ from tests.support import needs
 from tests.support.shop import free_port
 
 SECONDS = 60
-# Small, since several run beside each other.
+# Small, since several run at the same time.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "16MB",
@@ -41,7 +41,7 @@ class Server:
         return f"postgresql://postgres@{self.host}/postgres"
 
     def run(self, program: str, *arguments: str | Path) -> None:
-        """Run one of PostgreSQL's programs, which refuses to be root's."""
+        """Run one of PostgreSQL's programs, which refuse to run as root."""
         command: Sequence[str | Path] = [self.programs / program, *arguments]
         if os.geteuid() == 0:
             command = ["runuser", "-u", "postgres", "--", *command]
@@ -66,7 +66,7 @@ class Server:
         )
 
     def kill(self) -> None:
-        """Stop it as a crash does: what is not on its disk is gone."""
+        """Stop it as a crash does: what is not on its disk is lost."""
         self.run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
 
     def promote(self) -> None:

@@ -1,4 +1,4 @@
-"""Run the real program: at once, started and stopped, or before a terminal."""
+"""Run the real program: once, started and stopped, or at a terminal."""
 
 import os
 import pty
@@ -77,7 +77,7 @@ def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
 
 
 def before_a_person(*arguments: str | Path, status: int = 0, until: str | None = None) -> str:
-    """Run a command whose stdout and stderr are a terminal; return all that it shows.
+    """Run a command with a terminal as stdout and stderr; return everything that it shows.
 
     With ``until`` it is interrupted once it has shown that text.
     """
@@ -142,7 +142,7 @@ class Started:
                 return line
 
     def left(self, lines: "queue.Queue[str | None]") -> list[str]:
-        """Return the lines that have come and nobody has waited for."""
+        """Return the lines that have come and that no wait has returned yet."""
         return [line for line in [*lines.queue] if line]
 
 

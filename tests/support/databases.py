@@ -1,4 +1,4 @@
-"""Databases of PostgreSQL for tests: each test has one of its own, and it is gone afterwards."""
+"""Databases of PostgreSQL for tests: each test gets its own, which is dropped afterwards."""
 
 import asyncio
 import secrets
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
-    """Do something in a database, as another program would, from a test that has no event loop."""
+    """Run a query as another program would, from a test without an event loop."""
 
     async def connected() -> T:
         connection = await asyncpg.connect(url)

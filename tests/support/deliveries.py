@@ -1,4 +1,4 @@
-"""Bring notifications to a service under test, and see what became of them."""
+"""Deliver notifications to a service under test, and read what became of them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -37,7 +37,7 @@ async def post(
 
 
 async def entries(of: Serving) -> list[dict[str, object]]:
-    """Return the entries of the ledger, in their order."""
+    """Return the entries of the ledger in order."""
     status, page = await of.get("/v1/entries", of.key(Role.ADMIN, merchant_no=None, store_no=None))
     assert status == 200
     assert isinstance(page, dict)

@@ -1,4 +1,4 @@
-"""Call the sandbox's Pockyt in the same process: no socket, and no time passes."""
+"""Call the sandbox's Pockyt in the same process: without a socket, and without delay."""
 
 import json
 
@@ -8,7 +8,7 @@ from listener.sandbox.front import HTML_ERROR, Front
 
 
 class DirectPockyt(PockytCalls):
-    """A Pockyt in the same process, faults included: no socket, and no time passes."""
+    """A Pockyt in the same process, faults included: without a socket, and without delay."""
 
     def __init__(self, front: Front) -> None:
         self.front = front

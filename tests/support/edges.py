@@ -1,4 +1,4 @@
-"""Edges: what may stand between a till and the listener, and what it answers in its place."""
+"""Edges: what may be between a till and the listener, and what it answers in its place."""
 
 import asyncio
 import base64
@@ -15,16 +15,16 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Fault = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 PAGE: Final = b"<html><title>Just a moment...</title></html>"
-# Whoever holds something up gives the client's patience, not ours, the chance to end it.
+# Whoever holds something up lets the client's patience end it, and not our own.
 FOREVER_SECONDS: Final = 3600.0
 
 
 class Edge:
-    """Passes bytes to the listener, or, while ``fault`` is set, answers for itself."""
+    """Passes bytes on to the listener or, while ``fault`` is set, answers itself."""
 
     def __init__(self, upstream: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._upstream = upstream
-        # In the place of the certificate that it begins with.
+        # Shown instead of the certificate of the listener.
         self.tls: ssl.SSLContext | None = None
         if tls is not None:
             tls.sni_callback = self._choose
@@ -32,12 +32,12 @@ class Edge:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.fault: Fault | None = None
-        # Holds up what the client sends, and what it is sent, for so many seconds.
+        # Delays what the client sends and receives by this many seconds.
         self.stall_up_seconds = 0.0
         self.stall_down_seconds = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Look after one connection."""
+        """Handle one connection."""
         self._open.add(writer)
         task = asyncio.current_task()
         assert task is not None
@@ -97,7 +97,7 @@ class Edge:
 
 @asynccontextmanager
 async def edge(upstream: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
-    """Stand in front of a listener on this machine."""
+    """Run an edge in front of a listener on this machine."""
     one = Edge(upstream, tls=tls)
     server = await asyncio.start_server(one.serve, "127.0.0.1", 0, ssl=tls)
     one.port = server.sockets[0].getsockname()[1]
@@ -179,7 +179,7 @@ async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def opens(then: bytes | None) -> Fault:
-    """Accept the upgrade as it should be, without our subprotocol; then send bytes, or nothing."""
+    """Accept the upgrade as expected, but without our subprotocol; then send bytes, or nothing."""
 
     async def fault(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -209,8 +209,8 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _HTTP2: Final = b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + b"\x00" * 18
 _PROBLEM: Final = "application/problem+json"
 
-# What edges are known to answer: nginx, Cloudflare, oauth2-proxy, Traefik, Kubernetes' ingress,
-# hotels and firewalls; and what goes wrong below HTTP.
+# What edges really answer: nginx, Cloudflare, oauth2-proxy, Traefik, Kubernetes' ingress, hotels
+# and firewalls; and what goes wrong below HTTP.
 FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
     {
         "400 of nginx": answers("400 Bad Request", "Server: nginx"),

@@ -1,4 +1,4 @@
-"""Build what the hub is tested with: facts, a bell that is held back, sinks that keep frames."""
+"""What the hub is tested with: facts, a bell that can be delayed, sinks that record frames."""
 
 import asyncio
 from collections import deque
@@ -19,7 +19,7 @@ STREAM = f"{MERCHANT}/{STORE}"
 
 
 def fact(number: int, *, store_no: str | None = STORE, currency: str = "USD") -> Fact:
-    """Word the notification of a transaction of its own, which makes one event."""
+    """Build the notification of a transaction of its own, which makes one event."""
     return replace(
         notification("success", store_no=store_no, mark=str(number)),
         transaction_no=str(number),
@@ -29,7 +29,7 @@ def fact(number: int, *, store_no: str | None = STORE, currency: str = "USD") ->
 
 
 class HeldBell:
-    """A ledger whose bell rings only when it is told to; all else is the ledger's own."""
+    """A ledger whose bell rings only when told to; everything else is the ledger's own."""
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self._ledger = ledger
@@ -41,12 +41,12 @@ class HeldBell:
         self._bell = bell
 
     def ring(self, times: int | None = None) -> None:
-        """Ring for the oldest commits that were held back; for all where no number is given."""
+        """Ring for the oldest commits that were held back; without a number, for all."""
         for _ in range(len(self.held) if times is None else min(times, len(self.held))):
             self._bell(self.held.popleft())
 
     def lose(self) -> None:
-        """Never ring for the oldest commit that was held back."""
+        """Drop the oldest commit that was held back: its bell never rings."""
         if self.held:
             self.held.popleft()
 
@@ -59,7 +59,7 @@ class HeldBell:
 
 @dataclass
 class KeptFrames:
-    """A sink that keeps what was written to it, and has room when it is told so."""
+    """A sink that records what was written to it, and has room when told so."""
 
     room: bool = True
     is_failed: bool = False
@@ -77,7 +77,7 @@ class KeptFrames:
         self.is_failed = True
 
     def told(self) -> list[tuple[str, int, bytes]]:
-        """Take the websocket frames apart: the stream, offset and event of each."""
+        """Parse the websocket frames: the stream, offset and event of each."""
         return [_told(payload) for payload in _payloads(b"".join(self.writes))]
 
     def offsets(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What tests need beside Python: a developer may lack it, CI may not."""
+"""What tests need besides Python: a developer may lack it, CI may not."""
 
 import asyncio
 import getpass
@@ -49,7 +49,7 @@ async def _may_make_databases(url: str) -> bool:
 
 
 def missing(package: str, *, started: bool = False) -> NoReturn:
-    """Skip a test for want of a Debian package, or fail where that is CI."""
+    """Skip a test because a Debian package is missing, or fail if this is CI."""
     state = "not running" if started else "not installed"
     advice = f"{package} is {state}; on Debian: apt-get install {package}"
     if os.environ.get("CI") == "true":

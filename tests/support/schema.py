@@ -1,4 +1,4 @@
-"""Hold a JSON value against a JSON Schema of ours: the keywords that our descriptions use.
+"""Validate a JSON value against a JSON Schema of ours: the keywords that our descriptions use.
 
 Stricter than the standard in one thing: a member that the schema does not name is a fault, unless
 it says that more may come.
@@ -48,7 +48,7 @@ _KNOWN: Final = frozenset(
 
 
 def faults(value: object, schema: object, document: Json, *, at: str = "$") -> list[str]:
-    """Return what is wrong with a value, each fault with its place; empty where nothing is."""
+    """Return what is wrong with a value, each fault with its place; empty if it is valid."""
     assert isinstance(schema, dict), f"{at}: no schema"
     unknown = set(schema) - _KNOWN
     assert not unknown, f"{at}: this checker does not know {unknown}"

@@ -96,7 +96,7 @@ class Call:
         await self.send(type="hello", **(frame | {"reconnectJitterMs": 10} | changes))
 
     async def expect(self, kind: str) -> dict[str, object]:
-        """Read until a frame of a type came."""
+        """Read until a frame of a type arrives."""
         while True:
             message = await self.ws.receive(timeout=WAIT_SECONDS)
             if message.type is not WSMsgType.TEXT:
@@ -133,7 +133,7 @@ class Call:
         )
 
     async def until_closed(self) -> int:
-        """Read on until the client is gone; return its close code."""
+        """Read until the client is gone; return its close code."""
         async for message in self.ws:
             self.received.append(json.loads(message.data))
         return self.ws.close_code or CloseCode.CUT
@@ -143,7 +143,7 @@ class Call:
 
 
 class Scripted:
-    """A listener whose connections follow scripts, one each; the last one again and again."""
+    """A listener whose connections follow one script each; the last script is repeated."""
 
     def __init__(self) -> None:
         self.scripts: list[Script] = []
@@ -202,7 +202,7 @@ class Scripted:
         return self.answers["snapshot"].pop(0)
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Wait until something shows here."""
+        """Wait until something is the case here."""
         async with asyncio.timeout(WAIT_SECONDS):
             while not done():
                 self.changed.clear()
@@ -227,7 +227,7 @@ def follower(server: Scripted, **options: object) -> Follower:
 
 
 async def take(client: Follower, count: int) -> list[str]:
-    """Read events; return their transaction numbers."""
+    """Receive events; return their transaction numbers."""
     async with asyncio.timeout(WAIT_SECONDS):
         return [(await anext(client)).data.transaction_no for _ in range(count)]
 
@@ -301,7 +301,7 @@ async def scripted_listener() -> AsyncIterator[Scripted]:
 
 
 def problem(status: int, code: str, *, retry: bool = False, **members: object) -> web.Response:
-    """Answer as the listener itself refuses."""
+    """Answer with a refusal as the listener itself sends it."""
     body = {"type": f"{PROBLEM_TYPES}{code}", "status": status, "code": code, "retry": retry}
     return web.json_response(body | members, status=status, content_type="application/problem+json")
 

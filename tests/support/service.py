@@ -1,4 +1,4 @@
-"""Run the real service for a test: a fresh ledger, a free port, keys made as by another process."""
+"""Run the real service for a test: a fresh ledger, a free port, keys made by another process."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +44,7 @@ FIELDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A service under test, and a client that has no key."""
+    """A service under test, and a client without a key."""
 
     service: Service
     path: Path
@@ -104,7 +104,7 @@ class Serving:
         assert self._beside(lambda stored: stored.revoke(key.id, at_ms=now_ms()))
 
     def _beside(self, work: Callable[[KeyDesk], T]) -> T:
-        """Use the keys as another program would, which has no part in this event loop."""
+        """Use the keys as another program would, outside of this event loop."""
 
         def working() -> T:
             with open_keys(self.service.app[SETTINGS].database, create=False) as stored:

@@ -44,7 +44,7 @@ class Shop:
     key: str
 
     def plan(self, *faults: str) -> None:
-        """Plan faults in place of all others."""
+        """Plan faults instead of all others."""
         self.sandbox.script.replace([Planned.parse(fault) for fault in faults])
 
     async def post(
@@ -67,7 +67,7 @@ class Shop:
             return await _told(answer)
 
     async def start(self, *, vendor: str | None = None, **changes: object) -> Told:
-        """Start a sale that must be possible: again where a busy machine was too slow."""
+        """Start a sale that must succeed: again if a busy machine was too slow."""
         body = order(vendor=vendor, **changes)
         told = await self.post("/v1/transactions", body)
         for _ in range(STARTS_MAX - 1):
@@ -92,7 +92,7 @@ class Shop:
 
 
 def order(**changes: object) -> dict[str, object]:
-    """Return the body that starts a sale; what is None is left out."""
+    """Return the body that starts a sale; None is left out."""
     body: dict[str, object] = {
         "reference": f"R-{next(_REFERENCES)}",
         "amount": "13.00",
@@ -132,7 +132,7 @@ async def beside(
     clock: Clock | None = None,
     **changes: object,
 ) -> AsyncIterator[Serving]:
-    """Serve a ledger beside a sandbox that runs; Pockyt is told the service's own URL."""
+    """Serve a ledger beside a running sandbox; Pockyt gets the service's own URL."""
     port = free_port()
     settings: dict[str, object] = {
         "port": port,

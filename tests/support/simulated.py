@@ -1,4 +1,4 @@
-"""An event loop whose time jumps to the next timer whenever nothing is to be read or written."""
+"""An event loop whose time jumps to the next timer whenever there is nothing to read or write."""
 
 import asyncio
 import selectors
@@ -6,12 +6,12 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# What a socket on this machine needs to bring what was just written to it.
+# How long a socket on this machine may take to deliver what was just written to it.
 _IO_SECONDS = 0.001
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Waits for no timer: it is told how long it may, and moves the clock on by that."""
+    """Does not wait for timers: it advances the clock by the time it was asked to wait."""
 
     now = 1000.0
 
@@ -25,10 +25,9 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """Runs hours of waiting in the time that the work between takes.
+    """Runs hours of waiting in the time that the work in between takes.
 
-    What waits for a thread is not simulated: names are to be addresses, and nothing may go to a
-    file.
+    Waiting for a thread is not simulated: use addresses instead of names, and write to no file.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Help for tests of the ledger's file: facts by number, a clock that stands, a look behind it."""
+"""Help for tests of the ledger's file: facts by number, a clock set by hand, a look inside."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ STREAM: Final = f"{told.MERCHANT}/{told.STORE}"
 
 
 class Clock:
-    """A clock that stands until it is moved (Unix ms)."""
+    """A clock that stays where it is set (Unix ms)."""
 
     def __init__(self) -> None:
         self.at_ms = told.START_MS
@@ -37,7 +37,7 @@ def numbered(
     store_no: str | None = told.STORE,
     merchant_no: str = told.MERCHANT,
 ) -> Fact:
-    """Word the notification of a transaction of its own."""
+    """Build the notification of a transaction of its own."""
     fact = told.notification(word, mark=f"{number} {mark}", store_no=store_no)
     return replace(
         fact,
@@ -49,7 +49,7 @@ def numbered(
 
 
 def without_number(text: str) -> Fact:
-    """Word what has no transaction number, such as an auto-debit consent."""
+    """Build a notification without a transaction number, such as an auto-debit consent."""
     return replace(
         told.notification(None, amount=None, currency=None),
         transaction_no="",
@@ -60,18 +60,18 @@ def without_number(text: str) -> Fact:
 
 
 def sold(reference: str, *, store_no: str = told.STORE) -> Fact:
-    """Word a sale of its own."""
+    """Build a sale of its own."""
     return replace(told.sale(), reference=reference, store_no=store_no)
 
 
 def bound(reference: str, number: object, *, sale_seq: int) -> Fact:
-    """Word the answer that brings a sale its number."""
+    """Build the answer that brings a sale its number."""
     return replace(told.bound(sale_seq), reference=reference, transaction_no=str(number))
 
 
 @contextmanager
 def behind(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the file as a stranger would: none of our triggers is in the way."""
+    """Open the file as a stranger would, without our triggers."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         triggers = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
         for (name,) in db.execute(triggers).fetchall():

@@ -42,7 +42,7 @@ class Till:
         return frame
 
     async def hear(self, kind: str) -> Frame:
-        """Return the next frame, pings aside, which is of this type."""
+        """Return the next frame of this type, skipping pings."""
         while True:
             frame = await self.frame()
             if frame["type"] == kind:
@@ -58,7 +58,7 @@ class Till:
         await self.ws.send(json.dumps(frame))
 
     async def join(self, *streams: object, **fields: object) -> Frame:
-        """Take the hello, send connect, and return the ready."""
+        """Receive the hello, send connect, and return the ready."""
         await self.hear("hello")
         if streams:
             fields["streams"] = list(streams)
@@ -79,7 +79,7 @@ class Till:
             return closed.rcvd.code if closed.rcvd else None
 
     async def nothing_more(self) -> None:
-        """Check that no event is under way: what comes next is the answer to this."""
+        """Check that no event is under way: the next frame is the answer to this."""
         await self.say(type="ack", id=77, stream="0/0", offset=0)
         assert (await self.hear("error"))["id"] == 77
 

@@ -27,7 +27,7 @@ def notification(
     reference: str | None = REFERENCE,
     mark: str = "",
 ) -> Fact:
-    """Word a signed notification; another ``mark`` makes another message of the same word."""
+    """Build a signed notification; another ``mark`` makes another message with the same word."""
     return Fact(
         kind=Kind.NOTIFICATION,
         merchant_no=MERCHANT,
@@ -44,7 +44,7 @@ def notification(
 
 
 def answer(word: str | None, *, as_of: int | None = None, amount: str | None = AMOUNT) -> Fact:
-    """Word Pockyt's answer to a call; the one to /cancel has an ``as_of``."""
+    """Build Pockyt's answer to a call; the one to /cancel has an ``as_of``."""
     return _told(Kind.ANSWER, word, as_of=as_of, amount=amount)
 
 
@@ -58,7 +58,7 @@ def query(
     refunds: str | None = None,
     says: Status | None = None,
 ) -> Fact:
-    """Word tran-query's answer; ``says`` where the refunds that it lists change what it says."""
+    """Build tran-query's answer; ``says`` is given if its list of refunds decides it."""
     return _told(
         Kind.QUERY,
         word,
@@ -72,7 +72,7 @@ def query(
 
 
 def sale(*, amount: str = AMOUNT, timeout: str | None = None, terminal: str = "T-42") -> Fact:
-    """Word a sale, recorded before Pockyt has given it a number."""
+    """Build a sale, recorded before Pockyt has given it a number."""
     return Fact(
         kind=Kind.SALE,
         merchant_no=MERCHANT,
@@ -87,12 +87,12 @@ def sale(*, amount: str = AMOUNT, timeout: str | None = None, terminal: str = "T
 
 
 def bound(sale_seq: int, word: str = "init") -> Fact:
-    """Word the answer to /add, which gives the sale its transaction number."""
+    """Build the answer to /add, which gives the sale its transaction number."""
     return _told(Kind.ANSWER, word, sale_seq=sale_seq)
 
 
 def cancel_request(*, refund_if_paid: bool = False, terminal: str | None = "T-42") -> Fact:
-    """Word a cashier's cancel."""
+    """Build a cashier's cancel."""
     wish = fields_text({"refundIfPaid": "true" if refund_if_paid else "false"})
     return Fact(
         kind=Kind.CANCEL_REQUEST,
@@ -104,7 +104,7 @@ def cancel_request(*, refund_if_paid: bool = False, terminal: str | None = "T-42
 
 
 def alarm(what: Alarm = Alarm.UNRESOLVED) -> Fact:
-    """Word an alarm."""
+    """Build an alarm."""
     return Fact(
         kind=Kind.ALARM,
         merchant_no=MERCHANT,
@@ -114,7 +114,7 @@ def alarm(what: Alarm = Alarm.UNRESOLVED) -> Fact:
 
 
 def decision(status: Status) -> Fact:
-    """Word an operator's decision."""
+    """Build an operator's decision."""
     fields = fields_text({"by": "Ada", "reason": "seen on the wallet's own page"})
     return Fact(
         kind=Kind.DECISION,
@@ -126,7 +126,7 @@ def decision(status: Status) -> Fact:
 
 
 def entries(facts: Iterable[Fact], *, step_ms: int = SECOND_MS) -> list[Entry]:
-    """Give facts their places 1, 2, 3 …, one every ``step_ms``."""
+    """Number facts 1, 2, 3 …, one every ``step_ms``."""
     return [
         Entry(seq=seq, recorded_at_ms=START_MS + seq * step_ms, fact=fact)
         for seq, fact in enumerate(facts, start=1)
@@ -161,7 +161,7 @@ def _told(
 
 
 def apart(linked: Iterable[Entry]) -> tuple[list[Entry], Entry | None]:
-    """Take the sale out of what was told: it has no transaction number of its own."""
+    """Return the facts without the sale, which has no transaction number of its own."""
     told = list(linked)
     found = next((entry for entry in told if entry.fact.kind is Kind.SALE), None)
     return [entry for entry in told if entry.fact.kind is not Kind.SALE], found

@@ -22,7 +22,7 @@ def test_amounts_are_compared_as_numbers(one: str, other: str) -> None:
         *("13.000", "1,300.00", "\n13.00", "13.00\n", "13.00\x1c", "0", "0.00", "000"),
     ],
 )
-def test_a_text_that_is_no_amount_equals_nothing_and_raises_nothing(text: str | None) -> None:
+def test_a_text_that_is_not_an_amount_equals_nothing_and_raises_nothing(text: str | None) -> None:
     assert read_amount(text) is None
     assert not same_amount(text, text)
     assert not same_amount(text, "13.00")

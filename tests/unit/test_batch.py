@@ -119,7 +119,7 @@ def test_a_repeat_of_what_was_seen_is_counted_and_changes_nothing_else() -> None
     assert again == replace(Changes(), recorded=again.recorded, repeats=again.repeats)
 
 
-def test_another_merchants_message_is_no_repeat() -> None:
+def test_another_merchants_message_is_not_a_repeat() -> None:
     changes = decided(numbered(1), numbered(1, merchant_no="200044"))
     assert places(changes) == [(1, True), (2, True)]
 

@@ -53,7 +53,7 @@ def test_a_name_without_a_value_is_an_empty_field_and_no_name_is_none() -> None:
     assert form("a&&b=&") == {"a": "", "b": ""}
 
 
-def test_a_sign_that_is_no_escape_is_left_as_it_is() -> None:
+def test_a_percent_sign_that_is_not_an_escape_stays() -> None:
     assert form("a=100%&b=%zz&c=%4") == {"a": "100%", "b": "%zz", "c": "%4"}
 
 

@@ -103,7 +103,7 @@ def test_acks_and_pongs_are_read_from_text_and_bytes() -> None:
     assert parse_client_frame('{"type":"pong","t":1792000000000}') == Pong(t=1792000000000)
 
 
-def test_an_unknown_type_is_no_frame() -> None:
+def test_an_unknown_type_is_not_a_frame() -> None:
     assert parse_client_frame('{"type":"weather","t":"warm"}') is None
     assert parse_server_frame('{"type":"connect"}') is None
 

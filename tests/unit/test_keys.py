@@ -215,7 +215,7 @@ async def test_a_text_that_no_ledger_can_be_asked_for_is_not_looked_up(given: st
     assert kept.asked == []
 
 
-async def test_a_secret_that_is_no_text_does_not_open() -> None:
+async def test_a_secret_that_is_not_text_does_not_open() -> None:
     key, text = pos()
     assert await authenticate(text + "\udcff", Kept(key)) is None
 

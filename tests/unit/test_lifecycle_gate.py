@@ -147,7 +147,7 @@ def _shares(now: list[int]) -> WishShares:
     return WishShares(limits, now_ms=lambda: now[0])
 
 
-def test_a_key_has_so_many_wishes_at_once_and_no_more() -> None:
+def test_the_wishes_of_a_key_under_way_at_once_are_limited() -> None:
     shares = _shares([0])
     with shares.of("one"), shares.of("one"):
         with pytest.raises(TooManyWishesError), shares.of("one"):
@@ -156,7 +156,7 @@ def test_a_key_has_so_many_wishes_at_once_and_no_more() -> None:
             pass
 
 
-def test_a_key_has_so_many_wishes_in_a_second_and_no_more() -> None:
+def test_the_wishes_of_a_key_in_a_second_are_limited() -> None:
     now = [0]
     shares = _shares(now)
     for _ in range(3):

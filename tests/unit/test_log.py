@@ -92,7 +92,7 @@ def test_log_lines_of_libraries_have_the_same_form(written: io.StringIO) -> None
     assert written.getvalue().endswith('Z warning "3 bytes\\nleft" logger=aiohttp\n')
 
 
-def test_an_exception_is_told_with_its_place_on_the_same_line(written: io.StringIO) -> None:
+def test_an_exception_is_logged_with_its_place_on_the_same_line(written: io.StringIO) -> None:
     try:
         raise RuntimeError("first\nsecond")
     except RuntimeError:

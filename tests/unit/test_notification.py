@@ -27,7 +27,7 @@ def test_the_legacy_number_stands_for_the_transaction_number() -> None:
     assert read_notification(legacy).transaction_no == "7"
 
 
-def test_a_payout_is_no_transaction_and_its_invoice_is_its_reference() -> None:
+def test_a_payout_is_not_a_transaction_and_its_invoice_is_its_reference() -> None:
     said = read_notification({**PAYMENT, "reference": "", "invoiceId": "i9", "amount": "x"})
     assert (said.transaction_no, said.reference, said.suspect) == ("", "i9", None)
 
@@ -76,7 +76,7 @@ def test_an_unbelievable_notification_says_why(changes: dict[str, str], why: str
     ],
 )
 @pytest.mark.parametrize("word", ["success", "closed", "pending"])
-def test_a_notice_of_a_refund_or_a_void_is_no_payment(added: dict[str, str], word: str) -> None:
+def test_a_notice_of_a_refund_or_a_void_is_not_a_payment(added: dict[str, str], word: str) -> None:
     said = read_notification({**PAYMENT, "status": word, **added})
     assert said.suspect == REFUND_NOTICE == model.REFUND_NOTICE
 

@@ -194,7 +194,7 @@ def test_every_limit_is_the_one_of_the_code(number: str, unit: str, path: str) -
     assert int(number.replace(",", "")) * _UNITS[unit] == _constant(path)
 
 
-def test_every_limit_that_can_be_met_is_told() -> None:
+def test_every_limit_that_can_be_reached_is_documented() -> None:
     told = {path for _, _, path in _LIMIT.findall(DOC)}
     assert not told & INNER.keys()
     there = set()

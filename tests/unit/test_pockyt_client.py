@@ -267,7 +267,7 @@ def test_credentials_do_not_show_their_token() -> None:
         b'{"ret_code": "000100", "result": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}",
     ],
 )
-async def test_a_body_that_is_no_answer_of_pockyts_is_unreadable(body: bytes) -> None:
+async def test_a_body_that_is_not_an_answer_of_pockyts_is_unreadable(body: bytes) -> None:
     handler, seen = answering(body)
     async with pockyt(handler) as client:
         with pytest.raises(PockytUnavailableError) as raised:
@@ -363,7 +363,7 @@ async def test_a_query_gives_up_after_its_second_failure() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"\xff", b'{"a":' * 900 + b"1" + b"}" * 900])
-def test_a_body_that_is_no_json_object_has_no_fields(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_has_no_fields(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of them will do
         json_fields(body)
 

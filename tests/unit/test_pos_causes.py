@@ -62,7 +62,7 @@ def test_each_failure_has_its_cause_and_names_the_host(error: Exception, cause: 
         (426, {}, Cause.NOT_WEBSOCKET, "upgrade"),
     ],
 )
-def test_a_strangers_answer_is_told_with_who_gave_it(
+def test_a_strangers_answer_is_reported_with_its_sender(
     status: int, headers: dict[str, str], cause: Cause, part: str
 ) -> None:
     outage = of_answer(status, headers, host=HOST)
@@ -77,7 +77,7 @@ def test_a_strangers_words_are_cut_and_steer_no_screen() -> None:
     assert len(why) < SHOWN_CHARS_MAX + 80
 
 
-def test_the_listeners_own_answer_is_told_in_its_words() -> None:
+def test_the_listeners_own_answer_is_reported_in_its_words() -> None:
     problem = HttpRefusal(code="draining", detail="a restart is under way", retry=True)
     why = of_answer(503, OURS, host=HOST, problem=problem).why
     assert why == "the listener answers 503: a restart is under way"

@@ -141,7 +141,7 @@ def test_only_a_higher_state_version_is_new() -> None:
     assert versions.is_new(event("t", 1), stream=STREAM)
 
 
-def test_only_so_many_state_versions_are_held_the_last_used_ones() -> None:
+def test_only_the_last_used_state_versions_are_held() -> None:
     versions = Versions(limit=2)
     for no, version in (("a", 1), ("b", 1), ("a", 2), ("c", 1)):
         assert versions.is_new(event(no, version), stream=STREAM)

@@ -24,7 +24,7 @@ CLIENT = Path(__file__).parents[2] / "clients" / "js" / "pos-client.js"
 PROTOCOL = read_protocol()
 
 
-def test_each_close_code_is_one_row_as_the_code_has_it() -> None:
+def test_each_close_code_is_one_row_that_agrees_with_the_code() -> None:
     told = {int(row.code): (row.meaning, row.duty, row.to_do) for row in PROTOCOL.codes}
     assert told == {int(code): (code.meaning, code.duty, code.to_do) for code in CloseCode}
     assert len(PROTOCOL.codes) == len(CloseCode)
@@ -46,7 +46,7 @@ def test_a_person_has_to_do_something_where_a_client_stops_and_only_there() -> N
     "words",
     [
         f"due within {CONNECT_SECONDS:g} s",
-        f"At most {STREAMS_MAX} streams",
+        f"at most {STREAMS_MAX} streams",
         f"`ping` every {PING_SECONDS:g} s",
         f"`deadSeconds` ({DEAD_SECONDS:g} s)",
         f"no event comes for {Timing().behind_seconds:g} s",
@@ -56,7 +56,7 @@ def test_a_person_has_to_do_something_where_a_client_stops_and_only_there() -> N
         f"at most {FRAME_BYTES_MAX // 1024} KiB (1009)",
         f"At most {FRAMES_AT_ONCE_MAX} frames at once and {FRAMES_PER_SECOND} a second",
         f"at most {SESSIONS_PER_KEY_MAX} connections a key",
-        f"takes nothing for {STALLED_SECONDS:g} s",
+        f"accepts nothing for {STALLED_SECONDS:g} s",
         f"begins with `{PROBLEM_TYPES}`",
     ],
 )

@@ -238,7 +238,7 @@ async def test_a_part_can_be_refunded_and_asked_about_by_its_own_number() -> Non
         await shop.tran_query(foreign, transaction_no=answer.refund_transaction_no)
 
 
-def test_a_sale_has_only_so_many_refunds() -> None:
+def test_the_number_of_refunds_of_a_sale_is_limited() -> None:
     book = Book()
     opened = book.open(dataclasses.replace(ORDER, amount="1000"), now_seconds=NOW)
     book.pay(opened, now_seconds=NOW)
@@ -305,7 +305,9 @@ async def test_a_repeated_request_gets_the_first_answer_and_nothing_happens_agai
     assert (await shop.tran_query(CREDENTIALS, reference="r-1")).word == "closed"
 
 
-async def test_only_so_many_answers_are_kept_for_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_answers_stored_for_repeats_is_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(desks, "REPEATS_KEPT_MAX", 2)
     shop = Shop()
     await shop.opened()

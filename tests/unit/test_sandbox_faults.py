@@ -68,7 +68,7 @@ def test_a_part_of_the_times_is_drawn_from_the_seed() -> None:
     assert 60 < sum(drawn(1)) < 140
 
 
-def test_there_are_only_so_many_faults() -> None:
+def test_the_number_of_faults_is_limited() -> None:
     planned = [Planned(fault=Fault.PAY_HTML)] * FAULTS_MAX
     assert len(Script(planned).planned) == FAULTS_MAX
     with pytest.raises(ValueError, match="more than"):

@@ -31,7 +31,7 @@ SECOND = 1_000
 
 
 def story(*told: tuple[float, Fact]) -> list[Step]:
-    """Tell facts, each at its second; the first is a sale, bound at once."""
+    """Build facts, each at its second; the first is a sale, bound at once."""
     sold = Entry(seq=1, recorded_at_ms=0, fact=sale())
     history = History()
     steps: list[Step] = []
@@ -149,7 +149,7 @@ def test_pressing_cancel_again_after_an_alarm_has_an_alarm_of_its_own() -> None:
     assert ask_of(after)[3] == 80 + RAISE_SECONDS
 
 
-def test_silence_that_was_broken_while_it_was_raised_is_not_told() -> None:
+def test_silence_that_was_broken_while_it_was_raised_makes_no_event() -> None:
     steps = story((10.0, cancel_request()), (70.0, query("closed", as_of=3)), (70.0, alarm()))
     assert steps[-1].event_type is None
     steps = story((10.0, cancel_request()), (70.0, alarm()), (70.0, alarm()))

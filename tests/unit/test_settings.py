@@ -120,7 +120,7 @@ def test_the_environment_wins_over_the_file(loaded: Load) -> None:
     assert list(settings.merchants) == ["9"]
 
 
-def test_origins_may_stand_between_commas(loaded: Load) -> None:
+def test_origins_may_be_separated_by_commas(loaded: Load) -> None:
     settings = loaded(MERCHANT, LISTENER_ORIGINS="https://a.example, http://b.example:81,")
     assert settings.origins == ("https://a.example", "http://b.example:81")
 
@@ -422,7 +422,7 @@ def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
     assert "not UTF-8" in refusal(lambda: load(path, {}))
 
 
-def test_the_variable_that_names_the_file_is_no_setting() -> None:
+def test_the_variable_that_names_the_file_is_not_a_setting() -> None:
     assert load(None, {"LISTENER_CONFIG": "listener.toml", **_merchant("")}).port == 8080
 
 
@@ -454,7 +454,7 @@ def test_a_url_that_no_machine_could_use_is_refused(loaded: Load, text: str) -> 
     assert '"public_url"' in refusal(lambda: loaded(f'public_url = "{text}"\n{MERCHANT}'))
 
 
-def test_a_host_may_stand_in_brackets(loaded: Load) -> None:
+def test_a_host_may_be_in_brackets(loaded: Load) -> None:
     assert loaded(f'host = "[::1]"\n{MERCHANT}').host == "::1"
 
 

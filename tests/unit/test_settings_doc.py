@@ -41,7 +41,7 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
 FIELDS: Final = dict(_fields(Settings))
 
 
-def test_every_setting_is_told_and_no_other() -> None:
+def test_every_setting_is_documented_and_no_other() -> None:
     assert list(ROWS) == sorted(FIELDS, key=list(ROWS).index)
     assert ROWS.keys() == FIELDS.keys()
 
@@ -84,7 +84,7 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert settings.NUMBER_PATTERN == r"^[0-9A-Za-z_-]{1,64}$"
 
 
-def test_every_word_of_confirm_is_told() -> None:
+def test_every_word_of_confirm_is_documented() -> None:
     words = re.findall(r'`"(\w+)"`', ROWS["confirm"][2])
     for word in words:
         assert load(None, {"LISTENER_CONFIRM": word, **_merchant()}).confirm == word

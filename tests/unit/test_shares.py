@@ -9,7 +9,7 @@ from listener.web.problem import ProblemError
 from listener.web.shares import REQUESTS_AT_ONCE_MAX, SEARCHES_WAITING_MAX, Shares
 
 
-async def test_a_key_has_so_many_requests_at_once_and_then_as_they_come_back() -> None:
+async def test_a_key_has_a_burst_of_requests_and_then_a_rate() -> None:
     shares = Shares()
     now = 0.0
     shares._clock = lambda: now

@@ -469,7 +469,7 @@ def test_values_left_out_or_written_otherwise_contradict_nothing(alike: Fact) ->
         assert (believed(*told).status, believed(*told).held) == (Status.PAID, None)
 
 
-def test_whoever_names_nothing_of_what_is_contradicted_counts() -> None:
+def test_a_notification_that_names_nothing_contradicted_counts() -> None:
     told = (
         notification("pending", currency="USD"),
         notification("failed", currency="EUR"),
@@ -504,7 +504,7 @@ def test_a_contradicted_payment_was_believed_until_it_was_contradicted() -> None
     assert believed(*told, query("closed", as_of=2)).status is Status.CANCELLED
 
 
-def test_a_contradicted_refund_is_no_counted_refund() -> None:
+def test_a_contradicted_refund_does_not_count() -> None:
     told = notification("refunded"), notification("pending", amount="14.00")
     assert believed(*told, query("success", as_of=2)).status is Status.PAID
     assert believed(*told, query("success", as_of=1)).status is Status.CONFLICT

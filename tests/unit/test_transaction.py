@@ -159,7 +159,7 @@ def test_a_held_notification_makes_a_held_event() -> None:
     assert told.last.reason == "ambiguous"
 
 
-def test_a_payment_of_another_amount_is_told_as_held_and_changes_no_status() -> None:
+def test_a_payment_of_another_amount_is_shown_as_held_and_changes_no_status() -> None:
     told = story(sale(), bound(1), notification("success", amount="1300.00"))
     assert told.types == ["transaction.created", "transaction.held"]
     assert (told.transaction.status, told.transaction.amount) == (Status.CREATED, "13.00")
@@ -174,7 +174,7 @@ def test_a_status_event_is_made_where_the_status_changes_while_it_becomes_held()
     assert told.transaction.held
 
 
-def test_a_held_transaction_that_is_settled_is_told_anew() -> None:
+def test_a_held_transaction_makes_an_event_once_it_is_settled() -> None:
     told = story(notification("success"), notification("closed", suspect="ambiguous"))
     told.tell(query("success", as_of=2))
     assert told.types == ["transaction.paid", "transaction.held", "transaction.paid"]
@@ -370,7 +370,7 @@ def test_every_field_of_the_protocols_event_is_written() -> None:
         ((decision(Status.PAID),), CancelState.REFUSED, Evidence.NONE),
     ],
 )
-def test_how_a_cancel_stands(
+def test_the_state_of_a_cancel(
     facts: tuple[Fact, ...], state: CancelState, evidence: Evidence | None
 ) -> None:
     told = story(notification("pending"), cancel_request(), *facts)
@@ -427,7 +427,7 @@ def test_a_raised_silence_that_ends_is_told_though_the_status_is_the_same() -> N
     assert told.transaction.ask is None
 
 
-def test_how_a_cancel_ended_is_kept() -> None:
+def test_the_end_of_a_cancel_is_stored() -> None:
     told = story(notification("pending"), cancel_request(), answer("closed", as_of=2))
     ended = told.cancel
     told.tell(notification("closed"), query("closed", as_of=4))
@@ -491,7 +491,7 @@ def test_a_till_is_told_that_pockyt_confirmed_a_status(
     assert told.types[2] is None
 
 
-def test_another_spelling_of_a_word_alone_is_no_news() -> None:
+def test_another_spelling_of_a_word_alone_makes_no_event() -> None:
     assert story(notification("success"), notification(" SUCCESS")).types == [
         "transaction.paid",
         None,
@@ -537,7 +537,7 @@ ODD: Final = notification("success", suspect="ambiguous")
         ([sale(), bound(1), notification("success")], None, None, Why.CONFIRM),
     ],
 )
-def test_why_pockyt_is_asked(
+def test_the_reason_for_asking_pockyt(
     facts: list[Fact], off: Why | None, suspicious: Why | None, always: Why | None
 ) -> None:
     cases: list[tuple[Confirm, Why | None]] = [

@@ -1,1 +1,1 @@
-"""The ledger on PostgreSQL: any number of listeners on one database, all equal."""
+"""The ledger on PostgreSQL: any number of equal listeners on one database."""

@@ -1,4 +1,4 @@
-"""Copy a ledger on PostgreSQL into a file, while it is served."""
+"""Copy a ledger on PostgreSQL into a file, while it is being served."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +12,7 @@ from listener.storage.sqlite.connection import connect
 
 
 def backup(url: str, destination: Path, *, progress: Progress | None = None) -> None:
-    """Copy the ledger of a URL as it stands now into a ledger on SQLite.
+    """Copy the ledger at a URL as it stands now into a ledger on SQLite.
 
     The first ``serve`` on the copy makes it a ledger of its own, with a new epoch.
 
@@ -30,7 +30,7 @@ def take(
     is_copy: bool,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Copy a ledger into a file; unless it is a copy, it goes on there under its epoch."""
+    """Copy a ledger into a file; unless it is marked as a copy, it goes on under its epoch."""
     with (
         beside(url) as connected,
         new_file(destination) as whole,

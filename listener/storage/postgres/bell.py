@@ -1,4 +1,4 @@
-"""Publish the events of every node, in order: LISTEN is a hint, the ledger is asked each second."""
+"""Publish every node's events in order. LISTEN is a hint; the ledger is read each second anyway."""
 
 import asyncio
 import logging
@@ -25,10 +25,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Hands events on, each once and without a hole, whichever node has recorded them.
+    """Publishes events, each once and without a hole, whichever node has recorded them.
 
-    Own commits go straight on where they follow on what was published; where another node's
-    events lie between, they are read first. A bell that is lost costs a second.
+    This node's own commits are published at once if they follow on. If events of another node lie
+    between, those are read first. A lost bell costs a second.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Publisher:
 
     @property
     def lag(self) -> int:
-        """How many events are known of, and not published yet."""
+        """How many known events are not published yet."""
         return max(0, self._heard_of - self._number)
 
     def begin(self, number: int) -> None:
-        """Go on after an event; when the ledger went back, this is an earlier one."""
+        """Go on after an event; after the ledger went back, that is an earlier one."""
         self._number = self._heard_of = number
         self._wake.set()
 
     async def listen(self, db: Connection) -> None:
-        """Have the bell heard on a new connection, and look whether it rang before."""
+        """Listen for the bell on a new connection, and check whether it rang before."""
         await db.add_listener("ledger", self._hear)
         self._wake.set()
 
@@ -74,7 +74,7 @@ class Publisher:
             self._wake.set()
 
     def offer(self, events: Sequence[Event]) -> None:
-        """Publish what this node has just recorded, or have what lies before it read."""
+        """Publish what this node has just recorded; if events before it are missing, read them."""
         if not events:
             return
         self._heard_of = max(self._heard_of, events[-1].number)

@@ -16,7 +16,7 @@ NAME = "pockyt-listener command"
 
 
 class Beside:
-    """A connection of a command, which has no event loop of its own."""
+    """The connection of a command, which has no event loop of its own."""
 
     def __init__(self, runner: asyncio.Runner, db: Connection) -> None:
         self._runner = runner
@@ -26,13 +26,15 @@ class Beside:
         """Run work on the connection.
 
         Raises:
-            LedgerUnavailableError: It failed, or may have: what became of it is not known.
+            LedgerUnavailableError: It failed, or its outcome is not known.
         """
 
         async def working() -> T:
             result = await work(self._db)
             if self._db.warning is not None:
-                raise LedgerUnavailableError(f"the ledger may not have kept it: {self._db.warning}")
+                raise LedgerUnavailableError(
+                    f"the ledger may not have stored it: {self._db.warning}"
+                )
             return result
 
         try:
@@ -45,11 +47,11 @@ class Beside:
 
 @contextmanager
 def beside(url: str, *, make_at_ms: int | None = None) -> Iterator[Beside]:
-    """Connect a command to a ledger, be it served meanwhile or not.
+    """Connect a command to a ledger, whether it is being served or not.
 
     Args:
         url: As in the setting ``database``.
-        make_at_ms: The time (Unix ms), where a ledger is to be made if there is none.
+        make_at_ms: The time (Unix ms) to create a ledger with if there is none.
 
     Raises:
         LedgerError: There is no ledger, or none that this version can read.

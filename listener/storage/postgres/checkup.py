@@ -1,4 +1,4 @@
-"""Look a ledger on PostgreSQL over: the server, the nodes, and what became of the ledger."""
+"""Check the state of a ledger on PostgreSQL: the server, the nodes, and whether it lost entries."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -37,7 +37,7 @@ _LOST: Final = (
 
 
 def check_up(url: str) -> list[Finding]:
-    """Look over the ledger of a URL; the nodes that serve it are not hindered.
+    """Check the state of the ledger at a URL, without disturbing the nodes that serve it.
 
     Raises:
         LedgerError: The URL cannot be read.
@@ -74,7 +74,7 @@ def _server(connected: Beside) -> Iterator[Finding]:
     else:
         yield Finding(name="synchronous_standbys", value=row["synced"])
     if row["snapshot"] > SNAPSHOT_SECONDS_MAX:
-        advice = "a transaction has been open for so long; end it, or tables grow"
+        advice = "a transaction has been open for this long; end it, or tables grow"
         yield _note("oldest_snapshot_seconds", row["snapshot"], advice)
     if row["queue"] > QUEUE_USAGE_MAX:
         advice = "a listener of NOTIFY does not read; end its connection"

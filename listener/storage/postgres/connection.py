@@ -1,9 +1,9 @@
-"""Connect to the primary, and let nothing pass for a success that is not one.
+"""Connect to the primary, and treat nothing as a success that is not one.
 
-A connection is dropped on any warning and any error. PostgreSQL reports a commit whose wait for its
-standby was cancelled as done, with a warning before it; and what became of a statement whose
-connection broke is not known. Nothing here ever cancels a statement: a cancel is what ends such a
-wait.
+A connection is dropped on any warning and any error. If the wait of a commit for its standby is
+cancelled, PostgreSQL reports the commit as done, with only a warning before it; and when a
+connection breaks, the outcome of its statement is unknown. Nothing here ever cancels a statement,
+since a cancel is what ends such a wait.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ T = TypeVar("T")
 CONNECT_SECONDS: Final = 1.0
 VERSION_MIN: Final = 150_000
 TOLD_CHARS_MAX: Final = 200
-# A server that has vanished without a word is given up after so long.
+# A server that has vanished without a word is given up after this time.
 UNHEARD_MS: Final = 5_000
-# `on` and what waits for more. With less, what was acknowledged can be lost.
+# `on`, and settings that wait for more. With less, what was acknowledged can be lost.
 SYNCED: Final = frozenset({"on", "remote_apply"})
 
 # What PostgreSQL, the network, and asyncpg itself raise.
@@ -44,7 +44,7 @@ _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",
-    # Plans are made for the values at hand only where they differ; ours are seeks whatever these.
+    # Replanning for each value would gain nothing: our statements are seeks, whatever the values.
     "plan_cache_mode": "auto",
     "jit": "off",
 }
@@ -70,21 +70,21 @@ class Connection(asyncpg.Connection):
         _watch_line(transport.get_extra_info("socket"))
 
     def _hear(self, _connection: object, message: Any) -> None:  # noqa: ANN401 - asyncpg's own
-        # A notice is no warning; what is worse arrives as an error.
+        # A notice is not a warning; anything worse arrives as an error.
         if getattr(message, "severity_en", None) == "WARNING":
             self.warning = str(message)
 
 
 class NotPrimaryError(Exception):
-    """A server is there, and cannot be written to."""
+    """There is a server, but it cannot be written to."""
 
 
 async def connect(location: Location, *, name: str, timeout_ms: int | None = None) -> Connection:
     """Connect to the first host that can be written to; each has a second to answer.
 
-    asyncpg's own list of hosts has one time for all of them, so that one that swallows packets
-    leaves none for the next. With ``timeout_ms`` the server breaks off a statement that takes
-    longer: never on a connection that writes.
+    asyncpg's own list of hosts shares one time limit, so that a host that swallows packets would
+    leave no time for the next. With ``timeout_ms`` the server interrupts a statement that takes
+    longer: never use it on a connection that writes.
 
     Raises:
         LedgerError: The server does not keep what it commits, or is too old.
@@ -151,7 +151,7 @@ def check_server(connection: Connection, row: Any) -> None:  # noqa: ANN401 - as
 
 
 def _tls(options: dict[str, str]) -> Any:  # noqa: ANN401 - asyncpg lists the modes as literals
-    """Return how to encrypt, as libpq's options say it; a password never needs it less."""
+    """Return how to encrypt, from libpq's options; None leaves the choice to asyncpg."""
     mode = options.get("sslmode")
     root, cert = options.get("sslrootcert"), options.get("sslcert")
     if root is None and cert is None:
@@ -186,7 +186,7 @@ def told_by(error: BaseException) -> str:
 
 
 class Channel:
-    """One connection that is made again whenever it was lost; one piece of work at a time."""
+    """One connection, made again whenever it was lost, for one piece of work at a time."""
 
     def __init__(
         self,
@@ -208,18 +208,18 @@ class Channel:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the work on the connection has been under way; 0 while there is none."""
+        """How long the present work on the connection has taken; 0 while there is none."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run work on the connection, alone.
 
-        A caller that is cancelled does not stop the work: asyncpg would send a cancel.
+        Cancelling the caller does not stop the work, because asyncpg would send a cancel.
 
         Raises:
-            LedgerUnavailableError: It failed, or may have: what became of it is not known. The
-                connection is dropped.
+            LedgerUnavailableError: It failed, or its outcome is not known. The connection is
+                dropped.
         """
         task = asyncio.create_task(self._run(work))
         self._working.add(task)
@@ -229,7 +229,7 @@ class Channel:
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._working.discard(task)
         if not task.cancelled():
-            # Looked at here for a caller that has gone away.
+            # Its error is read here in case the caller has gone away.
             task.exception()
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -238,10 +238,10 @@ class Channel:
             self._busy_since = time.monotonic()
             try:
                 result = await work(connection)
-                # The event loop hears the warning before the result: it came first.
+                # The warning comes before the result, so the event loop has seen it by now.
                 if connection.warning is not None:
                     raise LedgerUnavailableError(
-                        f"the ledger may not have kept it: {connection.warning[:TOLD_CHARS_MAX]}"
+                        f"the ledger may not have stored it: {connection.warning[:TOLD_CHARS_MAX]}"
                     )
             except FAULTS as error:
                 self.drop()
@@ -256,7 +256,7 @@ class Channel:
             return result
 
     async def attach(self) -> Connection:
-        """Return the connection, made anew where there is none; the caller has it alone.
+        """Return the connection, made anew if there is none; the caller has it to itself.
 
         Raises:
             LedgerUnavailableError: There is no server that can be used now.
@@ -269,7 +269,8 @@ class Channel:
         try:
             connection = await connect(self._location, name=self._name, timeout_ms=self._timeout_ms)
         except LedgerError as error:
-            # At start this is for the operator to put right; later, for as long as it lasts.
+            # At start this is an error for the operator to put right; later, a failure for as long
+            # as it lasts.
             raise LedgerUnavailableError(str(error)) from error
         try:
             if self._on_connect is not None:
@@ -286,13 +287,13 @@ class Channel:
         return connection
 
     def drop(self) -> None:
-        """End the connection at once, without a cancel; the next work makes another."""
+        """Close the connection at once, without a cancel; the next work makes a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
 
     async def close(self) -> None:
-        """Let what is under way end, then disconnect; what takes long is cut off."""
+        """Wait for the work under way, then disconnect; work that takes long is cut off."""
         self._is_closed = True
         if self._working:
             await asyncio.wait(self._working, timeout=CONNECT_SECONDS * 2)

@@ -14,7 +14,7 @@ from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS
 
 PAGE_ROWS: Final = 1_000
 
-# What both back-ends hold, under the same names.
+# The tables that both back-ends have, under the same names.
 TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
         "entries": ENTRY_COLUMNS,
@@ -30,7 +30,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "answers": ("key_id", "idempotency_key", "request", "status", "body", "recorded_at"),
     }
 )
-# JSON, in which no NUL stands as itself.
+# JSON, in which a NUL is always escaped.
 _AS_THEY_ARE: Final = frozenset({"fields", "body"})
 _SNAPSHOT: Final = (
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
@@ -42,7 +42,7 @@ _TOTAL: Final = (
     "SELECT (SELECT coalesce(max(seq), 0) FROM entries) + (SELECT coalesce(max(number), 0)"
     " FROM events)"
 )
-# Of the file: the head and the streams, which PostgreSQL does not keep apart.
+# For the file: the head and the streams, which PostgreSQL does not store separately.
 _STREAMS: Final = (
     'INSERT INTO streams (stream, head) SELECT stream, max("offset") FROM events GROUP BY stream'
 )
@@ -64,8 +64,8 @@ _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales, acks"
 async def to_file(db: Connection, copy: sqlite3.Connection, progress: Progress) -> None:
     """Copy all that PostgreSQL holds at this moment into a new ledger's file.
 
-    The snapshot that it takes holds nobody up: no row that changes with an entry has old versions
-    that would have to be passed over.
+    The snapshot delays nobody: no row that changes with each entry piles up old versions that
+    would have to be skipped.
     """
     await db.execute(_SNAPSHOT)
     done, total = 0, await db.fetchval(_TOTAL)

@@ -1,4 +1,4 @@
-"""Small writes that need no lock of the ledger: acknowledgements, and answers to be given again."""
+"""Small writes that need no lock on the ledger: acknowledgements, and remembered answers."""
 
 import asyncio
 from typing import Any, Final
@@ -8,7 +8,7 @@ from listener.storage.postgres import reading
 from listener.storage.postgres.connection import Channel, Connection
 
 ANSWER_DAYS: Final = 7
-# What is acknowledged within this time is stored together.
+# Acknowledgements that arrive within this time are stored together.
 GATHER_SECONDS: Final = 0.05
 
 # Sorted, so that two nodes never wait for each other.
@@ -23,7 +23,7 @@ _PUT_ACKS: Final = (
     " acked_at = excluded.acked_at"
     " WHERE a.epoch <> excluded.epoch OR a.acked IS NULL OR excluded.acked >= a.acked"
 )
-# It moves nothing in its own epoch.
+# In the same epoch it changes nothing.
 _PUT_START: Final = (
     'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked_at)'
     " VALUES ($1, $2, $3, $4, $5)"
@@ -52,9 +52,9 @@ class Acks:
     async def put(
         self, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
     ) -> None:
-        """Keep how far a terminal has come; a lower offset than the one kept changes nothing."""
+        """Store how far a terminal has come; an offset below the stored one changes nothing."""
         if self._storing is None or self._epoch != epoch:
-            # Those of another epoch go on by themselves.
+            # Acknowledgements of another epoch are stored separately.
             self._gathered, self._epoch = {}, epoch
             self._storing = asyncio.create_task(self._store(self._gathered, epoch))
         kept = self._gathered.get((stream, terminal), (-1, 0))
@@ -79,14 +79,14 @@ class Acks:
 async def start(
     db: Connection, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
 ) -> None:
-    """Keep where a terminal begins, unless a place of this epoch is kept already."""
+    """Store where a terminal begins, unless a place in this epoch is stored already."""
     await db.execute(_PUT_START, terminal, stream, epoch, offset, now_ms)
 
 
 async def remember(
     db: Connection, *, key_id: str, idempotency_key: str, request: str, now_ms: int
 ) -> Remembered | None:
-    """Claim an Idempotency-Key; return what is kept under it where it was claimed before."""
+    """Claim an Idempotency-Key; return what is stored for it if it was claimed before."""
     await db.execute(_FORGET, now_ms - ANSWER_DAYS * 86_400_000)
     claimed: Any = await db.fetchval(_CLAIM, key_id, idempotency_key, request, now_ms)
     if claimed is not None:
@@ -97,5 +97,5 @@ async def remember(
 async def remember_answer(
     db: Connection, *, key_id: str, idempotency_key: str, status: int, body: str
 ) -> None:
-    """Keep the answer to the request that claimed an Idempotency-Key."""
+    """Store the answer to the request that claimed an Idempotency-Key."""
     await db.execute(_KEEP, status, body, key_id, idempotency_key)

@@ -20,9 +20,9 @@ _SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {NOW}"
 
 
 def import_ledger(source: str, target: str, *, progress: Progress) -> Head:
-    """Copy a ledger to where there is none yet; every seq, offset, hash and its epoch stays.
+    """Copy a ledger to a place where there is none yet; seqs, offsets, hashes and epoch stay.
 
-    Nobody may serve either of them meanwhile: two that go on under one epoch would both be
+    Nobody may serve either of them meanwhile: two ledgers that go on under one epoch would both be
     believed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Keep keys in the ledger's database; written by the command line, read by every node."""
+"""The keys in the ledger's database: written by the command line, read by every node."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from listener.storage.postgres.connection import Connection
 _COLUMNS: Final = (
     "id, hash, role, merchant_no, store_no, terminal, may_refund, created_at, revoked_at"
 )
-# In one statement each: the key and the number that tells every node to look.
+# Each in one statement: the key, and the number by which every node notices the change.
 _ADD: Final = (
     f"WITH added AS (INSERT INTO keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9))"
     " UPDATE ledger SET keys_version = keys_version + 1"
@@ -41,14 +41,15 @@ async def add(db: Connection, key: Key) -> None:
 
 
 async def revoke(db: Connection, key_id: str, *, now_ms: int) -> bool:
-    """Revoke a key; False where there is none that is not revoked."""
+    """Revoke a key; return False if there is no such key, or it was revoked before."""
     changed: int = await db.fetchval(_REVOKE, now_ms, key_id)
     return changed == 1
 
 
 async def find(db: Connection, key_id: str) -> Key | None:
     """Read a key by its id."""
-    # Asked for by whoever connects: a NUL is in no id, and in no text of PostgreSQL's.
+    # Anyone who connects can ask for an id; with a NUL it is neither a key nor text for
+    # PostgreSQL.
     row = None if "\0" in key_id else await db.fetchrow(_FIND, key_id)
     return _key_of(row) if row else None
 

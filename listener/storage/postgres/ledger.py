@@ -1,4 +1,4 @@
-"""The ledger on PostgreSQL, as one node of any number uses it."""
+"""The ledger on PostgreSQL, as one of any number of nodes uses it."""
 
 import asyncio
 import logging
@@ -52,11 +52,11 @@ T = TypeVar("T")
 READERS: Final = 2
 SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
-# A range of entries that is looked through in one go, so that searches take turns.
+# How many entries are searched in one go, so that searches take turns.
 RANGE_ENTRIES: Final = 20_000
-# A server that answers no read for so long is left, and the hosts are tried again.
+# A server that does not answer a read for this long is dropped, and the hosts are tried again.
 SILENT_SECONDS: Final = 5.0
-# A plan that was made on empty tables is kept; from here on there is something to look at.
+# PostgreSQL keeps a plan that was made for empty tables; from this size on they are analysed anew.
 ANALYZE_ENTRIES: Final = 1_000
 
 _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales"
@@ -117,7 +117,7 @@ class PostgresLedger:
         on_commit: OnCommit | None = None,
         node_url: str = "",
     ) -> Self:
-        """Open a ledger to serve it, beside whoever serves it already; make it if there is none.
+        """Open a ledger to serve it, beside others that may serve it; create it if missing.
 
         Raises:
             LedgerError: It cannot be opened.
@@ -217,7 +217,7 @@ class PostgresLedger:
         await self._publisher.listen(db)
 
     def _begin_epoch(self, number: int) -> None:
-        """Forget all positions of before: whoever follows begins again."""
+        """Forget all earlier positions: every follower begins again."""
         self._publisher.begin(number)
         for hook in self._epoch_hooks:
             try:
@@ -239,7 +239,7 @@ class PostgresLedger:
             log.event(_LOG, "not_analyzed", level=logging.WARNING, cause=str(error))
 
     async def _look_after(self) -> None:
-        """Renew the turns, and leave a server that has gone silent; for ever."""
+        """Renew the turns, and drop a server that has gone silent; for ever."""
         tick = 0
         while True:
             await asyncio.sleep(RENEW_SECONDS / 4)
@@ -305,7 +305,7 @@ class PostgresLedger:
         )
 
     async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run a read of a few rows; once more where the connection was lost."""
+        """Run a read of a few rows; repeat it once if the connection was lost."""
         async with self._readers.one() as reader:
             try:
                 return await reader.run(work)
@@ -313,14 +313,14 @@ class PostgresLedger:
                 return await reader.run(work)
 
     async def _search(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run what may look through many rows, for as long as a search may take."""
+        """Run a read that may go through many rows, for as long as a search may take."""
         async with self._searchers.one() as searcher:
             try:
                 return await searcher.run(work)
             except LedgerUnavailableError as error:
                 if isinstance(error.__cause__, asyncpg.QueryCanceledError):
                     raise SearchTooLongError(
-                        "that takes too long to look for: name a store, or a shorter time"
+                        "the search takes too long: name a store, or a shorter time"
                     ) from error
                 return await searcher.run(work)
 

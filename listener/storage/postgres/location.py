@@ -19,24 +19,24 @@ _OPTIONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """Where a ledger is: hosts to be tried in order, a database, and who asks for it."""
+    """Where a ledger is: the hosts in the order to try them, a database, and a user."""
 
     hosts: tuple[tuple[str, int], ...]
     database: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, str] = field(default_factory=dict)
-    # The host that could be written to last: it is tried first.
+    # The host that could be written to last is tried first.
     last: list[tuple[str, int]] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def in_order(self) -> list[tuple[str, int]]:
-        """The hosts in the order in which they are to be tried."""
+        """The hosts in the order in which to try them."""
         return [*self.last, *(host for host in self.hosts if host not in self.last)]
 
     @property
     def shown(self) -> str:
-        """The hosts and the database, for a person; neither user nor password."""
+        """The hosts and the database, for a person, without user and password."""
         hosts = ",".join(_shown_host(host, port) for host, port in self.hosts)
         return f"{SCHEME}{hosts}/{self.database}"
 
@@ -47,7 +47,7 @@ def is_postgres(url: str) -> bool:
 
 
 def require_driver() -> None:
-    """Refuse a ledger on PostgreSQL where the extra ``postgres`` is missing.
+    """Check that the extra ``postgres`` is installed.
 
     Raises:
         LedgerError: asyncpg is not installed.
@@ -63,7 +63,7 @@ def read_location(url: str) -> Location:
     """Read ``postgresql://user:password@host1:port,host2:port/name?sslmode=verify-full``.
 
     Raises:
-        LedgerError: It cannot be read; the text holds nothing of the URL, since that may hold a
+        LedgerError: It cannot be read. The message quotes nothing of the URL, which may hold a
             password.
     """
     parts = urlsplit(url)
@@ -99,7 +99,7 @@ def _read_host(text: str) -> tuple[str, int]:
     elif ":" in text:
         host, _, port = text.partition(":")
     if port and not (port.isdecimal() and 0 < int(port) < 65_536):
-        raise LedgerError("the setting database has a port that is no number from 1 to 65535")
+        raise LedgerError("the setting database has a port that is not a number from 1 to 65535")
     return unquote(host) or "localhost", int(port or PORT)
 
 

@@ -1,7 +1,7 @@
 """One listener among several: its heartbeat, and what it does when the database went back.
 
-The heartbeat is a commit a second. Its age says whether this node can take anything now, so that
-nobody who asks for readiness causes a commit.
+The heartbeat is a commit each second. Its age shows whether this node can take anything now, so
+that a check of readiness causes no commit.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from listener.storage.postgres.schema import LOCK, begin_epoch
 from listener.storage.postgres.turns import NOW
 
 BEAT_SECONDS: Final = 1.0
-# A node whose last heartbeat is older can take nothing.
+# A node whose last heartbeat is older than this takes nothing.
 FRESH_SECONDS: Final = 3.0
 LEASE_SECONDS: Final = 6.0
 
@@ -43,10 +43,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Node:
-    """What this listener knows of the ledger, and tells the others of itself.
+    """What this listener knows of the ledger, and what it publishes about itself.
 
-    ``seq`` and ``hash`` are of the newest entry that it has acknowledged or published: the witness.
-    A database that does not hold it has gone back, and gets a new epoch.
+    ``seq`` and ``hash`` are those of the newest entry that it has acknowledged or published: the
+    witness. A database without that entry has gone back, and gets a new epoch.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Node:
         self.seq = 0
         self.hash = ""
         self.lag: Callable[[], int] = lambda: 0
-        # Told the number of the newest event of a ledger that has a new epoch.
+        # Called with the number of the newest event when the ledger has a new epoch.
         self.on_epoch: Callable[[int], None] = lambda _number: None
         self._url = url
         self._version = version
@@ -66,7 +66,7 @@ class Node:
 
     @property
     def age_seconds(self) -> float:
-        """How long ago the last heartbeat was sent that came to be on disk."""
+        """How long ago the last heartbeat that reached the disk was sent."""
         return time.monotonic() - self._beaten_at
 
     def witness(self, seq: int, digest: str) -> None:
@@ -84,7 +84,7 @@ class Node:
             raise LedgerUnavailableError("the ledger takes nothing now; send it again")
 
     async def beat(self, db: Connection) -> None:
-        """Show that this node lives, and look whether the ledger is still the same."""
+        """Record that this node is alive, and check that the ledger is still the same."""
         sent_at, lease_ms = time.monotonic(), int(LEASE_SECONDS * 1_000)
         row = await db.fetchrow(
             _BEAT, self.id, self._url, self._version, self._clock(), self.lag(), lease_ms
@@ -96,13 +96,13 @@ class Node:
         self._beaten_at = sent_at
 
     async def leave(self, db: Connection) -> None:
-        """Tell the others that this node has gone, and forget those that died."""
+        """Record that this node has gone, and delete nodes that died."""
         await db.execute(_LEAVE, self.id)
         await db.execute(_FORGET)
 
     async def meet(self, db: Connection) -> None:
-        """Find out on a new connection whether this is the ledger as this node knew it."""
-        # Taken before anything is awaited: another connection may find out the same meanwhile.
+        """Check on a new connection whether this is the ledger that this node knew."""
+        # Read before any await: another connection may find out the same meanwhile.
         epoch, seq, digest = self.epoch, self.seq, self.hash
         if seq and await db.fetchval(_WITNESSED, seq) != digest:
             await self._go_back(db, old=epoch, seq=seq, digest=digest)
@@ -111,7 +111,7 @@ class Node:
             self._adopt(state)
 
     async def _go_back(self, db: Connection, *, old: str, seq: int, digest: str) -> None:
-        """Give a ledger that lost entries a new epoch: no position of before fits it any more."""
+        """Begin a new epoch for a ledger that lost entries: no earlier position fits any more."""
         async with db.transaction():
             await db.execute(LOCK)
             if await db.fetchval(_WITNESSED, seq) == digest:

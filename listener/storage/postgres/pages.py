@@ -1,4 +1,4 @@
-"""Read a ledger in pages, each a short read of its own: for `listener export` and the like."""
+"""Read a ledger page by page, each page a short read of its own, for `listener export`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _ALL: Final = Scope()
 
 
 class PostgresReader:
-    """Pages of a ledger on PostgreSQL."""
+    """Reads pages of a ledger on PostgreSQL."""
 
     def __init__(self, connected: Beside) -> None:
         self._connected = connected
@@ -33,7 +33,7 @@ class PostgresReader:
         until_ms: int | None = None,
         scope: Scope = _ALL,
     ) -> Iterator[tuple[int, list[ReadEntry]]]:
-        """Yield up to which seq was read, and those of its lines that are wanted.
+        """Yield pages: the seq that was read up to, and the lines that are wanted.
 
         The arguments are those of the reader on SQLite.
         """
@@ -56,7 +56,7 @@ class PostgresReader:
 
 @contextmanager
 def open_reader(url: str) -> Iterator[PostgresReader]:
-    """Open the ledger of a URL to read it, be it served meanwhile or not.
+    """Open the ledger at a URL to read it, whether it is being served or not.
 
     Raises:
         LedgerError: There is none, or none that this version can read.

@@ -1,7 +1,7 @@
-"""Show every node who is connected where: of two sessions of a terminal, the newer one stays.
+"""Share with every node who is connected where: a terminal's newer session replaces the older.
 
-Only what changes is written. The table is unlogged: after a crash of the database it is empty, and
-each node writes its own again, under the versions that they had.
+Only changes are written. The table is unlogged: after a crash of the database it is empty, and each
+node writes its sessions again, with their old versions.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from listener.ledger.promise import Seat
 from listener.storage.postgres.connection import Channel, Connection
 from listener.storage.postgres.turns import NOW
 
-# How much later than another's a session may become visible that has a lower version.
+# A session with a lower version may become visible this much later than another.
 OVERLAP_US: Final = 5_000_000
 
 _MICROSECONDS: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -52,12 +52,12 @@ class Presence:
         return await self._channel.run(lambda db: self._announce(db, seats))
 
     async def elsewhere(self) -> dict[str, int]:
-        """Return how many sessions each subscriber has at the other nodes that live."""
+        """Return how many sessions each subscriber has at the other nodes that are alive."""
         rows = await self._channel.run(lambda db: db.fetch(_ELSEWHERE, self._node))
         return {row[0]: row[1] for row in rows}
 
     async def leave(self) -> None:
-        """Take all of this node's sessions out, and what nodes that died have left."""
+        """Delete all sessions of this node, and those left by nodes that died."""
         await self._channel.run(lambda db: db.execute(_LEAVE, self._node))
         await self._channel.run(lambda db: db.execute(_FORGET))
 

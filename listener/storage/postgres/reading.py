@@ -1,4 +1,4 @@
-"""Read the ledger on PostgreSQL: one statement a question, each a seek in an index."""
+"""Read the ledger on PostgreSQL: one statement for each question, each a seek in an index."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -33,12 +33,12 @@ from listener.storage.postgres.rows import entry_of, event_of, sale_of, transact
 from listener.storage.postgres.texts import packed, unpacked
 from listener.storage.rows import EVENT_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
 
-# How many sales of one reference are read: those in use, and the newest that Pockyt refused.
+# How many sales of one reference are read: those that use it, and the newest refused ones.
 SALES_MAX: Final = 64
 
 
 def listed(names: Sequence[str], table: str) -> str:
-    """List columns as a statement does, each with its table."""
+    """List columns for a statement, each with the name of its table before it."""
     return ", ".join(f"{table}.{name}" for name in names)
 
 
@@ -47,7 +47,7 @@ _EVENT: Final = listed(EVENT_COLUMNS, "v")
 _TRANSACTION: Final = listed(TRANSACTION_COLUMNS, "t")
 _SEQ: Final = "SELECT seq FROM entries ORDER BY seq DESC LIMIT 1"
 _NUMBER: Final = "SELECT number FROM events ORDER BY number DESC LIMIT 1"
-# In one statement, so that all of it is of one moment.
+# One statement, so that all of it is read at one moment.
 _HEAD: Final = (
     "SELECT l.epoch, coalesce(e.seq, 0), coalesce(e.hash, repeat('0', 64)),"
     f" coalesce(({_NUMBER}), 0), (SELECT count(*) FROM transactions),"
@@ -83,7 +83,7 @@ _COUNT_TRANSACTIONS: Final = (
     "SELECT count(*) FROM transactions WHERE merchant_no = $1"
     " AND ($2::text IS NULL OR coalesce(store_no, '-') = $2)"
 )
-# From one stream of the merchant to the next: a stream's newest offset is how many events it has.
+# Steps from one stream of the merchant to the next: the newest offset is the number of events.
 _COUNT_EVENTS: Final = (
     "WITH RECURSIVE s AS ("
     "(SELECT stream FROM events WHERE stream > $1 || '/' AND stream < $1 || '0'"
@@ -108,7 +108,7 @@ _NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT "
 _OF_NUMBER: Final = (
     f"{_TRANSACTIONS} WHERE transaction_no = $1 AND ($2::text IS NULL OR merchant_no = $2)"
 )
-# What is to be raised comes first, and what somebody waits for is among them however much is due.
+# What is to be raised comes first; cancels are always among the rest, however much is due.
 _DUE: Final = (
     f"SELECT {_TRANSACTION} FROM ("
     f"SELECT * FROM ({_TRANSACTIONS} WHERE ask_due_at <= $1 AND ask_why = 'cancel'"
@@ -130,12 +130,12 @@ _NEXT_DUE: Final = (
     " (SELECT min(ask_due_at) FROM sales WHERE ask_due_at IS NOT NULL),"
     " (SELECT min(ask_raise_at) FROM sales WHERE ask_raise_at IS NOT NULL))"
 )
-# Each with its entry, and that of the wish to cancel it.
+# Each with its entry, and the entry of the wish to cancel it.
 _SALES: Final = (
     f"SELECT {listed(SALE_COLUMNS, 's')}, {_ENTRY}, {listed(ENTRY_COLUMNS, 'w')}"
     " FROM sales s JOIN entries e ON e.seq = s.seq LEFT JOIN entries w ON w.seq = s.cancel_seq"
 )
-# Those that somebody waits for come first.
+# Those with a cancel that somebody waits for come first.
 _DUE_SALES: Final = (
     f"{_SALES} WHERE s.seq IN ("
     "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= $1 AND cancel_seq IS NOT NULL"
@@ -146,12 +146,13 @@ _DUE_SALES: Final = (
     " ORDER BY ask_due_at, seq LIMIT $2) d"
     ") ORDER BY s.cancel_seq IS NULL, s.ask_due_at, s.seq"
 )
-# Those whose reference is in use come first.
+# Those that use the reference come first.
 _SALES_OF_REFERENCE: Final = (
     f"{_SALES} WHERE s.merchant_no = $1 AND s.reference = $2"
     " AND ($3::text IS NULL OR s.store_no = $3) ORDER BY s.is_refused, s.seq DESC LIMIT $4"
 )
-# From one stream with a cancellation to the next, then past its acks: not through all events ever.
+# Steps from one stream with a cancellation to the next, then on from its acks, not through all
+# events.
 _UNACKED: Final = (
     "WITH RECURSIVE s AS ("
     "(SELECT stream FROM events WHERE cancelled = 1 ORDER BY stream LIMIT 1) UNION ALL"
@@ -201,7 +202,7 @@ async def stream_heads(db: Connection, *, streams: Sequence[str]) -> dict[str, i
 
 
 async def events(db: Connection, *, stream: str, after: int, limit: int) -> list[Event]:
-    """Read a stream past an offset."""
+    """Read the events of a stream after an offset."""
     if stream == EVERY_STREAM:
         found = await db.fetch(_EVERY_EVENT, after, limit)
     else:
@@ -212,13 +213,13 @@ async def events(db: Connection, *, stream: str, after: int, limit: int) -> list
 async def lines(
     db: Connection, *, after: int, upto: int, limit: int, scope: Scope
 ) -> list[ReadEntry]:
-    """Read entries of a range of seqs."""
+    """Read entries in a range of seqs."""
     values = (after, scope.merchant_no, scope.store_no, upto, limit)
     return await _lines_of(db, await db.fetch(_LINES_AFTER, *values))
 
 
 async def counts_between(db: Connection, *, after: int, upto: int, scope: Scope) -> tuple[int, int]:
-    """Count the entries of a range of seqs, and their repeats."""
+    """Count the entries in a range of seqs, and their repeats."""
     values = (after, scope.merchant_no, scope.store_no, upto)
     ((entries, repeats),) = await db.fetch(_COUNTS_BETWEEN, *values)
     return entries, repeats
@@ -240,7 +241,7 @@ async def lines_between(
     until_ms: int | None,
     scope: Scope,
 ) -> list[ReadEntry]:
-    """Read those entries of a range of seqs that were recorded in a time, and may be seen."""
+    """Read the entries in a range of seqs and times that a scope covers."""
     values = (after, scope.merchant_no, scope.store_no, upto, since_ms, until_ms)
     return await _lines_of(db, await db.fetch(_LINES_BETWEEN, *values))
 
@@ -289,7 +290,7 @@ async def transactions(
         values.append(value)
         return f"${len(values)}"
 
-    # Each clause is a constant but for its place; what was asked for only chooses among them.
+    # Each clause is a constant except for its parameter; the query only chooses among them.
     clauses = []
     if scope.merchant_no:
         clauses.append(f"merchant_no = {bound(scope.merchant_no)}")
@@ -325,13 +326,13 @@ async def transactions(
 async def transactions_of_number(
     db: Connection, *, transaction_no: str, merchant_no: str | None
 ) -> list[Transaction]:
-    """Read the transactions of a number."""
+    """Read the transactions with a number."""
     found = await db.fetch(_OF_NUMBER, packed(transaction_no), merchant_no)
     return [transaction_of(row) for row in found]
 
 
 async def doubts(db: Connection, *, now_ms: int) -> list[Doubts]:
-    """Count what is in doubt now and asked about."""
+    """Count the transactions that Pockyt is asked about."""
     return [
         Doubts(why=Why(why), is_raised=bool(waits_no_more) and not Why(why).is_calm, count=count)
         for why, waits_no_more, count in await db.fetch(_DOUBTS, now_ms)
@@ -339,19 +340,19 @@ async def doubts(db: Connection, *, now_ms: int) -> list[Doubts]:
 
 
 async def due(db: Connection, *, now_ms: int, limit: int) -> list[Transaction]:
-    """Read what is to be asked about, or raised, by now."""
+    """Read the transactions to ask about, or to raise, by now."""
     return [transaction_of(row) for row in await db.fetch(_DUE, now_ms, limit)]
 
 
 async def due_sales(db: Connection, *, now_ms: int, limit: int) -> list[RecordedSale]:
-    """Read the sales that are to be looked for by now."""
+    """Read the sales to look for by now."""
     return [_sale_of(row) for row in await db.fetch(_DUE_SALES, now_ms, limit)]
 
 
 async def sales_of_reference(
     db: Connection, *, merchant_no: str, reference: str, store_no: str | None
 ) -> list[RecordedSale]:
-    """Read the sales of a reference."""
+    """Read the sales with a reference."""
     values = (merchant_no, packed(reference), store_no, SALES_MAX)
     return [_sale_of(row) for row in await db.fetch(_SALES_OF_REFERENCE, *values)]
 
@@ -392,7 +393,7 @@ async def unacked(db: Connection, *, before_ms: int, scope: Scope, limit: int) -
 async def acks(
     db: Connection, *, after: tuple[str, str], scope: Scope, limit: int
 ) -> list[StoredAck]:
-    """Read how far terminals have come, past a terminal and stream."""
+    """Read how far terminals have come, after a terminal and stream."""
     return [
         StoredAck(
             terminal=row[0],
@@ -407,12 +408,12 @@ async def acks(
 
 
 async def acked(db: Connection, *, terminal: str, stream: str) -> Acked | None:
-    """Read where a terminal goes on in a stream."""
+    """Read where a terminal resumes in a stream."""
     row = await db.fetchrow(_ACKED, terminal, stream)
     return Acked(epoch=row[0], offset=row[1]) if row else None
 
 
 async def remembered(db: Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:
-    """Read what is kept under an Idempotency-Key."""
+    """Read what is stored for an Idempotency-Key."""
     row = await db.fetchrow(_REMEMBERED, key_id, idempotency_key)
     return Remembered(request=row[0], status=row[1], body=row[2]) if row else None

@@ -1,4 +1,4 @@
-"""Turn rows of PostgreSQL into the nouns of the model; their columns are those of SQLite's."""
+"""Convert rows of PostgreSQL into the nouns of the model; the columns are those of SQLite."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from listener.ledger.sale import SaleState
 from listener.storage import rows
 from listener.storage.postgres.texts import unpacked
 
-# A row as asyncpg gives it.
+# A row as asyncpg returns it.
 Row = Iterable[Any]
 
 
@@ -33,5 +33,5 @@ def sale_of(row: Row) -> SaleState:
 
 
 def plain(row: Row) -> tuple[Any, ...]:
-    """Return a row with its texts as they came."""
+    """Return a row with its texts as they were before they were stored."""
     return tuple([unpacked(value) if isinstance(value, str) else value for value in row])

@@ -1,7 +1,7 @@
-"""Make the tables and functions of a ledger, and find out whose ledger it is.
+"""Create the tables and functions of a ledger, and find out which ledger it is.
 
-Tables are made once; a later version adds to them. A function is never changed: a changed one gets
-a new name, so that nodes of two versions run side by side during a rolling restart.
+Tables are created once; a later version adds to them. A function is never changed: a new version
+of it gets a new name, so that nodes of two versions run side by side during a rolling restart.
 """
 
 import secrets
@@ -17,12 +17,12 @@ from listener.storage.postgres.connection import Connection
 
 SCHEMA_VERSION: Final = 1
 SECRET_BYTES: Final = 32
-# The functions that this version calls, oldest first, each in a file of its name.
+# The functions that this version calls, oldest first; each is in the file of its name.
 FUNCTIONS: Final = ("append_v1",)
-# From each version to the next; version 1 is schema-postgres.sql. They add, and take nothing away.
+# From each version to the next; version 1 is schema-postgres.sql. They only add.
 MIGRATIONS: Final[dict[int, str]] = {}
 
-# Whoever makes, migrates or renames the ledger holds the lock that `append` takes.
+# Creating, migrating or renaming the ledger takes the same lock as `append`.
 LOCK: Final = "SELECT pg_advisory_xact_lock(1886350196, 1)"
 _SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
 _LEDGER: Final = (
@@ -42,12 +42,12 @@ _GROW: Final = "UPDATE ledger SET schema_version = $1 WHERE schema_version < $1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which ledger this is: its epoch, when it was made, and which version last served it."""
+    """Which ledger this is: its epoch, when it was created, and which version last served it."""
 
     epoch: str
     created_at_ms: int
     schema_version: int
-    # Seals the cursors of pages; told to nobody.
+    # Seals the cursors of pages; shown to nobody.
     secret: str = field(repr=False)
 
 
@@ -60,13 +60,13 @@ def schema_text() -> str:
 
 
 def function_text(name: str) -> str:
-    """Read the statement that makes a function."""
+    """Read the statement that creates a function."""
     file = resources.files("listener.storage.postgres").joinpath(f"{name}.sql")
     return file.read_text(encoding="utf-8")
 
 
 async def prepare(db: Connection, *, now_ms: int) -> Identity:
-    """Make what is missing, and give a copy or a restored dump an epoch of its own.
+    """Create what is missing, and begin a new epoch on a copy or a restored dump.
 
     Raises:
         LedgerError: The database is another program's, or of a later version.
@@ -93,7 +93,7 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
 
 
 async def read_identity(db: Connection) -> Identity:
-    """Read which ledger this is, and change nothing.
+    """Read which ledger this is, without changing anything.
 
     Raises:
         LedgerError: There is none, or one that this version cannot read.
@@ -112,7 +112,7 @@ async def read_identity(db: Connection) -> Identity:
 async def begin_epoch(
     db: Connection, *, old: str, reason: str, now_ms: int, missing: int = 0
 ) -> None:
-    """Give the ledger a new name, unless somebody else has just done so; under the lock."""
+    """Begin a new epoch, unless somebody else has just done so; the caller holds the lock."""
     epoch = secrets.token_hex(8)
     changed = await db.execute(_RENAME, epoch, await db.fetchval(_SYSTEM), old)
     if changed == "UPDATE 1":

@@ -1,4 +1,4 @@
-"""The two statements of a batch: what is read before the lock, and what is appended under it."""
+"""The two statements of a batch: one reads before the lock, one appends under it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -13,8 +13,8 @@ from listener.storage.postgres.texts import packed, unpacked
 from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS, sale_row, transaction_row
 
 _ENTRY: Final = listed(ENTRY_COLUMNS, "e")
-# How things stand, in one statement and so at one moment. Its parts are rows in arrays, which
-# asyncpg reads as they are.
+# The present state, in one statement and so at one moment. Its parts are arrays of rows, which
+# asyncpg reads directly.
 _STATES: Final = (
     "SELECT coalesce((SELECT n.seq FROM entries n ORDER BY n.seq DESC LIMIT 1), 0),"
     f" (SELECT array_agg(ROW({listed(TRANSACTION_COLUMNS, 't')}))"
@@ -32,7 +32,8 @@ _STATES: Final = (
     " JOIN sales s ON s.merchant_no = k.merchant AND s.reference = k.reference"
     " AND s.store_no = k.store AND s.is_refused = 0)"
 )
-# Then the entries up to that moment: what is past it is left out, since entries never change.
+# Then the entries up to that moment. Later ones are left out; that is safe, since entries never
+# change.
 _ENTRIES: Final = (
     f"SELECT (SELECT array_agg(ROW({_ENTRY}) ORDER BY e.seq) FROM ("
     f"SELECT {_ENTRY} FROM unnest($2::text[], $3::text[]) k(merchant, no)"
@@ -51,7 +52,7 @@ _APPEND: Final = (
 
 
 async def see(db: Connection, facts: Sequence[Fact], wants: Wanted) -> Seen:
-    """Read what the ledger holds of what must be seen to decide these facts."""
+    """Read what the ledger holds of what must be known to decide these facts."""
     ((seq, rows, sales, states, references),) = await db.fetch(
         _STATES,
         *_keys(wants.transactions),
@@ -63,7 +64,7 @@ async def see(db: Connection, facts: Sequence[Fact], wants: Wanted) -> Seen:
     unbound = {(row[0], unpacked(row[1])): row[2] for row in sales or ()}
     whole = to_sum_up(facts, transactions, unbound)
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
-    # A transaction that is read whole brings its fingerprints along.
+    # A transaction that is read whole brings its fingerprints with it.
     same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
     same |= {key for key in wants.numbered if key[:2] in present - whole}
     seqs = wants.sales | judges_of(transactions) | set(unbound.values())
@@ -93,7 +94,7 @@ def append_arguments(
         TypeError: A text cannot be written as UTF-8.
     """
     entries, events, repeats = changes.entries, changes.events, changes.repeats
-    # A notification names the sale that judges it, which may be of this very batch.
+    # A notification names the sale that judges it, which may be part of this very batch.
     is_exact = any((entry.fact.sale_seq or 0) > seen.seq for entry in entries)
     return [
         epoch,
@@ -122,7 +123,7 @@ def append_arguments(
 
 
 async def append(db: Connection, arguments: Sequence[object]) -> Any:  # noqa: ANN401 - a record
-    """Append a batch; None where others have recorded something that it should have known."""
+    """Append a batch; None if others have recorded something that this decision depends on."""
     return await db.fetchrow(_APPEND, *arguments)
 
 
@@ -143,13 +144,13 @@ def _triples(
 
 
 def _named(wants: Wanted) -> tuple[list[str], list[str]]:
-    """Return the references under which a sale that another node records matters here."""
+    """Return the references under which a sale recorded by another node would matter here."""
     sold = {(merchant_no, reference) for merchant_no, _, reference in wants.references}
     return _keys(sold | wants.notified)
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Turn rows into one list for each column, its texts as they are stored."""
+    """Turn rows into one list for each column, with texts as they are stored."""
     if not rows:
         return [[] for _ in range(width)]
     return [

@@ -1,12 +1,13 @@
-"""Text as PostgreSQL can hold it: a NUL, which it cannot, is escaped, and read back as it was.
+"""Text as PostgreSQL can store it: a NUL, which it cannot, is escaped, and restored on reading.
 
-Only text from outside needs this. JSON escapes a NUL by itself, so that ``fields`` and ``body`` are
-kept as they are.
+Only text from outside needs this. JSON escapes a NUL by itself, so ``fields`` and ``body`` are
+stored as they are.
 """
 
 from typing import Final, overload
 
-# The control character "substitute" stands for a NUL, and for itself, with what follows it.
+# The control character "substitute" replaces a NUL, and itself, together with the character after
+# it.
 _ESCAPE: Final = "\x1a"
 
 

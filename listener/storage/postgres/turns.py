@@ -1,4 +1,4 @@
-"""Let one node at a time work on the same: leases by the database's clock, renewed while held."""
+"""Turns between nodes: leases by the database's clock, renewed while they are held."""
 
 import logging
 import time
@@ -34,7 +34,7 @@ class Turns:
     def __init__(self, channel: Channel, *, node: str) -> None:
         self._channel = channel
         self._node = node
-        # Until when each is certainly ours, by this machine's steady clock.
+        # Until when each is certainly ours, by this machine's monotonic clock.
         self._held: dict[str, float] = {}
 
     @property
@@ -43,7 +43,7 @@ class Turns:
         return [*self._held]
 
     async def claim(self, name: str) -> bool:
-        """Take a turn that is free, or has run out; False where another node holds it."""
+        """Claim a turn that is free or has expired; return False where another node holds it."""
         asked_at = time.monotonic()
         lease_ms = int(LEASE_SECONDS * 1_000)
         taken = await self._channel.run(lambda db: db.fetchval(_CLAIM, name, self._node, lease_ms))
@@ -56,13 +56,13 @@ class Turns:
         return self._held.get(name, 0.0) > time.monotonic()
 
     async def ensure(self, name: str, *, seconds: float) -> bool:
-        """Hold a turn for so long from now on; False where it is not ours any more."""
+        """Extend a turn for so long from now on; return False where it is not ours any more."""
         if self._held.get(name, 0.0) - time.monotonic() >= seconds:
             return True
         return name in await self._extend([name], seconds=seconds)
 
     async def release(self, name: str) -> None:
-        """Give a turn back; one that cannot be given back runs out by itself."""
+        """Release a turn; if that fails, it expires by itself."""
         self._held.pop(name, None)
         try:
             await self._channel.run(lambda db: db.execute(_RELEASE, name, self._node))
@@ -70,7 +70,7 @@ class Turns:
             log.event(_LOG, "turn_kept", level=logging.WARNING, cause=str(error))
 
     async def renew(self) -> None:
-        """Renew all that is held; what is lost is not held any more."""
+        """Renew all turns that are held; a lost one is not held any more."""
         names = self.held
         if not names:
             return
@@ -79,7 +79,7 @@ class Turns:
             self._held.pop(name, None)
 
     async def leave(self) -> None:
-        """Give all turns back, and delete what nodes that died have left."""
+        """Release all turns, and delete those of nodes that died."""
         self._held.clear()
         await self._channel.run(lambda db: db.execute(_LEAVE, self._node))
         await self._channel.run(lambda db: db.execute(_FORGET))

@@ -1,7 +1,7 @@
-"""Verify a ledger on PostgreSQL while it is served: in pages of a second, holding nothing back.
+"""Verify a ledger on PostgreSQL while it is served, in pages of a second that delay nobody.
 
-Entries and events never change, so that their pages fit together. A transaction is read with all
-of its entries in one statement, so that it fits itself, whatever is recorded meanwhile.
+Entries and events never change, so their pages fit together. A transaction is read with all of its
+entries in one statement, so it is consistent whatever is recorded meanwhile.
 """
 
 from bisect import bisect_left
@@ -48,7 +48,7 @@ _ORPHAN: Final = (
     " FROM entries e WHERE e.transaction_no = t.transaction_no AND e.merchant_no = t.merchant_no)"
     " ORDER BY first_seq LIMIT 1"
 )
-# One statement for some transactions: their states, entries and sales are of one moment.
+# One statement for some transactions: their states, entries and sales are read at one moment.
 _TRANSACTIONS: Final = (
     f"SELECT k.no, k.merchant, ROW({_ENTRY}) AS entry, CASE WHEN t.first_seq IS NULL THEN NULL"
     f" ELSE ROW({listed(TRANSACTION_COLUMNS, 't')}) END AS state,"
@@ -60,17 +60,17 @@ _TRANSACTIONS: Final = (
     " ORDER BY k.no, k.merchant, e.seq"
 )
 _EVENTS: Final = "SELECT seq, stream, cancelled, body FROM events WHERE number = ANY ($1::bigint[])"
-# What was recorded since the check began.
+# Events that were recorded since the check began.
 _LATE_EVENTS: Final = (
     "SELECT seq, stream, cancelled, body FROM events WHERE number > $1 AND seq = ANY ($2::bigint[])"
 )
 
 
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
-    """Check the ledger of a URL as it stood when this began, even while it is being served.
+    """Check the ledger at a URL as it stood when this began, even while it is being served.
 
-    Checked is what is checked of a file, but for the pages, which PostgreSQL's own checksums and
-    `pg_amcheck` are for.
+    The checks are those of a file, except for the pages: PostgreSQL's own checksums and
+    `pg_amcheck` are for these.
 
     Raises:
         DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.
@@ -113,7 +113,7 @@ class _Check:
         self._progress(min(self._done, self._total), self._total)
 
     def _check_chain(self) -> None:
-        """Number and hash every entry again."""
+        """Check the number and the hash of every entry."""
         seq, previous, end = 0, GENESIS, self._head.seq
         while page := self._fetch(_ENTRIES, seq, end, PAGE_ROWS):
             for row in page:
@@ -177,7 +177,7 @@ class _Check:
         )
 
     def _events_of(self, seqs: Sequence[int]) -> dict[int, StoredEvent]:
-        """Read the events that entries made."""
+        """Read the events of some entries."""
         known = self._places.seqs
         numbers = []
         for seq in seqs:

@@ -1,8 +1,8 @@
-"""The writer of one node: work a batch out before the lock, append it in one call under it.
+"""The writer of one node: decide a batch without the lock, append it in one call under it.
 
-Nothing is locked while this node computes or is paused: the lock is taken and given back within one
-statement. A batch that others got in the way of is read and worked out again; the third time with
-the lock held, which the server takes back after two seconds.
+Nothing is locked while this node computes or is paused: the lock is taken and released within one
+statement. A batch that another node's commit got in the way of is read and decided again; the third
+time with the lock held, which the server takes back after two seconds.
 """
 
 import asyncio
@@ -28,29 +28,30 @@ from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
 
 WAITING_MAX: Final = 4_096
-# More would keep the event loop from everything else for longer.
+# A larger batch would block the event loop for too long.
 BATCH_MAX: Final = 128
 # Whoever waits longer is told to send it again; a batch that is under way goes on.
 ANSWER_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 0.25
-# Tries without the lock; one more with it.
+# Tries without the lock; then one more with it.
 TRIES: Final = 2
 PAUSE_SECONDS: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 1.0
 
-# What the content of a batch can do wrong: data, constraints, limits. Nothing was written then.
+# Errors that the content of a batch can cause: data, constraints, limits. Nothing was written
+# then.
 _MISTAKES: Final = ("22", "23", "54")
 
 _LOG: Final = logging.getLogger(__name__)
 
 Answer = Callable[[Recorded | Exception], None]
-# Told of a commit: how long it took (seconds), and how many items it carried.
+# Called after a commit with its duration (seconds) and its number of items.
 OnCommit = Callable[[float, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """What a batch became: each fact's place, the events, and the head that it left."""
+    """What a batch became: the place of each fact, the events, and the new head."""
 
     recorded: list[Recorded | ListenerError]
     events: list[Event]
@@ -59,7 +60,7 @@ class Appended:
 
 
 class _Waiter:
-    """Somebody who waits for a commit, since a time of the event loop."""
+    """A caller that waits for a commit, since a time of the event loop."""
 
     __slots__ = ("_answer", "fact", "is_answered", "since")
 
@@ -70,7 +71,7 @@ class _Waiter:
         self._answer = answer
 
     def answer(self, result: Recorded | Exception) -> None:
-        """Answer the caller, once; what goes wrong with that is not of the others."""
+        """Answer the caller, once; its error must not affect the others."""
         if self.is_answered:
             return
         self.is_answered = True
@@ -81,7 +82,7 @@ class _Waiter:
 
 
 class Writer:
-    """Takes facts, appends them in groups, hands their events on, then answers."""
+    """Queues facts, appends them in groups, publishes their events, then answers."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Writer:
         """Queue a fact for the next commit; ``answer`` is called once that is on disk.
 
         Raises:
-            OverloadedError: More wait than the writer can serve in good time.
+            OverloadedError: More are waiting than the writer can serve in good time.
             LedgerUnavailableError: The ledger is closing.
         """
         if self._closing:
@@ -134,13 +135,13 @@ class Writer:
         return done
 
     async def close(self) -> None:
-        """Append what waits, and stop; cancelling a caller does not hinder it."""
+        """Append what waits, and stop; cancelling the caller does not interrupt it."""
         self._closing = True
         self._wake.set()
         await asyncio.wait([self._task], timeout=ANSWER_SECONDS)
         self._sweep.cancel()
         if not self._task.done():
-            # Its statement goes on at the server, or not: nobody is told that it succeeded.
+            # Its statement may still go on at the server: nobody is told that it succeeded.
             self._channel.drop()
         await asyncio.gather(self._task, self._sweep, return_exceptions=True)
 
@@ -155,12 +156,12 @@ class Writer:
         except Exception:  # noqa: BLE001 - whoever waits is answered all the same
             _LOG.exception("writer_failed")
         finally:
-            # However it ended, nobody waits for it in vain.
+            # However it ended, nobody is left waiting.
             self._closing = True
             self._refuse(self._waiting, "the ledger's writer has ended")
 
     async def _serve_next(self) -> None:
-        """Serve what waits, once there is a connection; until then it keeps its place."""
+        """Serve what waits, once there is a connection; until then it stays in the queue."""
         try:
             await self._channel.run(_nothing)
         except LedgerUnavailableError as error:
@@ -208,7 +209,7 @@ class Writer:
             if appended is not None:
                 return appended
         async with db.transaction():
-            # Two statements: what is read in the one that locks was seen before the lock.
+            # Two statements: a read in the one that locks would see the state before the lock.
             await db.execute(LOCK)
             appended = await self._try(db, facts)
         if appended is None:
@@ -225,7 +226,7 @@ class Writer:
         return None if row is None else _placed(changes, row, seen=seen.seq)
 
     async def _isolate(self, batch: Sequence[_Waiter], error: Exception) -> None:
-        """Append the halves of a failed batch apart, until the bad item fails nobody but itself."""
+        """Append the halves of a failed batch separately, until only the bad item fails."""
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._serve(batch[:middle])
@@ -237,7 +238,7 @@ class Writer:
         batch[0].answer(failure)
 
     def _announce(self, appended: Appended, *, seconds: float, items: int) -> None:
-        """Hand events on; what goes wrong there is not of those who wait for the commit."""
+        """Publish events; an error there must not affect those who wait for the commit."""
         try:
             self._on_append(appended)
             if self._on_commit:
@@ -247,7 +248,7 @@ class Writer:
 
     def _refuse(self, waiters: Sequence[_Waiter] | deque[_Waiter], reason: str) -> None:
         for waiter in waiters:
-            # Each its own: a raised error carries the traceback of who awaits it.
+            # A separate one for each: a raised error carries the traceback of whoever awaits it.
             waiter.answer(LedgerUnavailableError(reason))
 
     async def _run_sweep(self) -> None:
@@ -274,11 +275,11 @@ def _settle(done: "asyncio.Future[Recorded]", result: Recorded | Exception) -> N
 
 
 async def _nothing(_db: Connection) -> None:
-    """Do nothing but be connected."""
+    """Do nothing but connect."""
 
 
 def _is_mistake(error: LedgerUnavailableError) -> bool:
-    """Return whether the content of a batch was refused, so that nothing of it was written."""
+    """Return whether the content of a batch was refused, so that none of it was written."""
     cause = error.__cause__
     if isinstance(cause, asyncpg.PostgresError):
         return (cause.sqlstate or "").startswith(_MISTAKES)
@@ -287,7 +288,7 @@ def _is_mistake(error: LedgerUnavailableError) -> bool:
 
 
 def _placed(changes: Changes, row: Any, *, seen: int) -> Appended:  # noqa: ANN401 - a record
-    """Move what was numbered before the lock on to where it came to be."""
+    """Renumber what was numbered before the lock to where it was appended."""
     shift = row["head"] - seen
     recorded = [_moved(one, seen=seen, shift=shift) for one in changes.recorded]
     events = [

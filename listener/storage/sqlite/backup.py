@@ -1,4 +1,4 @@
-"""Copy a ledger while it is served."""
+"""Copy a ledger while it is being served."""
 
 import os
 import sqlite3
@@ -13,17 +13,17 @@ from listener.storage.sqlite import statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, make_private, told_by
 from listener.storage.sqlite.location import sqlite_path
 
-# Told how many bytes are copied, and of how many.
+# Called with how many bytes are copied, and how many there are.
 Progress = Callable[[int, int], None]
 
 PAGES_AT_ONCE: Final = 1_000
 
 
 def backup(url: str, destination: Path, *, progress: Progress | None = None) -> None:
-    """Copy the ledger of a URL as it stands now; complete and synced once this returns.
+    """Copy the ledger at a URL as it stands now; complete and synced once this returns.
 
     The first ``serve`` on the copy makes it a ledger of its own, with a new epoch, so that no till
-    takes positions of one for those of the other. While it runs, the log cannot shrink.
+    takes positions of one for those of the other. While this runs, the log cannot shrink.
 
     Raises:
         LedgerError: There is no ledger, the destination exists, or it cannot be written. Nothing
@@ -39,17 +39,17 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
 
 @contextmanager
 def new_file(destination: Path) -> Iterator[Path]:
-    """Yield an empty file to write, which is synced and given its name only once it is whole.
+    """Yield an empty file to write; it is synced and gets its name only once it is complete.
 
     Raises:
         LedgerError: The destination exists, or cannot be written.
     """
-    # A link that points nowhere is there as well: nothing is written where it points.
+    # A dangling link counts as existing too: nothing is written where it points.
     if os.path.lexists(destination):
         raise LedgerError(_taken(destination))
     try:
-        # A folder that only we can enter, under a name that nobody can guess: whatever waits
-        # beside the destination, be it a link or somebody's open file, is not written to.
+        # A folder that only we can enter, with a name that nobody can guess: a link or an open
+        # file that somebody has placed beside the destination is never written to.
         with tempfile.TemporaryDirectory(
             dir=destination.parent, prefix=f".{destination.name}."
         ) as folder:
@@ -70,25 +70,25 @@ def _taken(destination: Path) -> str:
 
 
 def _publish(whole: Path, destination: Path) -> None:
-    """Rename a whole copy to its destination, where nothing has that name.
+    """Rename a complete copy to its destination, unless something has that name.
 
     Raises:
-        FileExistsError: Something has come by that name meanwhile.
+        FileExistsError: Something has taken the name meanwhile.
     """
     try:
         destination.hardlink_to(whole)
     except FileExistsError:
         raise
     except OSError:
-        # A file system without hard links. A rename follows no link either; what comes by that
-        # name in this very moment is lost.
+        # A file system without hard links. A rename does not follow a link either; only a file
+        # that takes the name at this very moment is lost.
         if os.path.lexists(destination):
             raise FileExistsError from None
         whole.rename(destination)
 
 
 def finish(copy: sqlite3.Connection, *, is_copy: bool) -> None:
-    """Move all of a written ledger out of the log and into its file: a copy is one file."""
+    """Move everything from the log into the ledger's file: a copy is one file."""
     copy.execute("PRAGMA journal_mode = DELETE")
     copy.execute("PRAGMA synchronous = FULL")
     if is_copy:
@@ -97,7 +97,7 @@ def finish(copy: sqlite3.Connection, *, is_copy: bool) -> None:
 
 def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None:
     (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
-    # The read transaction keeps the copy at one moment, however long it takes.
+    # The read transaction holds the copy at one moment, however long it takes.
     source.execute("BEGIN")
     source.execute(statements.HEAD).fetchone()
     copy = sqlite3.connect(partial, isolation_level=None)

@@ -1,7 +1,7 @@
 """Run one statement for many rows: few calls, every value bound.
 
-Each call gives the interpreter lock away and has to win it back from the event loop, so that a
-call a row is slow; a JSON array of all rows costs twice the time, and cuts text at a NUL.
+Each call releases the interpreter lock and has to win it back from the event loop, so one call for
+each row is slow. A JSON array of all rows takes twice the time, and cuts text at a NUL.
 """
 
 import sqlite3
@@ -17,18 +17,18 @@ ROWS_MAX: Final = 64
 
 
 def put(db: sqlite3.Connection, statement: str, rows: Collection[Row]) -> None:
-    """Write rows with a statement that says ``VALUES {rows}``."""
+    """Write rows with a statement that contains ``VALUES {rows}``."""
     for part in _parts([*rows]):
         db.execute(*_bound(statement, part))
 
 
 def read(db: sqlite3.Connection, statement: str, keys: Collection[Row]) -> list[Row]:
-    """Read what a statement finds for keys, given as ``(VALUES {rows})``."""
+    """Read what a statement finds for keys, which it contains as ``(VALUES {rows})``."""
     return [row for part in _parts([*keys]) for row in db.execute(*_bound(statement, part))]
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Cut rows into powers of two, so that a few compiled statements serve every number."""
+    """Split rows into powers of two, so that a few compiled statements serve every number."""
     at = 0
     while at < len(rows):
         size = min(ROWS_MAX, 1 << ((len(rows) - at).bit_length() - 1))

@@ -26,7 +26,7 @@ from listener.storage.sqlite.lock import is_served
 FREE_BYTES_LOW: Final = 1024**3
 FREE_BYTES_MIN: Final = 100 * 1024**2
 LOG_BYTES_HIGH: Final = 256 * 1024**2
-# From here on, two connections that write and checkpoint at once cannot corrupt the log.
+# From this version on, two connections that write and checkpoint at once cannot corrupt the log.
 SQLITE_SOUND: Final = (3, 51, 3)
 
 
@@ -35,7 +35,7 @@ _WRITERS: Final = 0o022
 
 
 def check_up(url: str) -> list[Finding]:
-    """Check the ledger of a URL; a service may be using it, and is not hindered.
+    """Check the ledger at a URL; a service that is using it is not disturbed.
 
     Raises:
         LedgerError: The URL is of no kind of database that this version can use.
@@ -49,7 +49,7 @@ def _surroundings(path: Path) -> Iterator[Finding]:
     yield _sqlite()
     folder = path.resolve().parent
     if not folder.is_dir():
-        yield _problem("folder", str(folder), "make this folder, for the ledger to be in")
+        yield _problem("folder", str(folder), "create this folder for the ledger")
         return
     if not os.access(folder, os.W_OK):
         yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
@@ -62,7 +62,7 @@ def _surroundings(path: Path) -> Iterator[Finding]:
 
 
 def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:
-    """Return a finding where others than the owner may do what the bits of ``beyond`` are for."""
+    """Return a finding where others than the owner have a permission of the bits ``beyond``."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & beyond:
         return None
@@ -128,7 +128,7 @@ def _log(path: Path) -> Finding:
         name="log_bytes",
         value=size,
         severity=Severity.NOTE,
-        advice="something has been reading for long; end it, and the log can be cut",
+        advice="a reader has been open for a long time; end it, so that the log can be cut",
     )
 
 

@@ -1,7 +1,7 @@
-"""Commit a group of facts to SQLite: read what they concern, have them decided, write the rest.
+"""Commit a group of facts to SQLite: read what they need, decide them, write the changes.
 
-Runs in the writer's thread, within a transaction that holds the ledger's write lock: so the head
-that is read is the head that is written, and every number is final.
+Runs in the writer's thread, within a transaction that holds the ledger's write lock. So the head
+does not change between reading and writing, and every number is final.
 """
 
 import sqlite3
@@ -47,7 +47,7 @@ class Committed:
 def commit(
     db: sqlite3.Connection, facts: Sequence[Fact], *, epoch: str, now_ms: int, confirm: Confirm
 ) -> Committed:
-    """Append facts in one transaction, which the caller has begun and will end."""
+    """Append facts in one transaction, which the caller begins and ends."""
     seq, previous, number = db.execute(statements.HEAD_TO_APPEND).fetchone()
     seen = _see(db, facts, seq=seq)
     changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=confirm)
@@ -70,7 +70,7 @@ def commit(
 
 
 def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
-    """Read what the ledger holds of what must be seen to decide these facts."""
+    """Read what the ledger holds of what must be known to decide these facts."""
     wants = wanted(facts)
     found = read(db, statements.STATES_OF, wants.transactions)
     transactions = [transaction_of(row) for row in found]

@@ -1,4 +1,4 @@
-"""Open SQLite the way a ledger needs it, one connection at a time."""
+"""Open SQLite connections with the settings that a ledger needs."""
 
 import asyncio
 import os
@@ -23,23 +23,23 @@ T = TypeVar("T")
 
 SCHEMA_VERSION: Final = 1
 SECRET_BYTES: Final = 32
-# "pokt": tells our file from any other SQLite database.
+# "pokt": distinguishes our file from any other SQLite database.
 APPLICATION_ID: Final = 0x706F6B74
 BUSY_SECONDS: Final = 5.0
 CACHE_KIB: Final = 64 * 1024
 TOLD_CHARS_MAX: Final = 200
-# As aiosqlite wants to know; a whole page is fetched in one hop here.
+# aiosqlite asks for this; here a whole page is fetched in one call.
 ROWS_AT_ONCE: Final = 64
-# How many steps of its machine SQLite takes before the time is looked at: well under 1 ms.
+# How many steps of its virtual machine SQLite runs between two looks at the time: well under 1 ms.
 STEPS_BETWEEN_LOOKS: Final = 10_000
-# Every statement for every number of rows that it is bound with.
+# Enough for every statement with every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 256
-# From each released version to the next; version 1 is schema.sql.
+# The migrations from each released version to the next; version 1 is schema.sql.
 MIGRATIONS: Final[dict[int, str]] = {}
 
-# All that SQLite raises; the second where its words quote bytes of a damaged file.
+# Everything that SQLite raises; the second where its message quotes bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
-# What one item of a batch can do wrong; all else that SQLite says is of the file or the disk.
+# Errors that one item of a batch can cause; all others are about the file or the disk.
 _MISTAKES: Final = (
     sqlite3.IntegrityError,
     sqlite3.ProgrammingError,
@@ -54,14 +54,14 @@ def now_ms() -> int:
 
 
 class Connection(aiosqlite.Connection):
-    """An aiosqlite connection that runs a whole function in its thread, in one hop."""
+    """An aiosqlite connection that runs a whole function in its thread, in one call."""
 
     @classmethod
     async def open(cls, connector: Callable[[], sqlite3.Connection]) -> Self:
         """Connect.
 
         Raises:
-            LedgerError: As the connector raises it.
+            LedgerError: What the connector raises.
         """
         # Not in its own thread: aiosqlite does not wait for that to end when connecting fails.
         db = await asyncio.to_thread(connector)
@@ -70,33 +70,33 @@ class Connection(aiosqlite.Connection):
         return connection
 
     async def search(self, work: Callable[[sqlite3.Connection], T], *, seconds: float) -> T:
-        """Run ``work``, and break it off once it has taken too long.
+        """Run ``work``, and interrupt it once it has taken too long.
 
         Raises:
-            SearchTooLongError: It was broken off.
-            LedgerUnavailableError: SQLite failed; what it said is the cause.
+            SearchTooLongError: It was interrupted.
+            LedgerUnavailableError: SQLite failed; its error is the cause.
         """
         return await self.run(lambda db: _within(db, work, seconds))
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on the raw connection, in this connection's own thread.
 
-        A caller that is cancelled does not stop the work; what is run next waits for its end.
+        Cancelling the caller does not stop the work; the next work waits until it has ended.
 
         Raises:
-            LedgerUnavailableError: SQLite failed; what it said is the cause.
+            LedgerUnavailableError: SQLite failed; its error is the cause.
         """
         try:
             connection = self._conn
         except ValueError:
             raise LedgerUnavailableError("the ledger is closed") from None
         with faults_told():
-            # The one way into its thread that takes a function; aiosqlite leaves it untyped.
+            # The only way to run a function in its thread; aiosqlite leaves it untyped.
             result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
         return result
 
     def start(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Start ``work``, which must not raise, in this connection's thread, and do not wait."""
+        """Start ``work``, which must not raise, in this connection's thread, without waiting."""
         # Costs a third of a future, a task and two turns of the loop.
         self._tx.put_nowait((None, partial(work, self._conn)))
 
@@ -109,7 +109,7 @@ def _within(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], sec
     except sqlite3.OperationalError as error:
         if time.monotonic() > ends_at:
             raise SearchTooLongError(
-                "that takes too long to look for: name a store, or a shorter time"
+                "the search takes too long: name a store, or a shorter time"
             ) from error
         raise
     finally:
@@ -121,12 +121,12 @@ def faults_told() -> Iterator[None]:
     """Raise SQLite's errors as the ledger's.
 
     Raises:
-        LedgerUnavailableError: SQLite failed; what it said is the cause.
+        LedgerUnavailableError: SQLite failed; its error is the cause.
     """
     try:
         yield
     except _MISTAKES:
-        # The writer finds out whose mistake it was.
+        # The writer finds out which item caused it.
         raise
     except FAULTS as error:
         raise LedgerUnavailableError(f"the ledger cannot be used now: {told_by(error)}") from error
@@ -134,8 +134,8 @@ def faults_told() -> Iterator[None]:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Change all or nothing, once no other connection is writing; durable when this ends."""
-    if db.in_transaction:  # A rollback failed with the disk.
+    """Commit everything or nothing, once no other connection is writing; durable at the end."""
+    if db.in_transaction:  # A rollback that failed with the disk.
         db.execute("ROLLBACK")
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -156,23 +156,23 @@ def schema_text() -> str:
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Set up a connection; every one of a ledger's needs this."""
+    """Set up a connection to a ledger."""
     db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     db.execute("PRAGMA synchronous = FULL")
     # Before SQLite 3.51.3 a second connection that checkpoints can corrupt the WAL: only the
-    # service's writer does, by hand.
+    # service's writer checkpoints, explicitly.
     db.execute("PRAGMA wal_autocheckpoint = 0")
     db.execute("PRAGMA foreign_keys = ON")
-    # Without this INSERT OR REPLACE deletes an entry past its trigger.
+    # Without this, INSERT OR REPLACE deletes an entry past its trigger.
     db.execute("PRAGMA recursive_triggers = ON")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
 def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> sqlite3.Connection:
-    """Open a ledger's file to write it, made if need be; an older version's is migrated.
+    """Open a ledger's file for writing. It is created if missing, and migrated if older.
 
-    When the last connection of all processes closes, SQLite moves the log into the file. It holds
-    the file alone for that, so that doing it is harmless whoever is the last.
+    When the last connection of all processes closes, SQLite moves the log into the file. It locks
+    the file for that, so it does not matter which connection is the last.
 
     Raises:
         LedgerError: The file cannot be opened, or is not a ledger that this version can use.
@@ -193,7 +193,7 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
     try:
         prepare(db)
         is_current = _is_current(db, path)
-        # A copy that another tool made may have lost this.
+        # A copy made by another tool may have lost this.
         db.execute("PRAGMA journal_mode = WAL")
         if not is_current:
             _migrate(db, path, clock=clock)
@@ -207,7 +207,7 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open a ledger's file beside whoever serves it: nothing is written, migrated, checkpointed.
+    """Open a ledger's file beside its service: nothing is written, migrated or checkpointed.
 
     Raises:
         LedgerError: There is none, it cannot be opened, or is not one that this version can read.
@@ -236,7 +236,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def told_by(error: Exception | str) -> str:
-    """Describe on one line what SQLite or the system said, without a damaged file's bytes in it."""
+    """Describe on one line what SQLite or the system reported, without bytes of a damaged file."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     text = str(error).partition(" with text ")[0]
@@ -247,12 +247,12 @@ def find_damage(db: sqlite3.Connection, *, quick: bool) -> str | None:
     """Run SQLite's check of pages, and of indexes unless ``quick``; return the first fault."""
     check = "quick_check" if quick else "integrity_check"
     (said,) = db.execute(f"PRAGMA {check}(1)").fetchone()
-    # A fault of a page comes with a heading on a line of its own.
+    # A fault of a page has a heading on a line of its own.
     return None if said == "ok" else told_by(said.rpartition("\n")[2])
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file that only its owner can read, if there is none; SQLite keeps its mode."""
+    """Create an empty file that only its owner can read, if there is none."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
@@ -261,7 +261,7 @@ def _missing(path: Path) -> str:
 
 
 def _is_current(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether a file is a ledger of this version; False for an older one, and a new file."""
+    """Return whether a file is a ledger of this version; False if it is older, or a new file."""
     (found,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -278,7 +278,7 @@ def _is_current(db: sqlite3.Connection, path: Path) -> bool:
 def _migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) -> None:
     """Bring the file to this version's schema, all steps in one transaction."""
     with transaction(db):
-        # Another process may have done it while this one waited for its turn.
+        # Another process may have done it while this one waited.
         if _is_current(db, path):
             return
         (found,) = db.execute("PRAGMA user_version").fetchone()
@@ -296,7 +296,7 @@ def _migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) ->
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Cut a script into statements; executescript would end the transaction that they are in."""
+    """Split a script into statements; executescript would end the surrounding transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

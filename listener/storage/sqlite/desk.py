@@ -13,7 +13,7 @@ from listener.storage.sqlite.lock import refuse_other_name
 
 
 class SqliteDesk:
-    """The keys of a ledger, beside the service that may be writing to its file."""
+    """The keys of a ledger, used beside a service that may be writing to its file."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

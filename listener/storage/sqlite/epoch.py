@@ -1,13 +1,14 @@
 """Decide whether a ledger's file is still the one that its epoch names.
 
 Positions and acknowledgements count within an epoch. Two files that went on from one copy would
-both use it, and so would a file that was put back to what it was: a till's position would then mean
-other events. So each gets a new epoch when it is first served, and tills read everything anew.
+both use it, and so would a file that was restored to an earlier state: a till's position would then
+mean other events. So such a file gets a new epoch when it is first served, and tills read
+everything anew.
 
-What shows it: the mark that ``backup`` leaves in a copy; another file than the one that was
-served last, by its number in its file system; and fewer entries than the note beside the file
-says that there were. What is copied onto another file system under the same number, or put back in
-place by somebody who puts the note back as well, is not found out.
+Three things show it: the mark that ``backup`` leaves in a copy; a file number in the file system
+that differs from the file served last; and fewer entries than the note beside the file counts. Not
+detected are a copy that has the same number on another file system, and a file that was restored
+together with its note.
 """
 
 import os
@@ -53,18 +54,18 @@ def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
 
 
 def reason(db: sqlite3.Connection, path: Path) -> str | None:
-    """Return why the next service on a file begins a new epoch, as far as the file itself shows."""
+    """Return why the next service on a file will begin a new epoch, as far as the file shows."""
     _, _, is_copy, file = db.execute(statements.ORIGIN).fetchone()
     if is_copy:
         return BACKUP
-    # Before it was ever served it has no file of its own yet.
+    # Until it is served for the first time it has no file number.
     return OTHER_FILE if file not in (None, identity(path)) else None
 
 
 def identity(path: Path) -> str:
-    """Return what tells a file from its copies, and stays when it is renamed or the machine boots.
+    """Return what distinguishes a file from its copies, and survives a rename and a reboot.
 
-    The number of a device would not stay; a file system's own does, on most.
+    A device's number would not survive; a file system's own does, on most.
     """
     return f"{os.statvfs(path).f_fsid:x}-{path.stat().st_ino}"
 

@@ -1,4 +1,4 @@
-"""The keys in the ledger's file; written briefly by the command line, read by the service."""
+"""The keys in the ledger's file: written briefly by the command line, read by the service."""
 
 import sqlite3
 
@@ -37,7 +37,7 @@ def list_all(db: sqlite3.Connection) -> list[Key]:
 
 
 def revoke(db: sqlite3.Connection, key_id: str, *, now_ms: int) -> bool:
-    """Revoke a key; False where there is none that is not revoked."""
+    """Revoke a key; return False if there is no such key, or it was revoked before."""
     with transaction(db):
         changed = db.execute(statements.REVOKE_KEY, (now_ms, key_id)).rowcount
         db.execute(statements.GROW_KEYS_VERSION)

@@ -1,4 +1,4 @@
-"""The ledger on SQLite: one writer, a few readers, all in one file."""
+"""The ledger on SQLite: one writer and a few readers, all on one file."""
 
 import logging
 import sqlite3
@@ -46,12 +46,12 @@ T = TypeVar("T")
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
 
-# What a till waits for is a few seeks, the look-up of its key among them; it never waits behind
-# what looks through many rows.
+# A till's reads are a few seeks, the look-up of its key among them. They never wait behind a
+# search through many rows.
 READERS: Final = 2
 SEARCHERS: Final = 1
 SEARCH_SECONDS: Final = 1.0
-# A range of entries that is looked through in one go, so that searches take turns.
+# How many entries are searched in one go, so that searches take turns.
 RANGE_ENTRIES: Final = 20_000
 ANSWER_DAYS: Final = 7
 
@@ -95,7 +95,7 @@ class SqliteLedger:
         clock: Clock = now_ms,
         on_commit: OnCommit | None = None,
     ) -> Self:
-        """Open a ledger to serve it; make it where there is none.
+        """Open a ledger to serve it; create it if there is none.
 
         Raises:
             LedgerError: It cannot be opened, or another listener is serving it.
@@ -158,7 +158,7 @@ class SqliteLedger:
         self._bells.append(bell)
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
-        """A file that is open keeps its epoch: nobody else writes it."""
+        """Do nothing: while a file is open nobody else writes it, so its epoch stays."""
 
     def _ring(self, events: Sequence[Event]) -> None:
         for bell in self._bells:
@@ -205,12 +205,12 @@ class SqliteLedger:
         )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a few rows on whichever reader is free."""
+        """Run a read of a few rows on any reader that is free."""
         async with self._readers.one() as reader:
             return await reader.run(work)
 
     async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run what may look through many rows, for as long as a search may take."""
+        """Run a read that may go through many rows, for as long as a search may take."""
         async with self._searchers.one() as searcher:
             return await searcher.search(work, seconds=SEARCH_SECONDS)
 
@@ -329,7 +329,7 @@ class SqliteLedger:
     async def revoked_keys(self) -> frozenset[str]:
         return await self._read(keys.revoked)
 
-    # There is one node: what it does not lock for itself, nobody else holds.
+    # There is only one node, so nobody else can hold what this one has not locked.
 
     async def claim_turn(self, name: str) -> bool:
         del name
@@ -350,11 +350,12 @@ class SqliteLedger:
         return {}
 
     async def close(self) -> None:
-        # A caller that is cancelled here leaves all open for the writer, which ends by itself.
+        # If the caller is cancelled here, everything stays open for the writer, which ends by
+        # itself.
         await self._writer.close()
         with suppress(LedgerUnavailableError):
             await self._write_connection.run(partial(leave, lock=self._lock))
-        # The writer's last, so that it is the one to move the log into the file.
+        # The writer's connection closes last, so that it moves the log into the file.
         readers = (*self._readers.all, *self._searchers.all)
         for connection in (*readers, self._write_connection):
             await connection.close()

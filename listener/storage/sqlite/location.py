@@ -12,7 +12,7 @@ def sqlite_path(url: str) -> Path:
     """Return the file of ``sqlite:///PATH``: relative, unless PATH begins with a slash.
 
     Raises:
-        LedgerError: It is another kind of database; the text holds nothing of the URL.
+        LedgerError: It is another kind of database; the message quotes nothing of the URL.
     """
     path = url.removeprefix(_SQLITE)
     if path == url or not path:

@@ -1,8 +1,8 @@
-"""Allow one service at a time to serve a ledger, whatever name its file is called by.
+"""Allow only one service at a time to serve a ledger, under whatever name its file is opened.
 
-Two locks, taken in this order and given back in the other. The one on ``<ledger>.lock`` is for the
-name: SQLite's log lies beside it, and the file itself may have been moved away meanwhile. The one
-on the ledger's own file is for its other names: a hard link, a bind mount.
+There are two locks, taken in this order and released in the other. The one on ``<ledger>.lock`` is
+for the name: SQLite's log lies beside that name, and the file itself may have been moved away. The
+one on the ledger's own file is for its other names: a hard link, a bind mount.
 """
 
 import fcntl
@@ -14,24 +14,24 @@ from typing import Final
 
 from listener.errors import LedgerError
 
-# `listener check` looks whether a lock is free, and holds it for as long as that takes.
+# `listener check` tests whether a lock is free, and holds it for that moment.
 TRIES: Final = 5
 TRY_SECONDS: Final = 0.05
 NOTE_BYTES_MAX: Final = 256
 
 
 class ServiceLock:
-    """What one service holds on a ledger, so that two never write the same chain.
+    """The lock that one service holds on a ledger, so that two never write the same chain.
 
-    It goes with the process that has it, however that ends. The file ``<ledger>.lock`` stays, with
-    a note in it from whoever held the lock last.
+    It is released with the process, however that ends. The file ``<ledger>.lock`` stays, with a
+    note in it from whoever held the lock last.
     """
 
     def __init__(self, path: Path) -> None:
-        """Lock the ledger; an empty file is made where there is none.
+        """Lock the ledger; create an empty file if there is none.
 
-        To be taken before SQLite opens the file, and released after SQLite has closed it: closing
-        a file drops every lock that SQLite has on it in the same process.
+        Lock before SQLite opens the file, and release after SQLite has closed it: closing a file
+        drops every lock that SQLite has on it in the same process.
 
         Raises:
             LedgerError: Another service has it, or a file cannot be opened.
@@ -51,7 +51,7 @@ class ServiceLock:
 
     @property
     def note(self) -> str:
-        """The note; empty where there is none, or nothing that can be read."""
+        """The note; empty if there is none, or it cannot be read."""
         return os.pread(self._held[0], NOTE_BYTES_MAX, 0).decode("ascii", "replace")
 
     def write_note(self, text: str) -> None:
@@ -69,20 +69,20 @@ def is_served(path: Path) -> bool:
     """Return whether a service is serving a ledger now, under this name or another.
 
     Raises:
-        LedgerError: That cannot be seen.
+        LedgerError: That cannot be found out.
     """
     return any(_is_locked(name) for name in _names(path))
 
 
 def refuse_other_name(path: Path) -> None:
-    """Check that the log of a ledger that is being served is beside the name that is used here.
+    """Check that the log of a served ledger is beside the name that is used here.
 
     Raises:
-        LedgerError: It is beside another name. What is read here would lack what is in the log,
-            and what is written here would damage the file.
+        LedgerError: It is beside another name. Reading here would miss what is in the log, and
+            writing here would damage the file.
     """
     name, *file = _names(path)
-    # The name once more at the end: a service that starts meanwhile takes it first.
+    # The name is checked once more at the end: a service that starts meanwhile locks it first.
     if not _is_locked(name) and any(map(_is_locked, file)) and not _is_locked(name):
         raise LedgerError(
             f"a listener is serving {path} under another name, a hard link or a mount; use that"

@@ -1,4 +1,4 @@
-"""Read a ledger beside the service that writes it: for `listener export` and the like."""
+"""Read a ledger page by page beside its service, for `listener export` and the like."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _ALL: Final = Scope()
 
 
 class Reader:
-    """Pages of a ledger, read from its file without a part in writing it."""
+    """Reads pages of a ledger from its file, without taking part in writing it."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -35,17 +35,17 @@ class Reader:
         until_ms: int | None = None,
         scope: Scope = _ALL,
     ) -> Iterator[tuple[int, list[ReadEntry]]]:
-        """Yield up to which seq was read, and those of its lines that are wanted.
+        """Yield pages: the seq that was read up to, and the lines up to there that are wanted.
 
-        Each page is a read of its own, so that the service's log can be cut meanwhile; entries
-        are never changed, so that they still fit together.
+        Each page is a separate read, so that the service's log can be cut in between; the pages
+        still fit together, because entries never change.
 
         Args:
-            after: Begin past this seq.
-            until: End at this seq; None for the head as it is now.
+            after: Begin after this seq.
+            until: End at this seq; None for the present head.
             since_ms: Leave out what was recorded before (Unix ms).
-            until_ms: Leave out what was recorded then or later. The clock may have stepped back,
-                so that lines past the first such one are looked at, too.
+            until_ms: Leave out what was recorded then or later. The clock may have been set
+                back, so lines after the first such one are read too.
             scope: Leave out the lines of others.
         """
         end = self.head().seq if until is None else until
@@ -67,7 +67,7 @@ class Reader:
 
 @contextmanager
 def open_reader(url: str) -> Iterator[Reader]:
-    """Open the ledger of a URL to read it, be it served meanwhile or not.
+    """Open the ledger at a URL to read it, whether it is being served or not.
 
     Raises:
         LedgerError: There is none, or none that this version can read.

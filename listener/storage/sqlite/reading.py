@@ -1,4 +1,4 @@
-"""Read the ledger on SQLite: one statement a question, each a seek in an index."""
+"""Read the ledger on SQLite: one statement for each question, each a seek in an index."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
 
-# How many sales of one reference are read: those in use, and the newest that Pockyt refused.
+# How many sales of one reference are read: those that use it, and the newest refused ones.
 SALES_MAX: Final = 64
 
 
@@ -52,7 +52,7 @@ def head(db: sqlite3.Connection) -> Head:
 
 
 def secret(db: sqlite3.Connection) -> str:
-    """Read what only this ledger knows."""
+    """Read the secret of this ledger."""
     (found,) = db.execute(statements.SEAL).fetchone()
     text: str = found
     return text
@@ -68,7 +68,7 @@ def stream_heads(db: sqlite3.Connection, streams: Sequence[str]) -> dict[str, in
 
 
 def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> list[Event]:
-    """Read a stream past an offset."""
+    """Read the events of a stream after an offset."""
     if stream == EVERY_STREAM:
         return [event_of(row) for row in db.execute(statements.EVERY_EVENT, (after, limit))]
     return [
@@ -79,7 +79,7 @@ def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> li
 def lines(
     db: sqlite3.Connection, *, after: int, upto: int, limit: int, scope: Scope
 ) -> list[ReadEntry]:
-    """Read entries of a range of seqs."""
+    """Read entries in a range of seqs."""
     values = (after, upto, scope.merchant_no, scope.store_no, limit)
     return _lines_of(db, db.execute(statements.LINES_AFTER, values).fetchall())
 
@@ -87,7 +87,7 @@ def lines(
 def counts_between(
     db: sqlite3.Connection, *, after: int, upto: int, scope: Scope
 ) -> tuple[int, int]:
-    """Count the entries of a range of seqs, and their repeats."""
+    """Count the entries in a range of seqs, and their repeats."""
     values = (after, upto, scope.merchant_no, scope.store_no)
     entries, repeats = db.execute(statements.COUNTS_BETWEEN, values).fetchone()
     return entries, repeats
@@ -110,7 +110,7 @@ def lines_between(
     until_ms: int | None,
     scope: Scope,
 ) -> list[ReadEntry]:
-    """Read those entries of a range of seqs that were recorded in a time, and may be seen."""
+    """Read the entries in a range of seqs and times that a scope covers."""
     values = (after, upto, since_ms, until_ms, scope.merchant_no, scope.store_no)
     return _lines_of(db, db.execute(statements.LINES_BETWEEN, values).fetchall())
 
@@ -147,8 +147,8 @@ def transactions(
 ) -> list[Transaction]:
     """Read a page of transactions, newest first."""
     scope, status = search.scope, search.status
-    # What finds the fewest rows leads, by its own index; a + keeps SQLite from another one, which
-    # it would choose for having more columns, and walk through all of a store.
+    # The condition that finds the fewest rows comes first, with its own index. A + stops SQLite
+    # from choosing another index for having more columns, and walking through a whole store.
     by_status = status not in (None, Status.PAID)
     leader = "reference" if search.reference else "terminal" if scope.terminal else None
     leader = leader or ("status" if by_status else "store" if scope.store_no else "time")
@@ -157,7 +157,7 @@ def transactions(
     by_store = leader == "store" or (leader == "terminal" and scope.store_no is not None)
     has_store = scope.store_no not in (None, NO_STORE)
     has_none = scope.store_no == NO_STORE
-    # Each clause is a constant; what was asked for only chooses among them.
+    # Each clause is a constant; the query only chooses among them.
     clauses = {
         "+merchant_no = :merchant": scope.merchant_no and not by_store,
         "merchant_no = :merchant": scope.merchant_no and by_store,
@@ -194,7 +194,7 @@ def transactions(
 
 
 def _like(part: str) -> str:
-    """Return the pattern of what holds a text, in which no character is a wildcard."""
+    """Return the LIKE pattern for a text anywhere in a value, without wildcards in the text."""
     for char in ("\\", "%", "_"):
         part = part.replace(char, f"\\{char}")
     return f"%{part}%"
@@ -203,7 +203,7 @@ def _like(part: str) -> str:
 def _of_every_store(
     db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
 ) -> list[Transaction]:
-    """Read a page of a whole merchant's: by time alone, a small one drowns among the others."""
+    """Read a page store by store: by time alone, a small merchant's lines are hard to find."""
     merchant_no = search.scope.merchant_no
     stores = [store_no for (store_no,) in db.execute(statements.STORES_OF, (merchant_no,))]
     found: list[Transaction] = []
@@ -217,7 +217,7 @@ def _of_every_store(
 def transactions_of_number(
     db: sqlite3.Connection, transaction_no: str, *, merchant_no: str | None
 ) -> list[Transaction]:
-    """Read the transactions of a number."""
+    """Read the transactions with a number."""
     return [
         transaction_of(row)
         for row in db.execute(statements.TRANSACTIONS_OF_NUMBER, (transaction_no, merchant_no))
@@ -225,7 +225,7 @@ def transactions_of_number(
 
 
 def doubts(db: sqlite3.Connection, *, now_ms: int) -> list[Doubts]:
-    """Count what is in doubt now and asked about."""
+    """Count the transactions that Pockyt is asked about."""
     return [
         Doubts(why=Why(why), is_raised=bool(waits_no_more) and not Why(why).is_calm, count=count)
         for why, waits_no_more, count in db.execute(statements.DOUBTS, (now_ms,))
@@ -233,19 +233,19 @@ def doubts(db: sqlite3.Connection, *, now_ms: int) -> list[Doubts]:
 
 
 def due(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Transaction]:
-    """Read what is to be asked about, or raised, by now."""
+    """Read the transactions to ask about, or to raise, by now."""
     return [transaction_of(row) for row in db.execute(statements.DUE, (now_ms, limit))]
 
 
 def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[RecordedSale]:
-    """Read the sales that are to be looked for by now."""
+    """Read the sales to look for by now."""
     return [_sale_of(row) for row in db.execute(statements.DUE_SALES, (now_ms, limit))]
 
 
 def sales_of_reference(
     db: sqlite3.Connection, *, merchant_no: str, reference: str, store_no: str | None
 ) -> list[RecordedSale]:
-    """Read the sales of a reference."""
+    """Read the sales with a reference."""
     values = (merchant_no, reference, store_no, SALES_MAX)
     return [_sale_of(row) for row in db.execute(statements.SALES_OF_REFERENCE, values)]
 
@@ -288,7 +288,7 @@ def unacked(db: sqlite3.Connection, *, before_ms: int, scope: Scope, limit: int)
 def acks(
     db: sqlite3.Connection, *, after: tuple[str, str], scope: Scope, limit: int
 ) -> list[StoredAck]:
-    """Read how far terminals have come, past a terminal and stream."""
+    """Read how far terminals have come, after a terminal and stream."""
     values = (*after, scope.merchant_no, scope.store_no, limit)
     return [
         StoredAck(
@@ -304,12 +304,12 @@ def acks(
 
 
 def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> Acked | None:
-    """Read where a terminal goes on in a stream."""
+    """Read where a terminal resumes in a stream."""
     row = db.execute(statements.ACKED, (terminal, stream)).fetchone()
     return Acked(epoch=row[0], offset=row[1]) if row else None
 
 
 def remembered(db: sqlite3.Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:
-    """Read what is kept under an Idempotency-Key."""
+    """Read what is stored for an Idempotency-Key."""
     row = db.execute(statements.ANSWER, (key_id, idempotency_key)).fetchone()
     return Remembered(request=row[0], status=row[1], body=row[2]) if row else None

@@ -18,23 +18,23 @@ from listener.storage.rows import Row, entry_of
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
 
-# So many are read, then their events at once, then each is replayed.
+# This many are read, then all their events, then each is replayed.
 TRANSACTIONS_AT_ONCE: Final = 256
 
-# Of a row of entries; of one of transactions.
+# The columns of a row of entries, and of a row of transactions.
 _key_of_entry: Final = itemgetter(5, 3)
 _key_of_stored: Final = itemgetter(2, 1)
 
 
 class ReplayedTransaction(Struct, frozen=True):
-    """What was found of one transaction: how many entries, and what is wrong first."""
+    """The result for one transaction: how many entries it has, and what is wrong first."""
 
     entries: int
     damage: DamagedError | None
 
 
 class _Found(Struct, frozen=True):
-    """A transaction as its row has it, and its entries; one of them may be missing."""
+    """A transaction as its row has it, and its entries; one of the two may be missing."""
 
     transaction_no: str
     row: Row | None
@@ -58,7 +58,7 @@ def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
     stored = db.execute(statements.TRANSACTIONS_BY_NUMBER)
     row: Row | None = stored.fetchone()
     for key, rows in groupby(db.execute(statements.ENTRIES_BY_TRANSACTION), key=_key_of_entry):
-        # What is stored without an entry sorts before the next that has some.
+        # A stored transaction without entries sorts before the next one that has some.
         while row is not None and _key_of_stored(row) < key:
             yield _Found(row[2], row, [])
             row = stored.fetchone()
@@ -81,7 +81,7 @@ def _check(
     events: Mapping[int, StoredEvent],
     sales: Mapping[int, Entry],
 ) -> DamagedError | None:
-    """Return what is wrong with a transaction; None where it is what its entries add up to."""
+    """Return what is wrong with a transaction; None where its entries add up to it."""
     if found.row is None:
         return differs(found.entries[0].seq, f"transaction {found.transaction_no} is missing")
     if not found.entries:
@@ -97,7 +97,7 @@ def _check(
 def _events_of(
     db: sqlite3.Connection, entries: Iterable[Entry], event_seqs: "array[int]"
 ) -> dict[int, StoredEvent]:
-    """Read the events that entries made, by the seq of these."""
+    """Read the events of some entries, by the seqs of these."""
     numbers: list[Row] = []
     for entry in entries:
         index = bisect_left(event_seqs, entry.seq)
@@ -110,6 +110,6 @@ def _events_of(
 
 
 def _sales_of(db: sqlite3.Connection, entries: Iterable[Entry]) -> dict[int, Entry]:
-    """Read the sales that entries name, by their seq."""
+    """Read the sales that some entries name, by their seq."""
     seqs = {(entry.fact.sale_seq,) for entry in entries if entry.fact.sale_seq}
     return {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, seqs)}

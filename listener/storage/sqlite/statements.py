@@ -1,6 +1,6 @@
-"""Every statement of the ledger on SQLite. What their parameters hold is beside them.
+"""Every statement of the ledger on SQLite, each with its parameters listed above it.
 
-``ROWS`` stands for as many rows of parameters as a call has; ``bulk`` puts them in.
+``ROWS`` stands for as many rows of parameters as a call has; ``bulk`` fills them in.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ HEAD: Final = "SELECT epoch, seq, hash, number, repeats, transactions FROM ledge
 HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 NUMBER: Final = "SELECT number FROM ledger"
 ORIGIN: Final = "SELECT epoch, created_at, is_copy, file FROM ledger"
-# seq, hash, number, repeats, transactions; the last two grow by what is given.
+# seq, hash, number, repeats, transactions; the last two are added to what is there.
 PUT_HEAD: Final = (
     "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
     " transactions = transactions + ?"
@@ -41,7 +41,7 @@ TOUCH: Final = "UPDATE ledger SET id = id"
 BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0, file = ?"
 MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"
 
-# What a commit reads. Each statement finds its rows by keys, whatever the planner thinks of it.
+# What a commit reads. Each statement looks its rows up by keys, whatever the planner prefers.
 
 _KEYS: Final = f"(VALUES {ROWS}) k CROSS JOIN"
 _KEYED: Final = "t.merchant_no = k.column1 AND t.transaction_no = k.column2"
@@ -73,7 +73,7 @@ REFERENCES: Final = (
     " ON t.merchant_no = k.column1 AND t.store_no = k.column2 AND t.reference = k.column3"
     " AND t.is_refused = 0"
 )
-# Rows: merchant_no, reference. Of several the newest; nearly always there is none.
+# Rows: merchant_no, reference. The newest if there are several; nearly always there is none.
 UNBOUND: Final = (
     f"SELECT t.merchant_no, t.reference, max(t.seq) FROM {_KEYS} sales t"
     " ON t.merchant_no = k.column1 AND t.reference = k.column2"
@@ -90,13 +90,13 @@ ADD_EVENTS: Final = (
     f'INSERT INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
 )
 _RENEW: Final = " ON CONFLICT (first_seq) DO UPDATE SET " + ", ".join(
-    # What identifies a transaction stays.
+    # The columns that identify a transaction stay.
     f"{name} = excluded.{name}"
     for name in TRANSACTION_COLUMNS[3:]
 )
 # Rows: TRANSACTION_COLUMNS.
 PUT_TRANSACTIONS: Final = f"INSERT INTO transactions ({_TRANSACTION}) VALUES {ROWS}{_RENEW}"
-# Rows: PLAIN_COLUMNS; the others become NULL. To bind a NULL costs as much as a text.
+# Rows: PLAIN_COLUMNS; the others become NULL. Binding a NULL costs as much as binding text.
 PUT_PLAIN_TRANSACTIONS: Final = (
     f"INSERT INTO transactions ({_named(PLAIN_COLUMNS)}) VALUES {ROWS}{_RENEW}"
 )
@@ -105,7 +105,7 @@ PUT_STREAMS: Final = (
     f"INSERT INTO streams (stream, head) VALUES {ROWS}"
     " ON CONFLICT (stream) DO UPDATE SET head = excluded.head"
 )
-# Rows: seq, count, last_at; the count grows by what is given.
+# Rows: seq, count, last_at; the count is added to what is there.
 PUT_REPEATS: Final = (
     f"INSERT INTO repeats (seq, count, last_at) VALUES {ROWS}"
     " ON CONFLICT (seq) DO UPDATE SET count = count + excluded.count, last_at = excluded.last_at"
@@ -123,8 +123,8 @@ _EVENTS: Final = f"SELECT {_named(EVENT_COLUMNS)} FROM events"
 EVENTS_OF_STREAM: Final = f'{_EVENTS} WHERE stream = ? AND "offset" > ? ORDER BY "offset" LIMIT ?'
 # after, limit
 EVERY_EVENT: Final = f"{_EVENTS} WHERE number > ? ORDER BY number LIMIT ?"
-# before, merchant_no, store_no, limit; CROSS JOIN keeps the order: stream by stream past its acks,
-# not through all cancellations.
+# before, merchant_no, store_no, limit; CROSS JOIN fixes the order: each stream from its acks on,
+# and not through all cancellations.
 UNACKED: Final = (
     'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at, e.body FROM streams s'
     " CROSS JOIN events e INDEXED BY events_cancelled ON e.stream = s.stream AND e.cancelled = 1"
@@ -134,7 +134,7 @@ UNACKED: Final = (
     " AND (?3 IS NULL OR s.stream = ?2 || '/' || ?3) LIMIT ?4"
 )
 
-# Entries, with how often each was delivered and what its transaction is judged by.
+# Entries, with how often each was delivered, and the sale that judges their transaction.
 
 _LINES: Final = (
     f"SELECT {_ENTRY_OF_E}, r.count, r.last_at, t.sale_seq, t.judge_seq, t.disputed"
@@ -180,22 +180,22 @@ COUNT_EVENTS: Final = (
 # Transactions.
 
 TRANSACTIONS: Final = f"SELECT {_TRANSACTION} FROM transactions"
-# merchant_no. From one store to the next, however many transactions each has.
+# merchant_no. Steps from one store to the next, however many transactions each has.
 STORES_OF: Final = (
     "WITH RECURSIVE s (store_no) AS (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
     " UNION ALL SELECT (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
     " AND store_no > s.store_no) FROM s WHERE s.store_no IS NOT NULL)"
     " SELECT store_no FROM s WHERE store_no IS NOT NULL"
 )
-# Read row by row: a search with it has a limit in time.
+# Tested row by row: a search that uses it has a time limit.
 CONTAINS: Final = "(reference LIKE :part ESCAPE '\\' OR transaction_no LIKE :part ESCAPE '\\')"
 NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 # transaction_no, merchant_no
 TRANSACTIONS_OF_NUMBER: Final = (
     f"{TRANSACTIONS} WHERE transaction_no = ?1 AND (?2 IS NULL OR merchant_no = ?2)"
 )
-# now, limit. Of each so many: the cancels that somebody waits for, what is to be raised, and all
-# other doubts. None of them may wait behind the others.
+# now, limit. Up to the limit of each: the cancels that somebody waits for, what is to be raised,
+# and all other doubts, so that many of one kind do not delay another.
 DUE: Final = (
     f"SELECT {_TRANSACTION} FROM ("
     f"SELECT * FROM ({TRANSACTIONS} WHERE ask_why = 'cancel' AND ask_due_at <= ?1"
@@ -206,7 +206,8 @@ DUE: Final = (
     f"SELECT * FROM ({TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
     ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at"
 )
-# now. Only what is asked about is in this index; nearly nothing is, whatever the ledger's size.
+# now. Only transactions in doubt are in this index; there are nearly none, whatever the ledger's
+# size.
 DOUBTS: Final = (
     "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions INDEXED BY transactions_due"
     " WHERE ask_due_at IS NOT NULL AND ask_since <= ? GROUP BY 1, 2"
@@ -221,12 +222,12 @@ NEXT_DUE: Final = (
 
 # Sales.
 
-# Each with its entry, and that of the wish to cancel it.
+# Each with its entry, and the entry of the wish to cancel it.
 _SALES: Final = (
     f"SELECT {_named(SALE_COLUMNS, of='s.')}, {_ENTRY_OF_E}, {_named(ENTRY_COLUMNS, of='w.')}"
     " FROM sales s JOIN entries e ON e.seq = s.seq LEFT JOIN entries w ON w.seq = s.cancel_seq"
 )
-# now, limit. Those that somebody waits for come first.
+# now, limit. Those with a cancel that somebody waits for come first.
 DUE_SALES: Final = (
     f"{_SALES} WHERE s.seq IN ("
     "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= ?1 AND cancel_seq IS NOT NULL"
@@ -238,7 +239,7 @@ DUE_SALES: Final = (
     "SELECT seq FROM (SELECT seq FROM sales WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
     ") ORDER BY s.cancel_seq IS NULL, s.ask_due_at"
 )
-# merchant_no, reference, store_no, limit. Those whose reference is in use come first.
+# merchant_no, reference, store_no, limit. Those that use the reference come first.
 SALES_OF_REFERENCE: Final = (
     f"{_SALES} WHERE s.merchant_no = ?1 AND s.reference = ?2 AND (?3 IS NULL OR s.store_no = ?3)"
     " ORDER BY s.is_refused, s.seq DESC LIMIT ?4"
@@ -246,8 +247,8 @@ SALES_OF_REFERENCE: Final = (
 
 # Acknowledgements.
 
-# terminal, stream, epoch, offset, acked_at. A lower offset than the one kept changes nothing; one
-# of another epoch is no measure.
+# terminal, stream, epoch, offset, acked_at. A lower offset than the stored one changes nothing;
+# offsets of two epochs are not compared.
 PUT_ACK: Final = (
     'INSERT INTO acks (terminal, stream, epoch, "offset", acked, acked_at)'
     " VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (terminal, stream) DO UPDATE SET"
@@ -255,13 +256,13 @@ PUT_ACK: Final = (
     " acked = max(coalesce(acked, 0), ?4), acked_at = ?5"
     " WHERE epoch <> ?3 OR acked IS NULL OR ?4 >= acked"
 )
-# terminal, stream, epoch, offset, acked_at. It moves nothing in its own epoch.
+# terminal, stream, epoch, offset, acked_at. In the same epoch it changes nothing.
 PUT_START: Final = (
     'INSERT INTO acks (terminal, stream, epoch, "offset", acked_at) VALUES (?, ?, ?, ?, ?)'
     " ON CONFLICT (terminal, stream) DO UPDATE SET epoch = excluded.epoch,"
     ' "offset" = excluded."offset" WHERE epoch <> excluded.epoch'
 )
-# terminal, stream, merchant_no, store_no, limit; the first two are those of the row before.
+# terminal, stream, merchant_no, store_no, limit; the first two are those of the last row before.
 ACKS: Final = (
     'SELECT terminal, stream, epoch, "offset", acked, acked_at FROM acks'
     " WHERE (terminal, stream) > (?1, ?2)"
@@ -299,7 +300,7 @@ GROW_KEYS_VERSION: Final = "UPDATE ledger SET keys_version = keys_version + 1"
 KEYS_VERSION: Final = "SELECT keys_version FROM ledger"
 REVOKED_KEYS: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 
-# What `listener verify` goes through.
+# What `listener verify` reads.
 
 EVERY_ENTRY: Final = f"SELECT {_ENTRY} FROM entries ORDER BY seq"
 # One walk along the index that finds a transaction's entries, so that nothing is sorted.

@@ -1,6 +1,6 @@
-"""Verify a ledger: that nothing in it was changed, lost or added since it was recorded.
+"""Verify a ledger: nothing in it was changed, lost or added since it was recorded.
 
-Who can write the file can write a whole new chain, too: keep a hash that `GET /v1/ledger` told
+Whoever can write the file can also write a whole new chain: store a hash from `GET /v1/ledger`
 elsewhere, and compare.
 """
 
@@ -20,10 +20,11 @@ TOLD_EVERY: Final = 1_000
 
 
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
-    """Check the ledger of a URL as it stands now, even while it is being served.
+    """Check the ledger at a URL as it stands now, even while it is being served.
 
-    Checked are the hash chain, all numbers, the events, the states of transactions, the sums; not
-    the acknowledgements and keys, which are in no chain. While it runs, the log cannot shrink.
+    The hash chain is checked, all numbers, the events, the states of transactions, and the sums;
+    but not the acknowledgements and keys, which are in no chain. While it runs, the log cannot
+    shrink.
 
     Raises:
         DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.
@@ -73,7 +74,7 @@ class _Check:
             self._progress(min(self._done, self._total), self._total)
 
     def _check_chain(self) -> None:
-        """Number and hash every entry again."""
+        """Check the number and the hash of every entry."""
         seq, previous = 0, GENESIS
         try:
             # Row by row: of a page that ends in a fault, none would be seen.
@@ -99,7 +100,7 @@ class _Check:
             raise DamagedError(f"the ledger's file is damaged: {fault}")
 
     def _check_events(self) -> "array[int]":
-        """Check the numbers of events and streams; return the entries that made the events."""
+        """Check the numbers of events and streams; return the seqs of the events' entries."""
         places = EventPlaces()
         for number, stream, offset, seq in self._db.execute(statements.EVENT_PLACES):
             places.add(number=number, stream=stream, offset=offset, seq=seq)
@@ -126,7 +127,7 @@ class _Check:
         return transactions
 
     def _check_sums(self, transactions: int) -> None:
-        """Check what is counted, and what must not be there."""
+        """Check the counts, and look for what must not exist."""
         for text, statement in STRAYS.items():
             (seq,) = self._db.execute(statement).fetchone()
             if seq is not None:

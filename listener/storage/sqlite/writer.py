@@ -40,10 +40,10 @@ _Waiter = tuple[Fact | Change, Answer]
 
 
 class Writer:
-    """Takes facts and changes, commits them in groups, rings the bell, then answers.
+    """Queues facts and changes, commits them in groups, rings the bell, then answers.
 
-    Commits are made in the connection's thread, one at a time; all else happens in the loop. Either
-    the thread is at work, or will be in a few turns of the loop, or nothing waits.
+    Commits are made in the connection's thread, one at a time; everything else happens in the loop.
+    Either the thread is working, or it will be in a few turns of the loop, or nothing waits.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Writer:
         """Queue an item for the next commit; ``answer`` is called once that is on disk.
 
         Raises:
-            OverloadedError: More wait than the writer can serve in good time.
+            OverloadedError: More are waiting than the writer can serve in good time.
             LedgerUnavailableError: The ledger is closing.
         """
         if self._closing:
@@ -100,7 +100,7 @@ class Writer:
         return done
 
     async def close(self) -> None:
-        """Commit what waits, checkpoint, and stop; cancelling a caller does not hinder it."""
+        """Commit what waits, checkpoint, and stop; cancelling the caller does not interrupt it."""
         self._closing = True
         if not self._is_busy and not self._has_ended:
             self._is_busy = True
@@ -108,14 +108,14 @@ class Writer:
         await self._ended.wait()
 
     def _gather(self, turns: int = GATHER_TURNS) -> None:
-        """Start after a few turns of the loop, so that all that comes in them shares a commit."""
+        """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
         if turns:
             self._loop.call_soon(self._gather, turns - 1)
         else:
             self._start()
 
     def _start(self) -> None:
-        """Send the thread to work."""
+        """Start the work in the connection's thread."""
         if self._quiet is not None:
             self._quiet.cancel()
             self._quiet = None
@@ -137,7 +137,7 @@ class Writer:
             self._in_loop(self._rest)
 
     def _rest(self) -> None:
-        """Go on where something came meanwhile; else checkpoint once it stays quiet."""
+        """Go on if something came meanwhile; else checkpoint once it stays quiet."""
         if self._has_ended:
             # However it ended, nobody waits for it in vain.
             ended = [LedgerUnavailableError("the ledger's writer has ended") for _ in self._waiting]
@@ -157,7 +157,7 @@ class Writer:
         self._connection.start(self._checkpoint)
 
     def _commit_waiting(self, db: sqlite3.Connection) -> None:
-        """Commit what waits, as much as one commit carries."""
+        """Commit what waits, up to the size of one commit."""
         count = min(len(self._waiting), BATCH_MAX)
         self._serve(db, [self._waiting.popleft() for _ in range(count)])
 
@@ -202,7 +202,7 @@ class Writer:
         _answer(batch, results)
 
     def _announce(self, events: Sequence[Event], *, seconds: float, items: int) -> None:
-        """Ring the bell; what goes wrong there is not of those who wait for the commit."""
+        """Ring the bell; an error there must not affect those who wait for the commit."""
         try:
             if events:
                 self._bell(events)
@@ -212,7 +212,7 @@ class Writer:
             logger.exception("bell_failed")
 
     def _isolate(self, db: sqlite3.Connection, batch: Sequence[_Waiter], error: Exception) -> None:
-        """Commit the halves of a failed batch apart, until the bad item fails nobody but itself."""
+        """Commit the halves of a failed batch separately, until only the bad item fails."""
         if len(batch) > 1:
             middle = len(batch) // 2
             self._serve(db, batch[:middle])
@@ -224,7 +224,7 @@ class Writer:
         self._in_loop(_answer, batch, [failure])
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:
-        """Move the log into the database file; a failure only leaves the log longer."""
+        """Move the log into the database file; if that fails, the log only grows longer."""
         self._uncheckpointed = 0
         try:
             with faults_told():
@@ -234,7 +234,7 @@ class Writer:
 
 
 def _settle(done: asyncio.Future[Any], result: object) -> None:
-    """Set a future; an error is raised to who awaits it. Who went away has cancelled it."""
+    """Settle a future; an error is raised where it is awaited. A caller that left cancelled it."""
     if done.done():
         return
     if isinstance(result, Exception):
@@ -244,7 +244,7 @@ def _settle(done: asyncio.Future[Any], result: object) -> None:
 
 
 def _answer(batch: Sequence[_Waiter], results: Sequence[object]) -> None:
-    """Answer everybody in a batch; what goes wrong with one is no concern of the others."""
+    """Answer everybody in a batch; an error with one must not affect the others."""
     for (_, answer), result in zip(batch, results, strict=True):
         try:
             answer(result)

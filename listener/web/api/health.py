@@ -1,4 +1,4 @@
-"""Answer an operator and a load balancer: alive, ready, metrics."""
+"""Answer operators and load balancers: alive, ready, metrics."""
 
 import asyncio
 from typing import Final
@@ -13,7 +13,7 @@ from listener.web.metrics import CONTENT_TYPE
 from listener.web.problem import draining
 from listener.web.shapes.models import reply
 
-# A cancellation that no till acknowledged for so long is shown and counted.
+# A cancellation that no till acknowledged for this long is shown and counted.
 UNACKED_SECONDS: Final = 60.0
 UNACKED_MAX: Final = 1_000
 
@@ -26,7 +26,7 @@ async def healthz(_request: web.Request) -> web.Response:
 class Readiness:
     """Whether notifications can be taken now: the ledger commits, and no restart is near.
 
-    Anybody may ask, so that all who ask at the same time share one commit.
+    Anybody may ask, so all who ask at the same time share one commit.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -37,11 +37,11 @@ class Readiness:
         """Return once the ledger has committed.
 
         Raises:
-            LedgerUnavailableError: It cannot.
+            LedgerUnavailableError: It cannot commit.
         """
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._ledger.check_writable())
-        # One who goes away does not take the answer away from the others.
+        # A caller that goes away must not cancel the answer for the others.
         await asyncio.shield(self._check)
 
 

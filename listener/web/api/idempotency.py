@@ -25,7 +25,7 @@ _KEY: Final = re.compile(r"[!-~]{1,255}")
 
 _Wish = TypeVar("_Wish")
 
-# Reads what a request asks for; what it raises is answered, and not remembered under the key.
+# Reads what a request asks for. An error of its own is answered, and not remembered under the key.
 Read = Callable[[web.Request, Key], Awaitable[_Wish]]
 
 
@@ -43,12 +43,12 @@ Work = Callable[[ReadRequest[_Wish]], Awaitable[web.Response]]
 
 
 class Idempotency:
-    """The requests under way in this process; what was answered is in the ledger.
+    """The requests under way in this process; finished answers are in the ledger.
 
-    A key that was claimed and never answered, and is not under way here, is left over from a
-    listener that stopped in the middle, or had an answer that settled nothing (5xx). The request
-    is then done again, as a repeat: a sale is taken up by its reference, and a cancel asks Pockyt
-    before it does anything, so that neither is done twice.
+    A key that was claimed, never answered, and is not under way here is left over from a listener
+    that stopped in the middle, or from an answer that settled nothing (5xx). Then the request is
+    done again, as a repeat: a sale is resumed by its reference, and a cancel asks Pockyt before it
+    does anything, so neither is done twice.
     """
 
     def __init__(self) -> None:
@@ -57,15 +57,15 @@ class Idempotency:
     async def once(
         self, request: web.Request, key: Key, *, work: Callable[[bool], Awaitable[web.Response]]
     ) -> web.Response:
-        """Do a request, or answer as the first time.
+        """Do a request, or repeat the answer of the first time.
 
         Args:
-            request: It may bring an Idempotency-Key.
+            request: It may have an Idempotency-Key.
             key: Whose request it is.
             work: Does it; its argument is whether it may have been begun before.
 
         Raises:
-            ProblemError: The key is unusable (400), stands for another request (422), or its
+            ProblemError: The key is unusable (400), was used for another request (422), or its
                 request is under way (409).
         """
         name = _name(request)
@@ -75,7 +75,7 @@ class Idempotency:
         if slot in self._under_way:
             raise _under_way()
         self._under_way.add(slot)
-        # Another node may be at it.
+        # Another node may be working on it.
         turn = f"{HEADER}/{key.id}/{name}"
         try:
             ledger = request.app[LEDGER]
@@ -102,7 +102,7 @@ IDEMPOTENCY = web.AppKey("idempotency", Idempotency)
 
 
 def idempotent(read: Read[_Wish]) -> Callable[[Work[_Wish]], KeyedHandler]:
-    """Make a handler of ``read``, which reads a request, and the decorated work, done once."""
+    """Make a handler from ``read``, which reads a request, and the decorated work, done once."""
 
     def decorate(work: Work[_Wish]) -> KeyedHandler:
         async def answer(request: web.Request, key: Key) -> web.Response:
@@ -122,13 +122,13 @@ def idempotent(read: Read[_Wish]) -> Callable[[Work[_Wish]], KeyedHandler]:
 async def _remembered(
     request: web.Request, *, key_id: str, name: str, work: Callable[[bool], Awaitable[web.Response]]
 ) -> web.Response:
-    """Do a request and remember its answer, or replay the answer that is remembered."""
+    """Do a request and remember its answer, or replay the remembered answer."""
     ledger = request.app[LEDGER]
     digest = await _digest(request)
     kept = await ledger.remember(key_id=key_id, idempotency_key=name, request=digest)
     if kept is not None and kept.request != digest:
         raise ProblemError(
-            422, "idempotency-key-reused", f"this {HEADER} stands for another request"
+            422, "idempotency-key-reused", f"this {HEADER} was used for another request"
         )
     if kept is not None and kept.status is not None:
         return _replay(kept.status, kept.body or "")
@@ -137,7 +137,7 @@ async def _remembered(
     except ProblemError as error:
         response = problem(error)
     except ListenerError as error:
-        # What the work raises is an answer too, and remembered as any other.
+        # An error of the work is an answer too, and remembered like any other.
         response = problem(of_error(error))
     if response.status < 500:
         await ledger.remember_answer(
@@ -147,7 +147,7 @@ async def _remembered(
 
 
 def _name(request: web.Request) -> str | None:
-    """Return the Idempotency-Key of a request, None where it brings none."""
+    """Return the Idempotency-Key of a request; None if it has none."""
     name = request.headers.get(HEADER)
     if name is not None and not _KEY.fullmatch(name):
         raise ProblemError(

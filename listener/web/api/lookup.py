@@ -1,4 +1,4 @@
-"""Find the transaction, or the sale, that a path names, if the key may see it."""
+"""Find the transaction or the sale that a path names, if the key may see it."""
 
 from aiohttp import web
 
@@ -11,10 +11,10 @@ from listener.web.shapes.parameters import TransactionQuery, read_query
 
 
 async def find_transaction(request: web.Request, key: Key) -> Transaction:
-    """Return the transaction of the path's number.
+    """Return the transaction with the path's number.
 
     Raises:
-        ProblemError: There is none (404), or several merchants share the number (409).
+        ProblemError: There is none (404), or several merchants have the number (409).
     """
     query = read_query(request, TransactionQuery)
     of_number = await request.app[LEDGER].read_transaction(
@@ -22,7 +22,7 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
     )
     found = [transaction for transaction in of_number if key.scope.covers(transaction.stream)]
     if not found:
-        raise ProblemError(404, "no-transaction", "no transaction of this number is known here")
+        raise ProblemError(404, "no-transaction", "no transaction with this number is known here")
     if len(found) > 1:
         merchants = sorted(transaction.merchant_no for transaction in found)
         advice = f"several merchants share this number: add ?merchantNo= {' or '.join(merchants)}"
@@ -31,25 +31,25 @@ async def find_transaction(request: web.Request, key: Key) -> Transaction:
 
 
 async def has_sale(request: web.Request, key: Key, reference: str) -> bool:
-    """Return whether a sale of this reference was recorded in the key's scope."""
+    """Return whether a sale with this reference was recorded in the key's scope."""
     return bool(await _sales_of(request, key, reference))
 
 
 async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale:
-    """Return the sale of a reference.
+    """Return the sale with a reference.
 
     Raises:
-        ProblemError: There is none (404), or several stores have one of this reference (409).
+        ProblemError: There is none (404), or several stores have one with this reference (409).
     """
     sales = await _sales_of(request, key, reference)
     if not sales:
-        raise ProblemError(404, "no-sale", "no sale of this reference was recorded here")
+        raise ProblemError(404, "no-sale", "no sale with this reference was recorded here")
     found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
     if len(found) > 1:
         raise ProblemError(
             409,
             "ambiguous-reference",
-            "several stores have a sale of this reference: use a key of the store",
+            "several stores have a sale with this reference: use a key of the store",
             members={"storeNos": sorted(sale.state.store_no for sale in found)},
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Answer what is asked of the ledger: transactions, entries, the head, the terminals."""
+"""Answer queries of the ledger: transactions, entries, the head."""
 
 import asyncio
 import struct
@@ -31,13 +31,13 @@ from listener.web.shares import ENTRY_WAITS_MAX
 EPOCH_HEADER: Final = "Ledger-Epoch"
 HEAD_HEADER: Final = "Ledger-Head"
 
-# An entry that tells tills nothing rings no bell, so that whoever waits looks this often.
+# An entry that makes no event rings no bell, so a waiting request looks this often.
 _LOOK_SECONDS: Final = 1.0
 _PLACE: Final = struct.Struct(">QQ")
 
 
 async def list_transactions(request: web.Request, key: Key) -> web.Response:
-    """Answer a page of transactions, newest first."""
+    """Answer with a page of transactions, newest first."""
     query = read_query(request, TransactionsQuery)
     ledger = request.app[LEDGER]
     scope = _narrow(key.scope, _scope_of(query, key, request.app[SETTINGS]))
@@ -52,7 +52,7 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
         since_ms=query.since,
         until_ms=query.until,
     )
-    # One more than is wanted shows whether there is a next page.
+    # One more than asked for shows whether there is a next page.
     async with request.app[SHARES].searching(key.id):
         found = await ledger.read_transactions(search, before=before, limit=query.limit + 1)
     page = found[: query.limit]
@@ -65,14 +65,14 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
 
 
 async def show_transaction(request: web.Request, key: Key) -> web.Response:
-    """Answer one transaction with its entries."""
+    """Answer with one transaction and its entries."""
     transaction = await find_transaction(request, key)
     lines = await request.app[LEDGER].read_transaction_entries(transaction)
     return reply(TransactionDetail.with_entries(transaction, lines))
 
 
 async def list_entries(request: web.Request, key: Key) -> web.Response:
-    """Answer entries in seq order, as one document or one a line; wait for the first if asked."""
+    """Answer with entries in seq order, in one document or one a line; wait if asked to."""
     query = read_query(request, EntriesQuery)
     ledger = request.app[LEDGER]
     if query.wait:
@@ -89,7 +89,7 @@ async def list_entries(request: web.Request, key: Key) -> web.Response:
 
 
 async def show_head(request: web.Request, key: Key) -> web.Response:
-    """Answer the end of the ledger, and the counts of what the key may see."""
+    """Answer with the end of the ledger, and counts of what the key may see."""
     read_query(request, NoQuery)
     ledger = request.app[LEDGER]
     async with request.app[SHARES].searching(key.id):
@@ -100,14 +100,14 @@ async def show_head(request: web.Request, key: Key) -> web.Response:
 async def _read_entries(
     request: web.Request, query: EntriesQuery, key: Key
 ) -> tuple[int, list[ReadEntry]]:
-    """Read a page of entries and the ledger's newest seq; where there is none, wait for one."""
+    """Read a page of entries and the ledger's newest seq; if there are none, wait for one."""
     ledger, hub = request.app[LEDGER], request.app[HUB]
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + query.wait
     after = query.after
     while True:
         left = min(ends_at - loop.time(), _LOOK_SECONDS)
-        # Taken before reading, so that what is committed during the read is not missed.
+        # Set before reading, so that a commit during the read is not missed.
         bell = asyncio.ensure_future(hub.wait(EVERY_STREAM, wait_seconds=left))
         try:
             head = await ledger.seq()
@@ -116,17 +116,17 @@ async def _read_entries(
             if lines or left <= 0 or hub.is_closed:
                 # Entries may have come since the head was read.
                 return max(head, lines[-1].entry.seq if lines else 0), lines
-            # All up to there was looked through.
+            # Everything up to there was read.
             after = max(after, head)
             await bell
         finally:
             bell.cancel()
-            # One that was refused, and that nobody awaited, has said so to nobody.
+            # The error of a waiter that nobody awaited must be read.
             await asyncio.gather(bell, return_exceptions=True)
 
 
 def _wants_lines(request: web.Request) -> bool:
-    """Return whether one entry a line is asked for, and no less than one document."""
+    """Return whether the client prefers one entry a line, at least as much as a document."""
     wanted: dict[str, float] = {}
     for part in request.headers.get("Accept", "").split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -139,10 +139,10 @@ def _wants_lines(request: web.Request) -> bool:
 
 
 def _scope_of(query: TransactionsQuery, key: Key, settings: Settings) -> Scope:
-    """Name the merchant, the store and the terminal that a query asks for.
+    """Return the scope that a query asks for.
 
     Raises:
-        ProblemError: A store is named, and it does not follow which merchant's.
+        ProblemError: It names a store, but not which merchant's.
     """
     merchant_no = query.merchant_no or key.merchant_no
     if query.store_no and not merchant_no:
@@ -157,7 +157,7 @@ def _scope_of(query: TransactionsQuery, key: Key, settings: Settings) -> Scope:
 
 
 def _narrow(allowed: Scope, wanted: Scope) -> Scope | None:
-    """Return what is both allowed and wanted; None where that is nothing."""
+    """Return what is both allowed and wanted; None if that is nothing."""
     for one, other in (
         (allowed.merchant_no, wanted.merchant_no),
         (allowed.store_no, wanted.store_no),

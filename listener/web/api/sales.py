@@ -38,7 +38,7 @@ async def _read_sale(request: web.Request, key: Key) -> Order:
 
 @idempotent(_read_sale)
 async def start(call: ReadRequest[Order]) -> web.Response:
-    """Start a sale: 201, with the code for the customer where there is one."""
+    """Start a sale: 201, with the code for the customer if there is one."""
     started = await call.app[LIFECYCLE].start_sale(call.wish, is_repeat=call.is_repeat)
     answer = StartedSale.started(
         started.transaction, qrcode_url=started.qrcode_url, deep_link=started.deep_link
@@ -53,7 +53,7 @@ async def _read_payment(request: web.Request, key: Key) -> tuple[PayBody, Transa
 
 @idempotent(_read_payment)
 async def pay(call: ReadRequest[tuple[PayBody, Transaction]]) -> web.Response:
-    """Try a customer's code: 200 with where the sale stands; 202 while nobody knows."""
+    """Charge a customer's code: 200 with the transaction; 202 while the outcome is unknown."""
     body, transaction = call.wish
     after = await call.app[LIFECYCLE].pay(
         transaction, payment_barcode=body.payment_barcode, vendor=body.vendor
@@ -69,7 +69,7 @@ async def _read_cancel(
     try:
         return body, await find_transaction(request, key)
     except ProblemError as error:
-        # A till that never heard the number has nothing but its own reference to name it by.
+        # A till that never received the number can name the sale only by its own reference.
         reference = request.match_info["transactionNo"]
         if error.status != 404 or not await has_sale(request, key, reference):
             raise
@@ -85,7 +85,7 @@ async def _read_cancel_of_sale(
 
 
 async def _cancel(call: ReadRequest[tuple[CancelBody, Transaction | RecordedSale]]) -> web.Response:
-    """Cancel: 200 when it is settled, 202 while it is chased, 409 when it is paid."""
+    """Cancel: 200 once it is settled, 202 while it is chased, 409 if it is paid."""
     body, found = call.wish
     lifecycle, key = call.app[LIFECYCLE], call.key
     if isinstance(found, RecordedSale):
@@ -102,7 +102,7 @@ async def _cancel(call: ReadRequest[tuple[CancelBody, Transaction | RecordedSale
 
 
 cancel: Final = idempotent(_read_cancel)(_cancel)
-# By the shop's own reference, where Pockyt's number is not known.
+# By the shop's own reference, while Pockyt's number is not known.
 cancel_sale: Final = idempotent(_read_cancel_of_sale)(_cancel)
 
 
@@ -113,7 +113,7 @@ async def _read_question(request: web.Request, key: Key) -> Transaction:
 
 @idempotent(_read_question)
 async def ask(call: ReadRequest[Transaction]) -> web.Response:
-    """Ask Pockyt now: 200 with where the transaction stands after its answer."""
+    """Ask Pockyt now: 200 with the transaction after its answer."""
     return reply(models.Transaction.of(await call.app[LIFECYCLE].ask(call.wish)))
 
 
@@ -124,7 +124,7 @@ async def _read_decision(request: web.Request, key: Key) -> tuple[DecideBody, Tr
 
 @idempotent(_read_decision)
 async def decide(call: ReadRequest[tuple[DecideBody, Transaction]]) -> web.Response:
-    """Record what an operator has settled: 200 with where the transaction stands after it."""
+    """Record an operator's decision: 200 with the transaction after it."""
     body, transaction = call.wish
     after = await call.app[LIFECYCLE].decide(
         transaction, status=body.status, name=body.name, reason=body.reason
@@ -136,7 +136,7 @@ async def _read_cancel_body(request: web.Request, key: Key) -> CancelBody:
     """Read a cashier's cancel.
 
     Raises:
-        ProblemError: The key may not give money back (403), or as ``read_body`` has it.
+        ProblemError: The key may not give money back (403), or an error of ``read_body``.
     """
     body = await read_body(request, CancelBody)
     if body.refund_if_paid and not key.may_refund:
@@ -145,7 +145,7 @@ async def _read_cancel_body(request: web.Request, key: Key) -> CancelBody:
 
 
 def _cancelled(after: models.Transaction) -> web.Response:
-    """Answer how a cancel stands: 200 settled, 202 still open.
+    """Answer with the state of a cancel: 200 settled, 202 still open.
 
     Raises:
         ProblemError: It is paid (409).
@@ -165,7 +165,7 @@ def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
     """Read the order of a till within its key's scope.
 
     Raises:
-        ProblemError: It is of another store or terminal (403), or of none that is known (422).
+        ProblemError: It is of another store or terminal (403), or of an unknown one (422).
     """
     if key.store_no is not None and body.store_no != key.store_no:
         raise ProblemError(403, "wrong-store", "the key is another store's")
@@ -179,7 +179,7 @@ def _order(body: SaleBody, key: Key, settings: Settings) -> Order:
     if merchant is None:
         raise ProblemError(422, "unknown-merchant", "the key's merchant is not configured any more")
     if merchant.stores and body.store_no not in merchant.stores:
-        raise ProblemError(422, "unknown-store", "storeNo is none of the merchant's stores")
+        raise ProblemError(422, "unknown-store", "storeNo is not one of the merchant's stores")
     return Order(
         merchant_no=merchant_no,
         store_no=body.store_no,

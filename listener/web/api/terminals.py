@@ -19,7 +19,7 @@ _KEY_PREFIX: Final = "key:"
 
 
 async def list_terminals(request: web.Request, key: Key) -> web.Response:
-    """Answer a page of the terminals that are connected or ever began to follow something."""
+    """Answer with a page of the terminals that are connected or ever followed a stream."""
     query = read_query(request, TerminalsQuery)
     ledger, sessions = request.app[LEDGER], request.app[SESSIONS]
     now_ms = request.app[CLOCK].now_ms()
@@ -39,7 +39,7 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
         )
         for ack in acks
     }
-    # Where there are more rows than these, the last one's name is as far as this page can see.
+    # If there are more rows than these, this page ends with the last row's name.
     is_cut = len(acks) > query.limit
     with_rows = {ack.terminal for ack in acks}
     for name in set(online) - with_rows:

@@ -1,4 +1,4 @@
-"""Describe ``pos.v1`` as AsyncAPI 3.0, made from the models of its frames."""
+"""Describe ``pos.v1`` as AsyncAPI 3.0, generated from the models of its frames."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -74,7 +74,7 @@ EXAMPLES: Final[Mapping[type[BaseModel], JsonObject]] = {
     },
     frames.Reconnect: {"type": "reconnect", "afterMs": 3120},
 }
-# What a client's frame is answered by.
+# The server's answers to a client's frame.
 _ANSWERED_BY: Final[Mapping[type[BaseModel], tuple[type[BaseModel], ...]]] = {
     frames.Connect: (frames.Ready, frames.Resync, frames.ErrorFrame),
     frames.Ack: (frames.ErrorFrame,),
@@ -94,7 +94,7 @@ def _written() -> bytes:
 
 
 def document() -> JsonObject:
-    """Return the description, as seen from the listener: it receives what a till sends."""
+    """Build the description from the listener's side: it receives what a till sends."""
     every = (*CLIENT_FRAMES, *SERVER_FRAMES)
     protocol = read_protocol()
     return {
@@ -104,14 +104,14 @@ def document() -> JsonObject:
             "title": "How a POS follows statuses",
             "version": PROTOCOL.removeprefix("pos.v") + ".0.0",
             "description": "A till follows the statuses of its store over a websocket, each once"
-            " and in order, and goes on where it stopped after any gap. The operations are the"
+            " and in order, and resumes where it stopped after any gap. The operations are the"
             f" listener's: it `receive`s what a till sends. Listener"
             f" {__version__}.\n\n{protocol.markdown()}",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
         "servers": {
-            "listener": _server("ws", "127.0.0.1:8080", "As it listens by default."),
+            "listener": _server("ws", "127.0.0.1:8080", "The default address."),
             "public": _server("wss", "pos.example.com", "Behind a proxy that ends TLS."),
         },
         "channels": {"stream": _channel(every)},

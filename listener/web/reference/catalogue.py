@@ -1,6 +1,6 @@
-"""Every route of the HTTP API, in the order of a newcomer.
+"""Every route of the HTTP API, in the order in which a newcomer needs them.
 
-The one list from which the router, OpenAPI and the page at /docs are made.
+The router, OpenAPI and the page at /docs are all made from this one list.
 """
 
 from typing import Final
@@ -72,8 +72,8 @@ _LEDGER: Final = (
         path="/v1/transactions",
         tag=Tag.LEDGER,
         summary="List transactions, newest first",
-        says="A pos key sees those of its store, and any other key those of its scope. What lies"
-        " outside of it is as if it were not there.",
+        says="A pos key sees those of its store, and any other key those of its scope."
+        " Everything else is answered as if it did not exist.",
         roles=EVERY_ROLE,
         query=TransactionsQuery,
         answers={
@@ -81,10 +81,7 @@ _LEDGER: Final = (
                 says="A page.", model=TransactionsPage, example=examples.TRANSACTIONS_PAGE
             )
         },
-        problems={
-            400: f"{BAD_QUERY} Or the filters are so narrow that a second of looking did not"
-            " do: `search-too-long`."
-        },
+        problems={400: f"{BAD_QUERY} Or the search took longer than a second: `search-too-long`."},
         curl='curl -H "Authorization: Bearer $KEY" \\\n'
         '  "$LISTENER/v1/transactions?storeNo=303660&status=cancelled&limit=20"',
     ),
@@ -95,7 +92,7 @@ _LEDGER: Final = (
         path="/v1/transactions/{transactionNo}",
         tag=Tag.LEDGER,
         summary="Show one transaction and its entries",
-        says="The whole story: who said what, when, on which evidence, how often delivered.",
+        says="The whole story: who said what, when, on what evidence, how often it was delivered.",
         roles=EVERY_ROLE,
         query=TransactionQuery,
         answers={
@@ -120,9 +117,10 @@ _LEDGER: Final = (
         method="GET",
         path="/v1/entries",
         tag=Tag.LEDGER,
-        summary="Read the log itself",
+        summary="Read the ledger's entries",
         says="Entries in seq order, as one document, or one a line for"
-        f" `Accept: {NDJSON}`. To follow it, ask again `after` the last seq, with `wait`.",
+        f" `Accept: {NDJSON}`. To follow the ledger, ask again with `after` = the last"
+        " seq, and `wait`.",
         roles=_READERS,
         query=EntriesQuery,
         headers={"Accept": f"`{JSON}` or `{NDJSON}`."},
@@ -148,8 +146,8 @@ _LEDGER: Final = (
         path="/v1/ledger",
         tag=Tag.LEDGER,
         summary="Show the end of the ledger",
-        says="The hash covers every entry up to the seq. Keep both elsewhere, and nobody can"
-        " change what came before unseen.",
+        says="The hash covers every entry up to the seq. Store both elsewhere, and any later"
+        " change to what came before will show.",
         roles=_READERS,
         answers={200: AnswerSpec(says="The head.", model=LedgerHead, example=examples.LEDGER_HEAD)},
         problems={400: BAD_QUERY},
@@ -182,9 +180,9 @@ def _notify(path: str, operation_id: str, says: str) -> Operation:
         method="POST",
         path=path,
         tag=Tag.NOTIFY,
-        summary="Take a notification of Pockyt's",
+        summary="Receive a notification from Pockyt",
         says=f"The notify URL to register with Pockyt. {says} The key is the signature: what"
-        " verifies is never refused, and a repeat is answered as the first was.",
+        " verifies is never refused, and a repeat gets the same answer as the first.",
         body=BodySpec(
             media_types=(FORM, JSON, TEXT),
             schema={
@@ -219,7 +217,7 @@ def _notify(path: str, operation_id: str, says: str) -> Operation:
 
 
 _NOTIFY: Final = (
-    _notify("/notify/{merchantNo}/{storeNo}", "notifyStore", "With the store it is for."),
+    _notify("/notify/{merchantNo}/{storeNo}", "notifyStore", "With the store that it is for."),
     _notify("/notify/{merchantNo}", "notifyMerchant", "For a merchant with one store, or none."),
 )
 
@@ -230,8 +228,8 @@ _OPERATE: Final = (
         method="GET",
         path="/healthz",
         tag=Tag.OPERATE,
-        summary="Tell whether the process answers",
-        says="Says nothing of the ledger.",
+        summary="Check that the process is alive",
+        says="It says nothing about the ledger.",
         answers={200: AnswerSpec(says="Alive.", schema=_STATES, example={"status": "alive"})},
         uses_ledger=False,
         curl='curl "$LISTENER/healthz"',
@@ -242,7 +240,7 @@ _OPERATE: Final = (
         method="GET",
         path="/readyz",
         tag=Tag.OPERATE,
-        summary="Tell whether notifications can be taken",
+        summary="Check whether notifications can be taken",
         says="The ledger commits, and no restart is under way.",
         answers={200: AnswerSpec(says="Ready.", schema=_STATES, example={"status": "ready"})},
         problems={503: "A restart is under way."},

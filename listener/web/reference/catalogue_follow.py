@@ -23,13 +23,12 @@ FOLLOW: Final = (
         path="/v1/pos/stream",
         tag=Tag.FOLLOW,
         summary="Follow statuses over a websocket",
-        says="Speaks the protocol `pos.v1`; AsyncAPI at `/asyncapi.json` describes it. A key may"
-        " come in the header or in the first frame, and every refusal but those below accepts"
-        " the upgrade and closes with a code.",
+        says="Speaks the protocol `pos.v1`; AsyncAPI at `/asyncapi.json` describes it. The"
+        " key is sent in the header or in the first frame. Except for the refusals below, the"
+        " listener accepts the upgrade and then closes with a code.",
         answers={101: AnswerSpec(says="Switching to the websocket protocol `pos.v1`.")},
         problems={
-            400: "The upgrade names subprotocols, and `pos.v1` is not among them; or it is not"
-            " a websocket's.",
+            400: "The upgrade names subprotocols without `pos.v1`, or is not to a websocket.",
             403: "An `Origin` that is neither our own host nor among the setting `origins`.",
             426: "Not an upgrade to a websocket.",
             503: "A restart is under way.",
@@ -45,24 +44,24 @@ FOLLOW: Final = (
         path="/v1/pos/events",
         tag=Tag.FOLLOW,
         summary="Follow statuses without a websocket",
-        says="The same read of the same ledger by long-poll: ask again with `after` = the `epoch`"
-        " and the `next` of the answer. A terminal's first request on a stream stores its start"
-        " as what `acked` means; it acknowledges nothing.",
+        says="Reads the same events by long-poll: ask again with `after` = the `epoch` and `next`"
+        " of the answer. A terminal's first request on a stream stores its start, which `acked`"
+        " then stands for; it acknowledges nothing.",
         roles=(Role.POS, Role.ADMIN),
         query=EventsQuery,
         answers={
             200: AnswerSpec(
-                says="Events past the position, in order.",
+                says="Events after the position, in order.",
                 model=EventsPage,
                 example=examples.EVENTS_PAGE,
             )
         },
         problems={
-            400: f"{BAD_QUERY} Or no stream is named and the key's scope is several:"
+            400: f"{BAD_QUERY} Or no stream is named, and the key covers several:"
             " `stream-missing`, with their names as `streams`.",
             403: "The key may not follow this stream, or there is no such store.",
             410: "The position cannot be resumed: it is of another ledger, or beyond the head."
-            " So is an acknowledgement that `acked` stands for, after a restore.",
+            " After a restore this also holds for `acked`.",
         },
         problem_models={410: Gone},
         curl='curl -H "Authorization: Bearer $KEY" \\\n'
@@ -75,18 +74,18 @@ FOLLOW: Final = (
         path="/v1/pos/acks",
         tag=Tag.FOLLOW,
         summary="Acknowledge events without a websocket",
-        says="Every event of the stream up to the offset is handled. Cumulative and durable: a"
-        " lower offset than the one kept changes nothing.",
+        says="Every event of the stream up to the offset is handled. Cumulative and durable: an"
+        " offset below the stored one changes nothing.",
         roles=(Role.POS,),
         body=BodySpec(
             model=AckBody,
             example={"stream": "200043/303660", "epoch": "9f3c5d2a7e10b846", "offset": 1042},
         ),
-        answers={204: AnswerSpec(says="Kept.")},
+        answers={204: AnswerSpec(says="Stored.")},
         problems={
             400: "The body is not JSON, or the offset is beyond the head.",
             403: "The key may not follow this stream, or there is no such store.",
-            410: "The epoch is that of another ledger.",
+            410: "The epoch is another ledger's.",
             413: "The body is too large.",
             422: "A member is missing or wrong (`errors` says which).",
         },

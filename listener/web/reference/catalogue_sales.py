@@ -17,17 +17,17 @@ from listener.web.shapes.sale import CancelledSale
 
 _IDEMPOTENT: Final = {
     HEADER: "1 to 255 visible ASCII characters. The same request under the same key is done once;"
-    " a repeat, after a restart too, is answered as the first was.",
+    " a repeat, even after a restart, gets the first answer.",
 }
-_REPLAYED: Final = {REPLAYED: "`true` where this is the answer to a repeat."}
+_REPLAYED: Final = {REPLAYED: "`true` if this answers a repeat."}
 _CANNOT_BE_READ: Final = (
-    "The body is not a JSON object, a parameter is not known, or the Idempotency-Key is unusable."
+    "The body is not a JSON object, a parameter is unknown, or the Idempotency-Key is unusable."
 )
 _MEMBER: Final = "A member is unknown, missing or wrong (`errors` says which)"
-_REUSED: Final = "the Idempotency-Key stands for another request"
+_REUSED: Final = "the Idempotency-Key was used for another request"
 _NOT_THERE: Final = "No such transaction in the key's scope."
 _SHARED: Final = "Several merchants share the number (add `merchantNo`)"
-_UNDER_WAY: Final = "the request of this Idempotency-Key is under way (`Retry-After`)"
+_UNDER_WAY: Final = "the request with this Idempotency-Key is still under way (`Retry-After`)"
 _TOO_LARGE: Final = "The body is too large."
 _TOO_MANY: Final = "The key asks for too much at once (`Retry-After`)."
 _POCKYT: Final = "Pockyt failed, or cannot be reached; it is safe to repeat the request."
@@ -69,9 +69,9 @@ SALES: Final = (
         path="/v1/transactions",
         tag=Tag.SALES,
         summary="Start a sale",
-        says="Recorded before Pockyt is called, and bound to its transaction number after it. With"
-        " `vendor` the answer holds the code for the customer; without it the till scans the"
-        " customer's code and sends it to `pay`.",
+        says="It is recorded before Pockyt is called; Pockyt's transaction number is added"
+        " after. With `vendor` the answer has a code for the customer; without it the till scans"
+        " the customer's code and sends that to `pay`.",
         roles=(Role.POS,),
         headers=_IDEMPOTENT,
         body=BodySpec(model=SaleBody, example=_SALE),
@@ -101,8 +101,8 @@ SALES: Final = (
         method="POST",
         path=f"{_ONE}/pay",
         tag=Tag.SALES,
-        summary="Try a customer's code",
-        says="The code that the till has scanned is given to Pockyt.",
+        summary="Charge a customer's code",
+        says="The till has scanned the code; the listener sends it to Pockyt.",
         roles=(Role.POS,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
@@ -133,9 +133,9 @@ SALES: Final = (
         path=f"{_ONE}/cancel",
         tag=Tag.SALES,
         summary="Cancel a sale",
-        says="The wish is recorded first. Then Pockyt is asked whether it is paid, since its own"
-        " /cancel would refund that; only a sale that is not paid is cancelled, or one that may"
-        " be refunded. Each step is pushed to the tills.",
+        says="The wish is recorded first. Then Pockyt is asked whether the sale is paid, because"
+        " Pockyt's own /cancel would refund it. A paid sale is cancelled only if it may be"
+        " refunded. The tills are told each step.",
         roles=(Role.POS,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
@@ -148,7 +148,7 @@ SALES: Final = (
                 example=examples.TRANSACTION,
             ),
             202: AnswerSpec(
-                says="Still open: Pockyt is asked until it has an answer, and the tills are told.",
+                says="Still open: Pockyt is asked until it answers, and the tills are told.",
                 model=Transaction,
                 headers=_REPLAYED,
             ),
@@ -173,10 +173,10 @@ SALES: Final = (
         path="/v1/sales/{reference}/cancel",
         tag=Tag.SALES,
         summary="Cancel a sale by its reference",
-        says="For a sale whose transaction number is not known: the start timed out. The wish is"
-        " recorded at the sale; Pockyt is asked, and the sale cancelled, by the reference. Once"
-        " Pockyt has told the number, the transaction takes the wish over, and its tills are told"
-        " each step. Where Pockyt knows of no such sale for good, it ends cancelled.",
+        says="For a sale whose transaction number is unknown, because starting it timed out. The"
+        " wish is stored with the sale; Pockyt is asked, and the sale cancelled, by the reference."
+        " Once Pockyt has given the number, the transaction takes the wish over, and its tills are"
+        " told each step. If Pockyt finally has no such sale, it ends cancelled.",
         roles=(Role.POS,),
         headers=_IDEMPOTENT,
         body=BodySpec(model=CancelBody, is_required=False, example=_REFUND),
@@ -188,7 +188,8 @@ SALES: Final = (
                 example=examples.TRANSACTION,
             ),
             202: AnswerSpec(
-                says="Still open: Pockyt is asked until it has an answer. Send it again to see.",
+                says="Still open: Pockyt is asked until it answers. Repeat the request to see"
+                " the result.",
                 model=CancelledSale,
                 headers=_REPLAYED,
             ),
@@ -213,7 +214,7 @@ SALES: Final = (
         path=f"{_ONE}/ask",
         tag=Tag.SALES,
         summary="Ask Pockyt now",
-        says="What tran-query says is recorded, and settles the status.",
+        says="The answer of tran-query is recorded, and settles the status.",
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
@@ -238,8 +239,8 @@ SALES: Final = (
         path=f"{_ONE}/decide",
         tag=Tag.SALES,
         summary="Decide what Pockyt cannot settle",
-        says="An entry of the kind `decision`, with a name and a reason. It overrules what was"
-        " said before it; what is said later joins it.",
+        says="Records an entry of the kind `decision`, with a name and a reason. It overrules"
+        " everything before it; what comes later is joined with it.",
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,

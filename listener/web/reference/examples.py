@@ -1,4 +1,4 @@
-"""Show what answers look like; a test holds each example against its schema."""
+"""Examples of answers; a test validates each against its schema."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Write the few pieces of HTML that the page of docs is made of; every text is escaped here."""
+"""Write the few pieces of HTML that the /docs page is made of; every text is escaped here."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def escape(text: str) -> str:
-    """Write a text so that it is one in HTML too."""
+    """Escape a text for HTML."""
     return _escape(text, quote=True)
 
 
 def inline(text: str) -> str:
-    """Write a line of prose, what stands in backticks as code."""
+    """Write a line of prose; text in backticks becomes code."""
     return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
@@ -53,7 +53,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def document(title: str, *, contents: str, body: str) -> bytes:
-    """Write the whole page around its list of contents and its sections."""
+    """Write the whole page around its table of contents and its sections."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

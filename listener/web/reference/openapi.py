@@ -1,4 +1,4 @@
-"""Describe the HTTP API as OpenAPI 3.1, made from the catalogue and its models."""
+"""Describe the HTTP API as OpenAPI 3.1, generated from the catalogue and its models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -14,19 +14,19 @@ from listener.web.reference.schemas import JsonObject, query_parameters, ref, sc
 from listener.web.shapes.models import NDJSON, Entry, reply
 
 TAGS: Final[Mapping[Tag, str]] = {
-    Tag.SALES: "Start a sale and cancel it from a till, without the merchant's token on it.",
+    Tag.SALES: "Start and cancel a sale from a till, which needs no token of the merchant.",
     Tag.FOLLOW: "What a till is told: each status once, in order, resumed after any gap.",
-    Tag.LEDGER: "What was said, by whom, when, and what it adds up to.",
+    Tag.LEDGER: "Who said what, when, and what it adds up to.",
     Tag.NOTIFY: "The notify URL. Nothing is acknowledged before it is on disk.",
     Tag.OPERATE: "For whoever keeps the service running.",
     Tag.DESCRIBE: "The pages, and this description.",
 }
 _INTRODUCTION: Final = (
-    "Receives the signed notifications of Pockyt, keeps them in a ledger that is only ever added"
-    " to, and tells the tills.\n\nA key (`listener keys create`) is sent as `Authorization:"
+    "Receives Pockyt's signed notifications, records them in an append-only ledger, and tells the"
+    " tills.\n\nA key (`listener keys create`) is sent as `Authorization:"
     " Bearer <key>`. Amounts are decimal strings, transaction numbers are strings, times are RFC"
-    " 3339 in UTC. Errors are problem details (RFC 9457), with a `code` for programs. Expect new"
-    " members; the present ones stay."
+    " 3339 in UTC. Errors are problem details (RFC 9457), with a `code` for programs. Answers"
+    " may get new members; existing ones stay."
 )
 _PATH_SCHEMAS: Final[Mapping[str, JsonObject]] = {
     "transactionNo": {
@@ -67,7 +67,7 @@ def _written(operations: tuple[Operation, ...]) -> bytes:
 
 
 def document(operations: Sequence[Operation]) -> JsonObject:
-    """Return the description."""
+    """Build the description."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -145,7 +145,8 @@ def _parameters(operation: Operation) -> list[JsonObject]:
             "schema": {"type": "string"},
         }
         for name, says in operation.headers.items()
-        # OpenAPI says nothing of these as parameters: the media types and the key tell them.
+        # OpenAPI does not describe these as parameters: they follow from the media types and the
+        # key.
         if name not in ("Accept", "Authorization", "Content-Type")
     ]
     return parameters
@@ -171,7 +172,7 @@ def _content(part: AnswerSpec | BodySpec) -> JsonObject:
     content: JsonObject = {}
     for media_type in part.media_types:
         if media_type == NDJSON:
-            # One JSON text a line cannot be told in a schema; each line is an entry.
+            # A schema cannot describe one JSON text a line; each line is an entry.
             content[media_type] = {
                 "schema": {"type": "string", "description": f"Lines of {ref(Entry)['$ref']}."}
             }

@@ -1,4 +1,4 @@
-"""One route of the HTTP API: who answers it, and what it takes and answers."""
+"""One route of the HTTP API: its handler, its parameters and its answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from listener.web.problem import PROBLEM
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.models import JSON, Problem
 
-# Any key: the routes that say more than this say it themselves.
+# For any key: the routes with more to say override this.
 EVERY_ROLE: Final = tuple(Role)
 BAD_QUERY: Final = "A parameter is unknown, comes twice, or is not what it must be."
 
 
 class Tag(StrEnum):
-    """What a route is for."""
+    """The section that a route belongs to."""
 
     SALES = "Sell and cancel"
     FOLLOW = "Follow statuses"
@@ -33,7 +33,7 @@ class Tag(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerSpec:
-    """One answer: when it is given, and what it holds; ``schema`` where there is no model."""
+    """One answer: when it is given, and what it holds; ``schema`` if there is no model."""
 
     says: str
     model: type[BaseModel] | None = None
@@ -63,9 +63,9 @@ class BodySpec:
 class Operation:
     """One method of one path, and the handler that answers it.
 
-    ``roles`` is empty where no key is needed; with roles, the handler is given the key.
-    ``problems`` says when each error is answered; those of a key and of a ledger that cannot be
-    used are added to every operation that has them.
+    ``roles`` is empty if no key is needed; with roles, the handler receives the key. ``problems``
+    says when each error is answered; those of a key, and of a ledger that cannot be used, are
+    added to every operation that has them.
     """
 
     id: str
@@ -86,8 +86,8 @@ class Operation:
     problem_models: Mapping[int, type[BaseModel]] = field(default_factory=dict)
 
     def route(self) -> web.RouteDef:
-        """Return the route that answers it."""
-        # A handler takes the key where, and only where, roles are named.
+        """Build the route that calls the handler."""
+        # A handler receives the key if, and only if, roles are named.
         if not self.roles:
             return web.route(self.method, self.path, answering(cast("Handler", self.handler)))
         keyed = guarded(cast("KeyedHandler", self.handler), *self.roles)
@@ -130,7 +130,7 @@ DESCRIBED: web.AppKey[tuple[Operation, ...]] = web.AppKey("described")
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
     {
         401: {"WWW-Authenticate": "Bearer."},
-        429: {"Retry-After": "Try again after so many seconds."},
-        503: {"Retry-After": "Try again after so many seconds."},
+        429: {"Retry-After": "Try again after this many seconds."},
+        503: {"Retry-After": "Try again after this many seconds."},
     }
 )

@@ -1,4 +1,4 @@
-"""Show the HTTP API and ``pos.v1`` to people, on one page that needs no script and no internet."""
+"""Describe the HTTP API and ``pos.v1`` for people, on one page without scripts or outside files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -27,9 +27,9 @@ STATUSES: Final[Mapping[Status, str]] = {
     Status.FAILED: "The payment failed. It may be tried again.",
     Status.CANCELLED: "Cancelled, or timed out: it can no longer be paid.",
     Status.REFUNDED: "Paid, and the money went back.",
-    Status.CONFLICT: "Reported as paid and as cancelled. Hand nothing out and give nothing back"
-    " until Pockyt, who is being asked, has settled it.",
-    Status.UNKNOWN: "Nothing is known that can be believed. Pockyt is being asked.",
+    Status.CONFLICT: "Reported both as paid and as cancelled. Neither hand out goods nor give back"
+    " money until Pockyt has settled it; it is being asked.",
+    Status.UNKNOWN: "Nothing is known for certain. Pockyt is being asked.",
 }
 _ROLES: Final[Mapping[str, str]] = {
     "pos": "A till, or all tills of a store or merchant: sells, cancels, follows, acknowledges.",
@@ -72,18 +72,18 @@ def page(operations: tuple[Operation, ...]) -> bytes:
 
 def _start() -> str:
     return (
-        "<p>The listener receives Pockyt's signed notifications, keeps them in a ledger that is"
-        " only ever added to, and tells the tills. This page is made from the same models as"
+        "<p>The listener receives Pockyt's signed notifications, records them in an append-only"
+        " ledger, and tells the tills. This page is made from the same models as"
         ' <a href="/openapi.json">OpenAPI</a> and <a href="/asyncapi.json">AsyncAPI</a>.</p>'
-        "<p>Every route under <code>/v1</code> wants a key:</p>"
+        "<p>Every route under <code>/v1</code> needs a key:</p>"
         f"{markup.block(_TRY)}"
         f"{table(('Role', 'For'), ((code(role), says) for role, says in _ROLES.items()))}"
         "<ul><li>Amounts are decimal strings, transaction numbers are strings, times are RFC 3339"
         " in UTC.</li>"
         "<li>Errors are <code>application/problem+json</code>: <code>code</code> is a word for"
         " programs, <code>detail</code> says what to do.</li>"
-        "<li>What lies outside of a key's scope is as if it were not there.</li>"
-        "<li>Expect new members in answers; those that are there stay.</li></ul>"
+        "<li>What is outside a key's scope is answered as if it did not exist.</li>"
+        "<li>Answers may get new members; existing ones stay.</li></ul>"
     )
 
 
@@ -128,7 +128,7 @@ def _parameters(parameters: Iterable[JsonObject]) -> str:
 
 
 def _kind(schema: object) -> str:
-    """Return in a few words what a value may be."""
+    """Describe the type of a value in a few words."""
     known = schema if isinstance(schema, dict) else {}
     if "enum" in known:
         return " ".join(code(str(word)) for word in known["enum"])
@@ -168,10 +168,10 @@ def _close_codes() -> str:
     )
     ranges = ((f"<b>{row.code}</b>", inline(protocol.duties[row.duty])) for row in protocol.ranges)
     return (
-        "<p>Sent by either side: 1000, 1001 and 4201. Never sent, seen by a program alone: 1005"
-        " and 1006.</p>"
+        "<p>Either side may send 1000, 1001 and 4201. 1005 and 1006 are never sent; only the"
+        " program sees them.</p>"
         + table(("Code", "Meaning", "The till"), rows)
-        + "<p>A code that is not listed:</p>"
+        + "<p>Any other code:</p>"
         + table(("Range", "The till"), ranges)
     )
 
@@ -186,8 +186,8 @@ def _statuses() -> str:
         for status, says in STATUSES.items()
     )
     return (
-        "<p>A status is a function of all that was said, in whatever order it came and however"
-        " often.</p>" + table(("Status", "Meaning"), rows)
+        "<p>A status follows from everything that was said, in whatever order and however"
+        " often it arrived.</p>" + table(("Status", "Meaning"), rows)
     )
 
 

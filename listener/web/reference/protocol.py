@@ -1,4 +1,4 @@
-"""Read ``pos.v1`` as docs/protocol.md has it: its rules, and the tables of its codes."""
+"""Read the rules and the tables of codes of ``pos.v1`` from docs/protocol.md."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _RULE: Final = "- "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
-    """A few rules of one thing, in Markdown."""
+    """The rules on one subject, in Markdown."""
 
     title: str
     rules: tuple[str, ...]
@@ -76,7 +76,7 @@ def read_protocol() -> Protocol:
 
 
 def protocol_text() -> str:
-    """Read the page: beside this module in the wheel, under docs in a checkout."""
+    """Read the file: beside this module in the wheel, under docs in a checkout."""
     packaged = resources.files("listener.web.reference").joinpath("protocol.md")
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def _sections(text: str) -> dict[str, list[str]]:
 
 
 def _rules(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the points of a section's list, each on one line."""
+    """Return the items of a section's list, each on one line."""
     rules: list[str] = []
     for line in lines:
         if line.startswith(_RULE):

@@ -13,15 +13,16 @@ REF: Final = "#/components/schemas/"
 
 
 def ref(model: type[BaseModel]) -> JsonObject:
-    """Point at the schema of a model."""
+    """Build a reference to the schema of a model."""
     return {"$ref": f"{REF}{model.__name__}"}
 
 
 def schemas(*, read: Sequence[type[BaseModel]], written: Sequence[type[BaseModel]]) -> JsonObject:
     """Return the schemas of what the listener reads and of what it writes, by model name.
 
-    What is read must hold what has no default; what is written always holds what is never null.
-    A model that is both keeps to what both can promise, so that a name means one thing.
+    A member that is read is required if it has no default; one that is written, if it is never
+    null. A model that is used both ways requires only what both do, so that a name means one
+    thing.
     """
     found: JsonObject = {}
     directions: list[tuple[Sequence[type[BaseModel]], Direction]] = [
@@ -64,7 +65,7 @@ def _definitions(models: Sequence[type[BaseModel]], direction: Direction) -> Jso
 
 
 def _tidy(schema: object, *, is_written: bool) -> JsonObject:
-    """Drop the titles that only repeat a member's name, and say which members are always there."""
+    """Drop titles that only repeat a member's name, and list members that are always present."""
     tidy = dict(_members(schema))
     properties = _members(tidy.get("properties"))
     if not properties:
@@ -78,7 +79,7 @@ def _tidy(schema: object, *, is_written: bool) -> JsonObject:
         name
         for name, found in properties.items()
         if name in required
-        # The word that names a frame is never left out, though the model has it by default.
+        # The word that names a frame is always present, though the model gives it a default.
         or "const" in _members(found)
         or (is_written and not _may_be_null(_members(found)))
     ]
@@ -93,7 +94,7 @@ def _may_be_null(schema: Mapping[str, object]) -> bool:
 
 
 def _not_null(schema: JsonObject) -> JsonObject:
-    """Write a parameter that may be left out as what it is where it is given."""
+    """Write an optional parameter with the type that it has when it is given."""
     choices = [_members(choice) for choice in _items(schema.get("anyOf"))]
     given = [choice for choice in choices if choice.get("type") != "null"]
     rest = {key: value for key, value in schema.items() if key != "anyOf"}

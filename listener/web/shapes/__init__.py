@@ -1,1 +1,1 @@
-"""What requests and answers look like: bodies, parameters, models."""
+"""The form of requests and answers: bodies, parameters, models."""

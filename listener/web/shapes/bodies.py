@@ -1,7 +1,7 @@
-"""What tills and operators send: the bodies of the routes that sell, cancel and decide.
+"""The bodies that tills and operators send: to sell, to cancel and to decide.
 
-OpenAPI is made from these models. They are strict: a misspelt member is refused, not ignored, and
-an amount is text.
+OpenAPI is generated from these models. They are strict: a misspelt member is refused, not ignored,
+and an amount is text.
 """
 
 from decimal import Decimal
@@ -35,14 +35,14 @@ _EXPLAINED: Final = {
     "missing": "is missing",
     "string_type": "must be text",
     "bool_type": "must be true or false",
-    "literal_error": "is none of the words that are taken here",
+    "literal_error": "is not one of the allowed words",
     "model_type": "must be a JSON object",
 }
 
 
 def _positive(text: str) -> str:
     if not Decimal(text):
-        raise PydanticCustomError("amount", "must be more than nothing")
+        raise PydanticCustomError("amount", "must be above zero")
     return text
 
 
@@ -63,7 +63,7 @@ Reference = Annotated[
     StringConstraints(pattern=r"^[!-%'-~]{1,64}$"),
     Field(
         description="The shop's own number of the sale, never used before: 1 to 64 visible ASCII"
-        " characters but `&`.",
+        " characters except `&`.",
         examples=["test20200101307"],
     ),
 ]
@@ -74,10 +74,10 @@ StoreNo = Annotated[
 ]
 Terminal = Annotated[
     str,
-    # No slash, as in a key's name, which is held to what is printable besides.
+    # Without a slash, as in a key's name, which may only have printable characters anyway.
     StringConstraints(pattern=r"^[^/\x00-\x1f\x7f-\x9f]{1,64}$"),
     Field(
-        description="The till: 1 to 64 characters that can be shown, none of them `/`.",
+        description="The till: 1 to 64 printable characters, without `/`.",
         examples=["T-42"],
     ),
 ]
@@ -90,7 +90,7 @@ Barcode = Annotated[
 
 
 class Body(LenientModel):
-    """What every body shares: camelCase, strict, and no member that is not known."""
+    """The base of all bodies: camelCase, strict, and no unknown members."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -111,7 +111,7 @@ class SaleBody(Body):
     settle_currency: Currency
     store_no: StoreNo
     terminal: Terminal | None = Field(
-        default=None, description="The till; may be left out where the key is a till's own."
+        default=None, description="The till; not needed with a key of a till."
     )
     vendor: Vendor | None = Field(
         default=None,
@@ -122,12 +122,12 @@ class SaleBody(Body):
 
 
 class PayBody(Body):
-    """A customer's code that was scanned."""
+    """A customer's code that the till has scanned."""
 
     payment_barcode: Barcode
     vendor: Vendor | None = Field(
         default=None,
-        description="The wallet, where Pockyt is to be told: alipay, wechat, unionpay.",
+        description="The wallet, if Pockyt needs to know it: alipay, wechat, unionpay.",
     )
 
 
@@ -136,7 +136,7 @@ class CancelBody(Body):
 
     refund_if_paid: bool = Field(
         default=False,
-        description="Give the money back if it is paid by now; needs a key that may refund.",
+        description="Give the money back if it is paid by now; the key must be allowed to refund.",
     )
 
 
@@ -150,7 +150,7 @@ class DecideBody(Body):
         description="Who decides.", examples=["Kim Lee"]
     )
     reason: Annotated[str, StringConstraints(pattern=r"\S", max_length=1_000)] = Field(
-        description="On which grounds.",
+        description="Why.",
         examples=["The customer's bank statement shows no payment."],
     )
 
@@ -174,10 +174,10 @@ _B = TypeVar("_B", bound=BaseModel)
 
 
 async def read_body(request: web.Request, model: type[_B]) -> _B:
-    """Read the JSON body of a request; none at all, and ``null``, is an empty object.
+    """Read the JSON body of a request; an empty one, and ``null``, is an empty object.
 
     Raises:
-        ProblemError: As for ``read_raw``; not JSON (400), or a member is wrong (422).
+        ProblemError: An error of ``read_raw``; not JSON (400), or a wrong member (422).
     """
     text = without_mark(await read_raw(request)).strip()
     try:

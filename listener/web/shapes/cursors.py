@@ -1,6 +1,6 @@
-"""Seal the place where a page ended, so that only the listener can have written a cursor.
+"""Seal the place where a page ended, so that only the listener can write a cursor.
 
-A cursor belongs to its ledger, its route and its filters, and is of use nowhere else.
+A cursor is valid only for its ledger, its route and its filters.
 """
 
 import base64
@@ -24,17 +24,17 @@ def open_cursor(text: str, query: Query, *, ledger: Ledger) -> bytes:
     """Return the place of a query's cursor.
 
     Raises:
-        ProblemError: It was changed, or is of other filters or of another ledger.
+        ProblemError: It was changed, or belongs to other filters or another ledger.
     """
     try:
         packed = base64.urlsafe_b64decode(text)
     except ValueError:
         packed = b""
     seal, place = packed[:_SEAL_BYTES], packed[_SEAL_BYTES:]
-    # One place is written in one way only.
+    # Each place has only one valid spelling.
     is_plain = base64.urlsafe_b64encode(packed).decode() == text
     if not is_plain or not hmac.compare_digest(seal, _seal(place, query, ledger)):
-        advice = "cursor is not one that this query gave: begin again without it"
+        advice = "this cursor is not from this query: begin again without it"
         raise ProblemError(400, "bad-cursor", advice)
     return place
 

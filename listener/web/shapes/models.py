@@ -1,7 +1,7 @@
-"""The nouns of the JSON API: what programs read of the ledger, and how it is written.
+"""The nouns of the JSON API: what programs read from the ledger, and how it is written.
 
-OpenAPI is made from these models, and the export writes with them. Every member is always there;
-what is not known is null.
+OpenAPI is generated from these models, and the export writes with them. Every member is always
+present; null is what is not known.
 """
 
 from typing import Annotated, Final, Self
@@ -49,7 +49,7 @@ Word = Annotated[str, Field(description="Pockyt's own word, untouched.", example
 
 
 class Model(BaseModel):
-    """What every part of the API shares: camelCase on the wire, frozen, nulls written."""
+    """The base of all models of the API: camelCase on the wire, frozen, nulls written."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -64,13 +64,13 @@ class Model(BaseModel):
 
 
 def reply(body: "Model | bytes", *, status: int = 200) -> web.Response:
-    """Build the answer that holds a model, or JSON that is written already."""
+    """Build the answer with a model, or with JSON that is already written."""
     text = body if isinstance(body, bytes) else body.encode()
     return web.Response(status=status, body=text, content_type=JSON)
 
 
 class Cancel(Model):
-    """The newest cancel that was asked for, and how it ended."""
+    """The newest cancel that was requested, and how it ended."""
 
     state: CancelState
     requested_at: Time
@@ -89,7 +89,7 @@ class Cancel(Model):
 
 
 class Transaction(Model):
-    """Where a transaction stands: what all of its entries add up to.
+    """The state of a transaction: what all of its entries add up to.
 
     Its identity is `merchantNo` and `transactionNo` together.
     """
@@ -106,7 +106,7 @@ class Transaction(Model):
     provider_status: Word | None
     state_version: int = Field(ge=0, description="Grows by one with each event of it.")
     held: bool = Field(
-        description="Whether a notification waits that is signed but not believed alone."
+        description="Whether a notification is held: it is signed, but not believed alone."
     )
     created_at: Time
     updated_at: Time
@@ -119,7 +119,7 @@ class Transaction(Model):
 
 
 class Deliveries(Model):
-    """How often a notification was brought; 1 for what is not a notification."""
+    """How often a notification was delivered; 1 for other entries."""
 
     count: int = Field(ge=1)
     first: Time
@@ -145,7 +145,7 @@ class Entry(Model):
     as_of: Seq | None = Field(description="The ledger's seq when a query or a cancel was sent.")
     recorded_at: Time
     deliveries: Deliveries
-    fields: dict[str, str] = Field(description="All that arrived, verifySign left out.")
+    fields: dict[str, str] = Field(description="Everything that arrived, without verifySign.")
     hash: Hash
 
     @classmethod
@@ -177,7 +177,7 @@ class Entry(Model):
 
 
 class TransactionDetail(Transaction):
-    """A transaction and the entries that it is the sum of, its sale's included, in order."""
+    """A transaction and its entries in order, its sale's included."""
 
     entries: list[Entry]
 
@@ -193,12 +193,12 @@ class TransactionsPage(Model):
 
     data: list[Transaction]
     next_cursor: str | None = Field(
-        description="Brings the next page, with the same filters; null where this was the last."
+        description="Returns the next page, with the same filters; null on the last page."
     )
 
 
 class EntriesPage(Model):
-    """Entries in seq order, past the seq that was asked for."""
+    """Entries in seq order, after the requested seq."""
 
     epoch: str = Field(description="Names the ledger; a restored backup gets a new one.")
     head: Seq = Field(
@@ -249,18 +249,18 @@ class TerminalState(Model):
     merchant_no: MerchantNo | None
     store_no: StoreNo | None
     terminal: Terminal | None
-    stream: Stream | None = Field(description="Null where it is connected and never acknowledged.")
+    stream: Stream | None = Field(description="Null if it is connected and has never acknowledged.")
     online: bool
     last_seen_at: Time | None = Field(
         description="When it was last heard: on its connection, or by an acknowledgement."
     )
     acked_offset: int | None = Field(
-        ge=0, description="All up to here is handled; null where it has acknowledged nothing yet."
+        ge=0, description="Everything up to here is handled; null before the first acknowledgement."
     )
     acked_at: Time | None = Field(description="When it last acknowledged.")
     head: int | None = Field(ge=0, description="The newest offset of the stream.")
     lag: int | None = Field(
-        ge=0, description="How many events past its start, or its last ack, it has not handled."
+        ge=0, description="How many events after its start, or its last ack, it has not handled."
     )
     unacknowledged_cancellations: int = Field(
         ge=0, description="Cancellations of the stream that no terminal has acknowledged."
@@ -277,7 +277,7 @@ class Unacknowledged(Model):
     amount: str | None
     currency: str | None
     recorded_at: Time
-    late: bool = Field(description="Whether that has been so for longer than a till needs: 60 s.")
+    late: bool = Field(description="Whether a till should have acknowledged it by now: after 60 s.")
 
 
 class Terminals(Model):
@@ -287,18 +287,16 @@ class Terminals(Model):
     unacknowledged: list[Unacknowledged] = Field(
         description="The same on every page; at most 1,000."
     )
-    next_cursor: str | None = Field(
-        description="Brings the next page; null where this was the last."
-    )
+    next_cursor: str | None = Field(description="Returns the next page; null on the last page.")
 
 
 class Problem(Model):
-    """What went wrong, as RFC 9457 has it; further members say more."""
+    """What went wrong, as RFC 9457 defines it; further members say more."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(
-        description=f"Names the problem; only the listener's own begin with `{PROBLEM_TYPES}`.",
+        description=f"Names the problem; the listener's own begin with `{PROBLEM_TYPES}`.",
         examples=[f"{PROBLEM_TYPES}bad-parameter"],
     )
     title: str = Field(examples=["Bad request"])
@@ -316,7 +314,7 @@ class Problem(Model):
 
 
 def _members(transaction: model.Transaction) -> dict[str, object]:
-    """Return the members that a transaction has, alone or with its entries."""
+    """Return the members of a transaction, alone or with its entries."""
     return {
         "transaction_no": transaction.transaction_no,
         "reference": transaction.reference,

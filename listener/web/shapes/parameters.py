@@ -1,4 +1,4 @@
-"""Read the query of a URL by a model, from which OpenAPI takes its parameters too."""
+"""Read the query of a URL into a model, from which OpenAPI takes its parameters too."""
 
 import re
 from collections.abc import Mapping
@@ -50,12 +50,12 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def _wrong(text: str) -> PydanticCustomError:
-    # Braces are pydantic's placeholders; every text here is our own and has none.
+    # Braces are pydantic's placeholders; every text here is our own and contains none.
     return PydanticCustomError("parameter", text)
 
 
 def _whole(text: object) -> object:
-    """Read a whole number as JSON writes it: ``7``, and ``7.0`` or ``7E0`` as some languages do."""
+    """Read a whole number as JSON has it, ``7``, or as some languages write it: ``7.0``."""
     number = whole_of(text) if isinstance(text, str) else text
     if number is None:
         raise _wrong("must be a whole number in digits")
@@ -63,7 +63,7 @@ def _whole(text: object) -> object:
 
 
 def _time_ms(text: object) -> int:
-    """Read RFC 3339 as Unix ms; a part of a millisecond is cut off."""
+    """Read an RFC 3339 time as Unix ms; fractions of a millisecond are cut off."""
     advice = "must be a time such as 2026-11-23T10:11:12Z (a + in a URL is written %2B)"
     if not isinstance(text, str) or not _RFC3339.fullmatch(text):
         raise _wrong(advice)
@@ -99,7 +99,7 @@ Instant = Annotated[
 ]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]+$", max_length=NUMBER_CHARS_MAX)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)]
-# The check of the digits comes last here, and so first in effect.
+# This check of the digits comes last in the list, and so runs first.
 Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
 Wait = Annotated[int, Field(ge=0, le=WAIT_SECONDS_MAX), BeforeValidator(_whole)]
 EventsWait = Annotated[int, Field(ge=0, le=EVENTS_WAIT_SECONDS_MAX), BeforeValidator(_whole)]
@@ -118,7 +118,7 @@ AfterEvent = Annotated[
 
 
 class Query(BaseModel):
-    """What every query shares: camelCase names, and none that is not known."""
+    """The settings that all queries share: camelCase names, and no unknown ones."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", frozen=True, hide_input_in_errors=True
@@ -126,34 +126,36 @@ class Query(BaseModel):
 
 
 class TransactionsQuery(Query):
-    """Which transactions are wanted."""
+    """Which transactions to list."""
 
-    merchant_no: Number | None = Field(default=None, description="Of this merchant.")
+    merchant_no: Number | None = Field(default=None, description="Only of this merchant.")
     store_no: Number | None = Field(
         default=None,
-        description="Of this store; `-` for those of which no store is known. Where several"
-        " merchants are configured, `merchantNo` belongs to it.",
+        description="Only of this store; `-` for those without a known store. With several"
+        " merchants configured, give `merchantNo` too.",
     )
-    terminal: Text | None = Field(default=None, description="Of this till.")
-    status: Status | None = Field(default=None, description="That stand so.")
-    reference: Text | None = Field(default=None, description="With this reference, exactly.")
+    terminal: Text | None = Field(default=None, description="Only of this till.")
+    status: Status | None = Field(default=None, description="Only with this status.")
+    reference: Text | None = Field(default=None, description="Only with exactly this reference.")
     contains: Text | None = Field(
-        default=None, description="Whose reference or number holds this, in any case."
+        default=None, description="Only if the reference or number contains this, in any case."
     )
-    since: Instant | None = Field(default=None, description="Made at this time or later.")
-    until: Instant | None = Field(default=None, description="Made before this time.")
-    limit: Limit = Field(default=TRANSACTIONS_PAGE, description="At most so many.")
+    since: Instant | None = Field(
+        default=None, description="Only if created at this time or later."
+    )
+    until: Instant | None = Field(default=None, description="Only if created before this time.")
+    limit: Limit = Field(default=TRANSACTIONS_PAGE, description="The most that one page holds.")
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_CHARS_MAX)] | None = (
         Field(
             default=None,
-            description="The `nextCursor` of the page before. It belongs to its filters, and stays"
-            " where it is however many transactions are new.",
+            description="The `nextCursor` of the page before. It is valid only with the same"
+            " filters, and new transactions do not move it.",
         )
     )
 
 
 class TransactionQuery(Query):
-    """Which merchant's transaction is wanted."""
+    """Which merchant's transaction to show."""
 
     merchant_no: Number | None = Field(
         default=None, description="Needed where two merchants share the number."
@@ -161,17 +163,17 @@ class TransactionQuery(Query):
 
 
 class EntriesQuery(Query):
-    """Which entries are wanted."""
+    """Which entries to read."""
 
     after: AfterSeq = Field(default=0, description="Entries past this seq.")
-    limit: Limit = Field(default=ENTRIES_PAGE, description="At most so many.")
+    limit: Limit = Field(default=ENTRIES_PAGE, description="The most that one page holds.")
     wait: Wait = Field(
-        default=0, description="Where there is none, wait so many seconds for the first."
+        default=0, description="If there is none, wait this many seconds for the first."
     )
 
 
 class EventsQuery(Query):
-    """Which events are wanted."""
+    """Which events to read."""
 
     stream: Annotated[Stream, WrapValidator(_stream)] | None = Field(
         default=None, description="May be left out where the key's scope is one stream."
@@ -182,15 +184,15 @@ class EventsQuery(Query):
         " `latest` where there is none), `latest`, or `earliest`.",
     )
     wait: EventsWait = Field(
-        default=0, description="Where there is none, wait so many seconds for the first."
+        default=0, description="If there is none, wait this many seconds for the first."
     )
-    limit: Limit = Field(default=EVENTS_PAGE, description="At most so many.")
+    limit: Limit = Field(default=EVENTS_PAGE, description="The most that one page holds.")
 
 
 class TerminalsQuery(Query):
-    """Which terminals are wanted."""
+    """Which terminals to list."""
 
-    limit: Limit = Field(default=TERMINALS_PAGE, description="At most so many.")
+    limit: Limit = Field(default=TERMINALS_PAGE, description="The most that one page holds.")
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=PLACE_CHARS_MAX)] | None = (
         Field(default=None, description="The `nextCursor` of the page before.")
     )
@@ -216,9 +218,9 @@ def read_query(request: web.Request, model: type[_Q]) -> _Q:
     """Read the query of a request.
 
     Raises:
-        ProblemError: A name is unknown or comes twice, or a value is not what it should be.
+        ProblemError: A name is unknown or comes twice, or a value is wrong.
     """
-    # Its keys come once each; what was sent twice shows in the items alone.
+    # The mapping has each key once; only its items show what was sent twice.
     names = [name for name, _ in request.query.items()]
     known = [field.alias or name for name, field in model.model_fields.items()]
     unknown = sorted(set(names) - set(known))
@@ -244,5 +246,5 @@ def _explain(fault: ErrorDetails) -> str:
 
 
 def _quoted(name: str) -> str:
-    """Return a name for a message: on one line, and not for ever."""
+    """Shorten a name for a message, and keep it on one line."""
     return f'"{name[:40].encode("unicode_escape").decode()}"'

@@ -1,4 +1,4 @@
-"""Read the body of a request as it came, within the limits that hold for every body."""
+"""Read the body of a request as it arrived, within the limits of every body."""
 
 import asyncio
 import zlib
@@ -10,16 +10,16 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.problem import ProblemError
 
 BODY_SECONDS: Final = 10.0
-# A gzip file may be several, one after the other.
+# A gzip file may consist of several, one after the other.
 MEMBERS_MAX: Final = 8
 
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _DEFLATE: Final = "deflate"
-# Codings that exist and are not read here. Any other word, such as a charset, is no coding.
+# Codings that exist but are not read here. Any other word, such as a charset, is not a coding.
 _OTHERS: Final = frozenset(
     {"br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "aes128gcm", "pack200-gzip"}
 )
-# The refusals of a body in another coding than it is said to be, or in one that is not read.
+# Refusals of a body whose coding is not the one it names, or not one that is read here.
 _MISNAMED: Final = frozenset({"bad-coding", "unsupported-coding"})
 _SIGNED: Final = b"verifySign"
 _GZIP_BITS: Final = 31
@@ -28,25 +28,25 @@ _RAW_BITS: Final = -15
 
 
 async def read_notification(request: web.Request) -> bytes:
-    """Read the body of a notification, also where it came plain and is called compressed.
+    """Read the body of a notification, even if it is plain but labelled as compressed.
 
     A proxy that decompresses a body may leave the header that says how it was compressed.
     """
     try:
         return await read_raw(request)
     except ProblemError as error:
-        # What was read already is kept, and returned as it came.
+        # What was read already is buffered, and returned as it arrived.
         if error.code in _MISNAMED and _SIGNED in (body := await _read(request)):
             return body
         raise
 
 
 async def read_raw(request: web.Request) -> bytes:
-    """Read the body of a request, decompressed where it says that it is compressed.
+    """Read the body of a request, decompressed if it is labelled as compressed.
 
     Raises:
-        ProblemError: It is cut off or not encoded as it says (400), late (408), too large as it
-            came or decompressed (413), in a coding that is not read here (415).
+        ProblemError: It is cut off or not encoded as labelled (400), late (408), too large before
+            or after decompression (413), in a coding that is not read here (415).
     """
     coding = _coding(request) if "Content-Encoding" in request.headers else None
     body = await _read(request)
@@ -60,7 +60,7 @@ def too_large() -> ProblemError:
 
 async def _read(request: web.Request) -> bytes:
     try:
-        # A time-out costs more than the reading; a body that is here already needs none.
+        # A time-out costs more than the reading; a body that has arrived already needs none.
         if request.content.is_eof():
             return await request.read()
         if "Expect" in request.headers:
@@ -82,7 +82,7 @@ async def _ask_for(request: web.Request) -> None:
 
 
 def _coding(request: web.Request) -> str | None:
-    """Return the coding of a body, None where there is none."""
+    """Return the coding of a body; None if there is none."""
     named = ",".join(request.headers.getall("Content-Encoding")).lower().split(",")
     codings = [word for name in named if (word := name.strip()) in {*_GZIP, _DEFLATE, *_OTHERS}]
     if not codings:
@@ -96,7 +96,7 @@ def _coding(request: web.Request) -> str | None:
 
 
 def _decompressed(body: bytes, coding: str) -> bytes:
-    """Decompress a body, and never more of it than a body may have."""
+    """Decompress a body, up to the size that a body may have."""
     bits = _GZIP_BITS if coding in _GZIP else _deflate_bits(body)
     text = b""
     for _ in range(MEMBERS_MAX):
@@ -118,6 +118,6 @@ def _decompressed(body: bytes, coding: str) -> bytes:
 
 
 def _deflate_bits(body: bytes) -> int:
-    """Return how to read ``deflate``: as RFC 9110 has it, or without its head, as many send it."""
+    """Return how to read ``deflate``: as in RFC 9110, or without its header, as many send it."""
     is_zlib = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
     return _ZLIB_BITS if is_zlib else _RAW_BITS

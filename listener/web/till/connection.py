@@ -1,4 +1,4 @@
-"""One websocket of a till, written to directly: bounded, measured, and always closed in the end."""
+"""One websocket of a till, written to directly: limited, measured, and always closed at the end."""
 
 import asyncio
 from typing import Final
@@ -6,14 +6,14 @@ from typing import Final
 from listener.pos.codes import CloseCode
 from listener.pos.wire import ws_close
 
-# A socket that holds so much takes no more until its client has read.
+# A socket that buffers this much accepts no more until its client has read.
 BUFFER_BYTES_MAX: Final = 256 * 1024
 
 
 class TillConnection:
-    """What the listener sends to one till; the hub writes its events straight to it.
+    """Sends frames to one till; the hub writes its events directly to it.
 
-    ``id`` names it in the log, ``code`` is the one that it was closed with here.
+    ``id`` names it in the log, ``code`` is the close code that was sent here.
     """
 
     __slots__ = ("_close_seconds", "_loop", "_taken", "_taken_at", "_transport", "_written",
@@ -24,7 +24,7 @@ class TillConnection:
     ) -> None:
         self.id = connection_id
         self.code: CloseCode | None = None
-        # Kept from the start: the request forgets it when the connection is lost.
+        # Remembered from the start: the request forgets it when the connection is lost.
         self._transport = transport
         self._close_seconds = close_seconds
         self._loop = asyncio.get_running_loop()
@@ -38,9 +38,9 @@ class TillConnection:
         return self.code is not None
 
     def offer(self, frames: bytes) -> bool:
-        """Write events as far as there is room; False where there is none.
+        """Write events if there is room; return False if there is none.
 
-        Called for every till and every commit: it asks and writes in one.
+        Called for every till and every commit, so it tests and writes in one call.
         """
         transport = self._transport
         if transport.get_write_buffer_size() >= BUFFER_BYTES_MAX:
@@ -51,14 +51,14 @@ class TillConnection:
         return True
 
     def write(self, frames: bytes) -> None:
-        """Write whole frames past aiohttp, which would make each again for every till."""
+        """Write whole frames past aiohttp, which would build each again for every till."""
         if self.code is None and not self._transport.is_closing():
             self._written += len(frames)
             self._transport.write(frames)
 
     @property
     def buffered(self) -> int:
-        """How many bytes its client has yet to take."""
+        """How many bytes its client has yet to read."""
         return self._transport.get_write_buffer_size()
 
     def has_room(self) -> bool:
@@ -70,7 +70,7 @@ class TillConnection:
         self._written += size
 
     def is_stalled(self, now: float, *, limit_seconds: float) -> bool:
-        """Return whether the socket has taken nothing for too long, though there was something."""
+        """Return whether the socket has sent nothing for too long, though it had something."""
         waiting = self.buffered
         taken = self._written - waiting
         if not waiting or taken > self._taken:
@@ -80,7 +80,7 @@ class TillConnection:
     def close(self, code: CloseCode) -> None:
         """Send a close frame with a code; a client that does not answer in time is cut off.
 
-        Nothing is waited for: a stalled socket never takes the frame.
+        This does not wait: a stalled socket never accepts the frame.
         """
         if self.code is None:
             self.write(ws_close(code, code.meaning))
@@ -92,7 +92,7 @@ class TillConnection:
         self.close(CloseCode.SERVER_ERROR)
 
     def end(self) -> None:
-        """Close the socket; what it still holds is sent, but not waited for for long."""
+        """Close the socket; what it still buffers is sent, within a short time."""
         self._transport.close()
         if self.buffered:
             self._loop.call_later(self._close_seconds, self._transport.abort)

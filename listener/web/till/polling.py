@@ -1,4 +1,4 @@
-"""The stream without a websocket: the same ledger read by long-poll, and acks by POST."""
+"""The stream without a websocket: the same ledger by long-poll, and acks by POST."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ from listener.web.till.starts import begin, lost, may_follow
 
 
 async def events(request: web.Request, key: Key) -> web.Response:
-    """Answer the events of a stream past a position; where there is none, wait for one."""
+    """Answer with the events of a stream after a position; where there are none, wait for one."""
     query = read_query(request, EventsQuery)
     name = query.stream or _only_stream(request, key)
     _check_stream(name, key, request.app[SETTINGS].merchants)
@@ -32,7 +32,7 @@ async def events(request: web.Request, key: Key) -> web.Response:
     wait_seconds = 0 if request.app[SESSIONS].is_draining else query.wait
     with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
         page = await hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
-    # A revocation acts within a second, however long this has waited.
+    # A revocation takes effect within a second, however long this has waited.
     if wait_seconds and await key_of(request, request.app[KEYS]) is None:
         raise unauthorized()
     head = (await hub.heads([name]))[name]
@@ -56,7 +56,7 @@ async def acks(request: web.Request, key: Key) -> web.Response:
 
 
 def _only_stream(request: web.Request, key: Key) -> str:
-    """Return the one stream of the key's scope; where there are several, one has to be named."""
+    """Return the one stream of the key's scope; if there are several, the request must name one."""
     merchant = request.app[SETTINGS].merchants.get(key.merchant_no or "")
     names = key.streams(merchant.stores if merchant else ())
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""Look after the POS connections: heartbeat, silence, stalls, revoked keys, the end of all."""
+"""Watch over the POS connections: heartbeat, silence, stalls, revoked keys, shutdown."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ from listener.pos.wire import encode, ws_text
 from listener.web.till.connection import TillConnection
 
 SESSIONS_MAX: Final = 20_000
-# Connections that have yet to send ``connect``; one more, and the oldest of them has to go.
+# Connections that have not sent ``connect`` yet; beyond this many, the oldest is closed.
 PENDING_MAX: Final = 2_000
 SESSIONS_PER_KEY_MAX: Final = 1_000
 STALLED_SECONDS: Final = 10.0
@@ -35,7 +35,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTiming:
-    """How long what may take on a POS connection, in seconds; a test takes shorter ones."""
+    """The time limits of a POS connection, in seconds; tests use shorter ones."""
 
     connect_seconds: float = CONNECT_SECONDS
     ping_seconds: float = PING_SECONDS
@@ -48,7 +48,7 @@ class SessionTiming:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Session:
-    """A connection that is past its ``connect``; times are those of the event loop."""
+    """A connection after its ``connect``; times are those of the event loop."""
 
     connection: TillConnection
     key: Key
@@ -57,19 +57,19 @@ class Session:
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
 
     def ping(self, t_ms: int) -> None:
-        """Send a ping with the heads of what is followed."""
+        """Send a ping with the heads of the streams that are followed."""
         heads = {name: followed.head for name, followed in self.subscriptions.items()}
         self.connection.write(ws_text(encode(Ping(t=t_ms, heads=heads))))
 
 
 class Presence(Protocol):
-    """What is asked of the ledger here: who is connected at the other nodes."""
+    """What sessions need of the ledger: who is connected at the other nodes."""
 
     async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]: ...
 
 
 class Sessions:
-    """All POS connections of one listener, and the one task that looks after them."""
+    """All POS connections of one listener, and the one task that watches over them."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Sessions:
         self._presence = presence
         self._now_ms = now_ms
         self._closed = log.Throttle(_LOG, "pos_closed")
-        # Those without a session have yet to send ``connect``; the oldest first.
+        # Those without a session have not sent ``connect`` yet; the oldest first.
         self._pending: dict[TillConnection, None] = {}
         self._connections: dict[TillConnection, Session | None] = {}
         self._left = asyncio.Event()
@@ -118,11 +118,11 @@ class Sessions:
         return {name: wall - (now - at) for name, at in (self._seen | heard).items()}
 
     def is_full(self, key: Key) -> bool:
-        """Return whether a key has as many connections as it may."""
+        """Return whether a key has as many connections as it may have."""
         return self._of_key[key.id] >= SESSIONS_PER_KEY_MAX
 
     def arrive(self, connection: TillConnection) -> None:
-        """Register a connection that has yet to say whose it is."""
+        """Register a connection that has not said yet whose it is."""
         self._connections[connection] = None
         if self.is_draining:
             self._send_away(connection)
@@ -132,7 +132,8 @@ class Sessions:
             return
         self._pending[connection] = None
         if len(self._pending) > PENDING_MAX:
-            # A till sends its ``connect`` at once: who has waited for longest is none.
+            # A till sends its ``connect`` at once: the connection that has waited longest is not a
+            # till.
             self.close(next(iter(self._pending)), CloseCode.CONNECT_LATE)
 
     def add(self, session: Session) -> None:
@@ -187,12 +188,12 @@ class Sessions:
         connection.close(code)
 
     def resync(self) -> None:
-        """Have every till come back now: what it holds is of another epoch."""
+        """Close every connection with "come back now": its positions are of another epoch."""
         for connection in list(self._connections):
             self.close(connection, CloseCode.COME_BACK)
 
     async def run(self) -> None:
-        """Look after all sessions, for ever."""
+        """Watch over all sessions, for ever."""
         while True:
             await asyncio.sleep(self.timing.tick_seconds)
             self._tick()
@@ -205,11 +206,11 @@ class Sessions:
                 _LOG.exception("keys_unread")
 
     async def drain(self) -> None:
-        """Send every till away before a restart: told when to come back, then closed with 1012."""
+        """Before a restart: tell every till when to come back, then close with 1012."""
         self.is_draining = True
         for connection in list(self._connections):
             self._send_away(connection)
-        # Each is cut off in time; what is more is a handler that waits for the ledger.
+        # Each is cut off in time; what remains is a handler that waits for the ledger.
         with suppress(TimeoutError):
             async with asyncio.timeout(2 * self.timing.close_seconds):
                 while self._connections:
@@ -254,7 +255,7 @@ class Sessions:
                     self.close(session.connection, CloseCode.REPLACED)
 
     async def _end_revoked(self) -> None:
-        """Close the sessions whose key was revoked, once a key has changed or a session come."""
+        """Close the sessions of revoked keys, once a key has changed or a session was added."""
         version = await self._keys.keys_version()
         if version == self._keys_version:
             return

@@ -1,6 +1,6 @@
 """Speak ``pos.v1`` with a till over a websocket: upgrade, connect, ready, then acks and pongs.
 
-The events themselves are written by the hub, straight to the till's socket.
+The hub writes the events themselves, directly to the till's socket.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ from listener.web.till.sessions import Session
 from listener.web.till.starts import Start, begin, may_follow
 from listener.web.till.upgrade import check_upgrade
 
-# A till may send so many frames at once, and so many a second for long.
+# A till may send this many frames at once, and this many a second in the long run.
 FRAMES_AT_ONCE_MAX: Final = 2_000
 FRAMES_PER_SECOND: Final = 500
-# How long an ack that could not be stored waits for its next try.
+# How long an ack that could not be stored waits before it is tried again.
 ACK_RETRY_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ _ENDS: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, 
 
 
 class _End(Enum):
-    """What is received once the connection has ended."""
+    """Received once the connection has ended."""
 
     END = "end"
 
 
 class _CloseError(Exception):
-    """The connection is to be closed with a code."""
+    """The connection must be closed with a code."""
 
     def __init__(self, code: CloseCode) -> None:
         super().__init__(code.meaning)
@@ -71,7 +71,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         autoclose=False,
         autoping=False,
         compress=False,
-        # aiohttp refuses what has this many bytes.
+        # aiohttp refuses a frame of this many bytes.
         max_msg_size=FRAME_BYTES_MAX + 1,
         timeout=close_seconds,
     )
@@ -111,7 +111,7 @@ class _Till:
         self._is_over = False
 
     async def talk(self, request: web.Request) -> None:
-        """Speak the protocol until the connection has ended, and close it with the right code."""
+        """Speak the protocol until the connection ends, and close it with the right code."""
         try:
             await self._converse(request)
             return
@@ -125,8 +125,8 @@ class _Till:
         except Exception:  # noqa: BLE001 - whatever failed, the till must not be left waiting
             _LOG.exception("till_failed", extra={"fields": {"session": self._connection.id}})
             self._close(CloseCode.SERVER_ERROR)
-        # Read on until the client has closed too: else what it still sends would cut the line
-        # before it has read the code. A timer cuts off who does not close.
+        # Read on until the client has closed too: otherwise what it still sends would cut the
+        # connection before it has read the code. A timer cuts off a client that does not close.
         while (await self._ws.receive()).type not in _ENDS:
             pass
 
@@ -155,7 +155,7 @@ class _Till:
             raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
-        # A proxy may have put a header of its own in the place of the key's.
+        # A proxy may have replaced the key's header with its own.
         own = connect.key.get_secret_value().strip() if connect.key else ""
         text = own or bearer(request)
         if not text:
@@ -179,7 +179,7 @@ class _Till:
         return key
 
     async def _await_connect(self) -> Connect | None:
-        """Return the connect frame; None where the client went away before."""
+        """Return the connect frame; None if the client left before."""
         while (frame := await self._receive()) is not _End.END:
             if isinstance(frame, Connect):
                 return frame
@@ -206,7 +206,7 @@ class _Till:
             heard_at=now,
             ping_at=now + self._sessions.timing.ping_seconds,
         )
-        # In the registry from here on: a newer connection of the terminal ends this one.
+        # Registered from here on: a newer connection of the terminal closes this one.
         self._sessions.add(session)
         starts = await begin(wanted, key=key, ledger=self._ledger, hub=self._hub)
         await self._send(Ready(id=connect.id, streams=[start.ready() for start in starts]))
@@ -223,7 +223,7 @@ class _Till:
             followed.advance()
 
     def _check_open(self) -> None:
-        """Go no further with a connection that was closed here while something was awaited."""
+        """Stop if the connection was closed here during an await."""
         if self._connection.code is not None:
             raise _CloseError(self._connection.code)
 
@@ -231,13 +231,14 @@ class _Till:
         self._sessions.close(self._connection, code)
 
     async def _receive(self) -> ClientFrame | _End | None:
-        """Return the next frame, None for one that says nothing to us, END at the end.
+        """Return the next frame; None for one that means nothing to us, END at the end.
 
         Raises:
             _CloseError: Malformed, or too many.
         """
         while (message := await self._ws.receive()).type in _CONTROL:
-            # A library sends these by itself: they do not show that the program behind it lives.
+            # A library answers these by itself: they do not show that the program behind it is
+            # alive.
             self._count_frame()
             if message.type is WSMsgType.PING and not self._connection.is_closing:
                 await self._ws.pong(message.data)
@@ -246,13 +247,13 @@ class _Till:
             return _End.END
         self._count_frame()
         try:
-            # Frames are JSON text; some libraries send any text in a binary frame.
+            # Frames are JSON text; some libraries send all text in binary frames.
             return parse_client_frame(message.data)
         except UnreadableError:
             raise _CloseError(CloseCode.MALFORMED) from None
 
     async def _take_end(self, kind: WSMsgType, data: object) -> None:
-        """Answer the client's good-bye; what aiohttp itself refused, it has closed."""
+        """Answer the client's close; aiohttp itself has closed what it refused."""
         if isinstance(data, WebSocketError):
             self._sessions.on_close(data.code)
         elif kind is WSMsgType.CLOSE and not self._connection.is_closing:
@@ -276,7 +277,7 @@ class _Till:
         elif ack.offset > followed.head:
             await self._refuse(ack.id, "ack-ahead", "that offset is beyond the head")
         else:
-            # Acks that come while one is being stored are stored together.
+            # Acks that arrive while one is being stored are stored together.
             self._acks[ack.stream] = max(ack.offset, self._acks.get(ack.stream, 0))
             if self._acking is None or self._acking.done():
                 self._acking = asyncio.create_task(self._store_acks(session.key.subscriber))
@@ -290,7 +291,7 @@ class _Till:
                 if self._is_over or self._connection.is_closing:
                     # The client acknowledges again when it comes back: acks are cumulative.
                     return
-                # To send the till away would only bring it back, with the same ack.
+                # Closing would only make the till come back with the same ack.
                 self._acks[name] = max(offset, self._acks.get(name, 0))
                 await asyncio.sleep(ACK_RETRY_SECONDS)
 
@@ -298,7 +299,7 @@ class _Till:
         await self._send(ErrorFrame(id=frame_id, code=code, message=message))
 
     async def _send(self, frame: Hello | Ready | Resync | ErrorFrame) -> None:
-        """Send a frame of this connection alone, and wait while the socket is full."""
+        """Send a frame to this connection alone, and wait while the socket is full."""
         text = encode(frame)
         if not self._connection.is_closing:
             self._connection.note(len(ws_text(text)))

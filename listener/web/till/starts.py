@@ -24,7 +24,7 @@ TRANSACTIONS_PATH: Final = "/v1/transactions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where a stream begins for a till; ``resync`` says why that is not where it asked for."""
+    """Where a stream begins for a till; ``resync`` says why that is not where it asked."""
 
     stream: str
     epoch: str
@@ -33,7 +33,7 @@ class Start:
     resync: ResyncMembers | None
 
     def ready(self) -> ReadyStream:
-        """Build its part of the ``ready`` frame."""
+        """Build this stream's part of the ``ready`` frame."""
         return ReadyStream(
             stream=self.stream,
             epoch=self.epoch,
@@ -44,9 +44,9 @@ class Start:
 
 
 def may_follow(key: Key, stream: str, merchants: Mapping[str, Merchant]) -> bool:
-    """Return whether a key may follow a stream: one of its scope, and of a store that there is.
+    """Return whether a key may follow a stream: it is of its scope, and its store is configured.
 
-    A stream of a store that nobody configured has no events, and would be kept for ever.
+    A stream of a store that is not configured has no events, and would be held for ever.
     """
     if stream == EVERY_STREAM:
         return key.may_follow(stream)
@@ -59,11 +59,11 @@ def may_follow(key: Key, stream: str, merchants: Mapping[str, Merchant]) -> bool
 async def begin(
     wanted: Sequence[StreamStart], *, key: Key, ledger: Ledger, hub: Hub
 ) -> list[Start]:
-    """Find where each stream begins, and keep a pos key's first start.
+    """Find where each stream begins, and store a pos key's first start.
 
-    A crash before the first ack then loses nothing: ``acked`` goes on from there. Nothing is
-    acknowledged by it. After a restore the place of the old epoch stays until the till has shown
-    that it knows the new one, so that ``acked`` is answered by ``resync`` until it has read one.
+    So a crash before the first ack loses nothing: ``acked`` resumes there. It acknowledges nothing.
+    After a restore the place in the old epoch stays until the till has shown that it knows the new
+    one, so ``acked`` is answered by ``resync`` until the till has read one.
 
     Raises:
         LedgerUnavailableError: The ledger cannot be read or written now.
@@ -84,7 +84,7 @@ async def begin(
 
 
 def lost(stream: str, after: After, *, epoch: str, head: int) -> ResyncMembers | None:
-    """Return how to go on from a position that cannot be resumed, None where it can be."""
+    """Return how to go on from a position that cannot be resumed; None if it can be."""
     if not isinstance(after, Position) or (after.epoch == epoch and after.offset <= head):
         return None
     is_other = after.epoch != epoch
@@ -98,7 +98,7 @@ def lost(stream: str, after: After, *, epoch: str, head: int) -> ResyncMembers |
 
 
 def _resolve(after: After, acked: Acked | None) -> After:
-    """Return the position that ``acked`` stands for; all else as it is."""
+    """Return the position that ``acked`` stands for; other starts unchanged."""
     if after != "acked":
         return after
     return Position(epoch=acked.epoch, offset=acked.offset) if acked else "latest"
@@ -111,7 +111,7 @@ def _offset(after: After, *, head: int) -> int:
 
 
 def _snapshot(stream: str) -> str:
-    """Return the path and query of a stream's transactions as they stand."""
+    """Return the path and query of a stream's present transactions."""
     if stream == EVERY_STREAM:
         return TRANSACTIONS_PATH
     merchant_no, _, store_no = stream.partition("/")

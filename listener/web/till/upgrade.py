@@ -1,4 +1,4 @@
-"""Decide whether a request may become a websocket at all; the rest is refused by a close code."""
+"""Decide whether a request may become a websocket; later refusals are close codes."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,16 +11,16 @@ from listener.pos.frames import PROTOCOL
 from listener.web.context import SESSIONS, SETTINGS
 from listener.web.problem import ProblemError, draining
 
-# That of RFC 6455, and of its last drafts, which differ in nothing that matters here.
+# The version of RFC 6455, and of its last drafts, which differ in nothing that matters here.
 _VERSIONS: Final = ("13", "8", "7")
 _OFFER: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 
 
 def check_upgrade(request: web.Request) -> web.Request:
-    """Return the request with its lists of names made plain, as aiohttp needs them.
+    """Return the request with its list headers joined, as aiohttp needs them.
 
     Raises:
-        ProblemError: A foreign origin, other subprotocols, a restart, or no upgrade.
+        ProblemError: A foreign origin, other subprotocols, a restart, or not an upgrade.
     """
     if not all(_is_allowed(origin, request) for origin in request.headers.getall("Origin", ())):
         raise ProblemError(403, "foreign-origin", "this origin is not among the setting origins")
@@ -69,8 +69,8 @@ def _names(request: web.Request, header: str, *, lower: bool = False) -> list[st
 def _is_allowed(text: str, request: web.Request) -> bool:
     """Return whether an origin is our own, or one of the setting ``origins``.
 
-    Our own is that of ``public_url``, and that of the host that was asked for: a proxy may have
-    changed the one, and its scheme is not known here.
+    Our own are the origin of ``public_url`` and that of the requested host: a proxy may have
+    changed the host, and its scheme is not known here.
     """
     origin = read_origin(text)
     if origin is None:
