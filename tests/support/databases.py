@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def run(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
-    """Do something in a database, as another program would, from a test that has no event loop."""
+    """Do something in a database, as another program would; no event loop of the test is used."""
 
     async def connected() -> T:
         connection = await asyncpg.connect(url)
@@ -24,7 +25,8 @@ def run(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
         finally:
             await connection.close()
 
-    return asyncio.run(connected())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, connected()).result()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from listener.ledger.promise import (
     Cursor,
     Doubts,
     Head,
+    NodeState,
     ReadEntry,
     Recorded,
     RecordedSale,
@@ -40,7 +41,7 @@ from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
-from listener.storage.postgres.node import Node, run_heartbeat
+from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
 from listener.storage.postgres.presence import Presence
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
@@ -453,6 +454,9 @@ class PostgresLedger:
 
     async def elsewhere(self) -> dict[str, int]:
         return await self._presence.elsewhere()
+
+    async def nodes(self) -> list[NodeState]:
+        return await self._read(partial(read_nodes, here=self.node.id))
 
     async def close(self) -> None:
         await self._writer.close()

@@ -21,6 +21,7 @@ from listener.ledger.promise import (
     Cursor,
     Doubts,
     Head,
+    NodeState,
     ReadEntry,
     Recorded,
     RecordedSale,
@@ -348,6 +349,9 @@ class SqliteLedger:
 
     async def elsewhere(self) -> dict[str, int]:
         return {}
+
+    async def nodes(self) -> list[NodeState]:
+        return []
 
     async def close(self) -> None:
         # A caller that is cancelled here leaves all open for the writer, which ends by itself.
