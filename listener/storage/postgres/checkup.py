@@ -25,7 +25,8 @@ _SERVER: Final = (
     " (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::int"
     " FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND backend_type = 'client backend')"
     " AS snapshot, pg_database_size(current_database()) AS bytes,"
-    " (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS synced"
+    " (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS synced,"
+    " pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all, current_user AS role"
 )
 _LOST: Final = (
     "SELECT epoch, began_at, seq, missing FROM epochs WHERE reason = 'went_back'"
@@ -55,7 +56,11 @@ def _server(connected: Beside) -> Iterator[Finding]:
     yield Finding(name="postgresql", value=row["version"])
     yield Finding(name="bytes", value=row["bytes"])
     yield Finding(name="synchronous_commit", value=row["commits"])
-    if row["standbys"] and not row["synced"]:
+    if row["standbys"] and not row["sees_all"]:
+        # Without that right the state of each standby, and each snapshot, reads as none.
+        advice = f"standbys and snapshots stay unseen: GRANT pg_read_all_stats TO {row['role']}"
+        yield _note("pg_read_all_stats", "not granted", advice)
+    elif row["standbys"] and not row["synced"]:
         yield _problem(
             "synchronous_standbys",
             0,
