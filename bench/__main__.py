@@ -18,6 +18,7 @@ from bench import (
     latency,
     machine,
     native,
+    nodes,
     report,
     servers,
     size,
@@ -39,6 +40,8 @@ SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
     "memory": fanout.memory,
     "stalled": fanout.stalled,
     "size": size.size,
+    "nodes": nodes.nodes,
+    "growth": nodes.growth,
     "hostile": hostile.hostile,
 }
 REQUESTS: Final = 500_000

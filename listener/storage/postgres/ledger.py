@@ -5,13 +5,12 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import asyncpg
 
-from listener import log
+from listener import __version__, log
 from listener.errors import LedgerUnavailableError, SearchTooLongError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
@@ -138,7 +137,7 @@ class PostgresLedger:
         node = Node(
             node_id=node_id,
             url=node_url,
-            version=version("pockyt-listener"),
+            version=__version__,
             epoch=identity.epoch,
             clock=clock,
         )
