@@ -24,6 +24,7 @@ from bench import (
     size,
     speed,
     throughput,
+    tills,
     work,
 )
 from bench.measuring import ROUNDS, SEED, Bench, Results
@@ -42,6 +43,7 @@ SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
     "size": size.size,
     "nodes": nodes.nodes,
     "growth": nodes.growth,
+    "tills": tills.tills,
     "hostile": hostile.hostile,
 }
 REQUESTS: Final = 500_000

@@ -43,7 +43,8 @@ def url_of(name: str) -> str:
 def database(*, template: str | None = None) -> Iterator[str]:
     """Make a database, empty or a copy; drop it at the end."""
     name = f"bench_{secrets.token_hex(4)}"
-    copied = f" TEMPLATE {template}" if template else ""
+    # As files: by default a copy goes through the WAL, which a large one would fill.
+    copied = f" TEMPLATE {template} STRATEGY FILE_COPY" if template else ""
     run(SERVER, lambda db: db.execute(f"CREATE DATABASE {name}{copied}"))
     try:
         yield url_of(name)

@@ -43,6 +43,7 @@ TITLES: Final = {
     "without-bell": "a row and its commit",
     "with-bell": "the same, with NOTIFY",
     "snapshot": "a commit each, while a snapshot stays open",
+    "haproxy": "HAProxy, for each till that idles behind it, TLS included",
 }
 
 
@@ -186,6 +187,14 @@ TABLES: Final = (
           metric="snapshot_p99", unit="ms", digits=2),
     Table(heading="Not answered with `success`", section="growth", metric="failed", unit="",
           trouble=True),
+    Table(heading="Tills that connect a second, one listener", section="tills",
+          metric="connects", unit="/s",
+          note="500 terminals with keys of their own, one after the other, from the upgrade to"
+          " `ready`; again once all have gone."),
+    Table(heading="Transactions of PostgreSQL for each", section="tills", metric="transactions",
+          unit="", digits=1),
+    Table(heading="Memory at the proxy, by tills", section="tills", metric="proxy_kib",
+          unit="KiB", digits=1),
 )  # fmt: skip
 HEADINGS: Final = {
     "speed": "Speed, of the fair peer",
@@ -199,6 +208,7 @@ HEADINGS: Final = {
     "size": "As the ledger grows",
     "nodes": "Several listeners on PostgreSQL",
     "growth": "As a ledger on PostgreSQL grows",
+    "tills": "Many tills",
     "hostile": "Beside those who misbehave",
 }
 # What begins a section: a table of its own, which sums it up.
