@@ -64,14 +64,14 @@ faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); c
 	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
 faults-postgres: $(STAMP) ## kill, pause and cut off two nodes on PostgreSQL a thousand times; lose standbys
-	TEST_POSTGRES_NOTIFICATIONS=200000 TEST_POSTGRES_FAULTS=1000 \
-	  $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py
+	TEST_POSTGRES_NOTIFICATIONS=200000 TEST_POSTGRES_FAULTS=1000 TEST_PATRONI=yes \
+	  $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py tests/fault/test_patroni.py
 
 lock: $(STAMP) ## pin every dependency again, by hash
 	$(COMPILE) --upgrade --extra postgres --output-file requirements.lock pyproject.toml
 	$(COMPILE) --upgrade --extra dev --extra postgres --constraint requirements.lock \
 	  --output-file requirements-dev.lock pyproject.toml
-	$(COMPILE) --upgrade --constraint requirements.lock \
+	$(COMPILE) --upgrade --extra postgres --constraint requirements.lock \
 	  --output-file bench/requirements.lock bench/requirements.txt pyproject.toml
 	npm update --silent --package-lock-only
 	node -e "$$STRIP_LOCK"

@@ -18,11 +18,13 @@ from bench import (
     latency,
     machine,
     native,
+    nodes,
     report,
     servers,
     size,
     speed,
     throughput,
+    tills,
     work,
 )
 from bench.measuring import ROUNDS, SEED, Bench, Results
@@ -39,6 +41,9 @@ SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
     "memory": fanout.memory,
     "stalled": fanout.stalled,
     "size": size.size,
+    "nodes": nodes.nodes,
+    "growth": nodes.growth,
+    "tills": tills.tills,
     "hostile": hostile.hostile,
 }
 REQUESTS: Final = 500_000

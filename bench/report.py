@@ -29,7 +29,22 @@ TITLES: Final = {
         servers.BARE_FANOUT,
         servers.WEBSOCKETS,
     )
-} | {"disk": "the disk alone (write + fdatasync)", "answer": "a C program that answers at once"}
+} | {
+    "disk": "the disk alone (write + fdatasync)",
+    "answer": "a C program that answers at once",
+    "nodes-1": "one listener on PostgreSQL",
+    "nodes-2": "two listeners",
+    "nodes-4": "four listeners",
+    "workers-2": "one with `--workers 2`",
+    "workers-4": "one with `--workers 4`",
+    "same-node": "on PostgreSQL, a till of the same listener",
+    "other-node": "on PostgreSQL, a till of another listener",
+    "commit": "PostgreSQL alone: a row and its commit",
+    "without-bell": "a row and its commit",
+    "with-bell": "the same, with NOTIFY",
+    "snapshot": "a commit each, while a snapshot stays open",
+    "haproxy": "HAProxy, for each till that idles behind it, TLS included",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +148,53 @@ TABLES: Final = (
           digits=2),
     Table(heading="`listener verify`, an entry", section="size", metric="verify_us", unit="µs",
           digits=1),
+    Table(heading="Durable notifications a second at 256 connections", section="nodes",
+          metric="rate", unit="/s", ratio=True,
+          note="Closed loop, shared out evenly; listeners, PostgreSQL and the load share this"
+          " machine's cores. In brackets the lowest and the highest round; then the rate on"
+          " SQLite over it, the median of the rounds."),
+    Table(heading="The listeners' processor time a notification", section="nodes",
+          metric="cpu_us", unit="µs", note="Of all their processes, PostgreSQL's not among them."),
+    Table(heading="Acknowledged within at that load, p99", section="nodes",
+          metric="loaded_p99", unit="ms", digits=1),
+    Table(heading="Disk a notification", section="nodes", metric="disk_bytes", unit="bytes",
+          note="By the size of the database before and after, indexes and events included."),
+    Table(heading="WAL a notification", section="nodes", metric="wal_bytes", unit="bytes"),
+    Table(heading="Not answered with `success`", section="nodes", metric="failed", unit="",
+          trouble=True),
+    Table(heading="Acknowledged, p50", section="nodes", metric="ack_p50", unit="ms", digits=2,
+          note="Open loop, timed from when each was due. PostgreSQL's row is one INSERT of 700"
+          " bytes and its commit, by pgbench at the same rate."),
+    Table(heading="Acknowledged, p99", section="nodes", metric="ack_p99", unit="ms", digits=2),
+    Table(heading="Notify to till, p50", section="nodes", metric="till_p50", unit="ms", digits=2),
+    Table(heading="Notify to till, p99", section="nodes", metric="till_p99", unit="ms", digits=2),
+    Table(heading="Events that did not come", section="nodes", metric="missing", unit="",
+          trouble=True),
+    Table(heading="Commits a second of PostgreSQL alone, by clients", section="nodes",
+          metric="commits", unit="/s",
+          note="What NOTIFY costs: at commit it takes one lock of the whole server, so that"
+          " commits that ring sync one after the other."),
+    Table(heading="On PostgreSQL: insert alone (one connection), p50, by entries",
+          section="growth", metric="insert_p50", unit="ms", digits=2),
+    Table(heading="On PostgreSQL: inserts a second at 64 connections", section="growth",
+          metric="insert_rate", unit="/s"),
+    Table(heading="Size of the database, an entry", section="growth", metric="disk_bytes",
+          unit="bytes"),
+    Table(heading="While a snapshot stays open: a commit, p50", section="growth",
+          metric="snapshot_p50", unit="ms", digits=2,
+          note="One connection, so that each notification is a commit: 100,000 of them."),
+    Table(heading="While a snapshot stays open: a commit, p99", section="growth",
+          metric="snapshot_p99", unit="ms", digits=2),
+    Table(heading="Not answered with `success`", section="growth", metric="failed", unit="",
+          trouble=True),
+    Table(heading="Tills that connect a second, one listener", section="tills",
+          metric="connects", unit="/s",
+          note="500 terminals with keys of their own, one after the other, from the upgrade to"
+          " `ready`; again once all have gone."),
+    Table(heading="Transactions of PostgreSQL for each", section="tills", metric="transactions",
+          unit="", digits=1),
+    Table(heading="Memory at the proxy, by tills", section="tills", metric="proxy_kib",
+          unit="KiB", digits=1),
 )  # fmt: skip
 HEADINGS: Final = {
     "speed": "Speed, of the fair peer",
@@ -144,6 +206,9 @@ HEADINGS: Final = {
     "stalled": "A stalled till",
     "startup": "Start-up",
     "size": "As the ledger grows",
+    "nodes": "Several listeners on PostgreSQL",
+    "growth": "As a ledger on PostgreSQL grows",
+    "tills": "Many tills",
     "hostile": "Beside those who misbehave",
 }
 # What begins a section: a table of its own, which sums it up.

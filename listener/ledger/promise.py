@@ -169,6 +169,22 @@ class Seat(Struct, frozen=True, kw_only=True):
     terminal: str | None
 
 
+class NodeState(Struct, frozen=True, kw_only=True):
+    """A listener that serves the ledger beside others, as it last told them.
+
+    ``lag`` is how many events it has yet to publish, ``clock_ms`` how far its clock is ahead of
+    the database's. ``is_here`` marks the one that is asked.
+    """
+
+    id: str
+    url: str
+    version: str
+    started_at_ms: int
+    lag: int
+    clock_ms: int
+    is_here: bool
+
+
 class Ledger(Protocol):
     """An ordered, durable record of facts, and what they add up to.
 
@@ -338,6 +354,9 @@ class Ledger(Protocol):
 
     async def elsewhere(self) -> dict[str, int]:
         """Return how many connections each subscriber has at other nodes."""
+
+    async def nodes(self) -> list[NodeState]:
+        """Return the nodes that live, the longest first; none where there can be only one."""
 
     async def close(self) -> None:
         """Commit what waits, and close the ledger."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import Final, cast
 
 import aiohttp
@@ -23,7 +24,7 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
 from listener.storage import open_ledger
 from listener.web import notify
-from listener.web.address import bind
+from listener.web.address import bind, is_everywhere
 from listener.web.api.health import READINESS, Readiness
 from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
 from listener.web.connections import (
@@ -112,7 +113,7 @@ async def running(
             confirm=settings.confirm,
             clock=clock.now_ms,
             on_commit=metrics.observe_commit,
-            node_url=_url(listening),
+            node_url=_node_url(listening),
         )
         stack.push_async_callback(ledger.close)
         hub = Hub(ledger)
@@ -282,3 +283,11 @@ def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _node_url(listening: socket.socket) -> str:
+    """Return where this node is, for people: an address that every machine has names none."""
+    host, port = listening.getsockname()[:2]
+    if is_everywhere(host) or ip_address(host).is_loopback:
+        return f"http://{socket.gethostname()}:{port}"
+    return _url(listening)

@@ -2,15 +2,17 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from copy import copy
 from enum import StrEnum
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from listener import __version__
 from listener.ledger.model import Why
 from listener.ledger.promise import Doubts
 
@@ -57,11 +59,43 @@ class Times(Collector):
         yield HistogramMetricFamily(self._name, self._told, buckets=buckets, sum_value=self._sum)
 
 
+class _Gathered(Collector):
+    """What several registries hold, as one."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 class Metrics:
-    """Every metric of one listener, in a registry of its own."""
+    """Every metric of one listener, in registries of its own.
+
+    ``registry`` has what this listener did and sees; ``of_ledger`` what is true of the whole
+    ledger, which each of several listeners could tell.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.of_ledger = CollectorRegistry()
+        self.node = Info(
+            "listener_node", "The listener that answers: its version.", registry=self.registry
+        )
+        self.node.info({"version": __version__})
+        self.lag = Gauge(
+            "listener_node_lag",
+            "Events of other nodes that this one knows of, and has yet to publish.",
+            registry=self.registry,
+        )
+        self.clock_seconds = Gauge(
+            "listener_node_clock_seconds",
+            "How far this node's clock is ahead of the database's.",
+            registry=self.registry,
+        )
+        self.nodes = Gauge(
+            "listener_nodes", "Listeners that serve the ledger now.", registry=self.of_ledger
+        )
         self.notifications = Counter(
             "listener_notifications",
             "Notifications answered, by the answer's HTTP status.",
@@ -128,7 +162,7 @@ class Metrics:
         self.unacked = Gauge(
             "listener_unacknowledged_cancellations",
             "Cancellations that no terminal of their stream acknowledged in time.",
-            registry=self.registry,
+            registry=self.of_ledger,
         )
         self.pockyt_calls = Counter(
             "listener_pockyt_calls",
@@ -151,9 +185,9 @@ class Metrics:
             "listener_doubts",
             "Transactions that Pockyt is asked about; raised once 60 s brought no answer.",
             ["why", "raised"],
-            registry=self.registry,
+            registry=self.of_ledger,
         )
-        self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.registry)
+        self.seq = Gauge("listener_ledger_seq", "The newest entry.", registry=self.of_ledger)
 
     def acknowledged(self, seconds: float, *, is_repeat: bool) -> None:
         """Count a notification that was acknowledged, and the time that took."""
@@ -187,12 +221,32 @@ class Metrics:
         """Count a POS connection that was closed here."""
         self.closes.labels(code).inc()
 
-    def text(self) -> bytes:
-        """Write all metrics in the OpenMetrics format."""
+    def text(self, *, node: str | None = None, with_ledger: bool = True) -> bytes:
+        """Write all metrics in the OpenMetrics format.
+
+        Args:
+            node: A label for what this listener tells of itself: workers share a port, and only
+                the label tells their counters apart.
+            with_ledger: Whether this listener is the one that tells of the whole ledger.
+        """
         # Counted only when somebody asks, since each count has to take a lock.
         acknowledged = self._notify_seconds.count
         self._acknowledged.inc(acknowledged - self._counted)
         self._counted = acknowledged
+        families = [*self.registry.collect()]
+        if node is not None:
+            families = [_labelled(family, node) for family in families]
+        if with_ledger:
+            families += self.of_ledger.collect()
         # The exposition of prometheus-client is untyped.
-        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        text: bytes = generate_latest(_Gathered(families))  # type: ignore[no-untyped-call]
         return text
+
+
+def _labelled(family: Metric, node: str) -> Metric:
+    """Return a family whose samples name the node."""
+    labelled = copy(family)
+    labelled.samples = [
+        sample._replace(labels={"node": node, **sample.labels}) for sample in family.samples
+    ]
+    return labelled

@@ -1,12 +1,15 @@
 """Run what the pages need: the sandbox, and a listener that can be killed and started again."""
 
 import json
+import re
 import signal
 import socket
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -58,7 +61,8 @@ class Stage:
         self, role: Role, *, terminal: str | None = None, may_refund: bool = False
     ) -> tuple[str, str]:
         is_pos = role is Role.POS
-        made, text = make_key(
+        make = partial(
+            make_key,
             self.settings,
             role=role,
             merchant_no=MERCHANT_NO if is_pos else None,
@@ -66,6 +70,9 @@ class Stage:
             terminal=terminal,
             may_refund=may_refund,
         )
+        # Playwright holds this thread's event loop; a ledger on PostgreSQL needs one.
+        with ThreadPoolExecutor(1) as thread:
+            made, text = thread.submit(make).result()
         return text, made.id
 
     def notify(self, transaction_no: str, status: str, **changes: str) -> None:
@@ -98,8 +105,11 @@ class Stage:
 
 
 @contextmanager
-def running_stage(directory: Path) -> Iterator[Stage]:
-    """Run the sandbox and the listener for as long as the context lasts."""
+def running_stage(directory: Path, *, database: str | None = None) -> Iterator[Stage]:
+    """Run the sandbox and the listener for as long as the context lasts.
+
+    Without ``database`` the ledger is a file in the directory.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
@@ -110,7 +120,10 @@ def running_stage(directory: Path) -> Iterator[Stage]:
         )
         sandbox_url = begun["detail"]["url"]
         path = write_settings(directory, more=MORE.format(url=url, sandbox_url=sandbox_url))
-        path.write_text(path.read_text().replace("port = 0", f"port = {port}"))
+        text = path.read_text().replace("port = 0", f"port = {port}")
+        if database is not None:
+            text = re.sub('database = ".*"', f'database = "{database}"', text)
+        path.write_text(text)
         stage = Stage(url=url, sandbox_url=sandbox_url, path=path, settings=load(path, {}))
         try:
             stage.start()

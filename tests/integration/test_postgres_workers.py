@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
+from listener.commands.keys import make_key
+from listener.keys import Role
+from listener.settings import load
 from tests.support.commands import here, started
 from tests.support.databases import database, run
 from tests.support.shop import free_port
@@ -60,6 +64,30 @@ def test_workers_share_a_port_and_one_that_dies_is_started_again(tmp_path: Path,
         assert service.stop() == 0
     # Both that lived have signed off; the one that was killed is forgotten by its lease.
     assert nodes(url) == 1
+
+
+def test_the_workers_of_a_port_keep_their_counters_apart_and_each_tells_of_the_ledger(
+    tmp_path: Path, url: str
+) -> None:
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(port=free_port(), url=url))
+    key = make_key(load(config, {}), role=Role.ADMIN)[1]
+    with started("serve", "--config", config, "--workers", "2") as service:
+        lines = [service.until(service.err, " serving ") for _ in range(2)]
+        wait_for_nodes(url, 2)
+        address = re.search(r"url=(\S+)", lines[0])
+        assert address
+        request = Request(f"{address[1]}/metrics", headers={"Authorization": f"Bearer {key}"})
+        told: set[str] = set()
+        ends_at = time.monotonic() + DEADLINE_SECONDS
+        # Each time the kernel chooses who answers.
+        while len(told) < 2:
+            assert time.monotonic() < ends_at
+            with urlopen(request) as answer:
+                text = answer.read().decode()
+            told |= set(re.findall(r'^listener_events_total{node="(\w+)"}', text, re.MULTILINE))
+            assert re.search(r"^listener_nodes 2\.0$", text, re.MULTILINE)
+        assert service.stop() == 0
 
 
 def test_a_file_has_one_worker(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

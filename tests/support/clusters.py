@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,10 @@ class Server:
         """Stop it as a crash does: what is not on its disk is lost."""
         self.run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
 
+    def stop(self) -> None:
+        """Stop it as an operator does."""
+        self.run("pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop")
+
     def promote(self) -> None:
         self.run("pg_ctl", "-D", self.data, "-w", "promote")
 
@@ -77,19 +81,36 @@ class Server:
         return (self.data / "postmaster.pid").exists()
 
 
+def initdb() -> Path:
+    """Return where PostgreSQL's newest initdb is, and its other programs beside it."""
+    found = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
+    return found or needs.missing("postgresql")
+
+
 @contextmanager
-def pair() -> Iterator[tuple[Server, Server]]:
-    """Start a primary and a standby that follows it; remove both at the end."""
-    initdb = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
-    if initdb is None:
-        needs.missing("postgresql")
+def folder_of_servers() -> Iterator[Path]:
+    """Make a folder that PostgreSQL's own user may write to; its servers are killed at the end."""
+    initdb()
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if os.geteuid() == 0:
         owner = pwd.getpwnam("postgres")
         os.chown(folder, owner.pw_uid, owner.pw_gid)
-    primary = Server(initdb.parent, folder / "a", free_port())
-    standby = Server(initdb.parent, folder / "b", free_port())
     try:
+        yield folder
+    finally:
+        for running in folder.glob("*/postmaster.pid"):
+            with suppress(AssertionError):
+                # A server that was killed has left it behind.
+                Server(initdb().parent, running.parent, 0).kill()
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def pair() -> Iterator[tuple[Server, Server]]:
+    """Start a primary and a standby that follows it; remove both at the end."""
+    with folder_of_servers() as folder:
+        primary = Server(initdb().parent, folder / "a", free_port())
+        standby = Server(initdb().parent, folder / "b", free_port())
         initial = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
         primary.run("initdb", "-D", primary.data, *initial)
         primary.start()
@@ -100,8 +121,3 @@ def pair() -> Iterator[tuple[Server, Server]]:
         )
         standby.start()
         yield primary, standby
-    finally:
-        for server in (standby, primary):
-            if server.is_running:
-                server.kill()
-        shutil.rmtree(folder)

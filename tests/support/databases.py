@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -24,7 +25,8 @@ def run(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
         finally:
             await connection.close()
 
-    return asyncio.run(connected())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, connected()).result()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final, NoReturn
 
@@ -14,7 +15,9 @@ SECONDS: Final = 3.0
 
 def program(name: str, *, package: str | None = None) -> str:
     """Return where a program is; without it a test is skipped, and in CI it fails."""
-    return shutil.which(name) or missing(package or name)
+    # Debian's daemons are where only root looks.
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    return found or missing(package or name)
 
 
 @cache
@@ -26,9 +29,11 @@ def postgres() -> str:
     named = os.environ.get("TEST_POSTGRES")
     users = dict.fromkeys((getpass.getuser(), "postgres"))
     urls = [named] if named else [f"postgresql://{user}@127.0.0.1/postgres" for user in users]
-    for url in urls:
-        if asyncio.run(_may_make_databases(url)):
-            return url
+    with ThreadPoolExecutor(1) as thread:
+        # Its thread has no event loop yet, whatever runs in the test's own.
+        for url in urls:
+            if thread.submit(asyncio.run, _may_make_databases(url)).result():
+                return url
     return missing("postgresql", started=True)
 
 

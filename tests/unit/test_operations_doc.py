@@ -115,8 +115,13 @@ def _all_commands(command: click.Command = program) -> Iterator[click.Command]:
 def _metrics() -> set[str]:
     """Return the names of all samples, with and without labels."""
     names: set[str] = set()
-    for family in Metrics().registry.collect():
-        endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+    made = Metrics()
+    for family in (*made.registry.collect(), *made.of_ledger.collect()):
+        endings = {
+            "counter": ("_total",),
+            "histogram": ("_bucket", "_count", "_sum"),
+            "info": ("_info",),
+        }
         names |= {family.name + ending for ending in endings.get(family.type, ("",))}
     return names
 

@@ -9,8 +9,8 @@ from listener.storage.checks import Finding, Severity
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 from listener.storage.postgres.location import read_location
+from listener.storage.postgres.node import read_nodes
 from listener.storage.postgres.schema import Identity, read_identity
-from listener.storage.postgres.turns import NOW
 
 CLOCK_MS_MAX: Final = 1_000
 SNAPSHOT_SECONDS_MAX: Final = 600
@@ -25,10 +25,8 @@ _SERVER: Final = (
     " (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::int"
     " FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND backend_type = 'client backend')"
     " AS snapshot, pg_database_size(current_database()) AS bytes,"
-    " (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS synced"
-)
-_NODES: Final = (
-    f"SELECT id, url, version, lag, clock_ms FROM nodes WHERE lease_until >= {NOW} ORDER BY id"
+    " (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS synced,"
+    " pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all, current_user AS role"
 )
 _LOST: Final = (
     "SELECT epoch, began_at, seq, missing FROM epochs WHERE reason = 'went_back'"
@@ -58,7 +56,11 @@ def _server(connected: Beside) -> Iterator[Finding]:
     yield Finding(name="postgresql", value=row["version"])
     yield Finding(name="bytes", value=row["bytes"])
     yield Finding(name="synchronous_commit", value=row["commits"])
-    if row["standbys"] and not row["synced"]:
+    if row["standbys"] and not row["sees_all"]:
+        # Without that right the state of each standby, and each snapshot, reads as none.
+        advice = f"standbys and snapshots stay unseen: GRANT pg_read_all_stats TO {row['role']}"
+        yield _note("pg_read_all_stats", "not granted", advice)
+    elif row["standbys"] and not row["synced"]:
         yield _problem(
             "synchronous_standbys",
             0,
@@ -82,21 +84,21 @@ def _server(connected: Beside) -> Iterator[Finding]:
 
 
 def _nodes(connected: Beside) -> Iterator[Finding]:
-    rows = connected.run(lambda db: db.fetch(_NODES))
-    yield Finding(name="served", value="yes" if rows else "no")
-    for row in rows:
-        value = f"{row['url']} version {row['version']} lag {row['lag']}"
-        if abs(row["clock_ms"]) > CLOCK_MS_MAX:
-            advice = f"its clock is {row['clock_ms']} ms ahead of the database's: set it right"
-            yield _note(f"node {row['id']}", value, advice)
-        elif row["lag"] > LAG_MAX:
-            yield _note(
-                f"node {row['id']}", value, "it publishes behind the others; look at its log"
-            )
+    nodes = connected.run(read_nodes)
+    yield Finding(name="served", value="yes" if nodes else "no")
+    for node in nodes:
+        name = f"node {node.id}"
+        value = f"{node.url} version {node.version} lag {node.lag}"
+        if abs(node.clock_ms) > CLOCK_MS_MAX:
+            advice = f"its clock is {node.clock_ms} ms ahead of the database's: set it right"
+            yield _note(name, value, advice)
+        elif node.lag > LAG_MAX:
+            yield _note(name, value, "it publishes behind the others; look at its log")
         else:
-            yield Finding(name=f"node {row['id']}", value=value)
-    if len({row["version"] for row in rows}) > 1:
-        yield _note("versions", len({row["version"] for row in rows}), "finish the rolling restart")
+            yield Finding(name=name, value=value)
+    versions = {node.version for node in nodes}
+    if len(versions) > 1:
+        yield _note("versions", ", ".join(sorted(versions)), "finish the rolling restart")
 
 
 def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:

@@ -5,13 +5,12 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import asyncpg
 
-from listener import log
+from listener import __version__, log
 from listener.errors import LedgerUnavailableError, SearchTooLongError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
@@ -23,6 +22,7 @@ from listener.ledger.promise import (
     Cursor,
     Doubts,
     Head,
+    NodeState,
     ReadEntry,
     Recorded,
     RecordedSale,
@@ -40,7 +40,7 @@ from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
-from listener.storage.postgres.node import Node, run_heartbeat
+from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
 from listener.storage.postgres.presence import Presence
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
@@ -137,7 +137,7 @@ class PostgresLedger:
         node = Node(
             node_id=node_id,
             url=node_url,
-            version=version("pockyt-listener"),
+            version=__version__,
             epoch=identity.epoch,
             clock=clock,
         )
@@ -453,6 +453,9 @@ class PostgresLedger:
 
     async def elsewhere(self) -> dict[str, int]:
         return await self._presence.elsewhere()
+
+    async def nodes(self) -> list[NodeState]:
+        return await self._read(partial(read_nodes, here=self.node.id))
 
     async def close(self) -> None:
         await self._writer.close()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
+from listener.ledger.promise import NodeState
 from listener.storage.postgres.connection import Channel, Connection
 from listener.storage.postgres.schema import LOCK, begin_epoch
 from listener.storage.postgres.turns import NOW
@@ -28,6 +29,10 @@ _BEAT: Final = (
     " ON CONFLICT (id) DO UPDATE SET url = excluded.url, lag = excluded.lag,"
     " clock_ms = excluded.clock_ms, lease_until = excluded.lease_until)"
     f" SELECT l.epoch, current_setting('fsync') AS fsync, {NOW} AS now_ms FROM ledger l"
+)
+_NODES: Final = (
+    "SELECT id, url, version, started_at, lag, clock_ms FROM nodes"
+    f" WHERE lease_until >= {NOW} ORDER BY started_at, id"
 )
 _LEAVE: Final = "DELETE FROM nodes WHERE id = $1"
 _FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {NOW} - 86400000"
@@ -127,6 +132,22 @@ class Node:
         self.epoch = state["epoch"]
         self.seq, self.hash = state["seq"], state["hash"]
         self.on_epoch(state["number"])
+
+
+async def read_nodes(db: Connection, *, here: str = "") -> list[NodeState]:
+    """Return the nodes whose lease has not run out, the longest first."""
+    return [
+        NodeState(
+            id=row["id"],
+            url=row["url"],
+            version=row["version"],
+            started_at_ms=row["started_at"],
+            lag=row["lag"],
+            clock_ms=row["clock_ms"],
+            is_here=row["id"] == here,
+        )
+        for row in await db.fetch(_NODES)
+    ]
 
 
 async def run_heartbeat(node: Node, channel: Channel) -> None:

@@ -21,6 +21,7 @@ from listener.ledger.promise import (
     Cursor,
     Doubts,
     Head,
+    NodeState,
     ReadEntry,
     Recorded,
     RecordedSale,
@@ -348,6 +349,9 @@ class SqliteLedger:
 
     async def elsewhere(self) -> dict[str, int]:
         return {}
+
+    async def nodes(self) -> list[NodeState]:
+        return []
 
     async def close(self) -> None:
         # If the caller is cancelled here, everything stays open for the writer, which ends by

@@ -1,15 +1,16 @@
 """Answer operators and load balancers: alive, ready, metrics."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import orjson
 from aiohttp import web
 
 from listener.keys import Key
-from listener.ledger.promise import Ledger
+from listener.ledger.promise import Ledger, NodeState
 from listener.web.context import CLOCK, LEDGER, LIFECYCLE, METRICS, SESSIONS
-from listener.web.metrics import CONTENT_TYPE
+from listener.web.metrics import CONTENT_TYPE, Metrics
 from listener.web.problem import draining
 from listener.web.shapes.models import reply
 
@@ -62,11 +63,33 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     ledger, found = app[LEDGER], app[METRICS]
     found.sessions.set(app[SESSIONS].count)
     found.pockyt_down.set(app[LIFECYCLE].is_pockyt_down)
-    found.seq.set(await ledger.seq())
     found.waiting.set(ledger.waiting)
-    now_ms = app[CLOCK].now_ms()
+    nodes = await ledger.nodes()
+    here = next((node for node in nodes if node.is_here), None)
+    if here is not None:
+        found.lag.set(here.lag)
+        found.clock_seconds.set(here.clock_ms / 1_000)
+    with_ledger = _tells_of_ledger(nodes)
+    if with_ledger:
+        found.nodes.set(len(nodes) or 1)
+        await _read_ledger(found, ledger, now_ms=app[CLOCK].now_ms())
+    text = found.text(node=here.id if here else None, with_ledger=with_ledger)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+
+def _tells_of_ledger(nodes: Sequence[NodeState]) -> bool:
+    """Return whether this listener tells of the whole ledger, which all nodes see alike.
+
+    One address does, that of the node which lives the longest: so a sum over all listeners counts
+    nothing twice. Workers share theirs, and whichever of them is reached answers the same.
+    """
+    return not nodes or any(node.is_here and node.url == nodes[0].url for node in nodes)
+
+
+async def _read_ledger(found: Metrics, ledger: Ledger, *, now_ms: int) -> None:
+    """Read what is true of the whole ledger, whichever node is asked."""
+    found.seq.set(await ledger.seq())
     found.doubt(await ledger.read_doubts(now_ms=now_ms))
     before_ms = now_ms - int(UNACKED_SECONDS * 1_000)
     unacked = await ledger.read_unacked(before_ms=before_ms, limit=UNACKED_MAX)
     found.unacked.set(len(unacked))
-    return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -12,7 +12,7 @@ from listener.ledger.promise import Ledger, StoredAck, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor
-from listener.web.shapes.models import Terminals, TerminalState, Unacknowledged, reply
+from listener.web.shapes.models import NodeState, Terminals, TerminalState, Unacknowledged, reply
 from listener.web.shapes.parameters import TerminalsQuery, read_query
 
 _KEY_PREFIX: Final = "key:"
@@ -55,6 +55,7 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
     answer = Terminals(
         data=[rows[place] for place in page],
         unacknowledged=[_unseen(one, late_ms) for one in unacked],
+        nodes=[NodeState.of(one) for one in await ledger.nodes()],
         next_cursor=cursor,
     )
     return reply(answer)

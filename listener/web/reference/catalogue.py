@@ -161,7 +161,7 @@ _LEDGER: Final = (
         tag=Tag.LEDGER,
         summary="List the tills",
         says="Who is online, when it was last heard, how far it has come, and the cancellations"
-        " that no till of their stream has acknowledged.",
+        " that no till of their stream has acknowledged; and the listeners that serve the ledger.",
         roles=_READERS,
         query=TerminalsQuery,
         answers={

@@ -116,6 +116,16 @@ TERMINALS: Final[JsonObject] = {
             "late": False,
         }
     ],
+    "nodes": [
+        {
+            "id": "1f0c55aa",
+            "version": "0.2.0",
+            "startedAt": _AT,
+            "lag": 0,
+            "clockMs": 3,
+            "here": True,
+        }
+    ],
     "nextCursor": None,
 }
 EVENT: Final[JsonObject] = {

@@ -280,12 +280,39 @@ class Unacknowledged(Model):
     late: bool = Field(description="Whether a till should have acknowledged it by now: after 60 s.")
 
 
+class NodeState(Model):
+    """A listener that serves the ledger beside others."""
+
+    id: str = Field(description="Made anew with each start.", examples=["1f0c55aa"])
+    version: str = Field(examples=["0.2.0"])
+    started_at: Time
+    lag: int = Field(ge=0, description="How many events it has yet to publish to its tills.")
+    clock_ms: int = Field(description="How far its clock is ahead of the database's.")
+    here: bool = Field(description="Whether it is the one that answers.")
+
+    @classmethod
+    def of(cls, node: ledger.NodeState) -> Self:
+        """Describe a node."""
+        return cls(
+            id=node.id,
+            version=node.version,
+            started_at=rfc3339(node.started_at_ms),
+            lag=node.lag,
+            clock_ms=node.clock_ms,
+            here=node.is_here,
+        )
+
+
 class Terminals(Model):
     """Who follows which stream, and the cancellations that nobody acknowledged."""
 
     data: list[TerminalState]
     unacknowledged: list[Unacknowledged] = Field(
         description="The same on every page; at most 1,000."
+    )
+    nodes: list[NodeState] = Field(
+        description="The listeners that serve the ledger now, the longest first; the same on every"
+        " page. Empty for a ledger on SQLite, which has one."
     )
     next_cursor: str | None = Field(description="Returns the next page; null on the last page.")
 

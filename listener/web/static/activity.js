@@ -1,18 +1,22 @@
 /** Plot notifications and their latency over time, from the metrics. */
 
 import { at, h, s } from './dom.js';
-import { between, buckets, quantile, total } from './metrics.js';
+import { between, buckets, nodeOf, quantile, total } from './metrics.js';
 import { clock, span } from './times.js';
 
 const POINTS_MAX = 90;
 const [WIDTH, HEIGHT, LEFT] = [320, 76, 34];
+// A node that was not reached for so long counts for nothing any more.
+const NODE_MS = 30_000;
 const COUNTER = 'listener_notifications_total';
 const SECONDS = 'listener_notify_seconds';
 
 /** Keeps what was read, and draws it. */
 export class Activity {
   #points = [];
-  #last;
+  /** The last reading of each node: a proxy may send each request to another one. */
+  #last = new Map();
+  #rates = new Map();
 
   /** Take a reading (of `parseMetrics`) and draw. */
   take(metrics) {
@@ -21,12 +25,22 @@ export class Activity {
       count: total(metrics, COUNTER),
       seconds: buckets(metrics, SECONDS),
     };
-    const last = this.#last;
-    this.#last = now;
+    const node = nodeOf(metrics);
+    const last = this.#last.get(node);
+    this.#last.set(node, now);
     // A restarted listener counts from nothing.
-    if (last !== undefined && now.count >= last.count) this.#points.push(pointOf(last, now));
+    if (last !== undefined && now.count >= last.count) this.#add(node, pointOf(last, now));
     this.#points.splice(0, this.#points.length - POINTS_MAX);
     this.#draw();
+  }
+
+  /** Add a point, at the rate of all nodes that answer: each counts its own notifications. */
+  #add(node, point) {
+    this.#rates.set(node, { rate: point.rate, to: point.to });
+    const since = point.to - NODE_MS;
+    for (const [other, { to }] of this.#rates) if (to < since) this.#rates.delete(other);
+    const rate = [...this.#rates.values()].reduce((sum, one) => sum + one.rate, 0);
+    this.#points.push({ ...point, rate });
   }
 
   /** Show that there is nothing to plot, and why. */
@@ -42,6 +56,7 @@ export class Activity {
     const perMinute = rateOver(points, 60_000);
     const merged = points.reduce((sum, { seconds }) => add(sum, seconds), []);
     const [p50, p99] = [quantile(merged, 0.5), quantile(merged, 0.99)];
+    const nodes = [...this.#rates.keys()].filter(Boolean);
     const since = `since ${clock(points[0].from)}`;
     const figure = (value, name) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
     at('activity').replaceChildren(
@@ -52,6 +67,7 @@ export class Activity {
         figure(inMs(p50), 'median'),
         figure(inMs(p99), '99th percentile'),
       ),
+      nodes.length ? h('p', { class: 'plot-title' }, `those that ${nodes.join(', ')} took`) : '',
       h('p', { class: 'plot-title' }, h('b', {}, 'a second'), since),
       bars(points),
       h(

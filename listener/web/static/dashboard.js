@@ -161,7 +161,12 @@ class Dashboard {
       readHealth(this.#api),
       this.#try(this.#api.get('/v1/terminals')),
     ]);
-    this.#health = { health, terminals: terminals?.data, at: new Date() };
+    this.#health = {
+      health,
+      terminals: terminals?.data,
+      nodes: terminals?.nodes,
+      at: new Date(),
+    };
     this.#showHealth();
     if (terminals === undefined) return;
     this.#unseen = terminals.unacknowledged.filter(({ late }) => late).map(identityOf);
@@ -171,9 +176,9 @@ class Dashboard {
   /** Show what was last read of it; while the page is not live, as what it was then. */
   #showHealth() {
     if (this.#health === undefined) return;
-    const { health, terminals, at: readAt } = this.#health;
+    const { health, terminals, nodes, at: readAt } = this.#health;
     const asOf = isLive() ? undefined : readAt;
-    showHealth(health, this.#metrics, asOf);
+    showHealth(health, this.#metrics, nodes, asOf);
     if (terminals !== undefined) showTerminals(terminals, asOf);
   }
 

@@ -2,12 +2,15 @@
 
 import { ApiError } from './api.js';
 import { at, h, reconcile, say } from './dom.js';
-import { buckets, quantile } from './metrics.js';
+import { buckets, quantile, reading } from './metrics.js';
 import { icon } from './statuses.js';
-import { ago, moment } from './times.js';
+import { ago, moment, span } from './times.js';
 
 const CALLS_READ = 200;
 const CALLS_SHOWN = 20;
+// As `listener check` has it; a node that publishes what it reads is a few events behind.
+const LAG_MAX = 10_000;
+const CLOCK_MS_MAX = 1_000;
 
 /** Read all that health is told from; what cannot be read is an error in its place. */
 export async function readHealth(api) {
@@ -19,11 +22,12 @@ export async function readHealth(api) {
 }
 
 /**
- * Show what `readHealth` found; `metrics` where the key may see them.
+ * Show what `readHealth` found; `metrics` where the key may see them, `nodes` where there may be
+ * several.
  *
  * `asOf` is when it was read, where that is not now: then nothing is shown as good.
  */
-export function showHealth({ ready, head, calls }, metrics, asOf) {
+export function showHealth({ ready, head, calls }, metrics, nodes, asOf) {
   if (asOf !== undefined) {
     at('health').replaceChildren(row('none', 'Not known now', 'Last read ', moment(asOf), '.'));
     return;
@@ -35,6 +39,7 @@ export function showHealth({ ready, head, calls }, metrics, asOf) {
     : [
         ledgerRow(ready, head, metrics),
         pockytRow(calls, metrics),
+        ...nodesRows(nodes),
         head instanceof Error ? '' : chainRow(head),
       ];
   at('health').replaceChildren(...rows);
@@ -103,7 +108,7 @@ function row(tone, name, ...says) {
 
 function ledgerRow(ready, head, metrics) {
   if (ready instanceof Error) return row('bad', 'The ledger takes nothing now', ready.message);
-  const waiting = metrics?.get('listener_ledger_waiting');
+  const waiting = metrics && reading(metrics, 'listener_ledger_waiting');
   const p99 = metrics && quantile(buckets(metrics, 'listener_commit_seconds'), 0.99);
   const says = [
     head instanceof Error
@@ -113,6 +118,41 @@ function ledgerRow(ready, head, metrics) {
     p99 ? `99 % of commits within ${Math.max(1, Math.round(p99 * 1000))} ms` : undefined,
   ];
   return row('good', 'The ledger writes and syncs', says.filter(Boolean).join(' · '));
+}
+
+/** Show the listeners that share the ledger, each by its id, version and lag. */
+function nodesRows(nodes) {
+  if (!nodes?.length) return [];
+  const versions = new Set(nodes.map(({ version }) => version));
+  const isWell =
+    versions.size === 1 && nodes.every((node) => node.lag <= LAG_MAX && !isApart(node));
+  const title = `${nodes.length} ${nodes.length === 1 ? 'listener shares' : 'listeners share'} the ledger`;
+  return [
+    row(
+      isWell ? 'good' : 'warn',
+      title,
+      h(
+        'ul',
+        { class: 'nodes' },
+        ...nodes.map((node) =>
+          h(
+            'li',
+            {},
+            h('span', { class: 'mono' }, node.id),
+            ` ${node.version} · `,
+            node.lag ? `${node.lag.toLocaleString()} behind` : 'up to date',
+            isApart(node) ? ` · clock ${span(Math.abs(node.clockMs))} off` : '',
+            node.here ? ' · answered' : '',
+          ),
+        ),
+      ),
+      versions.size > 1 ? 'Two versions: end the rolling restart.' : '',
+    ),
+  ];
+}
+
+function isApart({ clockMs }) {
+  return Math.abs(clockMs) > CLOCK_MS_MAX;
 }
 
 function chainRow({ seq, hash, counts }) {
@@ -140,7 +180,7 @@ function callsOf(entries) {
 }
 
 function pockytRow(calls, metrics) {
-  if (metrics?.get('listener_pockyt_down') === 1) {
+  if (metrics && reading(metrics, 'listener_pockyt_down') === 1) {
     return row(
       'bad',
       'Pockyt is down',

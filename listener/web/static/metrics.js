@@ -11,6 +11,22 @@ export function parseMetrics(text) {
   return found;
 }
 
+/** Return a value that has no label of its own, of whichever node it is told. */
+export function reading(metrics, name) {
+  for (const [key, found] of metrics) {
+    if (key === name || key.startsWith(`${name}{`)) return found;
+  }
+  return undefined;
+}
+
+/** Return the id of the node that was read; undefined where there is only one. */
+export function nodeOf(metrics) {
+  for (const key of metrics.keys()) {
+    if (key.startsWith('listener_node_info{')) return /node="([^"]+)"/.exec(key)?.[1];
+  }
+  return undefined;
+}
+
 /** Add up a counter over all of its labels. */
 export function total(metrics, name) {
   let sum = 0;
