@@ -59,13 +59,13 @@ simulate: $(STAMP) ## many random histories against the whole core, decisions an
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table
 
-faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); counts to docs/bench
+faults: $(STAMP) ## kill, cut and storm for an hour (FAULTS_ARGS=--help); counts to docs/bench
 	$(BIN)/pytest -q tests/fault
 	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
-faults-postgres: $(STAMP) ## kill, pause and cut off two nodes on PostgreSQL a thousand times; lose standbys
-	TEST_POSTGRES_NOTIFICATIONS=200000 TEST_POSTGRES_FAULTS=1000 \
-	  $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py
+faults-postgres: $(STAMP) ## lose standbys; kill, pause and cut off 2 to 4 nodes a thousand times
+	$(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py
+	$(BIN)/python -m tests.fault.long_run --only nodes $(FAULTS_ARGS)
 
 lock: $(STAMP) ## pin every dependency again, by hash
 	$(COMPILE) --upgrade --extra postgres --output-file requirements.lock pyproject.toml

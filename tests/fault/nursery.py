@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -32,6 +33,8 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_PTRACER: Final = 0x59616D61
 ANYBODY: Final = -1
 CHECKPOINT_AFTER: Final = 4
+# Imported by whoever serves such a ledger, and is an extra.
+POSTGRES: Final = ["listener.storage.postgres.ledger"] if find_spec("asyncpg") else []
 
 
 def _checkpoint_often() -> None:
@@ -176,7 +179,7 @@ def say(answer: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("listener.commands.serve", "listener.web.app"):
+    for module in ("listener.commands.serve", "listener.web.app", *POSTGRES):
         # The command imports them only once it runs.
         importlib.import_module(module)
     gc.freeze()

@@ -24,10 +24,13 @@ T = TypeVar("T")
 CONNECT_SECONDS: Final = 1.0
 VERSION_MIN: Final = 150_000
 TOLD_CHARS_MAX: Final = 200
+# A server that answers no read for so long is left, and the hosts are tried again.
+SILENT_SECONDS: Final = 5.0
 # A server that has vanished without a word is given up after so long.
 UNHEARD_MS: Final = 5_000
 # `on` and what waits for more. With less, what was acknowledged can be lost.
 SYNCED: Final = frozenset({"on", "remote_apply"})
+ENCODING: Final = "UTF8"
 
 # What PostgreSQL, the network, and asyncpg itself raise.
 FAULTS: Final = (
@@ -44,6 +47,8 @@ _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",
+    # Whatever the role has: a statement that writes is never broken off by time.
+    "statement_timeout": "0",
     # Plans are made for the values at hand only where they differ; ours are seeks whatever these.
     "plan_cache_mode": "auto",
     "jit": "off",
@@ -51,7 +56,7 @@ _SETTINGS: Final = {
 _LOOK: Final = (
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS is_read_only,"
     " set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS commits,"
-    " current_setting('fsync') AS fsync"
+    " current_setting('fsync') AS fsync, current_setting('server_encoding') AS encoding"
 )
 
 
@@ -148,6 +153,11 @@ def check_server(connection: Connection, row: Any) -> None:  # noqa: ANN401 - as
         )
     if row["fsync"] != "on":
         raise LedgerError("fsync is off: what is acknowledged could be lost; set it to on")
+    if row["encoding"] != ENCODING:
+        raise LedgerError(
+            f"the database's encoding is {row['encoding']}, which cannot hold every text; make one"
+            f" with ENCODING '{ENCODING}'"
+        )
 
 
 def _tls(options: dict[str, str]) -> Any:  # noqa: ANN401 - asyncpg lists the modes as literals
@@ -271,6 +281,8 @@ class Channel:
         except LedgerError as error:
             # At start this is for the operator to put right; later, for as long as it lasts.
             raise LedgerUnavailableError(str(error)) from error
+        # A server may go silent at any moment. Its connection is then ended, not its statement.
+        silence = asyncio.get_running_loop().call_later(SILENT_SECONDS, connection.terminate)
         try:
             if self._on_connect is not None:
                 await self._on_connect(connection)
@@ -282,6 +294,8 @@ class Channel:
         except BaseException:
             connection.terminate()
             raise
+        finally:
+            silence.cancel()
         self._connection = connection
         return connection
 

@@ -38,7 +38,14 @@ from listener.ledger.schedule import Confirm
 from listener.storage.pool import Pool
 from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
-from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
+from listener.storage.postgres.connection import (
+    FAULTS,
+    SILENT_SECONDS,
+    Channel,
+    Connection,
+    connect,
+    told_by,
+)
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, run_heartbeat
 from listener.storage.postgres.presence import Presence
@@ -54,8 +61,6 @@ SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
 # A range of entries that is looked through in one go, so that searches take turns.
 RANGE_ENTRIES: Final = 20_000
-# A server that answers no read for so long is left, and the hosts are tried again.
-SILENT_SECONDS: Final = 5.0
 # A plan that was made on empty tables is kept; from here on there is something to look at.
 ANALYZE_ENTRIES: Final = 1_000
 

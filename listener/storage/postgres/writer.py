@@ -319,8 +319,6 @@ def _moved(one: Recorded | ListenerError, *, seen: int, shift: int) -> Recorded 
             first_seq=_past(transaction.first_seq, seen, shift),
             sale_seq=None if sale_seq is None else _past(sale_seq, seen, shift),
             judge_seq=None if judge_seq is None else _past(judge_seq, seen, shift),
-            # As it is stored: see append_v1.
-            summary=None,
         )
     return replace(one, seq=one.seq + shift, transaction=transaction)
 
