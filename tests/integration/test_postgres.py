@@ -1,15 +1,13 @@
 """What a ledger on PostgreSQL promises beyond what every back-end does."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from listener.errors import LedgerError, LedgerUnavailableError
+from listener.errors import LedgerUnavailableError
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Scope
 from listener.storage import verify
@@ -48,42 +46,6 @@ async def until(condition: object, *, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
-
-
-# The server
-
-
-@pytest.mark.parametrize("weaker", ["off", "local", "remote_write"])
-async def test_a_server_that_could_lose_a_commit_is_refused(url: str, weaker: str) -> None:
-    name = urlsplit(url).path[1:]
-    await execute(url, f"ALTER DATABASE {name} SET synchronous_commit = {weaker}")
-    with pytest.raises(LedgerError, match=f"synchronous_commit is {weaker}"):
-        await PostgresLedger.open(url, clock=Clock())
-
-
-async def test_a_server_that_cannot_be_written_to_is_passed_over(url: str) -> None:
-    name = urlsplit(url).path[1:]
-    await execute(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    with pytest.raises(LedgerUnavailableError, match="read-only"):
-        await PostgresLedger.open(url, clock=Clock())
-
-
-async def test_a_first_host_that_answers_nothing_costs_a_second(url: str) -> None:
-    parts = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        hosts = f"127.0.0.1:{port},127.0.0.1:1,{parts.hostname}:{parts.port or 5432}"
-        async with asyncio.timeout(8):
-            several = f"postgresql://{parts.username}@{hosts}{parts.path}"
-            async with node(several) as ledger:
-                await ledger.record(numbered(1))
-                assert await ledger.seq() == 1
-
-
-async def test_another_programs_tables_are_left_alone(url: str) -> None:
-    await execute(url, "CREATE TABLE ledger (id int)")
-    with pytest.raises(LedgerError, match="another program"):
-        await PostgresLedger.open(url, clock=Clock())
 
 
 # The tables

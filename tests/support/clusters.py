@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import needs
@@ -31,6 +31,8 @@ class Server:
     programs: Path
     data: Path
     port: int
+    # In place of, and beside, those of every server.
+    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
@@ -57,7 +59,8 @@ class Server:
         assert done.returncode == 0, done.stdout
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        settings = SETTINGS | self.settings
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         log = self.data.with_suffix(".log")
         self.run(
             "pg_ctl",
@@ -76,32 +79,53 @@ class Server:
     def is_running(self) -> bool:
         return (self.data / "postmaster.pid").exists()
 
+    def take(self, name: str, content: bytes) -> None:
+        """Put a file into its folder, which nobody else may read."""
+        path = self.data / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        _give_to_postgres(path)
+
 
 @contextmanager
-def pair() -> Iterator[tuple[Server, Server]]:
-    """Start a primary and a standby that follows it; remove both at the end."""
+def cluster(**settings: str) -> Iterator[Server]:
+    """Make a server that is yet to be started; stop and remove it at the end."""
     initdb = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
     if initdb is None:
         needs.missing("postgresql")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if os.geteuid() == 0:
-        owner = pwd.getpwnam("postgres")
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-    primary = Server(initdb.parent, folder / "a", free_port())
-    standby = Server(initdb.parent, folder / "b", free_port())
+    _give_to_postgres(folder)
+    server = Server(initdb.parent, folder / "data", free_port(), settings)
     try:
         initial = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
-        primary.run("initdb", "-D", primary.data, *initial)
-        primary.start()
-        primary.run(
-            "pg_basebackup",
-            *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
-            *("-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync"),
-        )
-        standby.start()
-        yield primary, standby
+        server.run("initdb", "-D", server.data, *initial)
+        yield server
     finally:
-        for server in (standby, primary):
-            if server.is_running:
-                server.kill()
+        if server.is_running:
+            server.kill()
         shutil.rmtree(folder)
+
+
+@contextmanager
+def pair() -> Iterator[tuple[Server, Server]]:
+    """Start a primary and a standby that follows it; remove both at the end."""
+    with cluster() as primary:
+        primary.start()
+        standby = Server(primary.programs, primary.data.with_name("standby"), free_port())
+        try:
+            primary.run(
+                "pg_basebackup",
+                *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
+                *("-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync"),
+            )
+            standby.start()
+            yield primary, standby
+        finally:
+            if standby.is_running:
+                standby.kill()
+
+
+def _give_to_postgres(path: Path) -> None:
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(path, owner.pw_uid, owner.pw_gid)

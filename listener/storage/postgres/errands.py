@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from listener.ledger.promise import Remembered
 from listener.storage.postgres import reading
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 
 ANSWER_DAYS: Final = 7
 # What is acknowledged within this time is stored together.

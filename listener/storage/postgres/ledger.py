@@ -38,14 +38,8 @@ from listener.ledger.schedule import Confirm
 from listener.storage.pool import Pool
 from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
-from listener.storage.postgres.connection import (
-    FAULTS,
-    SILENT_SECONDS,
-    Channel,
-    Connection,
-    connect,
-    told_by,
-)
+from listener.storage.postgres.channel import SILENT_SECONDS, Channel
+from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, run_heartbeat
 from listener.storage.postgres.presence import Presence

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from listener.ledger.promise import Seat
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.turns import NOW
 
 # How much later than another's a session may become visible that was written before.

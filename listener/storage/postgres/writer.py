@@ -23,7 +23,8 @@ from listener.ledger.batch import Changes, decide, wanted
 from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
 
