@@ -228,6 +228,41 @@ async def test_a_database_that_went_back_gets_a_new_epoch(url: str) -> None:
         assert (await asyncio.to_thread(verify, url)).entries == 9
 
 
+async def test_a_database_that_went_back_and_grew_again_is_noticed_by_the_hash(url: str) -> None:
+    async with node(url) as ledger:
+        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(6)))
+        epoch = ledger.epoch
+        # As where another node, which knew nothing of what was lost, has recorded as much again.
+        await execute(
+            url,
+            "SET session_replication_role = replica",
+            "UPDATE entries SET hash = repeat('0', 64) WHERE seq = 6",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {NODE}",
+        )
+        await until(lambda: ledger.epoch != epoch)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("system_id = 1", "restored"), ("is_copy = 1", "copied")]
+)
+async def test_a_ledger_that_was_put_back_gets_a_new_epoch_when_it_is_served(
+    url: str, change: str, reason: str
+) -> None:
+    async with node(url) as ledger:
+        await ledger.record(numbered(1))
+        before = ledger.epoch
+    # As pg_restore leaves it in another cluster, and `listener backup` in a copy.
+    await execute(url, f"UPDATE ledger SET {change}")
+    async with node(url) as ledger:
+        assert ledger.epoch != before
+        epoch = ledger.epoch
+        db = await asyncpg.connect(url)
+        assert await db.fetchval("SELECT reason FROM epochs WHERE epoch = $1", epoch) == reason
+        await db.close()
+    async with node(url) as ledger:
+        assert ledger.epoch == epoch
+
+
 # What is decided before the lock
 
 
