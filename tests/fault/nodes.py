@@ -72,10 +72,11 @@ class Node:
     url: str
     is_paused: bool = False
     life: Life | None = None
+    twists: Sequence[str] = ()
 
     async def start(self, client: aiohttp.ClientSession) -> None:
         """Start it, and wait until it answers."""
-        self.life = await self.nursery.fork(self.config)
+        self.life = await self.nursery.fork(self.config, twists=self.twists)
         self.life.begin()
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not await self._answers(client):
@@ -92,6 +93,10 @@ class Node:
     async def kill(self) -> None:
         assert self.life
         assert await self.life.end() == -9
+
+    async def stop(self) -> None:
+        assert self.life
+        assert await self.life.end(signal.SIGTERM) == 0
 
     async def pause(self, seconds: float) -> None:
         assert self.life
@@ -130,6 +135,10 @@ class Site:
             statement = _TERMINATE if fault == "terminations" else _CUT_LISTEN
             self.counts["backends terminated"] += await self.query(statement)
 
+    def sender(self) -> Sender:
+        """Return somebody who sends notifications."""
+        return Sender(self.nodes, self.client, self.chance, self.sent)
+
     async def query(self, statement: str) -> int:
         """Return the one number that a statement finds."""
         db = await asyncpg.connect(self.url)
@@ -143,11 +152,11 @@ async def run(
     nursery: Nursery, directory: Path, url: str, *, nodes: int, faults: int, seed: int
 ) -> Counter[str]:
     """Strike so often; return what was done, once all is found as it must be."""
-    async with _site(nursery, directory, url, nodes=nodes, seed=seed) as site:
+    async with site_of(nursery, directory, url, nodes=nodes, seed=seed) as site:
         key = await asyncio.to_thread(_make_key, url)
         tills = [HoppingTill(site.nodes, site.chance) for _ in range(TILLS)]
         keys = [await asyncio.to_thread(_make_key, url, f"T-{n}") for n in range(TILLS)]
-        senders = [Sender(site.nodes, site.client, site.chance, site.sent) for _ in range(SENDERS)]
+        senders = [site.sender() for _ in range(SENDERS)]
         cashiers = [Cashier(site.nodes, site.client, site.chance, key) for _ in range(CASHIERS)]
         following = [
             asyncio.create_task(till.hop(key)) for till, key in zip(tills, keys, strict=True)
@@ -171,16 +180,16 @@ async def run(
                 task.cancel()
             await asyncio.gather(*working, *following, return_exceptions=True)
         for node in site.nodes:
-            assert node.life
-            assert await node.life.end(signal.SIGTERM) == 0
+            await node.stop()
         await _check(site, tills, cashiers)
         return _summed_up(site, tills, cashiers)
 
 
 @asynccontextmanager
-async def _site(
+async def site_of(
     nursery: Nursery, directory: Path, url: str, *, nodes: int, seed: int
 ) -> AsyncIterator[Site]:
+    """Start nodes on one database, beside one Pockyt."""
     cancels: Counter[str] = Counter()
 
     def heard(_name: str, detail: object) -> None:

@@ -85,10 +85,27 @@ def _forget_fingerprints() -> None:
     vars(writer).update(commit=forgetful)
 
 
-# How a service may be changed before it starts; all but the first break it, so that the checks
+def _next_version() -> None:
+    """Be a later version: it adds a column, and calls a function of its own."""
+    # An extra; whoever is twisted so has it.
+    from listener.storage.postgres import schema, statements
+
+    function = schema.function_text("append_v1").replace("append_v1", "append_v2")
+    vars(schema).update(
+        SCHEMA_VERSION=2,
+        MIGRATIONS={1: 'ALTER TABLE transactions ADD COLUMN note text COLLATE "C"'},
+        FUNCTIONS=("append_v2",),
+        function_text=lambda _name: function,
+    )
+    call = vars(statements)["_APPEND"].replace("append_v1", "append_v2")
+    vars(statements).update(_APPEND=call)
+
+
+# How a service may be changed before it starts; all but the first two break it, so that the checks
 # can be seen to find that.
 TWISTS: Final[dict[str, Callable[[], None]]] = {
     "checkpoint-often": _checkpoint_often,
+    "next-version": _next_version,
     "never-sync": _never_sync,
     "acknowledge-early": _acknowledge_early,
     "forget-fingerprints": _forget_fingerprints,
