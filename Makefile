@@ -51,21 +51,23 @@ check: lint ## what a change must pass: lint, and every test with branch coverag
 bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--speed: 7 minutes, --hostile: 5)
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
-simulate: $(STAMP) ## many random histories against the whole core, decisions and requests, by seed
+simulate: $(STAMP) ## many random histories against the whole core, by seed; of two nodes on PostgreSQL too
 	$(BIN)/python -m tests.property.simulate
+	$(BIN)/python -m tests.property.simulate --nodes 2 --scenarios 300
 	$(BIN)/python -m tests.property.decisions
 	$(BIN)/python -m tests.property.paths
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table
 
-faults: $(STAMP) ## kill, cut and storm for half an hour (FAULTS_ARGS=--help); counts to docs/bench
+faults: $(STAMP) ## kill, cut and storm for an hour (FAULTS_ARGS=--help); counts to docs/bench
 	$(BIN)/pytest -q tests/fault
 	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
-faults-postgres: $(STAMP) ## kill, pause and cut off two nodes on PostgreSQL a thousand times; lose standbys
-	TEST_POSTGRES_NOTIFICATIONS=200000 TEST_POSTGRES_FAULTS=1000 TEST_PATRONI=yes \
-	  $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py tests/fault/test_patroni.py
+faults-postgres: $(STAMP) ## lose standbys; kill, pause and cut off 2 to 4 nodes a thousand times
+	TEST_PATRONI=yes $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py \
+	  tests/fault/test_patroni.py
+	$(BIN)/python -m tests.fault.long_run --only nodes $(FAULTS_ARGS)
 
 lock: $(STAMP) ## pin every dependency again, by hash
 	$(COMPILE) --upgrade --extra postgres --output-file requirements.lock pyproject.toml

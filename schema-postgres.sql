@@ -210,8 +210,9 @@ CREATE UNLOGGED TABLE presence (
     subscriber text COLLATE "C" NOT NULL,            -- as in acks.terminal
     session    text COLLATE "C" PRIMARY KEY,         -- its connection
     node       text COLLATE "C" NOT NULL,            -- where that is
-    version    bigint NOT NULL,                      -- of two sessions of a terminal the higher one stays
+    since      bigint NOT NULL,                      -- when it came, by the database's clock, in µs: of two of a terminal the later one stays
+    shown_at   bigint NOT NULL,                      -- when this was written, likewise: a node that was paused shows its sessions late
     terminal   text COLLATE "C"                      -- NULL for a key that several may share
 );
 
-CREATE INDEX presence_by_version ON presence (version) WHERE terminal IS NOT NULL;
+CREATE INDEX presence_by_time ON presence (shown_at) WHERE terminal IS NOT NULL;

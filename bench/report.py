@@ -223,6 +223,7 @@ FAULTS: Final = {
     "cuts": "The power cut: only what was synced is sure to be left",
     "storms": "Tills that come back within 5 s of a kill",
     "clients": "The Python and the JavaScript client under kills and on a bad line",
+    "nodes": "Nodes on one PostgreSQL: killed, paused, their connections cut",
 }
 _NO_COUNTS: Final = frozenset({"measured", "seed"})
 PLOTS: Final[dict[str, Callable[[Section, dict[str, str], Path], None]]] = {

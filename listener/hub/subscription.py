@@ -115,6 +115,8 @@ class Subscription:
         if events and self._sink.offer(b"".join([frame_of(name, event) for event in events])):
             # Nothing else was sent during the read, so the page follows on.
             self.offset = offset_in(name, events[-1])
+            # A page may hold what another node has recorded, and whose bell is still to come.
+            self._stream.head = max(self._stream.head, self.offset)
             self.advance()
         else:
             self._hub.retry(self)

@@ -162,11 +162,15 @@ class Remembered(Struct, frozen=True, kw_only=True):
 
 
 class Seat(Struct, frozen=True, kw_only=True):
-    """A connection of a subscriber; of two for one terminal, only the newer one stays."""
+    """A connection of a subscriber; of two of a terminal only the newer one stays.
+
+    ``since`` is when it came, by ``time.monotonic()``: it may be announced later.
+    """
 
     session: str
     subscriber: str
     terminal: str | None
+    since: float
 
 
 class NodeState(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +21,10 @@ from typing import Final
 
 import click
 
-from tests.fault import clients, cuts, kills, points, storm
+from tests.fault import clients, cuts, kills, nodes, points, storm
 from tests.fault.lives import ROOT, Nursery, nursery
 from tests.fault.load import Outcome
+from tests.support.databases import database
 
 RESULTS: Final = ROOT / "docs" / "bench" / "faults.json"
 # One ledger serves so many kills, and is read whole after each.
@@ -29,10 +32,16 @@ KILLS_A_LEDGER: Final = 25
 POINTS_A_LEDGER: Final = 60
 SENT_A_RECORDING: Final = 40
 POINTS_A_RECORDING: Final = 120
+# So many faults strike the nodes of one ledger, of which there are 2, 3 or 4.
+FAULTS_A_LEDGER: Final = 400
+NODES: Final = (2, 3, 4)
 STORMS: Final = 3
 CLIENTS: Final = 4
 # As the protocol's jitter spreads them.
 SPREAD_SECONDS: Final = 5.0
+
+# Of several runs the highest is kept, and not the sum.
+SLOWEST: Final = nodes.SLOWEST
 
 Counts = dict[str, int]
 
@@ -46,6 +55,7 @@ class Plan:
     cuts: int
     tills: int
     seconds: float
+    faults: int
     seed: int
 
 
@@ -140,12 +150,40 @@ async def kill_under_clients(fork: Nursery, plan: Plan) -> Counts:
     return counts | {f"connections {fate}": count for fate, count in sorted(fates.items())}
 
 
+async def strike_nodes(fork: Nursery, plan: Plan) -> Counts:
+    """Kill, pause and cut off two to four nodes on one PostgreSQL."""
+    counts: Counter[str] = Counter()
+    seed = plan.seed
+    while (left := plan.faults - counts["faults"]) > 0:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(_folder()))
+            url = await asyncio.to_thread(stack.enter_context, database())
+            stack.enter_context(_named(seed))
+            found = await nodes.run(
+                fork,
+                folder,
+                url,
+                nodes=NODES[seed % len(NODES)],
+                faults=min(FAULTS_A_LEDGER, left),
+                seed=seed,
+            )
+            slowest = max(counts.pop(SLOWEST, 0), found.pop(SLOWEST, 0))
+            counts += found
+            counts[SLOWEST] = slowest
+            counts["ledgers"] += 1
+            await asyncio.to_thread(stack.close)
+        seed += 1
+        click.echo(f"  {counts['faults']} faults of nodes", err=True)
+    return dict(counts)
+
+
 PARTS: Final[dict[str, Callable[[Nursery, Plan], Awaitable[Counts]]]] = {
     "kills": kill,
     "steps": kill_everywhere,
     "cuts": cut,
     "storms": come_back,
     "clients": kill_under_clients,
+    "nodes": strike_nodes,
 }
 
 
@@ -155,8 +193,10 @@ PARTS: Final[dict[str, Callable[[Nursery, Plan], Awaitable[Counts]]]] = {
 @click.option("--cuts", default=3_000, show_default=True, help="How many power cuts at least.")
 @click.option("--tills", default=5_000, show_default=True, help="How many come back at once.")
 @click.option("--seconds", default=60.0, show_default=True, help="How long clients follow.")
+@click.option("--faults", default=1_000, show_default=True, help="How many strike nodes.")
 @click.option("--seed", default=1, show_default=True, help="Of the first.")
 @click.option("--only", type=click.Choice(list(PARTS)), multiple=True, help="These parts.")
+@click.option("--add", is_flag=True, help="Add to what is kept of a part.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -170,18 +210,30 @@ def main(
     cuts: int,
     tills: int,
     seconds: float,
+    faults: int,
     seed: int,
     only: tuple[str, ...],
+    add: bool,
     results: Path,
 ) -> None:
     """Run every part, and write down what it counted."""
-    plan = Plan(kills=kills, rounds=rounds, cuts=cuts, tills=tills, seconds=seconds, seed=seed)
+    plan = Plan(
+        kills=kills,
+        rounds=rounds,
+        cuts=cuts,
+        tills=tills,
+        seconds=seconds,
+        faults=faults,
+        seed=seed,
+    )
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for name in [name for name in PARTS if name in only or not only]:
         began = time.monotonic()
         counts = asyncio.run(_run(name, plan))
         counts["seconds"] = round(time.monotonic() - began)
+        if add:
+            counts = _sum(counts, _kept(results).get(name, {}))
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         _keep(results, name, {"measured": now, "seed": seed, **counts})
         told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
@@ -204,8 +256,20 @@ def _add(counts: Counts, outcome: Outcome) -> None:
         counts[what] = counts.get(what, 0) + count
 
 
+def _sum(counts: Counts, kept: dict[str, int]) -> Counts:
+    """Add what was counted before; the seed and the date stay those of the newest."""
+    before = Counter({what: n for what, n in kept.items() if what not in ("measured", "seed")})
+    slowest = max(counts.get(SLOWEST, 0), before[SLOWEST])
+    return {**(before + Counter(counts)), **({SLOWEST: slowest} if slowest else {})}
+
+
+def _kept(results: Path) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = json.loads(results.read_text()) if results.exists() else {}
+    return found
+
+
 def _keep(results: Path, name: str, found: dict[str, int | str]) -> None:
-    kept = json.loads(results.read_text()) if results.exists() else {}
+    kept = _kept(results)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps({**kept, name: found}, indent=1) + "\n")
 

@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -32,6 +33,8 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_PTRACER: Final = 0x59616D61
 ANYBODY: Final = -1
 CHECKPOINT_AFTER: Final = 4
+# Imported by whoever serves such a ledger, and is an extra.
+POSTGRES: Final = ["listener.storage.postgres.ledger"] if find_spec("asyncpg") else []
 
 
 def _checkpoint_often() -> None:
@@ -82,10 +85,27 @@ def _forget_fingerprints() -> None:
     vars(writer).update(commit=forgetful)
 
 
-# How a service may be changed before it starts; all but the first break it, so that the checks
+def _next_version() -> None:
+    """Be a later version: it adds a column, and calls a function of its own."""
+    # An extra; whoever is twisted so has it.
+    from listener.storage.postgres import schema, statements
+
+    function = schema.function_text("append_v1").replace("append_v1", "append_v2")
+    vars(schema).update(
+        SCHEMA_VERSION=2,
+        MIGRATIONS={1: 'ALTER TABLE transactions ADD COLUMN note text COLLATE "C"'},
+        FUNCTIONS=("append_v2",),
+        function_text=lambda _name: function,
+    )
+    call = vars(statements)["_APPEND"].replace("append_v1", "append_v2")
+    vars(statements).update(_APPEND=call)
+
+
+# How a service may be changed before it starts; all but the first two break it, so that the checks
 # can be seen to find that.
 TWISTS: Final[dict[str, Callable[[], None]]] = {
     "checkpoint-often": _checkpoint_often,
+    "next-version": _next_version,
     "never-sync": _never_sync,
     "acknowledge-early": _acknowledge_early,
     "forget-fingerprints": _forget_fingerprints,
@@ -176,7 +196,7 @@ def say(answer: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("listener.commands.serve", "listener.web.app"):
+    for module in ("listener.commands.serve", "listener.web.app", *POSTGRES):
         # The command imports them only once it runs.
         importlib.import_module(module)
     gc.freeze()

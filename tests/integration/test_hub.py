@@ -270,3 +270,18 @@ async def test_a_subscription_that_has_ended_gets_nothing_more(ledger: SqliteLed
     await reads(hub, after=0)
     assert (sink.writes, hub.followers) == ([], 1)
     await hub.close()
+
+
+async def test_a_page_that_is_ahead_of_the_bell_moves_the_head(ledger: SqliteLedger) -> None:
+    # As where another node has recorded, and its bell is still to come here.
+    hub = Hub(HeldBell(ledger), tail_events_max=4)
+    await record(ledger, *range(6))
+    sink = KeptFrames(room=False)
+    await hub.heads([STREAM])
+    subscription = hub.subscribe(STREAM, after=0, sink=sink)
+    await record(ledger, *range(6, 9))
+    sink.room = True
+    subscription.advance()
+    await until(lambda: len(sink.offsets()) == 9)
+    assert subscription.head == subscription.offset == 9
+    await hub.close()

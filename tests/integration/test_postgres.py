@@ -1,15 +1,13 @@
 """What a ledger on PostgreSQL promises beyond what every back-end does."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from listener.errors import LedgerError, LedgerUnavailableError
+from listener.errors import LedgerUnavailableError
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Scope
 from listener.storage import verify
@@ -48,42 +46,6 @@ async def until(condition: object, *, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
-
-
-# The server
-
-
-@pytest.mark.parametrize("weaker", ["off", "local", "remote_write"])
-async def test_a_server_that_could_lose_a_commit_is_refused(url: str, weaker: str) -> None:
-    name = urlsplit(url).path[1:]
-    await execute(url, f"ALTER DATABASE {name} SET synchronous_commit = {weaker}")
-    with pytest.raises(LedgerError, match=f"synchronous_commit is {weaker}"):
-        await PostgresLedger.open(url, clock=Clock())
-
-
-async def test_a_server_that_cannot_be_written_to_is_passed_over(url: str) -> None:
-    name = urlsplit(url).path[1:]
-    await execute(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    with pytest.raises(LedgerUnavailableError, match="read-only"):
-        await PostgresLedger.open(url, clock=Clock())
-
-
-async def test_a_first_host_that_answers_nothing_costs_a_second(url: str) -> None:
-    parts = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        hosts = f"127.0.0.1:{port},127.0.0.1:1,{parts.hostname}:{parts.port or 5432}"
-        async with asyncio.timeout(8):
-            several = f"postgresql://{parts.username}@{hosts}{parts.path}"
-            async with node(several) as ledger:
-                await ledger.record(numbered(1))
-                assert await ledger.seq() == 1
-
-
-async def test_another_programs_tables_are_left_alone(url: str) -> None:
-    await execute(url, "CREATE TABLE ledger (id int)")
-    with pytest.raises(LedgerError, match="another program"):
-        await PostgresLedger.open(url, clock=Clock())
 
 
 # The tables
@@ -264,6 +226,41 @@ async def test_a_database_that_went_back_gets_a_new_epoch(url: str) -> None:
         assert await db.fetchval("SELECT count(*) FROM epochs WHERE reason = 'went_back'") == 1
         await db.close()
         assert (await asyncio.to_thread(verify, url)).entries == 9
+
+
+async def test_a_database_that_went_back_and_grew_again_is_noticed_by_the_hash(url: str) -> None:
+    async with node(url) as ledger:
+        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(6)))
+        epoch = ledger.epoch
+        # As where another node, which knew nothing of what was lost, has recorded as much again.
+        await execute(
+            url,
+            "SET session_replication_role = replica",
+            "UPDATE entries SET hash = repeat('0', 64) WHERE seq = 6",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {NODE}",
+        )
+        await until(lambda: ledger.epoch != epoch)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("system_id = 1", "restored"), ("is_copy = 1", "copied")]
+)
+async def test_a_ledger_that_was_put_back_gets_a_new_epoch_when_it_is_served(
+    url: str, change: str, reason: str
+) -> None:
+    async with node(url) as ledger:
+        await ledger.record(numbered(1))
+        before = ledger.epoch
+    # As pg_restore leaves it in another cluster, and `listener backup` in a copy.
+    await execute(url, f"UPDATE ledger SET {change}")
+    async with node(url) as ledger:
+        assert ledger.epoch != before
+        epoch = ledger.epoch
+        db = await asyncpg.connect(url)
+        assert await db.fetchval("SELECT reason FROM epochs WHERE epoch = $1", epoch) == reason
+        await db.close()
+    async with node(url) as ledger:
+        assert ledger.epoch == epoch
 
 
 # What is decided before the lock

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from listener.ledger.model import EVERY_STREAM, Fact, fields_text
 from listener.ledger.promise import Scope
 from listener.storage import AnyLedger, open_ledger, verify
+from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import told
 from tests.support.commands import Done, here
@@ -250,6 +251,33 @@ def test_check_tells_of_the_server_the_nodes_and_what_was_lost(
     found = {one["name"]: one for one in json.loads(done.out)["findings"]}
     assert found["served"]["value"] == "no"
     assert "from at least entry 54 to 40" in str(found["went_back"]["value"])
+
+
+def test_check_names_what_is_unwise_about_the_server_and_the_nodes(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(fill(url))
+    monkeypatch.setattr(checkup, "SNAPSHOT_SECONDS_MAX", -1)
+    monkeypatch.setattr(checkup, "QUEUE_USAGE_MAX", -1.0)
+
+    async def while_served() -> dict[str, dict[str, object]]:
+        # Its clock stands: it is apart from the database's.
+        async with await open_ledger(url, clock=Clock()):
+            damage_of_nodes = (
+                "INSERT INTO nodes (id, url, version, started_at, lag, lease_until)"
+                " VALUES ('old', 'http://b:1', '0.0.1', 0, 99999, 9e15::bigint)"
+            )
+            await asyncio.to_thread(damage, url, damage_of_nodes)
+            done = await asyncio.to_thread(command, capsys, "check", config, "--json")
+        return {one["name"]: one for one in json.loads(done.out)["findings"]}
+
+    found = asyncio.run(while_served())
+    assert found["oldest_snapshot_seconds"]["severity"] == "note"
+    assert found["notification_queue"]["severity"] == "problem"
+    assert "rolling restart" in str(found["versions"]["advice"])
+    assert "behind the others" in str(found["node old"]["advice"])
+    (apart,) = [one for name, one in found.items() if name[:5] == "node " and name != "node old"]
+    assert "ahead of the database's" in str(apart["advice"])
 
 
 def test_check_names_what_cannot_be_reached(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -103,7 +104,9 @@ async def test_a_key_that_is_revoked_ends_its_tills_at_every_node(
         await here.join()
         await there.join()
         one.revoke(key)
-        assert [await here.code(), await there.code()] == [4010, 4010]
+        # Within a second; one more for a machine that is busy.
+        async with asyncio.timeout(2):
+            assert [await here.code(), await there.code()] == [4010, 4010]
 
 
 async def test_a_new_epoch_makes_every_till_come_back(
@@ -152,3 +155,38 @@ async def test_terminals_are_online_wherever_they_are(one: Serving, other: Servi
     async with asyncio.timeout(5):
         while [t["online"] for t in await _terminals(one, admin)] != [False]:
             await asyncio.sleep(0.05)
+
+
+async def test_while_the_database_is_gone_tills_stay_and_their_places_are_stored_later(
+    one: Serving, url: str
+) -> None:
+    parts = urlsplit(url)
+    name, server = parts.path[1:], parts._replace(path="/postgres").geturl()
+    admin = one.key(Role.ADMIN, merchant_no=None, store_no=None)
+    async with till(one.url, one.key(terminal="T-42")) as following:
+        await following.join()
+        assert await one.notify() == (200, "success")
+        await following.hear("event")
+        db = await asyncpg.connect(server)
+        await db.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+        )
+        await following.ack(STREAM, 1)
+        async with asyncio.timeout(10):
+            while (await one.get("/readyz"))[0] != 503:
+                await asyncio.sleep(0.05)
+        # It lives, and says so: nobody is to start it again for this.
+        assert (await one.get("/healthz"))[0] == 200
+        assert (await one.notify({"transactionNo": "2"}))[0] == 503
+        await following.nothing_more()
+        await db.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await db.close()
+        async with asyncio.timeout(10):
+            while (await one.get("/readyz"))[0] != 200:
+                await asyncio.sleep(0.05)
+        assert await one.notify({"transactionNo": "2"}) == (200, "success")
+        assert (await following.hear("event"))["offset"] == 2
+        async with asyncio.timeout(10):
+            while [t["ackedOffset"] for t in await _terminals(one, admin)] != [1]:
+                await asyncio.sleep(0.05)

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ HOUR_SECONDS: Final = 3_600
 FAULTS_HOURS_MAX: Final = 40
 END_HOURS: Final = 60
 TRIES_MAX: Final = 5
+# Of several nodes: how many wishes come to two of them at once.
+DOUBLED: Final = 0.3
 PAGE: Final = 10_000
 # One look of the chaser's, and the second that it may be late.
 RAISE_SLACK_MS: Final = 2_000
@@ -47,14 +49,21 @@ class Report:
         self.counts += other.counts
 
 
-async def play(seed: int, *, directory: Path) -> Report:
+async def play(seed: int, *, directory: Path, nodes: int = 1, url: str | None = None) -> Report:
     """Play the scenario of a seed.
+
+    Args:
+        seed: All is drawn from it.
+        directory: Where the ledger's file is made.
+        nodes: How many listeners share the ledger.
+        url: The empty database of a ledger that several share.
 
     Raises:
         AssertionError: Something that must be true is not.
     """
     dice = random.Random(f"scenario {seed}")
-    world = World(_plan(seed, dice), directory=directory)
+    plan = replace(_plan(seed, dice), nodes=nodes, doubled=DOUBLED if nodes > 1 else 0.0)
+    world = World(plan, directory=directory, url=url)
     await world.start()
     try:
         references = [f"R-{n}" for n in range(dice.randint(1, 3))]
@@ -299,9 +308,13 @@ def _judge_status(
 
 
 def _judge_cancels(world: World, transaction: Transaction, lines: Sequence[ReadEntry]) -> None:
-    """/cancel was sent only after a query that said unpaid, or for a cashier who may refund."""
+    """/cancel was sent only after a query that said unpaid, or for a cashier who may refund.
+
+    And once for each wish, however many listeners heard of it.
+    """
     may_refund = any(one.entry.fact.field("refundIfPaid") == "true" for one in lines)
     last: str | None = None
+    sent_count = 0
     for sent in world.sent:
         if sent.number != transaction.transaction_no:
             continue
@@ -311,6 +324,14 @@ def _judge_cancels(world: World, transaction: Transaction, lines: Sequence[ReadE
             is_open = last in (Word.INIT, Word.PENDING)
             assert is_open or (may_refund and last == Word.SUCCESS), f"/cancel after {last}"
             last = None
+            sent_count += 1
+    facts = [one.entry.fact for one in lines]
+    wishes = sum(fact.kind is Kind.CANCEL_REQUEST for fact in facts)
+    # What Pockyt has refused had no effect, and may be tried again.
+    refused = sum(
+        fact.field("call") == "cancel" and fact.field("error") == "refused" for fact in facts
+    )
+    assert sent_count <= wishes + refused, f"{sent_count} /cancel for {wishes} wishes"
 
 
 def _judge_raised(world: World, lines: Sequence[ReadEntry]) -> None:

@@ -14,12 +14,15 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
 from tests.property.scenario import Report, play
+from tests.support.databases import database
 
 SCENARIOS: Final = 5_000
 CHUNK: Final = 25
@@ -27,23 +30,26 @@ PROGRESS_SECONDS: Final = 5.0
 FAILURES_SHOWN_MAX: Final = 10
 
 
-def play_some(seeds: range) -> tuple[Report, list[tuple[int, str]]]:
+def play_some(seeds: range, *, nodes: int = 1) -> tuple[Report, list[tuple[int, str]]]:
     """Play some scenarios; returns what happened, and the seeds that failed with their reasons."""
     # Pockyt fails thousands of times here; each would be logged.
     logging.disable(logging.CRITICAL)
     try:
-        return _play_quietly(seeds)
+        return _play_quietly(seeds, nodes=nodes)
     finally:
         logging.disable(logging.NOTSET)
 
 
-def _play_quietly(seeds: range) -> tuple[Report, list[tuple[int, str]]]:
+def _play_quietly(seeds: range, *, nodes: int) -> tuple[Report, list[tuple[int, str]]]:
     memory = Path("/dev/shm")
     report, failures = Report(), []
     for seed in seeds:
-        with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        with ExitStack() as stack:
+            made = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+            directory = Path(stack.enter_context(made))
+            url = stack.enter_context(database()) if nodes > 1 else None
             try:
-                report.add(asyncio.run(play(seed, directory=Path(directory))))
+                report.add(asyncio.run(play(seed, directory=directory, nodes=nodes, url=url)))
             except Exception as error:  # noqa: BLE001 - whatever it is, its seed is told
                 at = traceback.extract_tb(error.__traceback__)[-1]
                 told = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
@@ -56,13 +62,15 @@ def _play_quietly(seeds: range) -> tuple[Report, list[tuple[int, str]]]:
 @click.option("--scenarios", default=SCENARIOS, show_default=True, help="How many.")
 @click.option("--seed", default=1, show_default=True, help="Of the first scenario.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="How many at once.")
-def main(scenarios: int, seed: int, jobs: int) -> None:
+@click.option("--nodes", default=1, show_default=True, help="More than one: on PostgreSQL.")
+def main(scenarios: int, seed: int, jobs: int, nodes: int) -> None:
     """Play them all, on every core."""
     began = shown = time.monotonic()
     report = Report()
     failures: list[tuple[int, str]] = []
     with ProcessPoolExecutor(max_workers=jobs) as pool:
-        for done, failed in pool.map(play_some, _chunks(range(seed, seed + scenarios))):
+        playing = partial(play_some, nodes=nodes)
+        for done, failed in pool.map(playing, _chunks(range(seed, seed + scenarios))):
             report.add(done)
             failures += failed
             for number, told in failed:
@@ -75,7 +83,8 @@ def main(scenarios: int, seed: int, jobs: int) -> None:
     _print(report, seconds=time.monotonic() - began)
     for number, told in failures[:FAILURES_SHOWN_MAX]:
         click.echo(f"FAILED seed {number}: {told}")
-        click.echo(f"  replay: python -m tests.property.simulate --seed {number} --scenarios 1")
+        again = f"--seed {number} --scenarios 1 --nodes {nodes}"
+        click.echo(f"  replay: python -m tests.property.simulate {again}")
     click.echo(f"{len(failures)} failed")
     sys.exit(1 if failures else 0)
 

@@ -7,8 +7,10 @@ from click.testing import CliRunner
 
 from tests.property.scenario import play
 from tests.property.simulate import main, play_some
+from tests.support import needs
 
 SCENARIOS = 120
+NODES_SCENARIOS = 10
 
 
 def test_every_scenario_ends_in_the_truth() -> None:
@@ -21,6 +23,15 @@ def test_every_scenario_ends_in_the_truth() -> None:
     for what in ("refunds", "numbers repeated", "restarts of Pockyt"):
         assert report.counts[what] > 0, what
     assert {"cancelled", "paid", "refunded", "failed"} <= set(report.statuses)
+
+
+def test_every_scenario_of_two_nodes_on_one_ledger_ends_in_the_truth() -> None:
+    needs.postgres()
+    report, failures = play_some(range(1, NODES_SCENARIOS + 1), nodes=2)
+    assert not failures
+    assert report.counts["scenarios"] == NODES_SCENARIOS
+    for what in ("cancels", "kills", "notifications", "wishes at two nodes"):
+        assert report.counts[what] > 0, what
 
 
 def test_a_seed_plays_the_same_scenario_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One shop's world on a fake clock: customers, tills, a faulty Pockyt, a listener that is killed.
+"""One shop's world on a fake clock: customers, tills, a faulty Pockyt, listeners that are killed.
 
 Everything is drawn from a seed. The ledger, the ingest and the lifecycle are the real ones, and
 Pockyt is the shipped sandbox's; only its timer-driven half (bringing notifications, telling the
@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
@@ -24,7 +25,7 @@ from listener.errors import ListenerError
 from listener.ingest import Ingest
 from listener.ledger.schedule import Confirm
 from listener.lifecycle import Clock, Lifecycle, Order
-from listener.lifecycle.chaser import GRACE_MS
+from listener.lifecycle.chaser import GRACE_MS, TURN
 from listener.pockyt.answer import PockytUnavailableError
 from listener.pockyt.client import TIMEOUT_SECONDS, Call
 from listener.pockyt.signature import Token
@@ -43,7 +44,7 @@ from listener.sandbox.pockyt import WALLET_PAUSES_SECONDS
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPLE_TOKEN
 from listener.sandbox.wallet import SLOW_SECONDS
 from listener.settings import Merchant
-from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage import AnyLedger, open_ledger
 from tests.support.direct import DirectPockyt
 
 STORE_NO: Final = "303660"
@@ -82,6 +83,9 @@ class Plan:
     tips: bool = False
     # How often Pockyt gives a new sale the number of an old one.
     repeats_numbers: float = 0.0
+    # How many listeners share the ledger, and how often a wish is sent to two of them at once.
+    nodes: int = 1
+    doubled: float = 0.0
 
 
 @dataclass(slots=True)
@@ -102,14 +106,25 @@ class _Due:
     is_outside: bool = field(compare=False)
 
 
-class Killed(Exception):  # noqa: N818 - it is no error
-    """The listener was killed while it did something."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Listener:
+    """A listener that runs, at its place among the nodes; ``killed`` is set to kill it."""
+
+    place: int
+    ledger: AnyLedger
+    lifecycle: Lifecycle
+    ingest: Ingest
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+# The listener that does what is done.
+_AT: Final[ContextVar[Listener]] = ContextVar("at")
 
 
 class World:
     """A world; :meth:`at` schedules what happens, :meth:`run` lets time pass."""
 
-    def __init__(self, plan: Plan, *, directory: Path) -> None:
+    def __init__(self, plan: Plan, *, directory: Path, url: str | None = None) -> None:
         self.plan = plan
         self.now_ms = BEGAN_MS
         self.random = random.Random(plan.seed)
@@ -125,55 +140,65 @@ class World:
         # The sales whose money went back by other means, and of which the listener was not told.
         self.unheard_refunds: set[str] = set()
         self.kills = 0
-        self.up_since_ms = BEGAN_MS
         self.outages: list[tuple[int, int]] = []
-        self.killed = asyncio.Event()
-        self._path = directory / f"ledger-{plan.seed}.db"
+        self._url = url or f"sqlite:///{directory / f'ledger-{plan.seed}.db'}"
         self._queue: list[_Due] = []
         self._numbers = count()
-        self._ledger: SqliteLedger | None = None
-        self._lifecycle: Lifecycle | None = None
-        self._ingest: Ingest | None = None
+        self._up: list[Listener] = []
+        # Which listener is asked; drawn apart, so that a seed means the same for any number.
+        self._route = random.Random(f"route {plan.seed}")
 
     @property
-    def ledger(self) -> SqliteLedger:
-        assert self._ledger is not None
-        return self._ledger
+    def ledger(self) -> AnyLedger:
+        """The ledger, as one of the listeners that run has it."""
+        return self._one().ledger
+
+    @property
+    def killed(self) -> asyncio.Event:
+        """What kills the listener that does what is done."""
+        return _AT.get().killed
 
     def rests(self) -> bool:
-        """Return whether the listener holds Pockyt to be down."""
-        assert self._lifecycle is not None
-        return self._lifecycle.is_pockyt_down
+        """Return whether a listener holds Pockyt to be down."""
+        return any(listener.lifecycle.is_pockyt_down for listener in self._up)
 
     @property
     def is_up(self) -> bool:
-        """Whether the listener runs."""
-        return self._ledger is not None
+        """Whether a listener runs."""
+        return bool(self._up)
+
+    def _one(self) -> Listener:
+        assert self._up
+        return self._route.choice(self._up)
 
     async def start(self) -> None:
-        """Start the listener."""
-        self._ledger = await SqliteLedger.open(
-            self._path, confirm=self.plan.confirm, clock=lambda: self.now_ms
-        )
-        self.killed.clear()
-        self.up_since_ms = self.now_ms
-        self._ingest = Ingest(ledger=self._ledger, merchants=MERCHANTS)
-        self._lifecycle = Lifecycle(
-            ledger=self._ledger,
+        """Start all listeners."""
+        for place in range(self.plan.nodes):
+            await self._start(place)
+
+    async def _start(self, place: int) -> None:
+        if any(listener.place == place for listener in self._up):
+            return
+        ledger = await open_ledger(self._url, confirm=self.plan.confirm, clock=lambda: self.now_ms)
+        lifecycle = Lifecycle(
+            ledger=ledger,
             pockyt=self.pockyt,
             merchants=MERCHANTS,
             public_url="http://listener",
             clock=Clock(now_ms=lambda: self.now_ms, sleep=_for_ever),
         )
+        ingest = Ingest(ledger=ledger, merchants=MERCHANTS)
+        self._up.append(Listener(place=place, ledger=ledger, lifecycle=lifecycle, ingest=ingest))
 
     async def stop(self) -> None:
-        """End the listener, whatever it was doing; what it had committed is what is left."""
-        ledger, lifecycle = self._ledger, self._lifecycle
-        self._ledger = self._lifecycle = self._ingest = None
-        if lifecycle is not None:
-            await lifecycle.close()
-        if ledger is not None:
-            await ledger.close()
+        """End all listeners, whatever they were doing; what was committed is what is left."""
+        for listener in list(self._up):
+            await self._end(listener)
+
+    async def _end(self, listener: Listener) -> None:
+        self._up.remove(listener)
+        await listener.lifecycle.close()
+        await listener.ledger.close()
 
     def at(self, seconds: float, happening: Happening, *, is_outside: bool = False) -> None:
         """Schedule something in so many seconds from now."""
@@ -201,36 +226,48 @@ class World:
         self.now_ms = max(self.now_ms, until_ms)
 
     async def act(self, wish: Callable[[Lifecycle], Awaitable[T]]) -> T | None:
-        """Run what a till wants; None where the listener is down or is killed meanwhile.
+        """Run what a till wants; None where no listener runs, or the one is killed meanwhile.
+
+        A till that is too impatient has it done by two at once; the first one's answer counts.
 
         Raises:
             ListenerError: The listener says no.
         """
-        if self._lifecycle is None:
+        if not self._up:
             return None
-        found: list[T] = []
-        lifecycle = self._lifecycle
+        asked = [self._one()]
+        others = [listener for listener in self._up if listener is not asked[0]]
+        if others and self._route.random() < self.plan.doubled:
+            self.odd["wishes at two nodes"] += 1
+            asked.append(self._route.choice(others))
+        found: dict[int, T] = {}
 
-        async def do() -> None:
-            found.append(await wish(lifecycle))
+        async def do(number: int, lifecycle: Lifecycle) -> None:
+            found[number] = await wish(lifecycle)
 
-        await self._alive(do())
-        return found[0] if found else None
+        first, *rest = await asyncio.gather(
+            *(self._alive(one, do(n, one.lifecycle)) for n, one in enumerate(asked)),
+            return_exceptions=True,
+        )
+        for error in rest:
+            if error is not None and not isinstance(error, ListenerError):
+                raise error
+        if first is not None:
+            raise first
+        return found.get(0)
 
-    async def kill(self, *, for_seconds: float) -> None:
-        """Kill the listener, to be started again later."""
-        if not self.is_up:
+    async def kill(self, *, for_seconds: float, listener: Listener | None = None) -> None:
+        """Kill a listener, to be started again later."""
+        victim = listener or (self._one() if self._up else None)
+        if victim not in self._up or victim is None:
             return
         self.kills += 1
-        # After a start Pockyt is asked before anything is raised.
-        silent_ms = int(for_seconds * 1_000) + GRACE_MS
-        self.outages.append((self.now_ms, self.now_ms + silent_ms))
-        await self.stop()
-        self.at(for_seconds, self._restart)
-
-    async def _restart(self) -> None:
-        if not self.is_up:
-            await self.start()
+        if len(self._up) == 1:
+            # After a start Pockyt is asked before anything is raised.
+            silent_ms = int(for_seconds * 1_000) + GRACE_MS
+            self.outages.append((self.now_ms, self.now_ms + silent_ms))
+        await self._end(victim)
+        self.at(for_seconds, lambda: self._start(victim.place))
 
     def order(self, reference: str, *, vendor: str | None = None) -> Order:
         """Return the order of a sale."""
@@ -306,8 +343,9 @@ class World:
             while await self._outside(until_ms=step_ms):
                 pass
             self.now_ms = max(self.now_ms, step_ms)
-            if self._lifecycle is not None:
-                await self._lifecycle.chaser.start()
+            for listener in list(self._up):
+                if await listener.ledger.claim_turn(TURN):
+                    await self._at(listener, listener.lifecycle.chaser.start())
 
     async def _outside(self, *, until_ms: int) -> bool:
         """Run the next thing that needs no listener; return whether there was one."""
@@ -328,35 +366,44 @@ class World:
         if done is not None:
             await done
 
-    async def _alive(self, work: Awaitable[None]) -> None:
-        """Run something of the listener's, unless it is killed while it does."""
-        task = asyncio.ensure_future(work)
-        killed = asyncio.ensure_future(self.killed.wait())
+    def _at(self, listener: Listener, work: Awaitable[T]) -> "asyncio.Task[T]":
+        """Run something as a listener's own."""
+
+        async def do() -> T:
+            _AT.set(listener)
+            return await work
+
+        return asyncio.create_task(do())
+
+    async def _alive(self, listener: Listener, work: Awaitable[None]) -> None:
+        """Run something of a listener's, unless it is killed while it does."""
+        task = self._at(listener, work)
+        killed = asyncio.ensure_future(listener.killed.wait())
         try:
             await asyncio.wait([task, killed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             killed.cancel()
-        if self.killed.is_set():
+        if listener.killed.is_set():
             task.cancel()
             await asyncio.wait([task])
-            await self.kill(for_seconds=self.plan.down_seconds)
+            await self.kill(for_seconds=self.plan.down_seconds, listener=listener)
         else:
             await task
 
     async def _chase(self) -> None:
-        if self._lifecycle is None:
-            return
-        lifecycle = self._lifecycle
+        """Have the one that holds the turn chase, as each would that looks by itself."""
 
-        async def chase() -> None:
+        async def chase(lifecycle: Lifecycle) -> None:
             await lifecycle.chaser.chase()
 
-        await self._alive(chase())
+        for listener in self._route.sample(self._up, len(self._up)):
+            if listener in self._up and await listener.ledger.claim_turn(TURN):
+                await self._alive(listener, chase(listener.lifecycle))
 
     async def _next_due_ms(self) -> int:
-        if self._ledger is None:
+        if not self._up:
             return BEGAN_MS * 2
-        due_ms = await self._ledger.next_due_ms()
+        due_ms = await self.ledger.next_due_ms()
         # What is due already waits for leave to be asked: look again in a second.
         return BEGAN_MS * 2 if due_ms is None else max(due_ms, self.now_ms + 1_000)
 
@@ -430,13 +477,13 @@ class World:
         is_first: bool,
     ) -> bool:
         """Bring a notification once; tells whether Pockyt holds it to be acknowledged."""
-        if self._ingest is None or (is_first and Fault.NOTIFICATION_STALLED in faults):
+        if not self._up or (is_first and Fault.NOTIFICATION_STALLED in faults):
             return False
         body = notification.body
         if is_first and Fault.NOTIFICATION_TRUNCATED in faults:
             body = truncate(body)
         try:
-            await self._ingest.receive(
+            await self._one().ingest.receive(
                 merchant_no=SAMPLE_MERCHANT_NO,
                 store_no=STORE_NO,
                 is_json=notification.content_type == "application/json",

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import needs
@@ -31,6 +31,8 @@ class Server:
     programs: Path
     data: Path
     port: int
+    # In place of, and beside, those of every server.
+    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
@@ -57,7 +59,8 @@ class Server:
         assert done.returncode == 0, done.stdout
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        settings = SETTINGS | self.settings
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         log = self.data.with_suffix(".log")
         self.run(
             "pg_ctl",
@@ -80,6 +83,13 @@ class Server:
     def is_running(self) -> bool:
         return (self.data / "postmaster.pid").exists()
 
+    def take(self, name: str, content: bytes) -> None:
+        """Put a file into its folder, which nobody else may read."""
+        path = self.data / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        _give_to_postgres(path)
+
 
 def initdb() -> Path:
     """Return where PostgreSQL's newest initdb is, and its other programs beside it."""
@@ -92,9 +102,7 @@ def folder_of_servers() -> Iterator[Path]:
     """Make a folder that PostgreSQL's own user may write to; its servers are killed at the end."""
     initdb()
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if os.geteuid() == 0:
-        owner = pwd.getpwnam("postgres")
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    _give_to_postgres(folder)
     try:
         yield folder
     finally:
@@ -106,14 +114,21 @@ def folder_of_servers() -> Iterator[Path]:
 
 
 @contextmanager
+def cluster(**settings: str) -> Iterator[Server]:
+    """Make a server that is yet to be started; stop and remove it at the end."""
+    with folder_of_servers() as folder:
+        server = Server(initdb().parent, folder / "data", free_port(), settings)
+        initial = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
+        server.run("initdb", "-D", server.data, *initial)
+        yield server
+
+
+@contextmanager
 def pair() -> Iterator[tuple[Server, Server]]:
     """Start a primary and a standby that follows it; remove both at the end."""
-    with folder_of_servers() as folder:
-        primary = Server(initdb().parent, folder / "a", free_port())
-        standby = Server(initdb().parent, folder / "b", free_port())
-        initial = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
-        primary.run("initdb", "-D", primary.data, *initial)
+    with cluster() as primary:
         primary.start()
+        standby = Server(primary.programs, primary.data.with_name("standby"), free_port())
         primary.run(
             "pg_basebackup",
             *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
@@ -121,3 +136,9 @@ def pair() -> Iterator[tuple[Server, Server]]:
         )
         standby.start()
         yield primary, standby
+
+
+def _give_to_postgres(path: Path) -> None:
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(path, owner.pw_uid, owner.pw_gid)

@@ -6,8 +6,8 @@
 -- reads again. A changed function gets a new name, so that nodes of two versions run side by side.
 CREATE FUNCTION append_v1(
     p_epoch text,
-    -- the newest entry when the batch was read; whether an entry of the batch names a new one by its
-    -- seq, so that none can be moved on; and what was read
+    -- the newest entry when the batch was read; whether something in it holds a seq of the batch
+    -- inside, so that none can be moved on; and what was read
     p_seen bigint, p_is_exact boolean,
     g_merchant text[], g_no text[], f_merchant text[], f_fingerprint text[],
     r_merchant text[], r_reference text[], g_sale bigint[],
@@ -112,9 +112,7 @@ BEGIN
                x.held, x.version, x.created, x.updated,
                x.sale + CASE WHEN x.sale > p_seen THEN shift ELSE 0 END, x.c_state, x.c_requested,
                x.c_resolved, x.c_evidence, x.a_why, x.a_since, x.a_due, x.a_raise, x.a_attempt,
-               x.judge + CASE WHEN x.judge > p_seen THEN shift ELSE 0 END, x.disputed,
-               -- It holds seqs: one that was moved on is not kept, and the entries are read again.
-               CASE WHEN shift = 0 THEN x.summary END
+               x.judge + CASE WHEN x.judge > p_seen THEN shift ELSE 0 END, x.disputed, x.summary
         FROM unnest(t_first, t_merchant, t_no, t_store, t_terminal, t_reference, t_amount,
                     t_currency, t_settle, t_status, t_word, t_evidence, t_held, t_version, t_created,
                     t_updated, t_sale, t_c_state, t_c_requested, t_c_resolved, t_c_evidence, t_a_why,

@@ -9,7 +9,8 @@ from typing import Final
 from listener import log
 from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.reading import listed
 from listener.storage.postgres.rows import event_of
 from listener.storage.rows import EVENT_COLUMNS

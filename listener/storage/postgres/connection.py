@@ -1,25 +1,19 @@
-"""Connect to the primary, and treat nothing as a success that is not one.
+"""Connect to the primary, over TLS where it is asked for, to a server that keeps what it commits.
 
-A connection is dropped on any warning and any error. If the wait of a commit for its standby is
-cancelled, PostgreSQL reports the commit as done, with only a warning before it; and when a
-connection breaks, the outcome of its statement is unknown. Nothing here ever cancels a statement,
-since a cancel is what ends such a wait.
+PostgreSQL reports a commit whose wait for its standby was cancelled as done, with a warning before
+it: a connection remembers a warning, and :mod:`listener.storage.postgres.channel` drops it.
 """
 
 import asyncio
 import socket
 import ssl
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 import asyncpg
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.storage.postgres.location import Location
-
-T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 1.0
 VERSION_MIN: Final = 150_000
@@ -28,6 +22,8 @@ TOLD_CHARS_MAX: Final = 200
 UNHEARD_MS: Final = 5_000
 # `on`, and settings that wait for more. With less, what was acknowledged can be lost.
 SYNCED: Final = frozenset({"on", "remote_apply"})
+ENCODING: Final = "UTF8"
+VERIFIED: Final = frozenset({"verify-ca", "verify-full"})
 
 # What PostgreSQL, the network, and asyncpg itself raise.
 FAULTS: Final = (
@@ -44,14 +40,20 @@ _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",
-    # Replanning for each value would gain nothing: our statements are seeks, whatever the values.
+    # Whatever the role has: a statement that writes is never broken off by time.
+    "statement_timeout": "0",
+    # Plans are made for the values at hand only where they differ; ours are seeks whatever these.
     "plan_cache_mode": "auto",
     "jit": "off",
 }
+_SET: Final = (
+    "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) x(name, value)"
+)
+_PROCESS: Final = "SELECT pg_backend_pid()"
 _LOOK: Final = (
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS is_read_only,"
     " set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS commits,"
-    " current_setting('fsync') AS fsync"
+    " current_setting('fsync') AS fsync, current_setting('server_encoding') AS encoding"
 )
 
 
@@ -108,30 +110,54 @@ async def connect(location: Location, *, name: str, timeout_ms: int | None = Non
 async def _connect(
     location: Location, host: str, port: int, *, name: str, timeout_ms: int | None
 ) -> Connection:
-    options = dict(location.options)
     settings = dict(_SETTINGS)
     if timeout_ms is not None:
         settings["statement_timeout"] = f"{timeout_ms}ms"
-    if "search_path" in options:
-        settings["search_path"] = options.pop("search_path")
+    if "search_path" in location.options:
+        settings["search_path"] = location.options["search_path"]
+    connection = await _open(location, host, port, name=name)
+    try:
+        if await connection.fetchval(_PROCESS) != connection.get_server_pid():
+            await _check_pooler(connection, location, host, port)
+        # Not as it connects: a pooler would refuse that.
+        await connection.fetch(_SET, list(settings), list(settings.values()))
+        check_server(connection, await connection.fetchrow(_LOOK))
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def _open(location: Location, host: str, port: int, *, name: str) -> Connection:
     connection: Connection = await asyncpg.connect(
         host=host,
         port=port,
         user=location.user,
         password=location.password,
         database=location.database,
-        ssl=_tls(options),
-        passfile=options.get("passfile"),
-        server_settings=settings | {"application_name": name},
+        ssl=_tls(location.options),
+        passfile=location.options.get("passfile"),
+        server_settings={"application_name": name},
         connection_class=Connection,
     )
-    try:
-        row = await connection.fetchrow(_LOOK)
-        check_server(connection, row)
-    except BaseException:
-        connection.terminate()
-        raise
     return connection
+
+
+async def _check_pooler(connection: Connection, location: Location, host: str, port: int) -> None:
+    """Refuse a pooler that lends one of the server's connections to several at once.
+
+    What is set, listened to or prepared on a connection has to stay there.
+    """
+    other = await _open(location, host, port, name="pockyt-listener pooler")
+    try:
+        is_shared = await other.fetchval(_PROCESS) == await connection.fetchval(_PROCESS)
+    finally:
+        other.terminate()
+    if is_shared:
+        raise LedgerError(
+            f"{host}:{port} is a pooler in transaction mode: connect to the server itself, or to a"
+            " pooler in session mode"
+        )
 
 
 def check_server(connection: Connection, row: Any) -> None:  # noqa: ANN401 - asyncpg's record
@@ -148,17 +174,27 @@ def check_server(connection: Connection, row: Any) -> None:  # noqa: ANN401 - as
         )
     if row["fsync"] != "on":
         raise LedgerError("fsync is off: what is acknowledged could be lost; set it to on")
+    if row["encoding"] != ENCODING:
+        raise LedgerError(
+            f"the database's encoding is {row['encoding']}, which cannot hold every text; make one"
+            f" with ENCODING '{ENCODING}'"
+        )
 
 
-def _tls(options: dict[str, str]) -> Any:  # noqa: ANN401 - asyncpg lists the modes as literals
-    """Return how to encrypt, from libpq's options; None leaves the choice to asyncpg."""
-    mode = options.get("sslmode")
-    root, cert = options.get("sslrootcert"), options.get("sslcert")
-    if root is None and cert is None:
+def _tls(options: Mapping[str, str]) -> Any:  # noqa: ANN401 - asyncpg lists the modes as literals
+    """Return how to encrypt, as libpq's options say it; a password never needs it less.
+
+    A certificate is checked where one to check it by is named, and in the modes that say so: then,
+    if none is named, by those that the system trusts.
+    """
+    mode, root, cert = (options.get(name) for name in ("sslmode", "sslrootcert", "sslcert"))
+    if mode == "disable" or not (root or cert or mode in VERIFIED):
         return mode
     try:
         context = ssl.create_default_context(cafile=root)
-        context.check_hostname = mode in (None, "verify-full")
+        context.check_hostname = mode == "verify-full" or (mode is None and root is not None)
+        if root is None and mode not in VERIFIED:
+            context.verify_mode = ssl.CERT_NONE
         if cert is not None:
             context.load_cert_chain(cert, options.get("sslkey"))
     except (OSError, ssl.SSLError) as error:
@@ -183,128 +219,3 @@ def told_by(error: BaseException) -> str:
         return error.strerror
     text = str(error).partition("\n")[0] or type(error).__name__
     return text[:TOLD_CHARS_MAX].encode("unicode_escape").decode()
-
-
-class Channel:
-    """One connection, made again whenever it was lost, for one piece of work at a time."""
-
-    def __init__(
-        self,
-        location: Location,
-        *,
-        name: str,
-        on_connect: Callable[[Connection], Awaitable[None]] | None = None,
-        timeout_ms: int | None = None,
-    ) -> None:
-        self._location = location
-        self._timeout_ms = timeout_ms
-        self._name = name
-        self._on_connect = on_connect
-        self._connection: Connection | None = None
-        self._lock = asyncio.Lock()
-        self._working: set[asyncio.Task[Any]] = set()
-        self._busy_since: float | None = None
-        self._is_closed = False
-
-    @property
-    def busy_seconds(self) -> float:
-        """How long the present work on the connection has taken; 0 while there is none."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
-
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run work on the connection, alone.
-
-        Cancelling the caller does not stop the work, because asyncpg would send a cancel.
-
-        Raises:
-            LedgerUnavailableError: It failed, or its outcome is not known. The connection is
-                dropped.
-        """
-        task = asyncio.create_task(self._run(work))
-        self._working.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._working.discard(task)
-        if not task.cancelled():
-            # Its error is read here in case the caller has gone away.
-            task.exception()
-
-    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with self._lock:
-            connection = await self.attach()
-            self._busy_since = time.monotonic()
-            try:
-                result = await work(connection)
-                # The warning comes before the result, so the event loop has seen it by now.
-                if connection.warning is not None:
-                    raise LedgerUnavailableError(
-                        f"the ledger may not have stored it: {connection.warning[:TOLD_CHARS_MAX]}"
-                    )
-            except FAULTS as error:
-                self.drop()
-                raise LedgerUnavailableError(
-                    f"the ledger cannot be used now: {told_by(error)}"
-                ) from error
-            except BaseException:
-                self.drop()
-                raise
-            finally:
-                self._busy_since = None
-            return result
-
-    async def attach(self) -> Connection:
-        """Return the connection, made anew if there is none; the caller has it to itself.
-
-        Raises:
-            LedgerUnavailableError: There is no server that can be used now.
-        """
-        if self._is_closed:
-            raise LedgerUnavailableError("the ledger is closed")
-        if self._connection is not None and not self._connection.is_closed():
-            return self._connection
-        self.drop()
-        try:
-            connection = await connect(self._location, name=self._name, timeout_ms=self._timeout_ms)
-        except LedgerError as error:
-            # At start this is an error for the operator to put right; later, a failure for as long
-            # as it lasts.
-            raise LedgerUnavailableError(str(error)) from error
-        try:
-            if self._on_connect is not None:
-                await self._on_connect(connection)
-        except FAULTS as error:
-            connection.terminate()
-            raise LedgerUnavailableError(
-                f"the ledger cannot be used now: {told_by(error)}"
-            ) from error
-        except BaseException:
-            connection.terminate()
-            raise
-        self._connection = connection
-        return connection
-
-    def drop(self) -> None:
-        """Close the connection at once, without a cancel; the next work makes a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
-
-    async def close(self) -> None:
-        """Wait for the work under way, then disconnect; work that takes long is cut off."""
-        self._is_closed = True
-        if self._working:
-            await asyncio.wait(self._working, timeout=CONNECT_SECONDS * 2)
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.close()
-        except FAULTS:
-            connection.terminate()
-        for task in list(self._working):
-            with suppress(*FAULTS, LedgerUnavailableError):
-                await task

@@ -5,18 +5,20 @@ from typing import Any, Final
 
 from listener.ledger.promise import Remembered
 from listener.storage.postgres import reading
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 
 ANSWER_DAYS: Final = 7
 # Acknowledgements that arrive within this time are stored together.
 GATHER_SECONDS: Final = 0.05
 
-# Sorted, so that two nodes never wait for each other.
+# Sorted, so that two nodes never wait for each other. A node that has not heard of a new epoch yet
+# stores nothing: a terminal may have begun in it elsewhere.
 _PUT_ACKS: Final = (
     'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked, acked_at)'
     " SELECT x.terminal, x.stream, $1, x.until, x.until, $4"
     " FROM unnest($2::text[], $3::text[], $5::bigint[]) x(terminal, stream, until)"
-    " ORDER BY x.stream, x.terminal"
+    " WHERE $1 = (SELECT epoch FROM ledger) ORDER BY x.stream, x.terminal"
     ' ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch, "offset" ='
     ' CASE WHEN a.epoch = excluded.epoch THEN greatest(a."offset", excluded."offset")'
     ' ELSE excluded."offset" END, acked = greatest(a.acked, excluded.acked),'
@@ -26,7 +28,7 @@ _PUT_ACKS: Final = (
 # In the same epoch it changes nothing.
 _PUT_START: Final = (
     'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked_at)'
-    " VALUES ($1, $2, $3, $4, $5)"
+    " SELECT $1, $2, $3, $4::bigint, $5::bigint WHERE $3 = (SELECT epoch FROM ledger)"
     " ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch,"
     ' "offset" = excluded."offset" WHERE a.epoch <> excluded.epoch'
 )

@@ -38,7 +38,8 @@ from listener.ledger.schedule import Confirm
 from listener.storage.pool import Pool
 from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
-from listener.storage.postgres.connection import FAULTS, Channel, Connection, connect, told_by
+from listener.storage.postgres.channel import SILENT_SECONDS, Channel
+from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
 from listener.storage.postgres.presence import Presence
@@ -54,9 +55,7 @@ SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
 # How many entries are searched in one go, so that searches take turns.
 RANGE_ENTRIES: Final = 20_000
-# A server that does not answer a read for this long is dropped, and the hosts are tried again.
-SILENT_SECONDS: Final = 5.0
-# PostgreSQL keeps a plan that was made for empty tables; from this size on they are analysed anew.
+# A plan that was made on empty tables is kept; from here on there is something to look at.
 ANALYZE_ENTRIES: Final = 1_000
 
 _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales"

@@ -15,6 +15,7 @@ HOSTS_MAX: Final = 16
 _OPTIONS: Final = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "passfile", "search_path"}
 )
+_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,8 @@ def read_location(url: str) -> Location:
             "the setting database has an option that is not known;"
             f" known are {', '.join(sorted(_OPTIONS))}"
         )
+    if options.get("sslmode", _MODES[0]) not in _MODES:
+        raise LedgerError(f"sslmode of the setting database is none of {', '.join(_MODES)}")
     return Location(
         hosts=tuple(_read_host(text) for text in hosts.split(",")),
         database=database,

@@ -13,7 +13,8 @@ from typing import Any, Final
 from listener import log
 from listener.errors import LedgerUnavailableError
 from listener.ledger.promise import NodeState
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.schema import LOCK, begin_epoch
 from listener.storage.postgres.turns import NOW
 

@@ -1,33 +1,37 @@
 """Share with every node who is connected where: a terminal's newer session replaces the older.
 
-Only changes are written. The table is unlogged: after a crash of the database it is empty, and each
-node writes its sessions again, with their old versions.
+A session is as new as its connection, however late its node has shown it. Only what changes is
+written. The table is unlogged: after a crash of the database it is empty, and each node writes its
+own again, as old as they were.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Final
 
 from listener.ledger.promise import Seat
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.turns import NOW
 
-# A session with a lower version may become visible this much later than another.
+# How much later than another's a session may become visible that was written before.
 OVERLAP_US: Final = 5_000_000
 
 _MICROSECONDS: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LEFT: Final = "DELETE FROM presence WHERE session = ANY ($1::text[])"
 _ARRIVED: Final = (
-    "INSERT INTO presence (subscriber, session, node, version, terminal)"
-    f" SELECT x.subscriber, x.session, $1, coalesce(x.version, {_MICROSECONDS} + x.i), x.terminal"
-    " FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) WITH ORDINALITY"
-    " x(subscriber, session, version, terminal, i)"
-    " ON CONFLICT (session) DO UPDATE SET version = excluded.version"
-    " RETURNING session, version"
+    "INSERT INTO presence (subscriber, session, node, since, shown_at, terminal)"
+    " SELECT x.subscriber, x.session, $1, coalesce(x.since, t.now - x.age), t.now, x.terminal"
+    f" FROM (SELECT {_MICROSECONDS} AS now) t,"
+    " unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])"
+    " x(subscriber, session, since, age, terminal)"
+    " ON CONFLICT (session) DO UPDATE SET since = excluded.since, shown_at = excluded.shown_at"
+    " RETURNING session, since"
 )
 _IS_THERE: Final = "SELECT EXISTS (SELECT 1 FROM presence WHERE session = $1)"
 _NEWER: Final = (
-    "SELECT subscriber, version FROM presence"
-    " WHERE terminal IS NOT NULL AND node <> $1 AND version > $2"
+    "SELECT subscriber, since, shown_at FROM presence"
+    " WHERE terminal IS NOT NULL AND node <> $1 AND shown_at > $2"
 )
 _ELSEWHERE: Final = (
     "SELECT p.subscriber, count(*) FROM presence p JOIN nodes n ON n.id = p.node"
@@ -43,7 +47,9 @@ class Presence:
     def __init__(self, channel: Channel, *, node: str) -> None:
         self._channel = channel
         self._node = node
-        self._versions: dict[str, int] = {}
+        # Since when each session is, as the database has it.
+        self._since: dict[str, int] = {}
+        # The newest of the others' that was looked at.
         self._seen = 0
 
     async def announce(self, seats: Mapping[str, Seat]) -> frozenset[str]:
@@ -62,34 +68,38 @@ class Presence:
         await self._channel.run(lambda db: db.execute(_FORGET))
 
     async def _announce(self, db: Connection, seats: dict[str, Seat]) -> frozenset[str]:
-        if gone := [*(self._versions.keys() - seats.keys())]:
+        if gone := [*(self._since.keys() - seats.keys())]:
             await db.execute(_LEFT, gone)
             for session in gone:
-                del self._versions[session]
-        missing = [*(seats.keys() - self._versions.keys())]
-        known = next(iter(self._versions), None)
+                del self._since[session]
+        missing = [*(seats.keys() - self._since.keys())]
+        known = next(iter(self._since), None)
         if known is not None and not await db.fetchval(_IS_THERE, known):
             missing = [*seats]
+            self._seen = 0
         if missing:
             await self._write(db, [seats[session] for session in missing])
-        rows = await db.fetch(_NEWER, self._node, self._seen - OVERLAP_US)
         newest: dict[str, int] = {}
-        for subscriber, version in rows:
-            newest[subscriber] = max(version, newest.get(subscriber, 0))
-        self._seen = max([self._seen, *newest.values()])
+        for subscriber, since, shown_at in await db.fetch(
+            _NEWER, self._node, self._seen - OVERLAP_US
+        ):
+            newest[subscriber] = max(since, newest.get(subscriber, 0))
+            self._seen = max(self._seen, shown_at)
         return frozenset(
             seat.session
             for seat in seats.values()
-            if seat.terminal and newest.get(seat.subscriber, 0) > self._versions[seat.session]
+            if seat.terminal and newest.get(seat.subscriber, 0) > self._since[seat.session]
         )
 
     async def _write(self, db: Connection, seats: list[Seat]) -> None:
+        now = time.monotonic()
         rows = await db.fetch(
             _ARRIVED,
             self._node,
             [seat.subscriber for seat in seats],
             [seat.session for seat in seats],
-            [self._versions.get(seat.session) for seat in seats],
+            [self._since.get(seat.session) for seat in seats],
+            [int((now - seat.since) * 1_000_000) for seat in seats],
             [seat.terminal for seat in seats],
         )
-        self._versions.update({row[0]: row[1] for row in rows})
+        self._since.update({row[0]: row[1] for row in rows})

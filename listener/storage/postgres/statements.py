@@ -94,8 +94,11 @@ def append_arguments(
         TypeError: A text cannot be written as UTF-8.
     """
     entries, events, repeats = changes.entries, changes.events, changes.repeats
-    # A notification names the sale that judges it, which may be part of this very batch.
-    is_exact = any((entry.fact.sale_seq or 0) > seen.seq for entry in entries)
+    # A notification names the sale that judges it, which may be of this very batch; a summary names
+    # entries.
+    is_exact = any((entry.fact.sale_seq or 0) > seen.seq for entry in entries) or any(
+        one.summary is not None for one in changes.transactions.values()
+    )
     return [
         epoch,
         seen.seq,

@@ -6,7 +6,7 @@ from typing import Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.storage.postgres.connection import Channel
+from listener.storage.postgres.channel import Channel
 
 LEASE_SECONDS: Final = 6.0
 RENEW_SECONDS: Final = 2.0

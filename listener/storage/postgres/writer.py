@@ -23,7 +23,8 @@ from listener.ledger.batch import Changes, decide, wanted
 from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Recorded
 from listener.ledger.schedule import Confirm
-from listener.storage.postgres.connection import Channel, Connection
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
 
@@ -320,8 +321,6 @@ def _moved(one: Recorded | ListenerError, *, seen: int, shift: int) -> Recorded 
             first_seq=_past(transaction.first_seq, seen, shift),
             sale_seq=None if sale_seq is None else _past(sale_seq, seen, shift),
             judge_seq=None if judge_seq is None else _past(judge_seq, seen, shift),
-            # As it is stored: see append_v1.
-            summary=None,
         )
     return replace(one, seq=one.seq + shift, transaction=transaction)
 

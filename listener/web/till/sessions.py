@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -147,6 +148,7 @@ class Sessions:
             session=session.connection.id,
             subscriber=session.key.subscriber,
             terminal=session.key.terminal,
+            since=time.monotonic(),
         )
         if session.key.terminal:
             older = self._of_terminal.get(session.key.subscriber)

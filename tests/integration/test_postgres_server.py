@@ -1,0 +1,287 @@
+"""Which servers are taken, and what is said of those that are not."""
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from listener.errors import LedgerError, LedgerUnavailableError
+from listener.storage import open_keys, verify
+from listener.storage.postgres.ledger import PostgresLedger
+from tests.support import needs
+from tests.support.commands import here
+from tests.support.databases import database, run
+from tests.support.frozen import line_to
+from tests.support.poolers import pooler
+from tests.support.stored import STREAM, Clock, numbered, sold
+
+SETTINGS = """
+port = 0
+database = "{url}"
+[merchants.200043]
+tokens = ["5cbfb079f15b150122261c8537086d77a"]
+stores = ["303660"]
+"""
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@asynccontextmanager
+async def node(url: str) -> AsyncIterator[PostgresLedger]:
+    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
+        yield ledger
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Do something in the database as another program would."""
+    db = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await db.execute(statement)
+    finally:
+        await db.close()
+
+
+def hosts(url: str, *before: str) -> str:
+    """Put other hosts before the one of a URL."""
+    parts = urlsplit(url)
+    listed = ",".join([*before, f"{parts.hostname}:{parts.port or 5432}"])
+    return f"postgresql://{parts.username}@{listed}{parts.path}"
+
+
+async def until_taken(ledger: PostgresLedger, number: int) -> int:
+    """Send a notification as Pockyt does, until the node is ready as well."""
+    async with asyncio.timeout(25):
+        while True:
+            try:
+                await ledger.check_writable()
+                return (await ledger.record(numbered(number))).seq
+            except LedgerUnavailableError:
+                await asyncio.sleep(0.1)
+
+
+# What it must be set to
+
+
+@pytest.mark.parametrize("weaker", ["off", "local", "remote_write"])
+async def test_a_server_that_could_lose_a_commit_is_refused(url: str, weaker: str) -> None:
+    name = urlsplit(url).path[1:]
+    await execute(url, f"ALTER DATABASE {name} SET synchronous_commit = {weaker}")
+    with pytest.raises(LedgerError, match=f"synchronous_commit is {weaker}"):
+        await PostgresLedger.open(url, clock=Clock())
+
+
+async def test_a_commit_stays_synced_whatever_is_set_while_a_node_runs(url: str) -> None:
+    async with node(url) as ledger:
+        await ledger.record(numbered(1))
+        name = urlsplit(url).path[1:]
+        await execute(url, f"ALTER DATABASE {name} SET synchronous_commit = off")
+        found = await ledger._write_channel.run(
+            lambda db: db.fetchval("SELECT current_setting('synchronous_commit')")
+        )
+        assert found == "on"
+
+
+async def test_a_server_that_cannot_be_written_to_is_passed_over(url: str) -> None:
+    name = urlsplit(url).path[1:]
+    await execute(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(LedgerUnavailableError, match="read-only"):
+        await PostgresLedger.open(url, clock=Clock())
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(url: str) -> None:
+    parts = urlsplit(url)
+    server = parts._replace(path="/postgres").geturl()
+    name = f"{parts.path[1:]}_latin"
+    make = f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    run(server, lambda db: db.execute(make))
+    try:
+        with (
+            pytest.raises(LedgerError, match="encoding is LATIN1"),
+            open_keys(parts._replace(path=f"/{name}").geturl(), create=True),
+        ):
+            pass
+    finally:
+        run(server, lambda db: db.execute(f"DROP DATABASE {name}"))
+
+
+async def test_another_programs_tables_are_left_alone(url: str) -> None:
+    await execute(url, "CREATE TABLE ledger (id int)")
+    with pytest.raises(LedgerError, match="another program"):
+        await PostgresLedger.open(url, clock=Clock())
+
+
+async def test_two_ledgers_in_two_schemas_of_a_database_know_nothing_of_each_other(
+    url: str,
+) -> None:
+    await execute(url, "CREATE SCHEMA one", "CREATE SCHEMA other")
+    async with node(f"{url}?search_path=one") as one, node(f"{url}?search_path=other") as other:
+        await one.record(numbered(1))
+        assert one.epoch != other.epoch
+        assert await other.seq() == 0
+        assert (await other.record(numbered(1))).is_new
+    for name in ("one", "other"):
+        assert (await asyncio.to_thread(verify, f"{url}?search_path={name}")).entries == 1
+
+
+async def test_a_role_that_may_neither_change_nor_delete_an_entry_serves(url: str) -> None:
+    async with node(url):
+        pass
+    role = f"service_{urlsplit(url).path[1:]}"
+    await execute(
+        url,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT, INSERT ON entries, events, epochs TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ledger, repeats, transactions, sales, acks, keys,"
+        f" answers, nodes, turns, presence TO {role}",
+    )
+    parts = urlsplit(url)
+    service = f"postgresql://{role}@{parts.hostname}:{parts.port or 5432}{parts.path}"
+    try:
+        async with node(service) as ledger:
+            sale = await ledger.record(sold("r1"))
+            await ledger.record(numbered(1))
+            await ledger.record(numbered(1))
+            await ledger.ack(terminal="T", stream=STREAM, offset=1)
+            assert await ledger.claim_turn("a")
+            assert sale.seq == 1
+            await ledger.check_writable()
+            db = await asyncpg.connect(service)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await db.execute("UPDATE entries SET amount = '1.00'")
+            await db.close()
+        assert (await asyncio.to_thread(verify, service)).entries == 2
+    finally:
+        await execute(url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+# Several hosts, and silence
+
+
+async def test_a_first_host_that_answers_nothing_costs_a_second(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with asyncio.timeout(8):
+            async with node(hosts(url, f"127.0.0.1:{port}", "127.0.0.1:1")) as ledger:
+                await ledger.record(numbered(1))
+                assert await ledger.seq() == 1
+
+
+def test_a_server_that_accepts_and_says_nothing_is_told_of_in_a_second(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        config = tmp_path / "listener.toml"
+        config.write_text(SETTINGS.format(url=f"postgresql://me:hidden@127.0.0.1:{port}/x"))
+        for command in (("serve",), ("verify",), ("keys", "list"), ("export",)):
+            began = time.monotonic()
+            done = here(capsys, *command, "--config", config)
+            assert f"127.0.0.1:{port}: no answer within 1 s" in done.complaint
+            assert "hidden" not in done.complaint
+            assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("is_thawed", [False, True], ids=["for good", "for a while"])
+async def test_a_server_that_falls_silent_is_left_for_the_next_host(
+    url: str, is_thawed: bool
+) -> None:
+    parts = urlsplit(url)
+    async with line_to(str(parts.hostname), parts.port or 5432) as line:
+        several = hosts(url, f"127.0.0.1:{line.port}")
+        async with node(several) as ledger:
+            await ledger.record(numbered(1))
+            line.freeze()
+            with pytest.raises(LedgerUnavailableError):
+                await ledger.record(numbered(2))
+            with pytest.raises(LedgerUnavailableError):
+                await ledger.check_writable()
+            if is_thawed:
+                line.thaw.set()
+            assert await until_taken(ledger, 2) == 2
+            line.thaw.set()
+    assert (await asyncio.to_thread(verify, url)).entries == 2
+
+
+async def test_a_server_that_falls_silent_while_it_is_met_is_left(url: str) -> None:
+    parts = urlsplit(url)
+    async with (
+        line_to(str(parts.hostname), parts.port or 5432) as line,
+        node(hosts(url, f"127.0.0.1:{line.port}")) as ledger,
+    ):
+        await ledger.record(numbered(1))
+        # A new connection looks for the newest entry, and waits for this lock.
+        holder, watcher = await asyncpg.connect(url), await asyncpg.connect(url)
+        await holder.execute("BEGIN")
+        await holder.execute("LOCK TABLE entries")
+        ledger._heart.drop()
+        async with asyncio.timeout(10):
+            while not await watcher.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND application_name LIKE '%heart' AND datname = current_database()"
+            ):
+                await asyncio.sleep(0.02)
+        line.freeze()
+        await holder.execute("ROLLBACK")
+        await holder.close()
+        await watcher.close()
+        await until_taken(ledger, 2)
+        line.thaw.set()
+
+
+# A pooler
+
+
+async def test_a_pooler_in_session_mode_is_taken(url: str) -> None:
+    with pooler(url, mode="session") as pooled:
+        async with node(pooled) as one, node(pooled) as other:
+            heard: list[object] = []
+            other.listen(heard.extend)
+            await one.record(numbered(1))
+            async with asyncio.timeout(10):
+                while not heard:
+                    await asyncio.sleep(0.02)
+    assert (await asyncio.to_thread(verify, url)).entries == 1
+
+
+async def test_a_pooler_in_transaction_mode_is_refused(url: str) -> None:
+    with (
+        pooler(url, mode="transaction") as pooled,
+        pytest.raises(LedgerError, match="pooler in transaction mode"),
+    ):
+        await PostgresLedger.open(pooled, clock=Clock())
+
+
+# The driver
+
+
+def test_without_the_driver_each_command_names_the_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needs.postgres()
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(url="postgresql://me@127.0.0.1:1/x"))
+    for command in (
+        ("serve",),
+        ("verify",),
+        ("keys", "list"),
+        ("export",),
+        ("backup", str(tmp_path / "copy.db")),
+        ("check",),
+    ):
+        done = here(capsys, *command, "--config", config)
+        assert "pockyt-listener[postgres]" in done.complaint
+    done = here(capsys, "import", "--from", "sqlite:///a.db", "--to", "postgresql://h/x")
+    assert "pockyt-listener[postgres]" in done.complaint
