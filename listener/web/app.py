@@ -54,6 +54,7 @@ from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
+from listener.web.refusals import Refusals
 from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions, SessionTiming
 from listener.web.unread import unquoted
@@ -148,10 +149,10 @@ async def running(
         app[LEDGER] = ledger
         app[KEYS] = ledger
         app[HUB] = hub
-        app[INGEST] = Ingest(ledger=ledger, merchants=settings.merchants)
+        app[INGEST] = ingest = Ingest(ledger=ledger, merchants=settings.merchants)
         app[LIFECYCLE] = lifecycle
         app[METRICS] = metrics
-        app[REFUSALS] = log.Throttle(notify.LOG, "refused", level=logging.WARNING)
+        app[REFUSALS] = Refusals(ingest=ingest, metrics=metrics)
         app[READINESS] = Readiness(ledger)
         app[IDEMPOTENCY] = Idempotency()
         app[DESCRIBED] = OPERATIONS
@@ -178,7 +179,9 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
     )
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
-    path = FastPath(ingest=app[INGEST], ledger=app[LEDGER], metrics=app[METRICS])
+    path = FastPath(
+        ingest=app[INGEST], ledger=app[LEDGER], metrics=app[METRICS], refusals=app[REFUSALS]
+    )
     throttle_accept_errors(loop)
     async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run(), connections.run()):

@@ -7,9 +7,9 @@ from listener.ingest import Ingest
 from listener.keys import KeyStore
 from listener.ledger.promise import Ledger
 from listener.lifecycle import Clock, Lifecycle
-from listener.log import Throttle
 from listener.settings import Settings
 from listener.web.metrics import Metrics
+from listener.web.refusals import Refusals
 from listener.web.shares import Shares
 from listener.web.till.sessions import Sessions
 
@@ -21,7 +21,6 @@ HUB = web.AppKey("hub", Hub)
 INGEST = web.AppKey("ingest", Ingest)
 LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 METRICS = web.AppKey("metrics", Metrics)
+REFUSALS = web.AppKey("refusals", Refusals)
 SESSIONS = web.AppKey("sessions", Sessions)
 SHARES = web.AppKey("shares", Shares)
-# The log of refused notifications.
-REFUSALS = web.AppKey("refusals", Throttle)

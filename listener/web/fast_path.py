@@ -1,8 +1,8 @@
 """Answer a whole, plain notification as it arrives, before aiohttp builds a request of it.
 
 Nearly every notification arrives in one segment: a head like those before it, and its form. Such a
-notification is recorded and acknowledged here. At the first byte of anything else, the connection
-is handed to aiohttp for good. That includes every refusal, so that refusals are in one place.
+notification is recorded and acknowledged here, or refused because nobody signed it. At the first
+byte of anything else, the connection is handed to aiohttp for good.
 
 The connections are the same, with the same limits: see :mod:`listener.web.connections`. Why this
 exists, and what it costs: docs/adr/0007.
@@ -27,17 +27,20 @@ from listener.web.connections import Connections, HttpConnection
 from listener.web.headers import harden
 from listener.web.metrics import Metrics
 from listener.web.notify import is_json
+from listener.web.problem import ProblemError, of_error, problem
+from listener.web.refusals import Refusals
 
 # Far below aiohttp's own limits, so that none of these is reached first.
 HEAD_BYTES_MAX: Final = 2_048
 HEADERS_MAX: Final = 32
 HEADS_KEPT: Final = 256
+REFUSALS_KEPT: Final = 16
 
 _BEGIN: Final = b"POST /notify/"
 _END: Final = b"\r\n\r\n"
 # The strictest part of RFC 9112: what else a head may look like is aiohttp's to know.
 _HEAD: Final = re.compile(
-    rb"POST /notify/([\w-]+)(?:/([\w-]+))? HTTP/1\.1\r\n"
+    rb"POST (/notify/([\w-]+)(?:/([\w-]+))?) HTTP/1\.1\r\n"
     rb"((?:[!#-'*+.^-`|~\w-]++:[\t -~]*+\r\n)*+)\r\n",
     re.ASCII,
 )
@@ -53,21 +56,30 @@ class RequestHead(Struct, frozen=True):
     store_no: str | None
     is_json: bool
     length: int
+    path: str
+    forwarded_for: str | None
 
 
 class FastPath:
     """What the connections of a listener share: how a notification is read, and where it goes."""
 
-    def __init__(self, *, ingest: Ingest, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(
+        self, *, ingest: Ingest, ledger: Ledger, metrics: Metrics, refusals: Refusals
+    ) -> None:
         self.queue = ledger.queue
         self.acknowledged = metrics.acknowledged
         self._ingest = ingest
+        self._refusals = refusals
         # A sender's heads are alike but for the length, so that nearly all were read before.
         self._read_head = lru_cache(maxsize=HEADS_KEPT)(read_head)
         self._dated = lru_cache(maxsize=1)(_acknowledgement)
+        self._refused = lru_cache(maxsize=REFUSALS_KEPT)(_refusal)
 
-    def read(self, data: bytes) -> Fact | None:
-        """Return the fact that a whole notification states; None where aiohttp has to read it."""
+    def read(self, data: bytes, peer: object) -> Fact | bytes | None:
+        """Return the fact that a whole notification states, or the answer that refuses it.
+
+        None where aiohttp has to read it.
+        """
         if not data.startswith(_BEGIN):
             return None
         end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
@@ -85,10 +97,21 @@ class FastPath:
                 is_json=head.is_json,
                 body=data[end:],
             )
-        except ListenerError:
-            return None
+        except ListenerError as error:
+            return self._refuse(error, head, peer)
         # A store that nobody configured raises an alarm as well.
         return None if head.store_no and fact.store_no is None else fact
+
+    def _refuse(self, error: ListenerError, head: RequestHead, peer: object) -> bytes:
+        told = of_error(error)
+        self._refusals.add(
+            told,
+            merchant_no=head.merchant_no,
+            path=head.path,
+            sender=str(peer[0]) if isinstance(peer, tuple) else None,
+            forwarded_for=head.forwarded_for,
+        )
+        return self._refused(told.status, told.code, told.detail, rfc822_formatted_time())
 
     def success(self) -> bytes:
         """Return the acknowledgement, with the date of this second."""
@@ -100,7 +123,7 @@ def read_head(head: bytes) -> RequestHead | None:
     found = _HEAD.fullmatch(head)
     if found is None:
         return None
-    merchant_no, store_no, lines = found.groups(b"")
+    path, merchant_no, store_no, lines = found.groups(b"")
     pairs = [line.partition(":") for line in lines.decode().split("\r\n")[:-1]]
     headers = {name.lower(): value.strip() for name, _, value in pairs}
     length = headers.get("content-length", "")
@@ -116,16 +139,34 @@ def read_head(head: bytes) -> RequestHead | None:
         or int(length) > BODY_BYTES_MAX
     ):
         return None
-    return RequestHead(merchant_no.decode(), store_no.decode() or None, kind, int(length))
+    return RequestHead(
+        merchant_no=merchant_no.decode(),
+        store_no=store_no.decode() or None,
+        is_json=kind,
+        length=int(length),
+        path=path.decode(),
+        forwarded_for=headers.get("x-forwarded-for"),
+    )
 
 
 def _acknowledgement(date: str) -> bytes:
     """Build the answer as aiohttp sends it."""
-    response = web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
+    return _written(web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain"), date)
+
+
+def _refusal(status: int, code: str, detail: str, date: str) -> bytes:
+    return _written(problem(ProblemError(status, code, detail)), date)
+
+
+def _written(response: web.Response, date: str) -> bytes:
     harden(response)
-    own = (("Content-Length", str(len(ACKNOWLEDGEMENT))), ("Date", date))
+    body = response.body
+    if not isinstance(body, bytes):
+        raise TypeError("an answer of the fast path is bytes")
+    own = (("Content-Length", str(len(body))), ("Date", date))
     lines = [f"{name}: {value}" for name, value in (*response.headers.items(), *own)]
-    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + ACKNOWLEDGEMENT
+    status = f"HTTP/1.1 {response.status} {response.reason}"
+    return "\r\n".join([status, *lines, "", ""]).encode() + body
 
 
 class FastConnection(HttpConnection):
@@ -177,9 +218,12 @@ class FastConnection(HttpConnection):
         if not self._is_fast or is_ending or self.writing_paused:
             return False
         started = time.perf_counter()
-        fact = self._path.read(data)
+        fact = self._path.read(data, self.peername)
         if fact is None:
             return False
+        if isinstance(fact, bytes):
+            self._answer(fact)
+            return True
         try:
             self._path.queue(fact, self._settle)
         except ListenerError:
@@ -188,6 +232,12 @@ class FastConnection(HttpConnection):
         self._request_count += 1
         self._be_kept_alive()
         return True
+
+    def _answer(self, refusal: bytes) -> None:
+        self._request_count += 1
+        if self.transport is not None:
+            self.transport.write(refusal)
+        self._be_kept_alive()
 
     def _settle(self, result: Recorded | Exception) -> None:
         """Acknowledge what is on disk; pass what was not recorded to aiohttp, to refuse it."""

@@ -1,6 +1,5 @@
 """Answer Pockyt's notifications: ``success`` once the entry is on disk, and never before."""
 
-import logging
 import re
 import time
 from functools import lru_cache
@@ -15,8 +14,6 @@ from listener.web.connections import prove
 from listener.web.context import INGEST, METRICS, REFUSALS
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.shapes.raw import read_notification, too_large
-
-LOG: Final = logging.getLogger(__name__)
 
 # Whether a type is read as JSON first; all others are read as a form first.
 _IS_JSON: Final = {
@@ -52,19 +49,13 @@ async def notify_loosely(request: web.Request) -> web.Response:
 def refuse(
     request: web.Request, error: ProblemError, *, merchant_no: str | None = None
 ) -> web.Response:
-    """Build the answer to a refused request, and count and log it."""
-    request.app[METRICS].refused(error.status)
-    if merchant_no is None or not request.app[INGEST].knows(merchant_no):
-        merchant_no = None
-    request.app[REFUSALS].event(
-        (merchant_no, error.status, error.code),
-        status=error.status,
-        reason=error.code,
-        merchantNo=merchant_no,
-        # Without its query, in which somebody may have put a secret.
+    """Build the answer to what is refused, counted and logged."""
+    request.app[REFUSALS].add(
+        error,
+        merchant_no=merchant_no,
         path=request.rel_url.raw_path,
         sender=request.remote,
-        forwardedFor=request.headers.get("X-Forwarded-For"),
+        forwarded_for=request.headers.get("X-Forwarded-For"),
     )
     return problem(error)
 

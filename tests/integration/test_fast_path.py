@@ -8,9 +8,19 @@ import pytest
 from listener.storage.sqlite.connection import connect
 from listener.web import connections
 from listener.web.app import running
+from listener.web.context import METRICS
 from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, FastPath, RequestHead, read_head
 from tests.support.deliveries import NOTIFY, entries
-from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, serving, settings, signed
+from tests.support.service import (
+    FIELDS,
+    FORM,
+    MERCHANT_NO,
+    STORE_NO,
+    Serving,
+    serving,
+    settings,
+    signed,
+)
 
 WAIT_SECONDS = 5
 
@@ -48,6 +58,12 @@ async def answer_of(reader: asyncio.StreamReader) -> bytes:
 
 async def opened(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+def counted(service: Serving, status: bytes) -> float:
+    """Return how many notifications were answered with a status."""
+    name, labels = "listener_notifications_total", {"status": status.decode()}
+    return service.service.app[METRICS].registry.get_sample_value(name, labels) or 0.0
 
 
 # What it takes.
@@ -112,7 +128,10 @@ async def test_only_a_plain_head_is_read(sent: bytes, is_read: bool) -> None:
 
 
 async def test_a_head_says_for_whom_and_how_long() -> None:
-    assert read_head(head()) == RequestHead(MERCHANT_NO, STORE_NO, False, 0)
+    assert read_head(head()) == RequestHead(MERCHANT_NO, STORE_NO, False, 0, NOTIFY, None)
+    forwarded = read_head(head("X-Forwarded-For: 192.0.2.7"))
+    assert forwarded is not None
+    assert forwarded.forwarded_for == "192.0.2.7"
 
 
 async def test_a_longer_head_is_left_to_aiohttp(tmp_path: Path, taken: list[bytes]) -> None:
@@ -124,6 +143,36 @@ async def test_a_longer_head_is_left_to_aiohttp(tmp_path: Path, taken: list[byte
             assert (await answer_of(reader)).endswith(b"success")
             writer.close()
             assert len(taken) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"a=1", b"401"), (b"a=1&a=2", b"400"), (b"", b"401"), (signed(FIELDS)[:-1] + b"x", b"401")],
+    ids=["unsigned", "a field twice", "nothing", "forged"],
+)
+async def test_a_refusal_is_no_request_of_aiohttp_and_is_counted_and_logged(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    taken: list[bytes],
+    body: bytes,
+    status: bytes,
+) -> None:
+    async with serving(tmp_path / "ledger.db") as service:
+        before = counted(service, status)
+        reader, writer = await opened(service.url)
+        for _ in range(3):
+            writer.write(request(body, "X-Forwarded-For: 192.0.2.7"))
+            assert (await answer_of(reader)).startswith(b"HTTP/1.1 %b " % status)
+        assert counted(service, status) == before + 3
+        (line,) = [one for one in caplog.records if one.args == ("refused",)]
+        fields = line.__dict__["fields"]
+        assert (fields["path"], fields["sender"]) == (NOTIFY, "127.0.0.1")
+        assert (fields["forwardedFor"], fields["merchantNo"]) == ("192.0.2.7", MERCHANT_NO)
+        # The same connection goes on, and is still on the fast path.
+        writer.write(request())
+        assert (await answer_of(reader)).endswith(b"success")
+        assert len(taken) == 1
+        writer.close()
 
 
 # How its connections end.

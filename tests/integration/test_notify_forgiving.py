@@ -338,6 +338,6 @@ async def test_a_flood_of_refusals_is_one_line_a_second_of_each_kind(
     for _ in range(100):
         await post(service, b"a=1")
         await post(service, b"a=1", path="/notify/999999")
-    lines = [one for one in caplog.records if one.name == "listener.web.notify"]
+    lines = [one for one in caplog.records if one.name == "listener.web.refusals"]
     # Two kinds, one line each at first and one a second since then.
     assert 2 <= len(lines) <= 20

@@ -1,0 +1,43 @@
+"""Count and log the notifications that are refused: one place, whichever way they came."""
+
+import logging
+from typing import Final
+
+from listener import log
+from listener.ingest import Ingest
+from listener.web.metrics import Metrics
+from listener.web.problem import ProblemError
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Refusals:
+    """The record of what was refused: a counter for each answer, and a log of bounded rate."""
+
+    def __init__(self, *, ingest: Ingest, metrics: Metrics) -> None:
+        self._ingest = ingest
+        self._metrics = metrics
+        self._log = log.Throttle(_LOG, "refused", level=logging.WARNING)
+
+    def add(
+        self,
+        error: ProblemError,
+        *,
+        merchant_no: str | None,
+        path: str,
+        sender: str | None,
+        forwarded_for: str | None,
+    ) -> None:
+        """Count and log one refusal; ``path`` without its query, which may hold a secret."""
+        self._metrics.refused(error.status)
+        if merchant_no is None or not self._ingest.knows(merchant_no):
+            merchant_no = None
+        self._log.event(
+            (merchant_no, error.status, error.code),
+            status=error.status,
+            reason=error.code,
+            merchantNo=merchant_no,
+            path=path,
+            sender=sender,
+            forwardedFor=forwarded_for,
+        )
