@@ -72,12 +72,12 @@ class Fields(NamedTuple):
 def readings(body: bytes, *, is_json: bool) -> Iterator[Fields | ListenerError]:
     """Read a body in every way that there is, the one that its type says first.
 
-    A body is sent under the wrong type, behind a byte order mark, or before a line break that
+    A body is sent under the wrong type, behind a byte order mark, or before blanks that
     nobody signed. A way that leads nowhere yields its UnreadableError or SignatureError.
     """
     first, second = (read_json, read_form) if is_json else (read_form, read_json)
     yield _tried(first, body)
-    trimmed = body.removeprefix(_BOM).strip(b"\r\n")
+    trimmed = body.removeprefix(_BOM).strip(signature.BLANKS.encode())
     if trimmed != body:
         yield _tried(read_form, trimmed)
     yield _tried(second, body)

@@ -28,6 +28,16 @@ _REFUND_FIELD: Final = re.compile(
 )
 # One of these is in every such name.
 _REFUND_PARTS: Final = ("efund", "oid", "original")
+# The fields that `_said` reads.
+_SAID: Final = (
+    "transactionNo",
+    "yuansferId",
+    "invoiceId",
+    "reference",
+    "status",
+    "currency",
+    "settleCurrency",
+)
 _NOTHING: Final = frozenset({"", "null", "none", "[]", "{}", "false"})
 
 
@@ -64,7 +74,8 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
         suspect = "ambiguous"
     elif number and not readable:
         suspect = "amount_unreadable"
-    elif "\0" in "".join(fields.values()):
+    elif any("\0" in fields.get(name, "") for name in _SAID):
+        # It was replaced in what is read here; anywhere else it says as little as any other text.
         suspect = "control_character"
     return Notification(
         transaction_no=number,

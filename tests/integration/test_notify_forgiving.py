@@ -28,6 +28,7 @@ from tests.support.service import (
 )
 
 SIGNED: Final = {**FIELDS, signature.FIELD: signature.sign(FIELDS, TOKEN)}
+SIGN: Final = SIGNED[signature.FIELD].encode()
 AS_JSON: Final = json.dumps(SIGNED).encode()
 AS_FORM: Final = signed(FIELDS)
 BOM: Final = b"\xef\xbb\xbf"
@@ -108,6 +109,11 @@ async def test_a_slash_too_many_makes_no_other_url(
         (FORM, AS_FORM + b"\r\n"),
         (FORM, AS_FORM + b"\n"),
         (FORM, AS_FORM + b"&"),
+        (FORM, AS_FORM + b" \t"),
+        (FORM, AS_FORM + b"\0"),
+        (FORM, AS_FORM + b"%0D%0A"),
+        (FORM, AS_FORM.replace(b"verifySign=", b"verifySign=+")),
+        (JSON, AS_JSON.replace(SIGN, b"%b\\n" % SIGN)),
         (JSON, AS_FORM + b"\r\n"),
         (JSON, b" \r\n" + AS_JSON + b"\r\n"),
         (FORM, b"\n" + AS_JSON + b"\n"),
@@ -117,11 +123,11 @@ async def test_a_slash_too_many_makes_no_other_url(
         (JSON, BOM + AS_FORM + b"\n"),
         (
             FORM,
-            AS_FORM.replace(SIGNED["verifySign"].encode(), SIGNED["verifySign"].upper().encode()),
+            AS_FORM.replace(SIGN, SIGN.upper()),
         ),
         (
             JSON,
-            AS_JSON.replace(SIGNED["verifySign"].encode(), SIGNED["verifySign"].upper().encode()),
+            AS_JSON.replace(SIGN, SIGN.upper()),
         ),
     ],
 )

@@ -115,6 +115,16 @@ async def test_bytes_after_an_overlong_body_are_not_quoted(
     assert b"not-to-be-told" not in told
 
 
+@pytest.mark.parametrize("line", ["OPTIONS *", "CONNECT success.example:443", "GET *success"])
+async def test_a_target_without_a_path_is_answered_in_our_words(
+    service: Serving, line: str
+) -> None:
+    told = await answer_to(service, f"{line} HTTP/1.1\r\nHost: success\r\n\r\n".encode())
+    assert b"application/problem+json" in told
+    assert b"X-Content-Type-Options: nosniff" in told
+    assert b"success" not in told
+
+
 @pytest.mark.parametrize("path", [NOTIFY, "/healthz", "/nowhere"])
 async def test_an_expectation_that_cannot_be_met_is_not_quoted(service: Serving, path: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: success {KEY}\r\n"
