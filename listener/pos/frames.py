@@ -62,7 +62,7 @@ Epoch = Annotated[
 Number = Annotated[int, Field(ge=0, le=NUMBER_MAX), WHOLE]
 # What a client names its frame by: a counter, a UUID, the time in nanoseconds.
 FrameId = (
-    Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE]
+    Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE]
     | Annotated[str, StringConstraints(max_length=FRAME_ID_CHARS_MAX)]
 )
 
