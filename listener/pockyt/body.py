@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from listener.errors import ListenerError, SignatureError, UnreadableError
 from listener.pockyt import signature
-from listener.pockyt.texts import json_fields
+from listener.pockyt.texts import as_utf8, json_fields
 
 FIELDS_MAX: Final = 64
 # Of a form: pairs may be empty, as in "a=1&&b=2".
@@ -129,7 +129,7 @@ def read_json(body: bytes) -> Fields:
     if not body.removeprefix(_BOM).lstrip().startswith(b"{"):
         raise UnreadableError("the body is no JSON object")
     try:
-        text, encoding = _as_utf8(body)
+        text, encoding = as_utf8(body)
         _limit(text)
         fields = json_fields(text)
     except UnicodeError:
@@ -160,7 +160,7 @@ def _unsigned(body: bytes, parts: list[bytes]) -> ListenerError:
     if len({part.partition(b"=")[0] for part in parts}) < len(parts):
         return _repeated()
     try:
-        _as_utf8(body)
+        as_utf8(body)
     except UnicodeError:
         return _not_text()
     return signature.missing()
@@ -199,15 +199,6 @@ def _without_hiding(fields: dict[str, str]) -> dict[str, str]:
     if "&" not in names and "=" not in names:
         return fields
     return {n: value for n, value in fields.items() if value or not ("&" in n or "=" in n)}
-
-
-def _as_utf8(body: bytes) -> tuple[bytes, str]:
-    """Return the text of a JSON body as UTF-8, and the encoding in which it came."""
-    try:
-        body.decode()
-    except UnicodeError:
-        return body.decode("gb18030").encode(), "gb18030"
-    return body, "utf-8"
 
 
 def _not_text() -> UnreadableError:

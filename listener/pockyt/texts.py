@@ -49,6 +49,19 @@ def json_object(body: bytes) -> dict[str, object]:
     return parsed
 
 
+def as_utf8(body: bytes) -> tuple[bytes, str]:
+    """Return a text as UTF-8, and the encoding in which it came: that, or GB18030.
+
+    Raises:
+        UnicodeError: It is neither.
+    """
+    try:
+        body.decode()
+    except UnicodeError:
+        return body.decode("gb18030").encode(), "gb18030"
+    return body, "utf-8"
+
+
 def _depth(body: bytes) -> int:
     """Return how deep the brackets of a JSON text nest."""
     brackets = _NOT_A_BRACKET.sub(b"", _STRING.sub(b"", body))
