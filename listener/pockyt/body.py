@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from listener.errors import ListenerError, SignatureError, UnreadableError
 from listener.pockyt import signature
-from listener.pockyt.texts import as_utf8, json_fields
+from listener.pockyt.texts import as_utf8, json_fields, json_source_fields
 
 FIELDS_MAX: Final = 64
 # Of a form: pairs may be empty, as in "a=1&&b=2".
@@ -81,6 +81,8 @@ def readings(body: bytes, *, is_json: bool) -> Iterator[Fields | ListenerError]:
     if trimmed != body:
         yield _tried(read_form, trimmed)
     yield _tried(second, body)
+    if b"\\" in body:
+        yield _tried(read_json_source, body)
 
 
 def _tried(read: Callable[[bytes], Fields], body: bytes) -> Fields | ListenerError:
@@ -119,7 +121,12 @@ def read_form(body: bytes) -> Fields:
     return Fields(_without_hiding(fields), encoding)
 
 
-def read_json(body: bytes) -> Fields:
+def read_json_source(body: bytes) -> Fields:
+    """Read a JSON object as ``read_json`` does, the escapes in nested values as they were sent."""
+    return read_json(body, json_source_fields)
+
+
+def read_json(body: bytes, read_fields: Callable[[bytes], dict[str, str]] = json_fields) -> Fields:
     """Read a JSON object; nulls are left out, nested values are compact JSON text.
 
     Raises:
@@ -131,7 +138,7 @@ def read_json(body: bytes) -> Fields:
     try:
         text, encoding = as_utf8(body)
         _limit(text)
-        fields = json_fields(text)
+        fields = read_fields(text)
     except UnicodeError:
         raise _not_text() from None
     except ValueError as error:

@@ -246,6 +246,23 @@ async def test_json_with_numbers_nulls_and_nested_values_is_verified_as_it_was_s
 
 
 @pytest.mark.parametrize(
+    "goods",
+    [r'[{"name":"a\/b \u00e9 \"{}\"","price":1.50}]', r'{"\u540d":["\\","\ud83d\ude00",null]}'],
+)
+async def test_nested_json_is_verified_also_with_its_escapes_as_they_were_sent(
+    service: Serving, goods: str
+) -> None:
+    fields = {**FIELDS, "note": "a/b é", "goodsInfo": goods}
+    sent = json.dumps({**fields, "verifySign": signature.sign(fields, TOKEN)}).replace("/", r"\/")
+    assert json.dumps(goods).replace("/", r"\/") in sent
+    spaced = goods.replace('":', '" :\n ')
+    sent = sent.replace(json.dumps(goods).replace("/", r"\/"), spaced)
+    assert (await post(service, sent.encode(), content_type=JSON))[0] == 200
+    (entry,) = await entries(service)
+    assert entry["fields"] == fields
+
+
+@pytest.mark.parametrize(
     "request_",
     [
         head(NOTIFY, "Connection: close"),

@@ -225,6 +225,8 @@ def test_a_byte_order_mark_and_closing_blanks_are_no_part_of_a_form(is_json: boo
 
 # Each would take tens of milliseconds if it were split, decoded or walked before it is counted.
 DEAR: Final = {
+    "JSON escapes": b'{"x":"' + b"\\/" * 32_000 + b'","a":{',
+    "JSON texts of escapes": b'{"a":[' + b'"\\/",' * 12_000 + b"0]}",
     "many fields": b"a=%41&" * 10_900,
     "separators": b"&" * BODY_BYTES_MAX,
     "escapes without a signature": b"a=" + b"%41" * 21_000,
