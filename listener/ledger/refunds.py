@@ -58,6 +58,8 @@ def _listed(text: str, *, currency: str) -> Decimal | None:
         amount = _part(part, currency=currency) if isinstance(part, dict) else None
         if amount is None:
             return None
+        if not amount:
+            continue
         number = next((text for name in _NUMBERS if (text := _text(part, name))), "")
         if number not in counted:
             back += amount

@@ -33,6 +33,10 @@ PARTS = [{"refundAmount": "3.00"}, {"refundAmount": 10}]
             '[{"refundReference":"R","refundAmount":"3"},{"refundReference":"R","refundAmount":"3"}]',
             "6",
         ),
+        (
+            '[{"refundTransactionId":"1","status":"failed"},{"refundTransactionId":"1","amount":3}]',
+            "3",
+        ),
         ('[{"refundAmount":"3","currency":" usd"}]', "3"),
         ('[{"refundAmount":"3","currency":"USD","settleCurrency":"GBP"}]', "3"),
         ("[]", "0"),
