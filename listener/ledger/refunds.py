@@ -16,7 +16,9 @@ RMB: Final = "CNY"
 
 _NOTHING: Final = ("", "null", "[]", "{}")
 _DONE: Final = frozenset({"", "success", "refunded"})
-# The words of `status.WORDS` for a refund that came to nothing.
+# Pockyt's number of a refund. The shop's own, `refundReference`, may be one for several.
+_NUMBERS: Final = ("refundTransactionNo", "refundTransactionId")
+# Those of `status.WORDS` by which a refund came to nothing.
 _OFF: Final = frozenset({"failed", "fail", "closed", "reversed", "cancelled", "canceled"})
 
 
@@ -29,9 +31,10 @@ def read_refunds(fields: Mapping[str, str], *, currency: str | None) -> Decimal 
         None where that cannot be read, or where a refund is still under way: nothing is final then.
     """
     listed = fields.get(LIST, "").strip()
-    is_rmb = (currency or "").strip().upper() == RMB
+    currency = (currency or "").strip().upper()
+    is_rmb = currency == RMB
     if listed not in _NOTHING:
-        return _listed(listed, is_rmb=is_rmb)
+        return _listed(listed, currency=currency)
     refunded = (is_rmb and fields.get("refundRmbAmount")) or fields.get("refundAmount")
     totals = [
         read_money(plain_number(text)) for text in (refunded, fields.get("voidAmount")) if text
@@ -39,28 +42,50 @@ def read_refunds(fields: Mapping[str, str], *, currency: str | None) -> Decimal 
     return None if None in totals else sum((part for part in totals if part), Decimal(0))
 
 
-def _listed(text: str, *, is_rmb: bool) -> Decimal | None:
-    """Add up the parts of a list; None where one of them cannot be read."""
+def _listed(text: str, *, currency: str) -> Decimal | None:
+    """Add up the parts of a list; None where one of them cannot be read.
+
+    A refund that is listed twice went back once.
+    """
     try:
         found = json.loads(text, parse_float=str, parse_int=str)
     except (ValueError, RecursionError):
         return None
     parts = found if isinstance(found, list) else [found]
     back = Decimal(0)
+    counted: dict[str, Decimal] = {}
     for part in parts:
-        amount = _part(part, is_rmb=is_rmb) if isinstance(part, dict) else None
+        amount = _part(part, currency=currency) if isinstance(part, dict) else None
         if amount is None:
             return None
-        back += amount
+        if not amount:
+            continue
+        number = next((text for name in _NUMBERS if (text := _text(part, name))), "")
+        if number not in counted:
+            back += amount
+        elif counted[number] != amount:
+            return None
+        if number:
+            counted[number] = amount
     return back
 
 
-def _part(part: Mapping[str, object], *, is_rmb: bool) -> Decimal | None:
+def _part(part: Mapping[str, object], *, currency: str) -> Decimal | None:
     """Read one refund: its amount if it is done, 0 if it came to nothing, else None."""
-    state = str(part.get("refundStatus") or part.get("status") or "").strip().lower()
+    state = (_text(part, "refundStatus") or _text(part, "status")).lower()
     if state in _OFF:
         return Decimal(0)
-    names = ("refundRmbAmount",) if is_rmb else ()
-    names = (*names, "refundAmount", "amount")
-    amount = next((part[name] for name in names if part.get(name) not in (None, "")), None)
-    return read_money(plain_number(str(amount))) if state in _DONE else None
+    if state not in _DONE:
+        return None
+    if currency == RMB and (amount := _text(part, "refundRmbAmount")):
+        return read_money(plain_number(amount))
+    named = _text(part, "currency").upper()
+    if named and currency and named != currency:
+        return None
+    return read_money(plain_number(_text(part, "refundAmount") or _text(part, "amount")))
+
+
+def _text(part: Mapping[str, object], name: str) -> str:
+    """Return a member as text, '' where there is none."""
+    value = part.get(name)
+    return "" if value is None else str(value).strip()

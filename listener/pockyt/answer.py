@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from listener.errors import ListenerError
 from listener.pockyt import signature
-from listener.pockyt.texts import clean, json_object, text, texts
+from listener.pockyt.texts import as_utf8, clean, json_object, text, texts
 
 MESSAGE_CHARS_MAX: Final = 200
 CODE_CHARS_MAX: Final = 16
@@ -129,7 +129,8 @@ def is_answer(body: bytes) -> bool:
 def _parse(body: bytes) -> dict[str, object] | None:
     """Parse an answer; None where it is HTML, half a JSON text, or has no ret_code."""
     try:
-        answer = json_object(body)
+        # A wallet's own words may come in GBK, as they do in notifications.
+        answer = json_object(as_utf8(body)[0])
     except (ValueError, RecursionError):
         return None
     return answer if answer.get("ret_code") else None

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from listener.errors import ListenerError, SignatureError, UnreadableError
 from listener.pockyt import signature
-from listener.pockyt.texts import json_fields
+from listener.pockyt.texts import as_utf8, json_fields, json_source_fields
 
 FIELDS_MAX: Final = 64
 # In a form: pairs may be empty, as in "a=1&&b=2".
@@ -72,15 +72,17 @@ class Fields(NamedTuple):
 def readings(body: bytes, *, is_json: bool) -> Iterator[Fields | ListenerError]:
     """Read a body in every possible way, beginning with the one that its type says.
 
-    Bodies arrive with the wrong type, after a byte order mark, or before a line break that nobody
+    Bodies arrive with the wrong type, after a byte order mark, or before blanks that nobody
     signed. A way that fails yields its UnreadableError or SignatureError.
     """
     first, second = (read_json, read_form) if is_json else (read_form, read_json)
     yield _tried(first, body)
-    trimmed = body.removeprefix(_BOM).strip(b"\r\n")
+    trimmed = body.removeprefix(_BOM).strip(signature.BLANKS.encode())
     if trimmed != body:
         yield _tried(read_form, trimmed)
     yield _tried(second, body)
+    if b"\\" in body:
+        yield _tried(read_json_source, body)
 
 
 def _tried(read: Callable[[bytes], Fields], body: bytes) -> Fields | ListenerError:
@@ -119,8 +121,13 @@ def read_form(body: bytes) -> Fields:
     return Fields(_without_hiding(fields), encoding)
 
 
-def read_json(body: bytes) -> Fields:
-    """Read a JSON object; nulls are left out, nested values become compact JSON text.
+def read_json_source(body: bytes) -> Fields:
+    """Read a JSON object as ``read_json`` does, the escapes in nested values as they were sent."""
+    return read_json(body, json_source_fields)
+
+
+def read_json(body: bytes, read_fields: Callable[[bytes], dict[str, str]] = json_fields) -> Fields:
+    """Read a JSON object; nulls are left out, nested values are compact JSON text.
 
     Raises:
         UnreadableError: Not a JSON object, a repeated field, or more than the limits allow.
@@ -129,9 +136,9 @@ def read_json(body: bytes) -> Fields:
     if not body.removeprefix(_BOM).lstrip().startswith(b"{"):
         raise UnreadableError("the body is not a JSON object")
     try:
-        text, encoding = _as_utf8(body)
+        text, encoding = as_utf8(body)
         _limit(text)
-        fields = json_fields(text)
+        fields = read_fields(text)
     except UnicodeError:
         raise _not_text() from None
     except ValueError as error:
@@ -160,7 +167,7 @@ def _unsigned(body: bytes, parts: list[bytes]) -> ListenerError:
     if len({part.partition(b"=")[0] for part in parts}) < len(parts):
         return _repeated()
     try:
-        _as_utf8(body)
+        as_utf8(body)
     except UnicodeError:
         return _not_text()
     return signature.missing()
@@ -199,15 +206,6 @@ def _without_hiding(fields: dict[str, str]) -> dict[str, str]:
     if "&" not in names and "=" not in names:
         return fields
     return {n: value for n, value in fields.items() if value or not ("&" in n or "=" in n)}
-
-
-def _as_utf8(body: bytes) -> tuple[bytes, str]:
-    """Return the text of a JSON body as UTF-8, and the encoding it arrived in."""
-    try:
-        body.decode()
-    except UnicodeError:
-        return body.decode("gb18030").encode(), "gb18030"
-    return body, "utf-8"
 
 
 def _not_text() -> UnreadableError:

@@ -26,6 +26,16 @@ REFUND_NOTICE: Final = "refund_notice"
 _REFUND_FIELD: Final = re.compile(
     "(has)?([Rr]efund|[Vv]oid)([A-Z_].*)?|originalTransactionNo", re.DOTALL
 )
+# The fields that are read here.
+_SAID: Final = (
+    "transactionNo",
+    "yuansferId",
+    "invoiceId",
+    "reference",
+    "status",
+    "currency",
+    "settleCurrency",
+)
 _NOTHING: Final = frozenset({"", "null", "none", "[]", "{}", "false"})
 
 
@@ -50,9 +60,10 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
 
     An empty value counts as missing, because it can be added to a message unseen.
     """
-    has_nul = "\0" in "".join(fields.values())
-    if has_nul:
-        # No column can hold it.
+    has_nul = False
+    if "\0" in "".join(fields.values()):
+        # No column can hold it. In a field that is not read here it says as little as any text.
+        has_nul = any("\0" in fields.get(name, "") for name in _SAID)
         fields = {name: value.replace("\0", "\ufffd") for name, value in fields.items()}
     said = fields.get
     # A payout has a transaction number too, but it is not a till's payment.

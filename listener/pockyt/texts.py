@@ -6,7 +6,7 @@ Source: Pockyt, "Signing API Calls": a signature covers the text that was sent, 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from json.encoder import encode_basestring
 from typing import Final
@@ -49,6 +49,19 @@ def json_object(body: bytes) -> dict[str, object]:
     return parsed
 
 
+def as_utf8(body: bytes) -> tuple[bytes, str]:
+    """Return a text as UTF-8, and the encoding in which it came: that, or GB18030.
+
+    Raises:
+        UnicodeError: It is neither.
+    """
+    try:
+        body.decode()
+    except UnicodeError:
+        return body.decode("gb18030").encode(), "gb18030"
+    return body, "utf-8"
+
+
 def _depth(body: bytes) -> int:
     """Return how deeply the brackets of a JSON text nest."""
     brackets = _NOT_A_BRACKET.sub(b"", _STRING.sub(b"", body))
@@ -69,6 +82,36 @@ def json_fields(body: bytes) -> dict[str, str]:
     return fields
 
 
+def json_source_fields(body: bytes) -> dict[str, str]:
+    """Read a JSON object as text fields, the escapes in its nested values as they were sent.
+
+    PHP escapes slashes and what is not ASCII, and signs what it wrote.
+
+    Raises:
+        ValueError: As for :func:`json_fields`.
+    """
+
+    def quoted(found: re.Match[bytes]) -> bytes:
+        return json.dumps(found[0][1:-1].decode()).encode()
+
+    # Each text of this is the source of one of the body's.
+    source = json_object(_STRING.sub(quoted, body))
+    fields = {
+        _unescaped(name): _unescaped(value)
+        if type(value) is str
+        else _compact(value, '"{}"'.format)
+        for name, value in source.items()
+        if value is not None
+    }
+    if len(fields) < len(json_fields(body)):
+        raise ValueError("a field comes twice")
+    return fields
+
+
+def _unescaped(source: str) -> str:
+    return str(json.loads(f'"{source}"'))
+
+
 def clean(text: str) -> str:
     """Replace what no column, log or page should receive: control characters, half a character."""
     return _UNFIT.sub("\ufffd", text)
@@ -87,17 +130,17 @@ def text(value: object) -> str | None:
     return str(value) if isinstance(value, str) else _compact(value)
 
 
-def _compact(value: object) -> str:
+def _compact(value: object, quote: Callable[[str], str] = encode_basestring) -> str:
     """Write a nested JSON value without spaces, its numbers in their source text."""
     if isinstance(value, _Number):
         return str(value)
     if isinstance(value, str):
-        return encode_basestring(value)
+        return quote(value)
     if isinstance(value, dict):
-        pairs = [f"{encode_basestring(name)}:{_compact(item)}" for name, item in value.items()]
+        pairs = [f"{quote(name)}:{_compact(item, quote)}" for name, item in value.items()]
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, list):
-        return "[" + ",".join([_compact(item) for item in value]) + "]"
+        return "[" + ",".join([_compact(item, quote) for item in value]) + "]"
     return json.dumps(value)
 
 

@@ -30,6 +30,7 @@ FRAME_BYTES_MAX: Final = 64 * 1024
 STREAMS_MAX: Final = 64
 STREAM_CHARS_MAX: Final = 130
 EPOCH_CHARS_MAX: Final = 64
+FRAME_ID_CHARS_MAX: Final = 64
 EVERY_STREAM: Final = "*"
 
 Stream = Annotated[
@@ -59,6 +60,11 @@ Epoch = Annotated[
     ),
 ]
 Number = Annotated[int, Field(ge=0, le=NUMBER_MAX), WHOLE]
+# What a client names its frame by: a counter, a UUID, the time in nanoseconds.
+FrameId = (
+    Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE]
+    | Annotated[str, StringConstraints(max_length=FRAME_ID_CHARS_MAX)]
+)
 
 
 class _Model(LenientModel):
@@ -81,6 +87,9 @@ class Position(_Model):
     offset: Offset
 
 
+# The empty text, list and object, and Go's zero of a position.
+_UNSET: Final[tuple[object, ...]] = ("", [], {}, {"epoch": "", "offset": 0})
+
 Start = Literal["acked", "latest", "earliest"]
 After = Position | Start
 
@@ -95,12 +104,20 @@ class StreamStart(_Model):
         " where there is none), `latest`, or `earliest`.",
     )
 
+    @field_validator("after", mode="before")
+    @classmethod
+    def _take_nothing_for_absent(cls, after: object) -> object:
+        """Take what languages write for a position that was never set as none."""
+        if isinstance(after, dict):
+            after = {name: member for name, member in after.items() if member is not None}
+        return "acked" if after in _UNSET else after
+
 
 class Connect(_Model):
     """Client: begin. Due within 5 s of the upgrade, with a key in the header too."""
 
     type: Literal["connect"] = "connect"
-    id: Number | None = Field(default=None, description="Comes back in `ready`.")
+    id: FrameId | None = Field(default=None, description="Comes back in `ready`.")
     key: SecretStr | None = Field(
         default=None, description="The key; it counts before one in a header."
     )
@@ -109,6 +126,12 @@ class Connect(_Model):
         max_length=STREAMS_MAX,
         description="None, or an empty list: the streams of the key's scope, after `acked`.",
     )
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _take_object_for_list(cls, streams: object) -> object:
+        """Take an empty object for an empty list: Lua has one table for both."""
+        return [] if streams == {} else streams
 
     @field_validator("streams")
     @classmethod
@@ -122,7 +145,7 @@ class Ack(_Model):
     """Client: every event of a stream up to this offset is handled. Cumulative and durable."""
 
     type: Literal["ack"] = "ack"
-    id: Number | None = Field(default=None, description="Comes back in `error`.")
+    id: FrameId | None = Field(default=None, description="Comes back in `error`.")
     stream: Stream
     offset: Offset
 
@@ -155,7 +178,7 @@ class Hello(_Model):
     )
 
     @field_serializer("ping_seconds", "dead_seconds")
-    def _write_whole(self, seconds: float) -> float:
+    def _write_whole(self, seconds: float) -> int | float:
         """Write 20, not 20.0: some languages' readers of whole numbers stop at the point."""
         return int(seconds) if seconds.is_integer() else seconds
 
@@ -174,7 +197,7 @@ class Ready(_Model):
     """Server: connected; events follow."""
 
     type: Literal["ready"] = "ready"
-    id: Number | None = Field(default=None, description="That of the connect frame.")
+    id: FrameId | None = Field(default=None, description="That of the connect frame.")
     streams: list[ReadyStream]
 
 
@@ -272,7 +295,7 @@ class ErrorFrame(_Model):
     """Server: a frame could not be done; the connection stays."""
 
     type: Literal["error"] = "error"
-    id: Number | None = Field(default=None, description="That of the frame, where it had one.")
+    id: FrameId | None = Field(default=None, description="That of the frame, where it had one.")
     code: str = Field(description="A word for programs.")
     message: str = Field(description="A sentence for people.")
     retryable: bool = Field(default=False, description="Whether the same frame may work later.")

@@ -20,7 +20,7 @@ from aiohttp import web
 from listener import log
 from listener.web.headers import harden
 from listener.web.metrics import Cut, Metrics
-from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
+from listener.web.problem import RETRY_SECONDS, ProblemError, nothing_here, problem, raw_problem
 from listener.web.unread import Unread
 
 CONNECTIONS_MAX: Final = 24_576
@@ -165,7 +165,10 @@ class HttpConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer with our headers; the last one, if the sender has stopped."""
+        """Send an answer, hardened; the last one, if the sender has stopped sending."""
+        if isinstance(resp, web.HTTPError):
+            # aiohttp's own, where a target has no path that a route could take: `OPTIONS *`.
+            resp = problem(nothing_here())
         if not resp.prepared:
             harden(resp)
         told = await super().finish_response(request, resp, start_time)

@@ -10,7 +10,7 @@ from listener.errors import ListenerError
 from listener.keys import Key, KeyStore, Role, authenticate
 from listener.web.connections import prove
 from listener.web.context import KEYS, SHARES
-from listener.web.problem import ProblemError, of_error, problem, unauthorized
+from listener.web.problem import ProblemError, nothing_here, of_error, problem, unauthorized
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KeyedHandler = Callable[[web.Request, Key], Awaitable[web.StreamResponse]]
@@ -67,7 +67,7 @@ async def no_route(request: web.Request) -> web.Response:
         raise ProblemError(
             405, "method-not-allowed", f"this takes {allow}", headers={"Allow": allow}
         )
-    raise ProblemError(404, "no-route", "there is nothing here; /docs lists what there is")
+    raise nothing_here()
 
 
 def bearer(request: web.Request) -> str | None:

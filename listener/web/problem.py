@@ -168,6 +168,11 @@ def unauthorized(detail: str = "send a known key as Authorization: Bearer") -> P
     return ProblemError(401, "unauthorized", detail, headers=headers)
 
 
+def nothing_here() -> ProblemError:
+    """Build the refusal of what no route takes."""
+    return ProblemError(404, "no-route", "there is nothing here; /docs lists what there is")
+
+
 def draining() -> ProblemError:
     """Build the answer given while restarting."""
     headers = {"Retry-After": str(RETRY_SECONDS)}

@@ -38,7 +38,13 @@ class Unread:
         """Build the answer to what aiohttp could not read, or failed at."""
         if isinstance(error, HttpProcessingError):
             self.note(error, sender=sender)
-            told = ProblemError(400, "malformed", "this is not HTTP; the log says by which rule")
+            # A till's library speaks HTTP: what garbled it stands between, and may be mended.
+            told = ProblemError(
+                400,
+                "malformed",
+                "this is not HTTP; the log says by which rule",
+                members={"retry": True},
+            )
         else:
             self._failures.event(status, status=status, error=type(error).__name__, sender=sender)
             told = ProblemError(status, "failed", "the listener failed; its log says how")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.support.service import STREAM
@@ -17,7 +18,7 @@ async def _shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"null", b" null\r\n", b'{"refundIfPaid":null}', b"", b" \n", b"{}", b"\xef\xbb\xbf{}"],
+    [b"null", b" null\r\n", b"[]", b'{"refundIfPaid":null}', b"", b" \n", b"{}", b"\xef\xbb\xbf{}"],
 )
 async def test_a_body_that_says_nothing_counts_as_none(shop: Shop, raw: bytes) -> None:
     number = (await shop.start()).number
@@ -28,6 +29,14 @@ async def test_a_body_that_says_nothing_counts_as_none(shop: Shop, raw: bytes) -
 async def test_a_member_that_is_null_is_absent(shop: Shop) -> None:
     told = await shop.post("/v1/transactions", {**order(), "vendor": None, "terminal": None})
     assert (told.status, told.body["terminal"]) == (201, "T-42")
+
+
+@pytest.mark.parametrize("twice", ['"amount":"1.00"', '"vendor":null,"vendor":null'])
+async def test_a_member_that_comes_twice_is_refused(shop: Shop, twice: str) -> None:
+    body = orjson.dumps(order())
+    told = await shop.post("/v1/transactions", raw=body[:-1] + f",{twice}}}".encode())
+    assert (told.status, told.body["detail"]) == (400, "the body names a member twice")
+    assert not len(shop.sandbox.book)
 
 
 async def test_a_required_member_that_is_null_is_missing(shop: Shop) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from listener.ledger.model import CancelState, Kind, Status, Transaction
 from listener.ledger.schedule import RAISE_SECONDS
-from listener.lifecycle import Clock, Lifecycle
+from listener.lifecycle import Clock, Lifecycle, Limits
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.sandbox.tasks import SandboxClock
@@ -189,7 +189,10 @@ async def test_pay_and_cancel_race_two_hundred_times_and_the_ledger_is_right(
     tmp_path: Path,
 ) -> None:
     dice = random.Random(20261123)
-    async with open_shop(tmp_path / "ledger.db", "cancel-paid-meanwhile%25") as shop:
+    # One key's share of wishes is not what is tried here.
+    limits = Limits(wishes_burst=2 * RACES)
+    fault = "cancel-paid-meanwhile%25"
+    async with open_shop(tmp_path / "ledger.db", fault, limits=limits) as shop:
         refunding = shop.serving.key(may_refund=True)
         gate = asyncio.Semaphore(AT_ONCE)
 

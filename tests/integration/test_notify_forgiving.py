@@ -28,6 +28,7 @@ from tests.support.service import (
 )
 
 SIGNED: Final = {**FIELDS, signature.FIELD: signature.sign(FIELDS, TOKEN)}
+SIGN: Final = SIGNED[signature.FIELD].encode()
 AS_JSON: Final = json.dumps(SIGNED).encode()
 AS_FORM: Final = signed(FIELDS)
 BOM: Final = b"\xef\xbb\xbf"
@@ -108,6 +109,11 @@ async def test_an_extra_slash_changes_nothing(
         (FORM, AS_FORM + b"\r\n"),
         (FORM, AS_FORM + b"\n"),
         (FORM, AS_FORM + b"&"),
+        (FORM, AS_FORM + b" \t"),
+        (FORM, AS_FORM + b"\0"),
+        (FORM, AS_FORM + b"%0D%0A"),
+        (FORM, AS_FORM.replace(b"verifySign=", b"verifySign=+")),
+        (JSON, AS_JSON.replace(SIGN, b"%b\\n" % SIGN)),
         (JSON, AS_FORM + b"\r\n"),
         (JSON, b" \r\n" + AS_JSON + b"\r\n"),
         (FORM, b"\n" + AS_JSON + b"\n"),
@@ -117,11 +123,11 @@ async def test_an_extra_slash_changes_nothing(
         (JSON, BOM + AS_FORM + b"\n"),
         (
             FORM,
-            AS_FORM.replace(SIGNED["verifySign"].encode(), SIGNED["verifySign"].upper().encode()),
+            AS_FORM.replace(SIGN, SIGN.upper()),
         ),
         (
             JSON,
-            AS_JSON.replace(SIGNED["verifySign"].encode(), SIGNED["verifySign"].upper().encode()),
+            AS_JSON.replace(SIGN, SIGN.upper()),
         ),
     ],
 )
@@ -236,6 +242,23 @@ async def test_json_with_numbers_nulls_and_nested_values_is_verified_as_it_was_s
     for name in ("amount", "count", "ok", "goodsInfo"):
         sent = sent.replace(f'"{name}": {json.dumps(fields[name])}', f'"{name}": {fields[name]}')
     assert '"amount": 13.0,' in sent
+    assert (await post(service, sent.encode(), content_type=JSON))[0] == 200
+    (entry,) = await entries(service)
+    assert entry["fields"] == fields
+
+
+@pytest.mark.parametrize(
+    "goods",
+    [r'[{"name":"a\/b \u00e9 \"{}\"","price":1.50}]', r'{"\u540d":["\\","\ud83d\ude00",null]}'],
+)
+async def test_nested_json_is_verified_also_with_its_escapes_as_they_were_sent(
+    service: Serving, goods: str
+) -> None:
+    fields = {**FIELDS, "note": "a/b é", "goodsInfo": goods}
+    sent = json.dumps({**fields, "verifySign": signature.sign(fields, TOKEN)}).replace("/", r"\/")
+    assert json.dumps(goods).replace("/", r"\/") in sent
+    spaced = goods.replace('":', '" :\n ')
+    sent = sent.replace(json.dumps(goods).replace("/", r"\/"), spaced)
     assert (await post(service, sent.encode(), content_type=JSON))[0] == 200
     (entry,) = await entries(service)
     assert entry["fields"] == fields

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from listener.keys import Role
 from listener.lifecycle import Limits
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE
 from listener.sandbox.servers import Sandbox, SandboxSettings
+from listener.web.shapes.bodies import plain_body
 from tests.support.service import OTHER_STORE_NO, STORE_NO
 from tests.support.shop import Shop, Told, admin, beside, open_shop, order
 
@@ -191,6 +193,25 @@ async def test_the_same_idempotency_key_starts_one_sale_also_after_a_restart(
     assert len(pockyt.book) == 1
 
 
+async def test_the_same_idempotency_key_is_for_the_same_request_however_it_is_written(
+    shop: Shop,
+) -> None:
+    body = order()
+    first = await shop.post(SALES, body, idempotency_key="press-1")
+    shuffled = {"vendor": None, **dict(reversed(body.items()))}
+    for raw in (
+        json.dumps(shuffled, indent=2).encode(),
+        b"\xef\xbb\xbf" + json.dumps(body).encode() + b"\r\n",
+        json.dumps(body).replace("USD", "\\u0055SD").encode(),
+    ):
+        again = await shop.post(SALES, raw=raw, idempotency_key="press-1")
+        assert (again.status, again.body) == (201, first.body)
+        assert again.headers["Idempotent-Replayed"] == "true"
+    number = first.number
+    other = await shop.post(f"{SALES}/{number}/cancel", {}, idempotency_key="press-1")
+    assert _code(other) == (422, "idempotency-key-reused")
+
+
 async def test_an_idempotency_key_belongs_to_the_key_that_used_it(shop: Shop) -> None:
     other = shop.serving.key()
     one = await shop.post(SALES, order(), idempotency_key="press-1")
@@ -268,10 +289,11 @@ async def test_an_answered_start_that_was_not_remembered_is_answered_again_with_
     body = order(vendor="alipay")
     first = await shop.post(SALES, body)
     # The claim of a listener that was killed before it could keep its answer.
-    keys, text = shop.serving.keyed(terminal="T-42")
-    digest = hashlib.sha256(f"POST {SALES}\n".encode() + orjson.dumps(body)).hexdigest()
-    await shop.serving.ledger.remember(key_id=keys.id, idempotency_key="left", request=digest)
-    again = await shop.post(SALES, body, key=text, idempotency_key="left")
+    key, secret = shop.serving.keyed(terminal="T-42")
+    text = f"POST {SALES}\n".encode() + plain_body(orjson.dumps(body))
+    digest = hashlib.sha256(text).hexdigest()
+    await shop.serving.ledger.remember(key_id=key.id, idempotency_key="left", request=digest)
+    again = await shop.post(SALES, body, key=secret, idempotency_key="left")
     assert again.status == 201
     assert again.body == first.body
 

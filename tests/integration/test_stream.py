@@ -189,6 +189,15 @@ async def test_a_frame_before_connect_is_answered_by_an_error(service: Serving) 
         await one.hear("ready")
 
 
+async def test_a_frame_that_is_named_by_a_text_gets_it_back(service: Serving) -> None:
+    async with till(service.url, service.key(terminal="T-42")) as one:
+        await one.hear("hello")
+        await one.say(type="connect", id="5f0c7a52-8d3e-4b7e-9b1c-2a4f6d8e0c11")
+        assert (await one.hear("ready"))["id"] == "5f0c7a52-8d3e-4b7e-9b1c-2a4f6d8e0c11"
+        await one.say(type="ack", id="a" * 64, stream=STREAM, offset=1)
+        assert (await one.hear("error"))["id"] == "a" * 64
+
+
 async def test_a_second_connect_is_an_error_and_changes_nothing(service: Serving) -> None:
     async with till(service.url, service.key()) as one:
         await one.join()

@@ -184,7 +184,7 @@ async def test_no_key_is_ever_logged_or_told(
     secret = text.split("_", 2)[2]
     told: list[object] = []
     for frame in (
-        {"type": "connect", "key": text, "id": "no number"},
+        {"type": "connect", "key": text, "id": ["no id"]},
         {"type": "connect", "key": text, "streams": [{"stream": OTHER_STREAM}]},
         {"type": "connect", "key": f"{text}x"},
         {"type": "connect", "key": [text]},

@@ -79,6 +79,7 @@ MALFORMED: Final = {
     "a folded header": (GET + b"X: a\r\n %b\r\n\r\n", ""),
     "another version": (b"GET /%b HTTP/9.9\r\nHost: x\r\n\r\n", "version"),
     "another method": (b"success-%b / HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
+    "a line of the PROXY protocol": (b"PROXY TCP4 %b 127.0.0.1 1 2\r\n" + GET + b"\r\n", ""),
     "no HTTP at all": (b"\x16\x03\x01%b\r\n\r\n", ""),
     "a URL that is none": (b"GET http://[%b HTTP/1.1\r\nHost: x\r\n\r\n", ""),
 }
@@ -94,6 +95,8 @@ async def test_malformed_http_is_answered_in_our_words_and_logged_by_its_rule(
     assert re.match(rb"HTTP/1\.[01] 400 ", told)
     assert b"Content-Type: application/problem+json" in told
     assert b'"code":"malformed"' in told
+    # Whatever stands in front garbled it: a till comes back.
+    assert b'"retry":true' in told
     formatted = "\n".join(f"{record.__dict__}" for record in caplog.records)
     for secret in (b"success", b"do-not-tell"):
         assert secret not in told
@@ -113,6 +116,16 @@ async def test_bytes_after_an_overlong_body_are_not_quoted(
     assert re.findall(rb"HTTP/1\.[01] (\d+)", told)[-1] == b"400"
     assert b"success" not in told
     assert b"not-to-be-told" not in told
+
+
+@pytest.mark.parametrize("line", ["OPTIONS *", "CONNECT success.example:443", "GET *success"])
+async def test_a_target_without_a_path_is_answered_in_our_words(
+    service: Serving, line: str
+) -> None:
+    told = await answer_to(service, f"{line} HTTP/1.1\r\nHost: success\r\n\r\n".encode())
+    assert b"application/problem+json" in told
+    assert b"X-Content-Type-Options: nosniff" in told
+    assert b"success" not in told
 
 
 @pytest.mark.parametrize("path", [NOTIFY, "/healthz", "/nowhere"])

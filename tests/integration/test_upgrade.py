@@ -24,7 +24,12 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
         yield running
 
 
-async def upgrade(service: Serving, *lines: tuple[str, str], host: str = "pos.example.com") -> str:
+async def upgrade(
+    service: Serving,
+    *lines: tuple[str, str],
+    host: str = "pos.example.com",
+    version: str = "HTTP/1.1",
+) -> str:
     """Send an upgrade with exactly these lines beside the usual ones; return the answer's head."""
     usual = {
         "Upgrade": "websocket",
@@ -38,7 +43,7 @@ async def upgrade(service: Serving, *lines: tuple[str, str], host: str = "pos.ex
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
         head = "".join(f"{name}: {value}\r\n" for name, value in sent)
-        writer.write(f"GET {PATH} HTTP/1.1\r\n{head}\r\n".encode())
+        writer.write(f"GET {PATH} {version}\r\n{head}\r\n".encode())
         async with asyncio.timeout(10):
             return (await reader.readuntil(b"\r\n\r\n")).decode()
     finally:
@@ -163,6 +168,7 @@ async def test_the_names_of_an_upgrade_are_lists_in_any_case(
         ([("Upgrade", "h2c")], 426),
         ([("Connection", "keep-alive")], 426),
         ([("Sec-WebSocket-Version", "99")], 426),
+        ([("Sec-WebSocket-Version", "8")], 426),
         ([("Sec-WebSocket-Version", "13\u00e9")], 426),
         ([("Sec-WebSocket-Key", "short")], 400),
         ([("Sec-WebSocket-Key", "caf\u00e9")], 400),
@@ -175,6 +181,12 @@ async def test_a_request_that_is_not_an_upgrade_is_answered_as_a_problem(
     assert status_of(head) == status
     assert "application/problem+json" in head
     assert status != 426 or "Sec-WebSocket-Version: 13" in head
+
+
+async def test_an_upgrade_over_http_1_0_is_none(service: Serving) -> None:
+    head = await upgrade(service, version="HTTP/1.0")
+    assert status_of(head) == 426
+    assert "Sec-WebSocket-Version: 13" in head
 
 
 async def test_a_problem_says_that_it_is_ours_and_whether_to_come_back(service: Serving) -> None:

@@ -217,14 +217,16 @@ def test_the_declared_way_to_read_a_body_comes_first_and_every_other_after_it() 
 
 
 @pytest.mark.parametrize("is_json", [True, False])
-def test_a_byte_order_mark_and_a_closing_line_break_are_no_part_of_a_form(is_json: bool) -> None:
-    sent = b"\xef\xbb\xbfa=1&verifySign=s\r\n"
+def test_a_byte_order_mark_and_closing_blanks_are_no_part_of_a_form(is_json: bool) -> None:
+    sent = b"\xef\xbb\xbfverifySign=s&a=1\r\n\t \0"
     found = [way.values for way in readings(sent, is_json=is_json) if isinstance(way, Fields)]
     assert {"a": "1", "verifySign": "s"} in found
 
 
 # Each would take tens of milliseconds if it were split, decoded or walked before it is counted.
 DEAR: Final = {
+    "JSON escapes": b'{"x":"' + b"\\/" * 32_000 + b'","a":{',
+    "JSON texts of escapes": b'{"a":[' + b'"\\/",' * 12_000 + b"0]}",
     "many fields": b"a=%41&" * 10_900,
     "separators": b"&" * BODY_BYTES_MAX,
     "escapes without a signature": b"a=" + b"%41" * 21_000,

@@ -46,9 +46,12 @@ def test_an_empty_value_says_as_much_as_a_missing_one(name: str) -> None:
         ({"amount": "0.00"}, "amount_unreadable"),
         ({"amount": "1.005"}, "amount_unreadable"),
         ({"reference": "a\0"}, "control_character"),
+        ({"currency": "USD\0"}, "control_character"),
+        ({"transactionNo": "", "yuansferId": "7\0"}, "control_character"),
+        ({"note": "a\0", "time": "\0"}, None),
     ],
 )
-def test_an_unbelievable_notification_says_why(changes: dict[str, str], why: str) -> None:
+def test_an_unbelievable_notification_says_why(changes: dict[str, str], why: str | None) -> None:
     assert read_notification({**PAYMENT, **changes}).suspect == why
 
 

@@ -425,6 +425,13 @@ def test_an_invalid_transaction_number_is_read_as_none(number: str, read: str) -
     assert read_answer(body).transaction_no == read
 
 
+def test_an_answer_in_gbk_is_read() -> None:
+    # The second byte of 誠 is a backslash.
+    body = '{"ret_code":"000100","result":{"status":"success","note":"誠品"}}'.encode("gbk")
+    answer = read_answer(body)
+    assert (answer.word, answer.fields["note"]) == ("success", "誠品")
+
+
 def test_control_characters_are_replaced_in_an_answer() -> None:
     odd = "a\ud800\x1b[31m\x00\x9fb"
     body = json.dumps({"ret_code": "000100", "result": {"qrcodeUrl": odd, odd: "x"}}).encode()

@@ -21,6 +21,24 @@ PARTS = [{"refundAmount": "3.00"}, {"refundAmount": 10}]
         ),
         ('[{"refundAmount":"1,300.00"}]', "1300"),
         ('[{"refundAmount":"3","status":"failed"},{"status":"closed"}]', "0"),
+        (
+            '[{"refundTransactionNo":"1","refundAmount":"3"},{"refundTransactionNo":1,"refundAmount":3}]',
+            "3",
+        ),
+        (
+            '[{"refundTransactionId":"1","refundAmount":"3"},{"refundTransactionId":"2","refundAmount":"3"}]',
+            "6",
+        ),
+        (
+            '[{"refundReference":"R","refundAmount":"3"},{"refundReference":"R","refundAmount":"3"}]',
+            "6",
+        ),
+        (
+            '[{"refundTransactionId":"1","status":"failed"},{"refundTransactionId":"1","amount":3}]',
+            "3",
+        ),
+        ('[{"refundAmount":"3","currency":" usd"}]', "3"),
+        ('[{"refundAmount":"3","currency":"USD","settleCurrency":"GBP"}]', "3"),
         ("[]", "0"),
         (" ", "0"),
         ("null", "0"),
@@ -47,6 +65,8 @@ def test_a_list_is_added_up_as_a_list_one_object_or_their_text(listed: str, back
         '[{"refundAmount":"3.00","status":"pending"}]',
         '[{"refundAmount":"3.00","status":"weird"}]',
         '[{"refundRmbAmount":"3.00"}]',
+        '[{"refundTransactionNo":"1","refundAmount":"3"},{"refundTransactionNo":"1","refundAmount":"4"}]',
+        '[{"refundAmount":"94.00","currency":"CNY"}]',
         "[" * 100_000,
     ],
 )
@@ -61,6 +81,13 @@ def test_a_list_that_cannot_be_read_or_is_not_final_says_nothing(listed: str) ->
 def test_a_sale_in_yuan_is_refunded_in_yuan(part: dict[str, str], currency: str) -> None:
     assert read_refunds({"refundInfo": json.dumps([part])}, currency=currency) == 10
     assert read_refunds(part, currency=currency) == 10
+
+
+def test_a_sale_in_yuan_is_refunded_in_yuan_whatever_else_its_refund_names() -> None:
+    part = {"refundRmbAmount": "10.00", "refundAmount": "1.41", "currency": "USD"}
+    assert read_refunds({"refundInfo": json.dumps([part])}, currency="CNY") == 10
+    del part["refundRmbAmount"]
+    assert read_refunds({"refundInfo": json.dumps([part])}, currency="CNY") is None
 
 
 def test_a_sale_in_yuan_whose_refunds_name_no_yuan_counts_what_they_name() -> None:

@@ -87,7 +87,7 @@ GOOD: Final = sign({"status": "closed"}, TOKEN)
         " ",
         GOOD[:-1],
         GOOD + "0",
-        f" {GOOD}",
+        f"{GOOD[:16]} {GOOD[16:]}",
         GOOD[:-1] + ("0" if GOOD[-1] != "0" else "1"),
         "é" * 32,
         GOOD[:-1] + "\uff11",

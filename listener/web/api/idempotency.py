@@ -16,7 +16,9 @@ from listener.keys import Key
 from listener.web.context import LEDGER, LIFECYCLE
 from listener.web.guard import KeyedHandler
 from listener.web.problem import PROBLEM, RETRY_SECONDS, ProblemError, of_error, problem
+from listener.web.shapes.bodies import plain_body
 from listener.web.shapes.models import JSON
+from listener.web.shapes.raw import read_raw
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
@@ -124,7 +126,10 @@ async def _remembered(
 ) -> web.Response:
     """Do a request and remember its answer, or replay the remembered answer."""
     ledger = request.app[LEDGER]
-    digest = await _digest(request)
+    # What it says counts, not how it is written: some serializers order the members of an object
+    # anew each time, and gzip adds the time.
+    head = f"{request.method} {request.path_qs}\n".encode()
+    digest = hashlib.sha256(head + plain_body(await read_raw(request))).hexdigest()
     kept = await ledger.remember(key_id=key_id, idempotency_key=name, request=digest)
     if kept is not None and kept.request != digest:
         raise ProblemError(
@@ -154,11 +159,6 @@ def _name(request: web.Request) -> str | None:
             400, "bad-idempotency-key", f"{HEADER} must be 1 to 255 visible ASCII characters"
         )
     return name
-
-
-async def _digest(request: web.Request) -> str:
-    head = f"{request.method} {request.path_qs}\n".encode()
-    return hashlib.sha256(head + await request.read()).hexdigest()
 
 
 def _text(response: web.Response) -> str:

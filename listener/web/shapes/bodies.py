@@ -4,9 +4,11 @@ OpenAPI is generated from these models. They are strict: a misspelt member is re
 and an amount is text.
 """
 
+import json
 from decimal import Decimal
 from typing import Annotated, Final, Literal, TypeVar
 
+import orjson
 from aiohttp import web
 from pydantic import (
     AfterValidator,
@@ -28,7 +30,8 @@ from listener.web.shapes.raw import read_raw
 
 ERRORS_MAX: Final = 10
 
-_NOTHING: Final = (b"", b"null")
+# PHP writes an empty array for an object without members.
+_NOTHING: Final = (b"", b"null", b"[]")
 
 _EXPLAINED: Final = {
     "extra_forbidden": "is not known here",
@@ -174,18 +177,48 @@ _B = TypeVar("_B", bound=BaseModel)
 
 
 async def read_body(request: web.Request, model: type[_B]) -> _B:
-    """Read the JSON body of a request; an empty one, and ``null``, is an empty object.
+    """Read the JSON body of a request; none, ``null`` and ``[]`` are an empty object.
 
     Raises:
-        ProblemError: An error of ``read_raw``; not JSON (400), or a wrong member (422).
+        ProblemError: As for ``read_raw``; not JSON, or a member comes twice (400), or one is
+            wrong (422).
     """
-    text = without_mark(await read_raw(request)).strip()
+    text = _text(await read_raw(request))
     try:
-        return model.model_validate_json(text if text not in _NOTHING else b"{}")
+        body = model.model_validate_json(text)
+        members = _members(text)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
+        raise _fault(error) from None
+    # Readers differ in which of the two they take: it may be another than the sender means.
+    if len(dict(members)) < len(members):
+        raise ProblemError(400, "bad-body", "the body names a member twice")
+    return body
+
+
+def plain_body(body: bytes) -> bytes:
+    """Write a body that was read in the one way that stands for all in which it may be written."""
+    members = {name: value for name, value in _members(_text(body)) if value is not None}
+    return orjson.dumps(members, option=orjson.OPT_SORT_KEYS)
+
+
+def _text(body: bytes) -> str | bytes:
+    text = without_mark(body).strip()
+    return text if text not in _NOTHING else b"{}"
+
+
+def _members(text: str | bytes) -> list[tuple[str, object]]:
+    """Return the members of an object that a model has read, its numbers as text."""
+    members: list[tuple[str, object]] = json.loads(
+        text, object_pairs_hook=list, parse_float=str, parse_int=str
+    )
+    return members
+
+
+def _fault(error: ValidationError) -> ProblemError:
+    """Build the refusal of a body that a model could not read."""
+    faults = error.errors(include_url=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
-        raise ProblemError(400, "bad-body", "the body must be a JSON object")
+        return ProblemError(400, "bad-body", "the body must be a JSON object")
     errors = [
         {
             "member": ".".join(str(part) for part in fault["loc"])[:80],
@@ -194,4 +227,4 @@ async def read_body(request: web.Request, model: type[_B]) -> _B:
         for fault in faults[:ERRORS_MAX]
     ]
     detail = "; ".join(f"{one['member']} {one['detail']}".strip() for one in errors)
-    raise ProblemError(422, "bad-member", detail, members={"errors": errors})
+    return ProblemError(422, "bad-member", detail, members={"errors": errors})

@@ -22,6 +22,7 @@ from listener.pos.frames import (
     ClientFrame,
     Connect,
     ErrorFrame,
+    FrameId,
     Hello,
     Ready,
     Resync,
@@ -295,7 +296,7 @@ class _Till:
                 self._acks[name] = max(offset, self._acks.get(name, 0))
                 await asyncio.sleep(ACK_RETRY_SECONDS)
 
-    async def _refuse(self, frame_id: int | None, code: str, message: str) -> None:
+    async def _refuse(self, frame_id: FrameId | None, code: str, message: str) -> None:
         await self._send(ErrorFrame(id=frame_id, code=code, message=message))
 
     async def _send(self, frame: Hello | Ready | Resync | ErrorFrame) -> None:

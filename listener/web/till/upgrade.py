@@ -3,7 +3,7 @@
 from typing import Final
 from urllib.parse import urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from listener.origin import read_origin
@@ -11,9 +11,9 @@ from listener.pos.frames import PROTOCOL
 from listener.web.context import SESSIONS, SETTINGS
 from listener.web.problem import ProblemError, draining
 
-# The version of RFC 6455, and of its last drafts, which differ in nothing that matters here.
-_VERSIONS: Final = ("13", "8", "7")
-_OFFER: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+# Its drafts, 8 and 7, name the origin by another header.
+_VERSION: Final = "13"
+_OFFER: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": _VERSION}
 
 
 def check_upgrade(request: web.Request) -> web.Request:
@@ -30,22 +30,25 @@ def check_upgrade(request: web.Request) -> web.Request:
     if request.app[SESSIONS].is_draining:
         raise draining()
     version = request.headers.get(hdrs.SEC_WEBSOCKET_VERSION, "").strip()
+    # RFC 9110, section 7.8: an upgrade asked for over HTTP/1.0 is none.
     if (
-        "websocket" not in _names(request, hdrs.UPGRADE, lower=True)
+        request.version < HttpVersion11
+        or "websocket" not in _names(request, hdrs.UPGRADE, lower=True)
         or "upgrade" not in _names(request, hdrs.CONNECTION, lower=True)
-        or version not in _VERSIONS
+        or version != _VERSION
     ):
-        raise ProblemError(426, "no-upgrade", "this is a websocket", headers=_OFFER)
-    return _plain(request, version=version, subprotocol=PROTOCOL if named else None)
+        advice = "this is a websocket: over HTTP/1.1, in version 13"
+        raise ProblemError(426, "no-upgrade", advice, headers=_OFFER)
+    return _plain(request, subprotocol=PROTOCOL if named else None)
 
 
-def _plain(request: web.Request, *, version: str, subprotocol: str | None) -> web.Request:
+def _plain(request: web.Request, *, subprotocol: str | None) -> web.Request:
     """Build the request that aiohttp upgrades: it reads only the first line of each header."""
     headers = CIMultiDict(
         {
             hdrs.HOST: request.host,
             hdrs.UPGRADE: "websocket",
-            hdrs.SEC_WEBSOCKET_VERSION: version,
+            hdrs.SEC_WEBSOCKET_VERSION: _VERSION,
             hdrs.SEC_WEBSOCKET_KEY: request.headers.get(hdrs.SEC_WEBSOCKET_KEY, ""),
         }
     )
