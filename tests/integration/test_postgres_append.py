@@ -75,7 +75,7 @@ BEFORE: Final = [sold("r1"), *(numbered(7, mark=str(n)) for n in range(MANY))]
 @pytest.mark.parametrize(
     ("batch", "meanwhile"),
     [
-        pytest.param([numbered(1, "closed")], numbered(1), id="the same transaction"),
+        pytest.param([numbered(5, "closed")], numbered(5), id="the same transaction"),
         pytest.param([without_number("a")], without_number("a"), id="the same without a number"),
         pytest.param([sold("r2")], sold("r2"), id="a sale of the same reference"),
         pytest.param([numbered(3)], sold("r3"), id="the sale that judges it"),
@@ -209,6 +209,25 @@ async def test_under_the_lock_the_newest_is_seen_whatever_the_database_defaults_
     await asyncio.to_thread(verify, url)
 
 
+async def test_a_batch_that_waited_for_the_lock_sees_what_its_holder_has_recorded(
+    url: str,
+) -> None:
+    async with (
+        await PostgresLedger.open(url, clock=Clock()) as ledger,
+        connected(url) as holder,
+        connected(url) as waiter,
+    ):
+        arguments = [await worked_out(waiter, numbered(n), epoch=ledger.epoch) for n in (1, 2)]
+        await holder.execute("BEGIN")
+        assert await append(holder, arguments[0])
+        waiting = asyncio.ensure_future(append(waiter, arguments[1]))
+        await asyncio.sleep(0.2)
+        await holder.execute("COMMIT")
+        # What was read in the statement that waits for the lock would be older than it.
+        assert (await waiting)["head"] == 1
+    await asyncio.to_thread(verify, url)
+
+
 async def test_nothing_is_locked_while_a_node_works_a_batch_out(url: str) -> None:
     async with await PostgresLedger.open(url, clock=Clock()) as ledger, connected(url) as db:
         await worked_out(db, numbered(1), epoch=ledger.epoch)
@@ -236,6 +255,7 @@ async def test_a_caller_that_goes_away_ends_no_statement(url: str) -> None:
     channel = Channel(read_location(url), name="a test")
     slow = "WITH slept AS (SELECT pg_sleep(0.6)) INSERT INTO notes SELECT 'done' FROM slept"
     async with connected(url) as db:
+        process = await channel.run(_process)
         work = asyncio.create_task(channel.run(lambda db: db.execute(slow)))
         while not await db.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -247,7 +267,12 @@ async def test_a_caller_that_goes_away_ends_no_statement(url: str) -> None:
         async with asyncio.timeout(5):
             while await db.fetchval("SELECT count(*) FROM notes") != 1:
                 await asyncio.sleep(0.05)
+        assert await channel.run(_process) == process
     await channel.close()
+
+
+async def _process(db: Connection) -> object:
+    return await db.fetchval("SELECT pg_backend_pid()")
 
 
 async def test_no_time_limit_of_the_roles_ends_a_statement_that_writes(url: str) -> None:
@@ -282,6 +307,7 @@ async def test_whatever_a_server_fails_with_nobody_is_told_success_and_the_next_
 ) -> None:
     async with await PostgresLedger.open(url, clock=Clock()) as ledger:
         await ledger.record(numbered(1))
+        before = await ledger._write_channel.run(_process)
         await execute(
             url,
             "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
@@ -293,6 +319,8 @@ async def test_whatever_a_server_fails_with_nobody_is_told_success_and_the_next_
         )
         assert all(isinstance(one, LedgerUnavailableError) for one in results), results
         await execute(url, "DROP TRIGGER failing ON events")
+        # Whatever it was, that connection is not used again.
+        assert await ledger._write_channel.run(_process) != before
         seqs = [(await ledger.record(numbered(n))).seq for n in range(2, 6)]
         assert seqs == [2, 3, 4, 5]
     await asyncio.to_thread(verify, url)
