@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from listener.errors import LedgerError, LedgerUnavailableError
@@ -102,6 +103,22 @@ async def test_a_server_that_does_not_sync_is_refused() -> None:
         await asyncio.to_thread(server.start)
         with pytest.raises(LedgerError, match="fsync is off"):
             await PostgresLedger.open(server.url, clock=Clock())
+
+
+async def test_a_commit_stays_synced_whatever_is_set_while_a_node_runs() -> None:
+    with cluster() as server:
+        await asyncio.to_thread(server.start)
+        async with await PostgresLedger.open(server.url, clock=Clock()) as ledger:
+            await ledger.record(numbered(1))
+            commits = "SELECT current_setting('synchronous_commit')"
+            db = await asyncpg.connect(server.url)
+            await db.execute("ALTER SYSTEM SET synchronous_commit = off")
+            await db.execute("SELECT pg_reload_conf()")
+            async with asyncio.timeout(10):
+                while await db.fetchval(commits) != "off":
+                    await asyncio.sleep(0.02)
+            await db.close()
+            assert await ledger._write_channel.run(lambda db: db.fetchval(commits)) == "on"
 
 
 async def test_a_standby_among_the_hosts_is_passed_over_and_one_that_is_promoted_is_found() -> None:
