@@ -4,6 +4,7 @@ Each of these was broken once: the clause of ``append_v1``, or the setting, that
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -181,6 +182,27 @@ async def test_the_servers_chain_is_pythons_whatever_the_text(url: str) -> None:
         assert [line.entry.fact for line in lines] == facts
     # Every hash again, by Python.
     assert (await asyncio.to_thread(verify, url)).entries == len(texts)
+
+
+async def test_the_longest_texts_fit_every_index(url: str) -> None:
+    # Four bytes each, and nothing that could be compressed.
+    chance = random.Random(1)
+
+    def text() -> str:
+        return "".join(chr(chance.randrange(0x10000, 0x10FFFF)) for _ in range(400))
+
+    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
+        notification = replace(
+            numbered(1), store_no=text(), transaction_no=text(), reference=text()
+        )
+        sale = replace(sold("r"), store_no=text(), terminal=text(), reference=text())
+        for fact in (notification, sale):
+            assert (await ledger.record(fact)).is_new
+        number = replace(
+            bound("r", text(), sale_seq=2), store_no=sale.store_no, terminal=sale.terminal
+        )
+        assert (await ledger.record(number)).is_new
+    assert (await asyncio.to_thread(verify, url)).entries == 3
 
 
 # The lock
