@@ -20,9 +20,9 @@ from listener.commands.terminal import (
 def rebuild(config: Path | None, as_json: bool) -> None:
     """Work out the states again, from the entries.
 
-    For a ledger in which `verify` finds a transaction, a sale or a stream that is not what its entries
-    add up to. The chain and the events must be sound: they cannot be worked out again; restore a
-    backup for them. Stop the listener first.
+    For a ledger in which `verify` finds a transaction, a sale or a stream that is not what its
+    entries add up to. The chain and the events must be sound: they cannot be worked out again;
+    restore a backup for them. Stop the listener first.
 
     \b
     Example:
