@@ -13,6 +13,7 @@ from listener.commands.demo import demo
 from listener.commands.export import export
 from listener.commands.import_ import import_
 from listener.commands.keys import keys
+from listener.commands.rebuild import rebuild
 from listener.commands.sandbox import sandbox
 from listener.commands.serve import serve
 from listener.commands.signing import sign, trigger
@@ -51,7 +52,7 @@ def program() -> None:
 for _command in (
     *(demo, serve, keys, check),
     *(tail, trigger, sign, sandbox),
-    *(verify, export, backup, import_),
+    *(verify, rebuild, export, backup, import_),
 ):
     program.add_command(_command)
 

@@ -5,14 +5,16 @@ depend on what was asked. So each value of the setting is tried, first for the w
 then for each of its entries. The columns of ``ask`` themselves are not compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from listener.errors import DamagedError
 from listener.ledger.batch import new_event
-from listener.ledger.model import Entry, Transaction
+from listener.ledger.model import Entry, Kind, Transaction
+from listener.ledger.sale import SaleState, begin_sale, follow_sale
 from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History
 from listener.ledger.transaction import Step, advance, begin
@@ -27,11 +29,12 @@ class StoredEvent(Struct, frozen=True, kw_only=True):
 
 
 class Replay:
-    """Replays one transaction at a time."""
+    """Replays one transaction at a time; ``first`` is the setting ``confirm`` to try first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: Confirm = "suspicious") -> None:
         # The setting that fitted last is tried first.
         self._settings: list[Confirm] = ["suspicious", "always", "off"]
+        self._settings.sort(key=lambda one: one != first)
 
     def check(
         self,
@@ -71,6 +74,25 @@ class Replay:
             )
         return None
 
+    def restate(
+        self,
+        entries: Sequence[Entry],
+        *,
+        events: Mapping[int, StoredEvent],
+        sales: Mapping[int, Entry],
+    ) -> Transaction:
+        """Return how a transaction stands after its entries; the arguments are those of `check`.
+
+        Raises:
+            DamagedError: The events are not what the entries tell.
+        """
+        for settings in [*([one] for one in self._settings), self._settings]:
+            states, bad = _walk(entries, events, sales, settings=settings)
+            if bad is None:
+                return states[0]
+        number = entries[0].fact.transaction_no
+        raise differs(bad or 0, f"transaction {number}: its event is not what its entries tell")
+
     def _is_just_begun(
         self, entry: Entry, stored: Transaction, events: Mapping[int, StoredEvent]
     ) -> bool:
@@ -81,6 +103,23 @@ class Replay:
             and step.transaction == stored
             and _makes(events.get(entry.seq), step, entry)
         )
+
+
+def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
+    """Yield how each sale stands; its entry comes first, then those that name it, in seq order.
+
+    Its notifications are left out: they change nothing of it.
+    """
+    for _, group in groupby(entries, key=_sale_seq):
+        sale, *others = group
+        state = begin_sale(sale)
+        for entry in others:
+            state = follow_sale(state, entry, began_ms=sale.recorded_at_ms)
+        yield state
+
+
+def _sale_seq(entry: Entry) -> int | None:
+    return entry.seq if entry.fact.kind is Kind.SALE else entry.fact.sale_seq
 
 
 def differs(seq: int, text: str) -> DamagedError:

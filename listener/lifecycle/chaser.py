@@ -190,6 +190,9 @@ class Chaser:
             current = await self._steps.find_sale(orders.order_of(doubt.fact))
         if current is None or not _is_over(_raise_ms(current), now_ms):
             return
+        if not await self._ledger.keep_turn(TURN, seconds=TURN_SECONDS):
+            # This node was paused meanwhile, and the one that chases now raises it.
+            return
         fact = orders.unresolved_fact(current)
         await self._ledger.record(fact)
         log.event(

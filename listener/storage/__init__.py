@@ -26,6 +26,7 @@ __all__ = [
     "open_keys",
     "open_ledger",
     "open_reader",
+    "rebuild",
     "verify",
 ]
 
@@ -91,6 +92,29 @@ def verify(url: str, *, progress: Progress | None = None) -> Verified:
     from listener.storage.sqlite import verify as sqlite
 
     return sqlite.verify(url, progress=progress)
+
+
+def rebuild(url: str, *, confirm: Confirm, progress: Progress | None = None) -> Verified:
+    """Work out again, from its entries, how all in a ledger stands; then check the whole of it.
+
+    Nobody may serve it meanwhile. Entries, events, counted repeats, keys and places stay.
+
+    Raises:
+        DamagedError: Something is not what was recorded. Unless it is something else than the chain
+            and the events, nothing was changed.
+        LedgerError: There is no ledger, it is being served, or this version cannot read it.
+    """
+    told = progress or (lambda _done, _total: None)
+    if is_postgres(url):
+        require_driver()
+        from listener.storage.postgres import rebuild as postgres
+
+        postgres.rebuild(url, confirm=confirm, progress=told)
+    else:
+        from listener.storage.sqlite import rebuild as sqlite
+
+        sqlite.rebuild(url, confirm=confirm, progress=told)
+    return verify(url)
 
 
 class Reader(Protocol):

@@ -65,6 +65,14 @@ STRAYS: Final = MappingProxyType(
 )
 
 
+# Each sale, followed by what was recorded of it, in order.
+SALES_WITH_ENTRIES: Final = (
+    f"SELECT {', '.join(ENTRY_COLUMNS)} FROM entries"
+    " WHERE kind = 'sale' OR (sale_seq IS NOT NULL AND kind <> 'notification')"
+    " ORDER BY CASE kind WHEN 'sale' THEN seq ELSE sale_seq END, seq"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """What a sound ledger holds, and where it ends."""

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,26 +155,34 @@ async def strike_nodes(fork: Nursery, plan: Plan) -> Counts:
     counts: Counter[str] = Counter()
     seed = plan.seed
     while (left := plan.faults - counts["faults"]) > 0:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(_folder()))
-            url = await asyncio.to_thread(stack.enter_context, database())
-            stack.enter_context(_named(seed))
-            found = await nodes.run(
-                fork,
-                folder,
-                url,
-                nodes=NODES[seed % len(NODES)],
-                faults=min(FAULTS_A_LEDGER, left),
-                seed=seed,
-            )
-            slowest = max(counts.pop(SLOWEST, 0), found.pop(SLOWEST, 0))
-            counts += found
-            counts[SLOWEST] = slowest
-            counts["ledgers"] += 1
-            await asyncio.to_thread(stack.close)
+        with _folder() as made, _named(seed):
+            async with _database() as url:
+                found = await nodes.run(
+                    fork,
+                    Path(made),
+                    url,
+                    nodes=NODES[seed % len(NODES)],
+                    faults=min(FAULTS_A_LEDGER, left),
+                    seed=seed,
+                )
+        slowest = max(counts.pop(SLOWEST, 0), found.pop(SLOWEST, 0))
+        counts += found
+        counts[SLOWEST] = slowest
+        counts["ledgers"] += 1
         seed += 1
         click.echo(f"  {counts['faults']} faults of nodes", err=True)
     return dict(counts)
+
+
+@asynccontextmanager
+async def _database() -> AsyncIterator[str]:
+    """Make a database; what makes and drops it has an event loop of its own."""
+    made = database()
+    url = await asyncio.to_thread(made.__enter__)
+    try:
+        yield url
+    finally:
+        await asyncio.to_thread(made.__exit__, None, None, None)
 
 
 PARTS: Final[dict[str, Callable[[Nursery, Plan], Awaitable[Counts]]]] = {

@@ -1,18 +1,24 @@
 """Servers of a test's own: with TLS, without sync, standing by, and gone for a while."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from listener.errors import LedgerError, LedgerUnavailableError
+from listener.ledger.model import fields_text
+from listener.storage import verify
 from listener.storage.postgres.connection import connect
 from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from tests.support.certificates import certificate
-from tests.support.clusters import Server, cluster, pair
+from tests.support.clusters import Server, cluster, pair, small_disk
 from tests.support.stored import Clock, numbered
 
 IS_TLS = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
@@ -104,6 +110,22 @@ async def test_a_server_that_does_not_sync_is_refused() -> None:
             await PostgresLedger.open(server.url, clock=Clock())
 
 
+async def test_a_commit_stays_synced_whatever_is_set_while_a_node_runs() -> None:
+    with cluster() as server:
+        await asyncio.to_thread(server.start)
+        async with await PostgresLedger.open(server.url, clock=Clock()) as ledger:
+            await ledger.record(numbered(1))
+            commits = "SELECT current_setting('synchronous_commit')"
+            db = await asyncpg.connect(server.url)
+            await db.execute("ALTER SYSTEM SET synchronous_commit = off")
+            await db.execute("SELECT pg_reload_conf()")
+            async with asyncio.timeout(10):
+                while await db.fetchval(commits) != "off":
+                    await asyncio.sleep(0.02)
+            await db.close()
+            assert await ledger._write_channel.run(lambda db: db.fetchval(commits)) == "on"
+
+
 async def test_a_standby_among_the_hosts_is_passed_over_and_one_that_is_promoted_is_found() -> None:
     with pair() as (primary, standby):
         url = f"postgresql://postgres@{standby.host},{primary.host}/postgres"
@@ -111,6 +133,44 @@ async def test_a_standby_among_the_hosts_is_passed_over_and_one_that_is_promoted
             assert (await ledger.record(numbered(1))).seq == 1
             with pytest.raises(LedgerUnavailableError, match="standby"):
                 await PostgresLedger.open(standby.url, clock=Clock())
+
+
+async def test_while_a_servers_disk_is_full_nothing_is_acknowledged_that_is_lost() -> None:
+    with small_disk(96) as disk, cluster(disk=disk, max_wal_size="32MB") as server:
+        # Free again once there is room.
+        ballast = disk / "ballast"
+        await asyncio.to_thread(server.start)
+        async with await PostgresLedger.open(server.url, clock=Clock()) as ledger:
+            await ledger.record(numbered(0))
+            with suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(65_536))
+            refused = None
+            acknowledged = 0
+            while refused is None:
+                fact = numbered(acknowledged + 1)
+                # Nothing in it that could be compressed.
+                noise = fields_text({"noise": secrets.token_hex(20_000)})
+                try:
+                    await ledger.record(replace(fact, fields=noise))
+                    acknowledged += 1
+                except LedgerUnavailableError as error:
+                    refused = error
+            ballast.unlink()
+            if await asyncio.to_thread(server.has_died):
+                await asyncio.to_thread(server.start)
+            async with asyncio.timeout(30):
+                while True:
+                    try:
+                        await ledger.record(numbered("after"))
+                    except LedgerUnavailableError:
+                        await asyncio.sleep(0.1)
+                    else:
+                        break
+            head = await ledger.head()
+            # What was refused may be there or not.
+            assert head.seq - 2 in (acknowledged, acknowledged + 1)
+        await asyncio.to_thread(verify, server.url)
 
 
 async def test_a_server_that_is_gone_for_a_while_is_waited_for() -> None:

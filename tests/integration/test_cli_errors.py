@@ -13,7 +13,10 @@ import pytest
 from listener.cli import program
 from tests.support.commands import DEADLINE_SECONDS, here, run, started, write_settings
 
-READ_SETTINGS = (["serve"], ["keys", "list"], ["check"], ["verify"], ["export"], ["backup", "x"])
+READ_SETTINGS = (
+    *(["serve"], ["keys", "list"], ["check"], ["verify"], ["rebuild"], ["export"]),
+    ["backup", "x"],
+)
 
 
 def commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:

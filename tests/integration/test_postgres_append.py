@@ -4,6 +4,7 @@ Each of these was broken once: the clause of ``append_v1``, or the setting, that
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -75,7 +76,7 @@ BEFORE: Final = [sold("r1"), *(numbered(7, mark=str(n)) for n in range(MANY))]
 @pytest.mark.parametrize(
     ("batch", "meanwhile"),
     [
-        pytest.param([numbered(1, "closed")], numbered(1), id="the same transaction"),
+        pytest.param([numbered(5, "closed")], numbered(5), id="the same transaction"),
         pytest.param([without_number("a")], without_number("a"), id="the same without a number"),
         pytest.param([sold("r2")], sold("r2"), id="a sale of the same reference"),
         pytest.param([numbered(3)], sold("r3"), id="the sale that judges it"),
@@ -183,6 +184,27 @@ async def test_the_servers_chain_is_pythons_whatever_the_text(url: str) -> None:
     assert (await asyncio.to_thread(verify, url)).entries == len(texts)
 
 
+async def test_the_longest_texts_fit_every_index(url: str) -> None:
+    # Four bytes each, and nothing that could be compressed.
+    chance = random.Random(1)
+
+    def text() -> str:
+        return "".join(chr(chance.randrange(0x10000, 0x10FFFF)) for _ in range(400))
+
+    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
+        notification = replace(
+            numbered(1), store_no=text(), transaction_no=text(), reference=text()
+        )
+        sale = replace(sold("r"), store_no=text(), terminal=text(), reference=text())
+        for fact in (notification, sale):
+            assert (await ledger.record(fact)).is_new
+        number = replace(
+            bound("r", text(), sale_seq=2), store_no=sale.store_no, terminal=sale.terminal
+        )
+        assert (await ledger.record(number)).is_new
+    assert (await asyncio.to_thread(verify, url)).entries == 3
+
+
 # The lock
 
 
@@ -206,6 +228,25 @@ async def test_under_the_lock_the_newest_is_seen_whatever_the_database_defaults_
             )
         )
         assert sorted(one.seq for one in recorded) == [*range(1, 201)]
+    await asyncio.to_thread(verify, url)
+
+
+async def test_a_batch_that_waited_for_the_lock_sees_what_its_holder_has_recorded(
+    url: str,
+) -> None:
+    async with (
+        await PostgresLedger.open(url, clock=Clock()) as ledger,
+        connected(url) as holder,
+        connected(url) as waiter,
+    ):
+        arguments = [await worked_out(waiter, numbered(n), epoch=ledger.epoch) for n in (1, 2)]
+        await holder.execute("BEGIN")
+        assert await append(holder, arguments[0])
+        waiting = asyncio.ensure_future(append(waiter, arguments[1]))
+        await asyncio.sleep(0.2)
+        await holder.execute("COMMIT")
+        # What was read in the statement that waits for the lock would be older than it.
+        assert (await waiting)["head"] == 1
     await asyncio.to_thread(verify, url)
 
 
@@ -236,6 +277,7 @@ async def test_a_caller_that_goes_away_ends_no_statement(url: str) -> None:
     channel = Channel(read_location(url), name="a test")
     slow = "WITH slept AS (SELECT pg_sleep(0.6)) INSERT INTO notes SELECT 'done' FROM slept"
     async with connected(url) as db:
+        process = await channel.run(_process)
         work = asyncio.create_task(channel.run(lambda db: db.execute(slow)))
         while not await db.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -247,7 +289,12 @@ async def test_a_caller_that_goes_away_ends_no_statement(url: str) -> None:
         async with asyncio.timeout(5):
             while await db.fetchval("SELECT count(*) FROM notes") != 1:
                 await asyncio.sleep(0.05)
+        assert await channel.run(_process) == process
     await channel.close()
+
+
+async def _process(db: Connection) -> object:
+    return await db.fetchval("SELECT pg_backend_pid()")
 
 
 async def test_no_time_limit_of_the_roles_ends_a_statement_that_writes(url: str) -> None:
@@ -282,6 +329,7 @@ async def test_whatever_a_server_fails_with_nobody_is_told_success_and_the_next_
 ) -> None:
     async with await PostgresLedger.open(url, clock=Clock()) as ledger:
         await ledger.record(numbered(1))
+        before = await ledger._write_channel.run(_process)
         await execute(
             url,
             "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
@@ -293,6 +341,8 @@ async def test_whatever_a_server_fails_with_nobody_is_told_success_and_the_next_
         )
         assert all(isinstance(one, LedgerUnavailableError) for one in results), results
         await execute(url, "DROP TRIGGER failing ON events")
+        # Whatever it was, that connection is not used again.
+        assert await ledger._write_channel.run(_process) != before
         seqs = [(await ledger.record(numbered(n))).seq for n in range(2, 6)]
         assert seqs == [2, 3, 4, 5]
     await asyncio.to_thread(verify, url)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from listener.ledger.model import EVERY_STREAM, Fact, fields_text
 from listener.ledger.promise import Scope
-from listener.storage import AnyLedger, open_ledger, verify
+from listener.storage import AnyLedger, backup, open_ledger, verify
 from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import told
@@ -181,6 +182,29 @@ def test_a_backup_is_a_sound_file_with_the_same_content(
     assert head.epoch == epoch != copied.epoch  # type: ignore[attr-defined]
     assert "exists" in command(capsys, "backup", config, copy).complaint
     assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+def test_a_backup_is_of_one_moment_whatever_is_recorded_meanwhile(url: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+
+    async def while_served() -> None:
+        loop = asyncio.get_running_loop()
+        async with await open_ledger(url, clock=Clock()) as ledger:
+            await asyncio.gather(*(ledger.record(numbered(n)) for n in range(20)))
+            numbers = count(100)
+
+            def more(_done: int, _total: int) -> None:
+                # After each table of the copy.
+                for fact in (
+                    numbered(5, "closed", mark=str(next(numbers))),
+                    numbered(next(numbers)),
+                ):
+                    asyncio.run_coroutine_threadsafe(ledger.record(fact), loop).result()
+
+            await asyncio.to_thread(backup, url, copy, progress=more)
+
+    asyncio.run(while_served())
+    assert verify(url_of(copy)).entries == 20
 
 
 def test_a_ledger_moves_to_postgresql_and_back_as_it_is(

@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 
 from listener.keys import Role
+from listener.web.till import sessions
+from listener.web.till.sessions import SessionTiming
 from tests.support.databases import database
 from tests.support.service import FIELDS, STREAM, Serving, serving
 from tests.support.tills import till
@@ -190,3 +192,23 @@ async def test_while_the_database_is_gone_tills_stay_and_their_places_are_stored
         async with asyncio.timeout(10):
             while [t["ackedOffset"] for t in await _terminals(one, admin)] != [1]:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_till_that_is_gone_at_once_replaces_nobody_elsewhere(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow this machine is.
+    monkeypatch.setattr(sessions, "YOUNG_SECONDS", 5.0)
+    timing = SessionTiming(tick_seconds=0.005)
+    async with (
+        serving(Path(), database=url, timing=timing) as one,
+        serving(Path(), database=url, timing=timing) as other,
+    ):
+        key = one.key(terminal="T-42")
+        async with till(one.url, key) as here:
+            await here.join()
+            for _ in range(20):
+                async with till(other.url, key) as gone:
+                    await gone.join()
+            await asyncio.sleep(0.2)
+            await here.nothing_more()

@@ -10,10 +10,14 @@ import pytest
 
 from listener.errors import LedgerUnavailableError
 from listener.keys import Role
+from listener.ledger.model import Kind
+from listener.ledger.promise import Scope
+from listener.lifecycle.chaser import TURN
 from listener.lifecycle.turns import Turns, keep_turns
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage.postgres import turns
 from listener.storage.postgres.ledger import PostgresLedger
+from tests.property.world import Plan, World
 from tests.support.databases import database
 from tests.support.service import Serving
 from tests.support.shop import Shop, beside, order
@@ -179,6 +183,33 @@ async def _count(served: Serving, *, kind: str) -> int:
     status, found = await served.get("/v1/entries?limit=500", admin)
     assert status == 200
     return sum(entry["kind"] == kind for entry in found["data"])  # type: ignore[index]
+
+
+async def test_a_node_that_lost_the_chasing_raises_nothing(url: str, tmp_path: Path) -> None:
+    world = World(Plan(seed=1), directory=tmp_path, url=url)
+    await world.start()
+    try:
+        sold = await world.act(lambda life: life.start_sale(world.order("R-1")))
+        assert sold is not None
+        world.is_pockyt_down = True
+        await world.act(lambda life: life.cancel(sold.transaction))
+        world.now_ms += 61_000
+        async with await PostgresLedger.open(url, clock=lambda: world.now_ms) as other:
+            # As after a pause in which the other went on chasing.
+            assert await other.claim_turn(TURN)
+            await world.act(lambda life: life.chaser.start())
+            assert await _alarms(other) == 0
+            await other.release_turn(TURN)
+            assert await world.ledger.claim_turn(TURN)
+            await world.act(lambda life: life.chaser.start())
+            assert await _alarms(other) == 1
+    finally:
+        await world.stop()
+
+
+async def _alarms(ledger: PostgresLedger) -> int:
+    lines = await ledger.read_entries(after=0, limit=99, scope=Scope())
+    return sum(line.entry.fact.kind is Kind.ALARM for line in lines)
 
 
 async def test_a_node_that_lost_its_turn_moves_no_money(

@@ -2,22 +2,27 @@
 
 import asyncio
 import logging
+import socket
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 from websockets.frames import Opcode
 
+from listener.pos.codes import CloseCode
 from listener.web.context import HUB, SESSIONS
 from listener.web.guard import answering
+from listener.web.till import pulse
 from listener.web.till import sessions as sessions_module
 from listener.web.till.connection import BUFFER_BYTES_MAX, TillConnection
 from listener.web.till.sessions import Session, SessionTiming
 from tests.support.service import STREAM, Serving, serving
-from tests.support.tills import DEADLINE_SECONDS, BareTill, till
+from tests.support.tills import DEADLINE_SECONDS, BareTill, till, upgrade_head
 
 PATIENT = SessionTiming(tick_seconds=0.02, close_seconds=0.3)
 PINGING = SessionTiming(tick_seconds=0.02, close_seconds=0.3, ping_seconds=0.05)
@@ -27,6 +32,13 @@ PINGING = SessionTiming(tick_seconds=0.02, close_seconds=0.3, ping_seconds=0.05)
 async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
     async with serving(tmp_path / "ledger.db", timing=PATIENT) as running:
         yield running
+
+
+def address(service: Serving) -> tuple[str, int]:
+    parts = urlsplit(service.url)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -50,6 +62,25 @@ async def test_the_oldest_connection_without_a_connect_makes_room(
             await third.say(type="connect")
             await third.hear("ready")
             await joined.nothing_more()
+
+
+async def test_a_till_that_came_while_the_process_was_paused_is_asked_to_come_back(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "PAUSE_SECONDS_MIN", 0.6)
+    key = service.key(terminal="T-42")
+    async with till(service.url, key) as before:
+        await before.join()
+        # It may have given up by now, and be followed from elsewhere: it must replace nobody.
+        with socket.create_connection(address(service)) as sock:
+            sock.sendall(upgrade_head(service.url, key))
+            time.sleep(1.0)  # noqa: ASYNC251 - that is the pause
+            sock.setblocking(False)
+            assert CloseCode.COME_BACK.to_bytes(2) in await BareTill(sock).read()
+        await before.nothing_more()
+    await asyncio.sleep(pulse.BACKLOG_SECONDS)
+    async with till(service.url, key) as back:
+        await back.join()
 
 
 async def test_strangers_who_are_closed_fill_no_log(

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.support import needs
 from tests.support.shop import free_port
 
@@ -76,6 +78,14 @@ class Server:
         """Stop it as an operator does."""
         self.run("pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop")
 
+    def has_died(self) -> bool:
+        """Return whether it has stopped by itself."""
+        try:
+            self.run("pg_ctl", "-D", self.data, "status")
+        except AssertionError:
+            return True
+        return False
+
     def promote(self) -> None:
         self.run("pg_ctl", "-D", self.data, "-w", "promote")
 
@@ -98,10 +108,10 @@ def initdb() -> Path:
 
 
 @contextmanager
-def folder_of_servers() -> Iterator[Path]:
+def folder_of_servers(*, disk: Path | None = None) -> Iterator[Path]:
     """Make a folder that PostgreSQL's own user may write to; its servers are killed at the end."""
     initdb()
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=disk))
     _give_to_postgres(folder)
     try:
         yield folder
@@ -114,9 +124,25 @@ def folder_of_servers() -> Iterator[Path]:
 
 
 @contextmanager
-def cluster(**settings: str) -> Iterator[Server]:
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """Mount a disk of so many megabytes; a test that may not is skipped."""
+    folder = Path(tempfile.mkdtemp(prefix="disk-"))
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder)
+    try:
+        if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
+            pytest.skip("to mount a disk takes root")
+        try:
+            yield folder
+        finally:
+            subprocess.run(("umount", "--lazy", folder), check=True)
+    finally:
+        folder.rmdir()
+
+
+@contextmanager
+def cluster(*, disk: Path | None = None, **settings: str) -> Iterator[Server]:
     """Make a server that is yet to be started; stop and remove it at the end."""
-    with folder_of_servers() as folder:
+    with folder_of_servers(disk=disk) as folder:
         server = Server(initdb().parent, folder / "data", free_port(), settings)
         initial = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
         server.run("initdb", "-D", server.data, *initial)

@@ -134,6 +134,16 @@ async def gone(app: web.Application) -> None:
             await asyncio.sleep(0.005)
 
 
+def upgrade_head(url: str, key: str) -> bytes:
+    """Return the request that asks for a connection."""
+    nonce = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET {PATH} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce}\r\n"
+        f"Authorization: Bearer {key}\r\n\r\n"
+    ).encode()
+
+
 class BareTill:
     """A till that is a bare socket with a small buffer: it reads only when it is told to."""
 
@@ -149,13 +159,7 @@ class BareTill:
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (parts.hostname, parts.port))
-        nonce = base64.b64encode(os.urandom(16)).decode()
-        head = (
-            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce}\r\n"
-            f"Authorization: Bearer {key}\r\n\r\n"
-        )
-        await loop.sock_sendall(sock, head.encode())
+        await loop.sock_sendall(sock, upgrade_head(url, key))
         answer = b""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not answer.endswith(b"\r\n\r\n"):

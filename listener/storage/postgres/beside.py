@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
-from listener.errors import LedgerUnavailableError
+from listener.errors import LedgerError, LedgerUnavailableError
 from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import prepare, read_identity
+from listener.storage.postgres.turns import NOW
 
 T = TypeVar("T")
 
-NAME = "pockyt-listener command"
+NAME: Final = "pockyt-listener command"
+
+_SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {NOW}"
 
 
 class Beside:
@@ -43,6 +46,17 @@ class Beside:
             raise LedgerUnavailableError(
                 f"the ledger cannot be used now: {told_by(error)}"
             ) from error
+
+
+def refuse_served(connected: Beside) -> None:
+    """Refuse a ledger that a listener serves.
+
+    Raises:
+        LedgerError: One does.
+    """
+    nodes: Any = connected.run(lambda db: db.fetchval(_SERVED))
+    if nodes:
+        raise LedgerError(f"{nodes} listener(s) serve the ledger on PostgreSQL; stop them first")
 
 
 @contextmanager

@@ -1,22 +1,18 @@
 """Move a ledger from a file to PostgreSQL or back, under the same epoch."""
 
 from contextlib import closing
-from typing import Any, Final
 
 from listener.errors import LedgerError
 from listener.ledger.promise import Head
 from listener.storage.checks import Progress
 from listener.storage.postgres import reading
 from listener.storage.postgres.backup import take
-from listener.storage.postgres.beside import Beside, beside
+from listener.storage.postgres.beside import beside, refuse_served
 from listener.storage.postgres.copying import from_file
 from listener.storage.postgres.location import is_postgres
-from listener.storage.postgres.turns import NOW
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, now_ms, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock
-
-_SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {NOW}"
 
 
 def import_ledger(source: str, target: str, *, progress: Progress) -> Head:
@@ -40,7 +36,7 @@ def import_ledger(source: str, target: str, *, progress: Progress) -> Head:
 
 def _to_file(source: str, target: str, progress: Progress) -> Head:
     with beside(source) as connected:
-        _refuse_served(connected)
+        refuse_served(connected)
         head = connected.run(reading.head)
     take(source, sqlite_path(target), is_copy=False, progress=progress)
     return head
@@ -56,16 +52,10 @@ def _from_file(source: str, target: str, progress: Progress) -> Head:
             closing(connect_read_only(path)) as file,
             beside(target, make_at_ms=now_ms()) as connected,
         ):
-            _refuse_served(connected)
+            refuse_served(connected)
             connected.run(lambda db: from_file(file, db, progress))
             return connected.run(reading.head)
     except FAULTS as error:
         raise LedgerError(f"{path} cannot be read: {told_by(error)}") from error
     finally:
         lock.release()
-
-
-def _refuse_served(connected: Beside) -> None:
-    nodes: Any = connected.run(lambda db: db.fetchval(_SERVED))
-    if nodes:
-        raise LedgerError(f"{nodes} listener(s) serve the ledger on PostgreSQL; stop them first")

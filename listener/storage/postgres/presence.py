@@ -16,19 +16,21 @@ from listener.storage.postgres.turns import NOW
 
 # How much later than another's a session may become visible that was written before.
 OVERLAP_US: Final = 5_000_000
+# A look at the database's clock that takes longer tells nothing.
+LATE_SECONDS: Final = 0.25
 
 _MICROSECONDS: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LEFT: Final = "DELETE FROM presence WHERE session = ANY ($1::text[])"
 _ARRIVED: Final = (
     "INSERT INTO presence (subscriber, session, node, since, shown_at, terminal)"
-    " SELECT x.subscriber, x.session, $1, coalesce(x.since, t.now - x.age), t.now, x.terminal"
-    f" FROM (SELECT {_MICROSECONDS} AS now) t,"
-    " unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])"
-    " x(subscriber, session, since, age, terminal)"
+    f" SELECT x.subscriber, x.session, $1, x.since, {_MICROSECONDS}, x.terminal"
+    " FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[])"
+    " x(subscriber, session, since, terminal)"
     " ON CONFLICT (session) DO UPDATE SET since = excluded.since, shown_at = excluded.shown_at"
-    " RETURNING session, since"
 )
-_IS_THERE: Final = "SELECT EXISTS (SELECT 1 FROM presence WHERE session = $1)"
+_LOOK: Final = (
+    f"SELECT {_MICROSECONDS}, EXISTS (SELECT 1 FROM presence WHERE session = $1) AS is_there"
+)
 _NEWER: Final = (
     "SELECT subscriber, since, shown_at FROM presence"
     " WHERE terminal IS NOT NULL AND node <> $1 AND shown_at > $2"
@@ -72,13 +74,22 @@ class Presence:
             await db.execute(_LEFT, gone)
             for session in gone:
                 del self._since[session]
-        missing = [*(seats.keys() - self._since.keys())]
-        known = next(iter(self._since), None)
-        if known is not None and not await db.fetchval(_IS_THERE, known):
-            missing = [*seats]
-            self._seen = 0
+        known = next(iter(self._since), "")
+        asked_at = time.monotonic()
+        row = await db.fetchrow(_LOOK, known)
+        if row is None or time.monotonic() - asked_at > LATE_SECONDS:
+            # The two clocks cannot be compared: this node was paused, or the server is slow.
+            return frozenset()
+        missing = seats.keys() - self._since.keys()
+        if known and not row["is_there"]:
+            missing, self._seen = {*seats}, 0
         if missing:
-            await self._write(db, [seats[session] for session in missing])
+            arrived = {
+                session: row[0] + int((seats[session].since - asked_at) * 1_000_000)
+                for session in missing
+            } | {session: self._since[session] for session in missing & self._since.keys()}
+            await self._write(db, [seats[session] for session in arrived], [*arrived.values()])
+            self._since |= arrived
         newest: dict[str, int] = {}
         for subscriber, since, shown_at in await db.fetch(
             _NEWER, self._node, self._seen - OVERLAP_US
@@ -91,15 +102,12 @@ class Presence:
             if seat.terminal and newest.get(seat.subscriber, 0) > self._since[seat.session]
         )
 
-    async def _write(self, db: Connection, seats: list[Seat]) -> None:
-        now = time.monotonic()
-        rows = await db.fetch(
+    async def _write(self, db: Connection, seats: list[Seat], since: list[int]) -> None:
+        await db.execute(
             _ARRIVED,
             self._node,
             [seat.subscriber for seat in seats],
             [seat.session for seat in seats],
-            [self._since.get(seat.session) for seat in seats],
-            [int((now - seat.since) * 1_000_000) for seat in seats],
+            since,
             [seat.terminal for seat in seats],
         )
-        self._since.update({row[0]: row[1] for row in rows})

@@ -5,12 +5,13 @@ entries in one statement, so it is consistent whatever is recorded meanwhile.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
 from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
+from listener.ledger.model import Entry
 from listener.ledger.promise import Head
 from listener.ledger.replay import Replay, StoredEvent, differs
 from listener.storage.checks import (
@@ -77,10 +78,20 @@ def verify(url: str, *, progress: Progress | None = None) -> Verified:
         LedgerError: There is no ledger, or none that this version can read.
     """
     with beside(url) as connected:
-        return _Check(connected, progress or (lambda _done, _total: None)).run()
+        return Check(connected, progress or (lambda _done, _total: None)).run()
 
 
-class _Check:
+def told_by_rows(
+    rows: Sequence[Any], events: Mapping[int, StoredEvent]
+) -> tuple[list[Entry], dict[int, StoredEvent], dict[int, Entry]]:
+    """Return a transaction's entries, the events that they made, and the sales that they name."""
+    entries = [read_entry(plain(row["entry"])) for row in rows]
+    sales = [entry_of(row["sale"]) for row in rows if row["sale"] is not None]
+    told = {entry.seq: events[entry.seq] for entry in entries if entry.seq in events}
+    return entries, told, {sale.seq: sale for sale in sales}
+
+
+class Check:
     """One pass over a ledger."""
 
     def __init__(self, connected: Beside, progress: Progress) -> None:
@@ -93,8 +104,8 @@ class _Check:
         self._places = EventPlaces()
 
     def run(self) -> Verified:
-        self._check_chain()
-        self._check_events()
+        self.check_chain()
+        self.check_events()
         transactions = self._check_transactions()
         self._check_strays()
         self._progress(self._total, self._total)
@@ -112,7 +123,7 @@ class _Check:
         self._done += count
         self._progress(min(self._done, self._total), self._total)
 
-    def _check_chain(self) -> None:
+    def check_chain(self) -> None:
         """Check the number and the hash of every entry."""
         seq, previous, end = 0, GENESIS, self._head.seq
         while page := self._fetch(_ENTRIES, seq, end, PAGE_ROWS):
@@ -125,7 +136,7 @@ class _Check:
         if previous != self._head.hash:
             raise DamagedError(f"the head does not have the hash of entry {seq}", seq=seq)
 
-    def _check_events(self) -> None:
+    def check_events(self) -> None:
         """Check the numbers of events and streams."""
         number = 0
         while page := self._fetch(_PLACES, number, self._head.events, PAGE_ROWS):
@@ -135,20 +146,26 @@ class _Check:
         if len(self._places.seqs) != self._head.events:
             raise DamagedError("an event at the end is missing")
 
-    def _check_transactions(self) -> int:
-        """Add up every transaction again; return how many there are."""
-        first: DamagedError | None = None
-        transactions, after = 0, ("", "\U0010ffff")
+    def transactions(self) -> Iterator[tuple[Sequence[Any], dict[int, StoredEvent]]]:
+        """Yield the rows of each transaction's entries, with its state and sales, and events."""
+        after = ("", "\U0010ffff")
         while keys := self._fetch(_KEYS, *after, PAGE_ROWS):
             after = (keys[-1][0], keys[-1][1])
             rows = self._fetch(_TRANSACTIONS, [key[0] for key in keys], [key[1] for key in keys])
             events = self._events_of([row["entry"][0] for row in rows])
             for _, group in groupby(rows, key=lambda row: (row["no"], row["merchant"])):
-                transactions += 1
-                damage = self._check_one(list(group), events)
-                if damage and (first is None or (damage.seq or 0) < (first.seq or 0)):
-                    first = damage
+                yield [*group], events
             self._step(len(rows))
+
+    def _check_transactions(self) -> int:
+        """Add up every transaction again; return how many there are."""
+        first: DamagedError | None = None
+        transactions = 0
+        for group, events in self.transactions():
+            transactions += 1
+            damage = self._check_one(group, events)
+            if damage and (first is None or (damage.seq or 0) < (first.seq or 0)):
+                first = damage
         for seq, number in self._fetch(_ORPHAN):
             if first is None or seq < (first.seq or 0):
                 first = differs(seq, f"transaction {unpacked(number)} has no entries")
@@ -159,22 +176,16 @@ class _Check:
     def _check_one(
         self, rows: Sequence[Any], events: dict[int, StoredEvent]
     ) -> DamagedError | None:
-        entries = [read_entry(plain(row["entry"])) for row in rows]
+        entries, told, sales = told_by_rows(rows, events)
         state = rows[0]["state"]
         if state is None:
             number = entries[0].fact.transaction_no
             return differs(entries[0].seq, f"transaction {number} is missing")
-        sales = [entry_of(row["sale"]) for row in rows if row["sale"] is not None]
         try:
             stored = read_transaction(plain(state))
         except DamagedError as error:
             return error
-        return self._replay.check(
-            entries,
-            stored=stored,
-            events={entry.seq: events[entry.seq] for entry in entries if entry.seq in events},
-            sales={sale.seq: sale for sale in sales},
-        )
+        return self._replay.check(entries, stored=stored, events=told, sales=sales)
 
     def _events_of(self, seqs: Sequence[int]) -> dict[int, StoredEvent]:
         """Read the events of some entries."""

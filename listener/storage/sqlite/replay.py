@@ -11,8 +11,9 @@ from typing import Final
 from msgspec import Struct
 
 from listener.errors import DamagedError
-from listener.ledger.model import Entry
+from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import Replay, StoredEvent, differs
+from listener.ledger.schedule import Confirm
 from listener.storage.checks import read_entry, read_transaction
 from listener.storage.rows import Row, entry_of
 from listener.storage.sqlite import statements
@@ -53,6 +54,25 @@ def replay(db: sqlite3.Connection, *, event_seqs: "array[int]") -> Iterator[Repl
             yield ReplayedTransaction(len(one.entries), _check(replaying, one, events, sales))
 
 
+def restate(
+    db: sqlite3.Connection, *, event_seqs: "array[int]", confirm: Confirm
+) -> Iterator[Transaction]:
+    """Work out from the entries how every transaction stands, whatever is stored of it.
+
+    Raises:
+        DamagedError: An entry or event is not what was recorded.
+    """
+    replaying = Replay(first=confirm)
+    grouped = groupby(db.execute(statements.ENTRIES_BY_TRANSACTION), key=_key_of_entry)
+    groups = (_in_order(rows) for _, rows in grouped)
+    while found := [*islice(groups, TRANSACTIONS_AT_ONCE)]:
+        entries = [entry for group in found for entry in group]
+        events = _events_of(db, entries, event_seqs)
+        sales = _sales_of(db, entries)
+        for group in found:
+            yield replaying.restate(group, events=events, sales=sales)
+
+
 def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
     """Read all transactions, and all entries of transactions, side by side."""
     stored = db.execute(statements.TRANSACTIONS_BY_NUMBER)
@@ -62,9 +82,7 @@ def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
         while row is not None and _key_of_stored(row) < key:
             yield _Found(row[2], row, [])
             row = stored.fetchone()
-        entries = [read_entry(one) for one in rows]
-        if len(entries) > 1:
-            entries.sort(key=lambda entry: entry.seq)
+        entries = _in_order(rows)
         if row is not None and _key_of_stored(row) == key:
             yield _Found(key[0], row, entries)
             row = stored.fetchone()
@@ -73,6 +91,13 @@ def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
     while row is not None:
         yield _Found(row[2], row, [])
         row = stored.fetchone()
+
+
+def _in_order(rows: Iterable[Row]) -> list[Entry]:
+    entries = [read_entry(one) for one in rows]
+    if len(entries) > 1:
+        entries.sort(key=lambda entry: entry.seq)
+    return entries
 
 
 def _check(

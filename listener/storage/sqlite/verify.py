@@ -33,15 +33,15 @@ def verify(url: str, *, progress: Progress | None = None) -> Verified:
     db = connect_read_only(sqlite_path(url))
     try:
         db.execute("BEGIN")
-        return _Check(db, progress or (lambda _done, _total: None)).run()
+        return Check(db, progress or (lambda _done, _total: None)).run()
     except FAULTS as error:
         raise DamagedError(f"the ledger's file is damaged: {told_by(error)}") from error
     finally:
         db.close()
 
 
-class _Check:
-    """One pass over a ledger, within one read transaction."""
+class Check:
+    """One pass over a ledger, within one transaction."""
 
     def __init__(self, db: sqlite3.Connection, progress: Progress) -> None:
         self._db = db
@@ -54,7 +54,7 @@ class _Check:
         self._total = 2 * self._head.seq + self._head.events
 
     def run(self) -> Verified:
-        self._check_chain()
+        self.check_chain()
         self._check_pages()
         seqs = self._check_events()
         transactions = self._check_transactions(seqs)
@@ -73,7 +73,7 @@ class _Check:
         if before // TOLD_EVERY < self._done // TOLD_EVERY:
             self._progress(min(self._done, self._total), self._total)
 
-    def _check_chain(self) -> None:
+    def check_chain(self) -> None:
         """Check the number and the hash of every entry."""
         seq, previous = 0, GENESIS
         try:
@@ -99,12 +99,17 @@ class _Check:
         if fault:
             raise DamagedError(f"the ledger's file is damaged: {fault}")
 
-    def _check_events(self) -> "array[int]":
-        """Check the numbers of events and streams; return the seqs of the events' entries."""
+    def event_places(self) -> EventPlaces:
+        """Check the numbers of the events."""
         places = EventPlaces()
         for number, stream, offset, seq in self._db.execute(statements.EVENT_PLACES):
             places.add(number=number, stream=stream, offset=offset, seq=seq)
             self._step()
+        return places
+
+    def _check_events(self) -> "array[int]":
+        """Check the numbers of events and streams; return the seqs of the events' entries."""
+        places = self.event_places()
         if (
             places.heads != dict(self._db.execute(statements.EVERY_STREAM_HEAD))
             or len(places.seqs) != self._head.events

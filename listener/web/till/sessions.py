@@ -19,6 +19,7 @@ from listener.pos.codes import CloseCode
 from listener.pos.frames import CONNECT_SECONDS, DEAD_SECONDS, PING_SECONDS, Ping, Reconnect
 from listener.pos.wire import encode, ws_text
 from listener.web.till.connection import TillConnection
+from listener.web.till.pulse import Pulse
 
 SESSIONS_MAX: Final = 20_000
 # Connections that have not sent ``connect`` yet; beyond this many, the oldest is closed.
@@ -27,6 +28,8 @@ SESSIONS_PER_KEY_MAX: Final = 1_000
 STALLED_SECONDS: Final = 10.0
 TICK_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 2.0
+# The other nodes are told of a session that is older than this.
+YOUNG_SECONDS: Final = 0.25
 # Tills are told to come back spread over this time.
 DRAIN_SECONDS: Final = 5.0
 SEEN_MAX: Final = 10_000
@@ -97,6 +100,7 @@ class Sessions:
         self._seats: dict[str, Seat] = {}
         self._seen: dict[str, float] = {}
         self._keys_version: int | None = None
+        self._pulse = Pulse()
 
     @property
     def count(self) -> int:
@@ -127,6 +131,11 @@ class Sessions:
         self._connections[connection] = None
         if self.is_draining:
             self._send_away(connection)
+            return
+        if self._pulse.is_just_back:
+            # It came while this process was paused: its till may long be at another node, and must
+            # not be replaced there by this one. One that is still here comes back.
+            self.close(connection, CloseCode.COME_BACK)
             return
         if self.count > SESSIONS_MAX:
             self.close(connection, CloseCode.TOO_MANY_CONNECTIONS)
@@ -196,6 +205,13 @@ class Sessions:
 
     async def run(self) -> None:
         """Watch over all sessions, for ever."""
+        self._pulse.start()
+        try:
+            await self._run()
+        finally:
+            self._pulse.stop()
+
+    async def _run(self) -> None:
         while True:
             await asyncio.sleep(self.timing.tick_seconds)
             self._tick()
@@ -250,7 +266,10 @@ class Sessions:
         """Close the sessions whose terminal has opened a newer one at another node."""
         if self._presence is None:
             return
-        replaced = await self._presence.announce(self._seats)
+        # A till that is gone by the time its connect is read replaces nobody.
+        young = time.monotonic() - YOUNG_SECONDS
+        seats = {name: seat for name, seat in self._seats.items() if seat.since < young}
+        replaced = await self._presence.announce(seats)
         if replaced:
             for session in self._all():
                 if session.connection.id in replaced:
