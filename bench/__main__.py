@@ -42,6 +42,7 @@ SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
     "stalled": fanout.stalled,
     "size": size.size,
     "nodes": nodes.nodes,
+    "bell": nodes.bell,
     "growth": nodes.growth,
     "tills": tills.tills,
     "hostile": hostile.hostile,

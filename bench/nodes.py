@@ -70,8 +70,6 @@ def nodes(bench: Bench) -> None:
             _latency(bench, "same-node", sent=here, heard=here)
             _latency(bench, "other-node", sent=here, heard=there, first=_points_sent(bench))
         bench.progress.advance(task)
-    _commit_alone(bench)
-    _bell(bench)
 
 
 def _measured(bench: Bench, url: str, setup: Setup) -> None:
@@ -146,35 +144,35 @@ def _latency(
     add_point(bench, "nodes", name, point, tills.arrivals)
 
 
-def _commit_alone(bench: Bench) -> None:
-    """Measure what PostgreSQL takes to commit one row, at the same rate, with nothing else."""
+def bell(bench: Bench) -> None:
+    """Measure PostgreSQL's own commit, and what NOTIFY costs it: one lock of the whole server."""
     for _ in range(bench.rounds):
-        with postgres.database() as url, _pgbench(url, bell=False) as script:
-            log = Path(script).parent / "commits"
-            options = ["-R", str(RATE), "-l", f"--log-prefix={log}"]
-            _run_pgbench(bench, url, script, 4, *options)
-            (found,) = log.parent.glob("commits.*")
-            # client, number, latency (µs), script, second, µs, behind the schedule (µs)
-            took = np.loadtxt(found, usecols=2) / 1e3
-            bench.results.add("nodes", "commit", f"{RATE}/s", **quantiles(took, "ack_"))
-
-
-def _bell(bench: Bench) -> None:
-    """Measure what NOTIFY costs: at commit it takes one lock of the whole server."""
-    for _ in range(bench.rounds):
-        for name, bell in (("without-bell", False), ("with-bell", True)):
+        _commit_alone(bench)
+        for name, rings in (("commit", False), ("with-bell", True)):
             for clients in PGBENCH_CLIENTS:
-                with postgres.database() as url, _pgbench(url, bell=bell) as script:
+                with postgres.database() as url, _pgbench(url, rings=rings) as script:
                     rate = _run_pgbench(bench, url, script, clients)
-                bench.results.add("nodes", name, clients, commits=rate)
+                bench.results.add("bell", name, clients, commits=rate)
+
+
+def _commit_alone(bench: Bench) -> None:
+    """Measure how long a commit of one row takes, at the rate of the listeners' latencies."""
+    with postgres.database() as url, _pgbench(url, rings=False) as script:
+        log = Path(script).parent / "commits"
+        options = ["-R", str(RATE), "-l", f"--log-prefix={log}"]
+        _run_pgbench(bench, url, script, 4, *options)
+        (found,) = log.parent.glob("commits.*")
+        # client, number, latency (µs), script, second, µs, behind the schedule (µs)
+        took = np.loadtxt(found, usecols=2) / 1e3
+        bench.results.add("bell", "commit", f"{RATE}/s", **quantiles(took, "ack_"))
 
 
 @contextmanager
-def _pgbench(url: str, *, bell: bool) -> Iterator[str]:
+def _pgbench(url: str, *, rings: bool) -> Iterator[str]:
     """Make a table and a script that commits one row of a notification's size."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     script = folder / "script.sql"
-    script.write_text(BELL if bell else ROW)
+    script.write_text(BELL if rings else ROW)
     postgres.run(url, lambda db: db.execute("CREATE TABLE bench (id bigserial, text text)"))
     try:
         yield str(script)

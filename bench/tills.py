@@ -1,8 +1,10 @@
 """What many tills cost: how fast they come back, and what a proxy with TLS holds for each."""
 
 import asyncio
+import grp
 import json
 import os
+import pwd
 import shutil
 import ssl
 import subprocess
@@ -143,6 +145,8 @@ def _proxy(listener_port: int) -> Iterator[tuple[int, Path, psutil.Process]]:
             "PROXY_BIND": f"127.0.0.1:{port}",
             "PROXY_CERTIFICATE": str(certificate),
             "PROXY_STATE": f"127.0.0.1:{state_port}",
+            "PROXY_USER": pwd.getpwuid(os.getuid()).pw_name,
+            "PROXY_GROUP": grp.getgrgid(os.getgid()).gr_name,
             **{f"LISTENER_{name}": f"127.0.0.1:{listener_port}" for name in "AB"},
         }
         process = subprocess.Popen(

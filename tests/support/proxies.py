@@ -2,6 +2,9 @@
 
 import asyncio
 import csv
+import grp
+import os
+import pwd
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -49,6 +52,8 @@ async def haproxy(folder: Path, *, listeners: dict[str, int]) -> AsyncIterator[P
         "PROXY_BIND": f"127.0.0.1:{port}",
         "PROXY_CERTIFICATE": str(shown),
         "PROXY_STATE": f"127.0.0.1:{state_port}",
+        "PROXY_USER": pwd.getpwuid(os.getuid()).pw_name,
+        "PROXY_GROUP": grp.getgrgid(os.getgid()).gr_name,
         **{f"LISTENER_{name.upper()}": f"127.0.0.1:{one}" for name, one in listeners.items()},
     }
     process = await asyncio.create_subprocess_exec(
