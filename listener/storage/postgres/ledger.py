@@ -43,10 +43,10 @@ from listener.storage.postgres.channel import SILENT_SECONDS, Channel
 from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
-from listener.storage.postgres.presence import Presence
+from listener.storage.postgres.presence import NodeSessions
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
-from listener.storage.postgres.turns import RENEW_SECONDS, Turns
+from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
 from listener.storage.postgres.writer import Appended, OnCommit, Writer
 
 T = TypeVar("T")
@@ -92,8 +92,8 @@ class PostgresLedger:
             [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
         )
         self._write_channel = channel("writer", on_connect=node.meet)
-        self._turns = Turns(self._errands, node=node.id)
-        self._presence = Presence(self._errands, node=node.id)
+        self._turns = NodeTurns(self._errands, node=node.id)
+        self._presence = NodeSessions(self._errands, node=node.id)
         self._acks = errands.Acks(self._errands)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = Writer(
