@@ -232,7 +232,7 @@ def _inserts(bench: Bench, beyond: native.Generator, url: str, count: int, *, fi
 
 
 def _snapshot(bench: Bench, beyond: native.Generator, *, first: int, commits: int) -> None:
-    """Keep a snapshot open while one connection makes a commit of each notification."""
+    """Hold a snapshot open while one connection commits each notification separately."""
     with (
         postgres.database() as url,
         postgres.nodes(url, cores=bench.server_cores) as (running,),

@@ -46,6 +46,9 @@ class OverloadedError(LedgerUnavailableError):
 class SearchTooLongError(ListenerError):
     """A search took longer than is allowed; a narrower one will work."""
 
+    def __init__(self) -> None:
+        super().__init__("the search takes too long: name a store, or a shorter time")
+
 
 class ReferenceTakenError(ListenerError):
     """An earlier sale of the store has this reference; ``transaction_no`` is its, if known."""

@@ -26,6 +26,7 @@ from listener import environment
 from listener.environment import shown, unknown
 from listener.errors import SettingsError
 from listener.origin import read_origin
+from listener.validation import explain
 
 PORT_MAX: Final = 65_535
 TOKENS_MAX: Final = 8
@@ -291,9 +292,7 @@ def _explain(error: ErrorDetails, sources: Mapping[tuple[str, ...], str], path: 
         in_merchants = place[0] == "merchants"
         reason = "must be 1 to 64 of 0-9 A-Z a-z _ -" if in_merchants else "must be one word"
     else:
-        explained = _EXPLAINED.get(error["type"])
-        told = error["msg"].replace("Input should", "must")
-        reason = explained.format_map(error.get("ctx", {})) if explained else told
+        reason = explain(error, _EXPLAINED)
     return f'the setting "{name}" {where} {reason}'
 
 

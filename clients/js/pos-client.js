@@ -13,12 +13,12 @@ export const SNAPSHOT = 'transaction.snapshot';
 const STREAM_PATH = '/v1/pos/stream';
 const EVENTS_PATH = '/v1/pos/events';
 const ACKS_PATH = '/v1/pos/acks';
-// Read ahead of the program; beyond, the listener's ledger is the queue.
+// Frames read ahead of the program; beyond that, the listener's ledger is the queue.
 const AHEAD_MAX = 1000;
 const VERSIONS_MAX = 100_000;
 const AFTER_MS_MAX = 600_000;
 const GRACE_MS = 10_000;
-// A page of events or of transactions; far above the longest one.
+// The longest page of events or transactions is far below this.
 const PAGE_BYTES_MAX = 32 * 1024 * 1024;
 const PROBLEM_BYTES_MAX = 64 * 1024;
 const SHOWN_CHARS_MAX = 80;
@@ -51,12 +51,12 @@ const TIMING = {
   random: Math.random,
 };
 
-// Begins the type of each problem of the listener: only such a one may stop a client.
+// The beginning of the type of each of the listener's problems: only such a problem may stop a client.
 const PROBLEM_TYPES = 'urn:pockyt-listener:problem:';
-// Closed like this before `ready`, WebSocket may not get through; other codes are the listener's.
+// If it is closed like this before `ready`, WebSocket may be blocked; other codes are the listener's.
 const LOST_ON_THE_WAY = [NO_CODE, CUT, LATE_CONNECT];
 
-// Why a connection was closed, and what a person does about it: a row a code of docs/protocol.md.
+// Why a connection was closed, and what a person must do: one entry for each row of docs/protocol.md.
 const CODES = {
   1000: ['the side that closed is done'],
   1001: ['the other side goes away'],
@@ -79,7 +79,7 @@ const CODES = {
   4200: ['come back now'],
   4201: ['nothing was heard for too long'],
 };
-// The code of a problem says more than the close code of the same meaning.
+// A problem's code says more than the close code of the same meaning.
 const TO_DO = {
   'stream-missing': 'without WebSocket a key of several stores has to name `streams`',
 };
@@ -95,13 +95,13 @@ export class StoppedError extends Error {
   }
 }
 
-/** Events are missing on this connection: come back from our own position. */
+/** Events are missing on this connection: reconnect from our own position. */
 class BrokenError extends Error {}
 
-/** What came cannot be read. */
+/** A frame or an answer cannot be read. */
 class UnreadableError extends Error {}
 
-/** The listener did not answer as asked; `ended` says what follows. */
+/** The listener did not answer as expected; `ended` says what follows. */
 class ApiError extends Error {
   constructor(ended) {
     super(ended.why);
@@ -109,7 +109,7 @@ class ApiError extends Error {
   }
 }
 
-/** Keeps positions for as long as the program runs. */
+/** Holds positions for as long as the program runs. */
 export class MemoryPositions {
   #positions;
 
@@ -127,8 +127,8 @@ export class MemoryPositions {
 }
 
 /**
- * Keeps positions in localStorage or sessionStorage, under one name. A storage that is full, torn or
- * forbidden stops no till: positions are then kept in memory, and after a restart the listener repeats
+ * Stores positions in localStorage or sessionStorage, under one name. A storage that is full, damaged or
+ * forbidden does not stop a till: positions then stay in memory, and after a restart the listener repeats
  * what was not acknowledged.
  */
 export class StoragePositions {
@@ -169,7 +169,7 @@ function isPosition(value) {
   return typeof value?.epoch === 'string' && value.epoch !== '' && isOffset(value.offset);
 }
 
-/** Return a key without the blanks and line breaks around it, or throw; it is not quoted. */
+/** Return a key without surrounding blanks and line breaks, or throw; the key is not quoted. */
 function readKey(text) {
   if (typeof text !== 'string') throw new TypeError('a key is needed');
   const key = text.replace(/^[\s\u200b-\u200d\u2060\ufeff]+|[\s\u200b-\u200d\u2060\ufeff]+$/g, '');
@@ -205,7 +205,7 @@ function isProblem(headers) {
   return type.split(';')[0].trim().toLowerCase() === 'application/problem+json';
 }
 
-/** Read a problem of the listener's own; undefined for anybody else's answer. */
+/** Read a problem of the listener's; undefined for anybody else's answer. */
 function readProblem(text) {
   let members;
   try {
@@ -220,7 +220,7 @@ function readProblem(text) {
   return { code: String(code), detail: shown(members.detail, 300), retry: members.retry !== false };
 }
 
-/** Text of a stranger as a page or a log may show it: short, on one line. */
+/** Shorten a stranger's text to one line that a page or a log may show. */
 function shown(value, limit = SHOWN_CHARS_MAX) {
   const text = typeof value === 'string' ? value : '';
   return text
@@ -229,7 +229,7 @@ function shown(value, limit = SHOWN_CHARS_MAX) {
     .trim();
 }
 
-/** Say who answered what over HTTP, where events were to come. */
+/** Return who answered what over HTTP, where events were expected. */
 function outageOfAnswer({ status, headers, type }, host, problem) {
   if (status === 426) {
     const why = `the upgrade to WebSocket did not get through to ${host}: a proxy takes it out`;
@@ -268,7 +268,7 @@ const NO_NAME = /ENOTFOUND|EAI_/;
 const NO_ANSWER = /TIMEOUT|ETIMEDOUT/;
 const NOT_HTTP = /^HPE_|PARSE|ZLIB|Z_/;
 
-/** Say why no answer of the listener could be had at all. */
+/** Return why there was no answer at all. */
 function outageOfError(error, host) {
   const cause = error?.cause?.errors?.[0] ?? error?.cause ?? error;
   const code = shown(String(cause?.code ?? ''));
@@ -284,7 +284,7 @@ function outageOfError(error, host) {
   return { cause: 'unreachable', why: `${host} cannot be reached${code && ` (${code})`}` };
 }
 
-/** Read a body of at most so many bytes, after decompression. */
+/** Read a body up to a number of bytes, after decompression. */
 async function readText(answer, limit) {
   const reader = answer.body?.getReader?.();
   if (reader === undefined) return answer.text();
@@ -302,7 +302,7 @@ async function readText(answer, limit) {
   }
 }
 
-/** When to come back: full jitter, growing while nothing is achieved, for ever. */
+/** When to reconnect: full jitter, growing while nothing succeeds, for ever. */
 class Schedule {
   #timing;
   #tries = 0;
@@ -339,7 +339,7 @@ class Versions {
     const key = `${data.merchantNo}/${data.transactionNo}`;
     const held = this.#held.get(key);
     if (held !== undefined && data.stateVersion <= held.version) return false;
-    // Taken out first, so that the order of the map is that of the last use.
+    // Removed first, so that the map is in the order of the last use.
     this.#held.delete(key);
     this.#held.set(key, { version: data.stateVersion, stream });
     if (this.#held.size > VERSIONS_MAX) this.#held.delete(this.#held.keys().next().value);
@@ -397,7 +397,7 @@ class Tracker {
     if (!this.#named.includes(stream)) this.#named.push(stream);
   }
 
-  /** Take the next event of a stream; undefined for one that we have. */
+  /** Accept the next event of a stream; undefined for one that came before. */
   take(stream, offset) {
     const ours = this.received.get(stream);
     if (ours === undefined) throw new BrokenError(`${stream} is not followed`);
@@ -418,7 +418,7 @@ class Tracker {
     );
   }
 
-  /** What can be acknowledged: handled, and of the ledger in use. */
+  /** Return the offset to acknowledge: handled, and in the present ledger. */
   ackable(stream) {
     const handled = this.handled.get(stream);
     const received = this.received.get(stream);
@@ -446,7 +446,7 @@ function checkStream(stream) {
   check(isOffset(stream.head), 'head');
 }
 
-/** Read a frame of the listener; undefined for a type that is not known. */
+/** Read a frame of the listener; undefined for an unknown type. */
 function parseFrame(text) {
   let frame;
   try {
@@ -493,7 +493,7 @@ function baseOf(url) {
   return `${scheme}//${given.host}${path.replace(/\/+$/, '')}`;
 }
 
-/** The listener's HTTP side: snapshots, long-poll and acks. Every call throws ApiError on failure. */
+/** The listener's HTTP routes: snapshots, long-poll and acks. Every call throws ApiError on failure. */
 class Api {
   #base;
   #key;
@@ -530,13 +530,13 @@ class Api {
 
   async ack(stream, { epoch, offset }) {
     const body = JSON.stringify({ stream, epoch, offset });
-    // A captive portal answers 200 to anything; only 204 says that the ack is kept.
+    // A captive portal answers 200 to anything; only 204 means that the ack was stored.
     await this.#call(ACKS_PATH, { method: 'POST', body, wanted: [204] });
   }
 
   async snapshot(resync, cursor, signal) {
     if (!/^\/(?!\/)/.test(resync.snapshot)) {
-      // The key is not taken to another host.
+      // The key must not be sent to another host.
       throw new ApiError(backOff('refused', 'the snapshot is not a path of the listener'));
     }
     const url = new URL(this.#base + resync.snapshot);
@@ -566,7 +566,7 @@ class Api {
     return undefined;
   }
 
-  /** Take an answer apart; whatever is not as `examine` wants it is not the listener's. */
+  /** Parse an answer; one that `examine` does not accept is not the listener's. */
   #parsed({ answer, text }, examine) {
     try {
       const value = JSON.parse(text);
@@ -606,7 +606,7 @@ class Api {
       if (error instanceof ApiError) throw error;
       throw new ApiError({ duty: 'backOff', code: CUT, ...outageOfError(error, this.host) });
     } finally {
-      // What is not read any further is not loaded any further.
+      // Stops loading what is not going to be read.
       abort();
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
@@ -747,7 +747,7 @@ export class Follower {
     return this;
   }
 
-  /** Whether this is live, over what, or why not; and how old (ms) the listener's last word is. */
+  /** Whether this is live, over what, or why not; and the age (ms) of the listener's last word. */
   get status() {
     const ageMs = this.#wordAt === undefined ? null : Math.max(0, Date.now() - this.#wordAt);
     const isOver = this.#isClosed && this.#outage?.cause !== 'stopped';
@@ -771,7 +771,7 @@ export class Follower {
     return Object.fromEntries(this.#tracker.handled);
   }
 
-  /** Take the event handed out before as handled, and wait for the next. */
+  /** Count the previous event as handled, and wait for the next one. */
   async next() {
     if (this.#failed !== undefined) throw this.#failed;
     if (this.#isClosed) return { done: true, value: undefined };
@@ -794,7 +794,7 @@ export class Follower {
     return { done: true, value: undefined };
   }
 
-  /** Send the acks that wait, say good-bye, let go. */
+  /** Send the pending acks, send the close, release everything. */
   close() {
     if (this.#isClosed) return;
     void this.#sendAcks();
@@ -830,7 +830,7 @@ export class Follower {
       const isBlocked = !this.#WebSocket || this.#blocked >= this.#timing.blockedTries;
       const ended = await this.#watched(isBlocked ? this.#poll() : this.#converse());
       if (isBlocked) {
-        // Now WebSocket has its turn; if it fails again, long-poll is next.
+        // WebSocket is tried again first; if it fails, long-poll is next.
         this.#blocked -= 1;
         this.#isHttpWell = ended === undefined;
       }
@@ -845,7 +845,7 @@ export class Follower {
     }
   }
 
-  /** Await a try; say that nothing answers where it is not live soon. */
+  /** Await a try; report that nothing answers if it is not live soon. */
   async #watched(trying) {
     const timer = setTimeout(() => {
       if (this.#state === 'live' || this.#isClosed) return;
@@ -882,7 +882,7 @@ export class Follower {
     this.#transport = transport;
     this.#outage = outage;
     if (state === 'live' && this.#acks) {
-      // What a cut connection swallowed is acknowledged again: acks are cumulative.
+      // Acks that a cut connection swallowed are sent again: acks are cumulative.
       for (const stream of this.#tracker.handled.keys()) this.#unacked.add(stream);
       this.#ackSoon(0);
     }
@@ -899,12 +899,12 @@ export class Follower {
     try {
       this.#onStatus?.(this.status);
     } catch (error) {
-      // It belongs to whoever waits for events, not into a timer.
+      // Whoever waits for events must see it; in a timer it would be lost.
       this.#queue.put({ error });
     }
   }
 
-  // ---- The program's side: hand out, remember, acknowledge.
+  // ---- The program's side: hand out events, store positions, acknowledge.
 
   async #nextItem() {
     const item = await this.#queue.take();
@@ -912,7 +912,7 @@ export class Follower {
     if (item.error !== undefined) throw this.#fail(item.error);
     if (item.resync !== undefined) {
       this.#versions.forget(item.resync.stream);
-      // Before the program is told: where that fails, the snapshot must not be lost.
+      // Done before the program is told: if that fails, the snapshot must not be lost.
       this.#snapshot = { ...item, events: [], isRead: false, schedule: new Schedule(this.#timing) };
       this.#onResync?.(item.resync);
       return undefined;
@@ -974,8 +974,8 @@ export class Follower {
       if (this.#unacked.size === 0) return;
       this.#isAcking = true;
       const failed = await this.#sendAcks();
-      // So that a fast program does not send a frame for each event, and that one whose acks do not
-      // get through does not storm.
+      // So that a fast program does not send a frame for each event, and one whose acks fail does not
+      // send them without a pause.
       let wait = this.#timing.ackMs;
       if (failed === undefined) this.#ackTries.progress();
       else wait = Math.max(wait, this.#ackTries.next(failed));
@@ -985,9 +985,9 @@ export class Follower {
     }, ms);
   }
 
-  /** Send what waits; resolves to why one of them has to be sent again, undefined if none has. */
+  /** Send the pending acks; resolves to why one must be sent again, undefined if none must. */
   async #sendAcks() {
-    // Taken out first: what is handled while this waits puts it back.
+    // Removed first: what is handled during this wait is added again.
     const streams = [...this.#unacked];
     this.#unacked.clear();
     const send = async (stream) => {
@@ -1048,13 +1048,13 @@ export class Follower {
     this.#socket = undefined;
     if (!talk.isOpen && ended.cause !== 'silent' && !this.#isClosed) {
       ended = (await this.#api.diagnose(this.#timing.slowMs)) ?? ended;
-      // Whatever a request without a key is answered, it is no verdict on ours.
+      // The answer to a request without a key is not a verdict on our key.
       ended = { ...ended, duty: 'backOff' };
     }
     if (talk.isReady) {
       this.#blocked = 0;
       this.#isHttpWell = false;
-      // A listener that is draining is not taken for one that is behind a wall.
+      // A listener that is draining must not be mistaken for one behind a firewall.
     } else if (
       talk.hello === undefined ? ended.code !== OVERLOADED : LOST_ON_THE_WAY.includes(ended.code)
     ) {
@@ -1087,7 +1087,7 @@ export class Follower {
       clearTimeout(timer);
       timer = setTimeout(then, Math.max(0, ms));
     };
-    // Each step of the handshake has its own time: a slow line is no dead one.
+    // Each step of the handshake has its own time: a slow line is not a dead one.
     const handshake = () => {
       watch(this.#timing.connectMs, () => finish(CUT, { cause: 'silent', why: this.#step }));
     };
@@ -1121,7 +1121,7 @@ export class Follower {
       this.#wordAt = Date.now();
       try {
         const isHello = this.#hear(parseFrame(data), talk, socket) === 'hello';
-        // A browser reads on by itself: what the program cannot hold stays with the listener.
+        // A browser reads on by itself, so events that the program cannot hold are left to the listener.
         if (this.#queue.isFull) finish(COME_BACK, closed('the program is slower'));
         else if (isHello) handshake();
         else patience();
@@ -1138,8 +1138,8 @@ export class Follower {
   }
 
   /**
-   * Conclude from a close by the other side. Only the listener says stop: it said hello, or took our
-   * subprotocol. Somebody else's WebSocket that closes with a code of the same range is none.
+   * Conclude what follows from a close by the other side. Only the listener may stop the client: it said
+   * hello, or accepted our subprotocol. Another WebSocket that closes with a code of the same range is not.
    */
   #closedBy(code, talk, socket) {
     const isListener = talk.hello !== undefined || socket.protocol === PROTOCOL;
@@ -1205,7 +1205,7 @@ export class Follower {
         const { name, page } = await Promise.race(polls.values());
         polls.delete(name);
         this.#takePage(name, page);
-        // The listener may just have come back: only now is WebSocket known as blocked.
+        // The listener may just have come back: only now is it certain that WebSocket is blocked.
         if (this.#WebSocket && !this.#isHttpWell) return undefined;
         await this.#queue.drained();
       }
@@ -1226,7 +1226,7 @@ export class Follower {
   }
 
   async #page(name, signal) {
-    // The first answer comes at once, so that the link is known to be live.
+    // The first answer comes at once, so that the connection is known to be live.
     const wait = this.#transport === 'long-poll' ? this.#timing.pollSeconds : 0;
     const after = name === undefined ? undefined : this.#tracker.received.get(name);
     return { name, page: await this.#api.page(name, after, wait, signal) };

@@ -1,1 +1,14 @@
-"""The ledger: its nouns, their arithmetic, and the protocol that every back-end implements."""
+"""The ledger: its nouns, their arithmetic, and the protocol that every back-end implements.
+
+- ``model``: the nouns: fact, entry, transaction, cancel, event.
+- ``status``: Pockyt's words, how statuses join, and why a notification is held.
+- ``refunds``: how much of a payment went back.
+- ``summary``: what the entries of a transaction add up to: its status, and what that rests on.
+- ``schedule``: when Pockyt is asked about a transaction.
+- ``transaction``: a transaction after one more entry: how its cancel ends, what its tills are told.
+- ``sale``: a sale until its transaction number is known.
+- ``chain``: the hashes.
+- ``batch``: what a group of facts becomes: repeats, new entries, and the offsets of their events.
+- ``replay``: the same once more, for ``listener verify``.
+- ``promise``: the protocol of the back-ends, and what they return.
+"""

@@ -8,6 +8,16 @@ A public Python API, usable without the web service; all I/O goes through the ob
     transaction = await lifecycle.cancel(started.transaction, terminal="T-42")
     print(transaction.status, transaction.cancel)
 
+- ``lifecycle``: what tills and operators call.
+- ``orders``, ``facts``: their wishes, and Pockyt's answers, as facts for the ledger.
+- ``starter``: starts a sale.
+- ``steps``: asks about a transaction, cancels it, looks for a sale; ``wishes`` decides whether
+  /cancel may be sent.
+- ``settling``: cancels that a till waits for.
+- ``chaser``: asks on schedule, and raises silence.
+- ``caller``: calls Pockyt; ``gate`` limits how often.
+- ``turns``: one task at a time for a transaction; ``clock``: the time.
+
 Source: Pockyt, "Cancel API" and "Tran Query"; the rules are in docs/architecture.md.
 """
 

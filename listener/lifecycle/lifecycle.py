@@ -1,10 +1,7 @@
 """Do what tills and operators want: start, pay, cancel, ask, decide. Record each wish first."""
 
-import asyncio
-import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Final
 
 from listener.errors import BeingCancelledError, NotOpenError
@@ -16,6 +13,7 @@ from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Limits, WishShares
 from listener.lifecycle.orders import Order
+from listener.lifecycle.settling import Settling
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps, sale_key
 from listener.lifecycle.turns import Turns
@@ -24,8 +22,6 @@ from listener.pockyt.calls import PockytCalls
 from listener.settings import Merchant
 
 CALL_SECONDS: Final = 10.0
-
-_LOG: Final = logging.getLogger(__name__)
 
 
 class Lifecycle:
@@ -81,9 +77,7 @@ class Lifecycle:
         self._starter = Starter(
             ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
         )
-        # Settling that goes on after its till was answered, by transaction.
-        self._settling: dict[tuple[str, ...], asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._settling = Settling(self._clock, wait_seconds=self._limits.wait_seconds)
         self._wishes = Turns(ledger, kind="wish")
         self.shares = WishShares(self._limits, now_ms=self._clock.now_ms)
 
@@ -108,9 +102,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """End the work behind answered requests; after a restart the schedule resumes it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settling.close()
         await self.chaser.stop()
 
     async def start_sale(self, order: Order, *, is_repeat: bool = False) -> Started:
@@ -191,8 +183,8 @@ class Lifecycle:
                 after = (await self._ledger.record(fact)).transaction or after
                 self.chaser.nudge()
                 if after.is_being_cancelled:
-                    self._start(_key(after), self._settle(after))
-        if not after.is_being_cancelled or not await self._is_settled(_key(after)):
+                    self._settling.start(_key(after), self._settle(after))
+        if not after.is_being_cancelled or not await self._settling.wait(_key(after)):
             # It has ended, or the chaser asks about it on schedule.
             return after
         return await self._steps.read(after)
@@ -228,8 +220,8 @@ class Lifecycle:
                 )
                 await self._ledger.record(fact)
                 self.chaser.nudge()
-                self._start(key, self._settle_sale(order))
-        await self._is_settled(key)
+                self._settling.start(key, self._settle_sale(order))
+        await self._settling.wait(key)
         current = await self._steps.find_sale(order) or current
         if current.transaction_no is None:
             return current
@@ -290,37 +282,6 @@ class Lifecycle:
             # Whoever had the turn before may have settled it.
             if current.is_being_cancelled:
                 await self._steps.settle(current)
-
-    async def _is_settled(self, key: tuple[str, ...]) -> bool:
-        """Wait for the settling under a key, if there is one, but no longer than a till waits.
-
-        Returns:
-            Whether there was something to wait for.
-        """
-        settling = self._settling.get(key)
-        if settling is None:
-            return False
-        waiting = asyncio.ensure_future(self._clock.sleep(self._limits.wait_seconds))
-        try:
-            await asyncio.wait([settling, waiting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        return True
-
-    def _start(self, key: tuple[str, ...], work: Coroutine[None, None, None]) -> None:
-        """Start to settle a cancel; the till that waits for it may be answered before the end."""
-        task = asyncio.create_task(work, name="settle")
-        self._settling[key] = task
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, key))
-
-    def _ended(self, key: tuple[str, ...], task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._settling.get(key) is task:
-            del self._settling[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # The schedule goes on with it; the till is told how far it has come.
-            _LOG.error("settle_failed", exc_info=error)
 
 
 def _key(transaction: Transaction) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ SEPARATORS_MAX: Final = 2 * FIELDS_MAX
 TORN_MAX: Final = 256
 # In JSON: values, however deeply nested.
 NODES_MAX: Final = 256
-DEPTH_MAX: Final = 32
 
 # Why a message is held if its text had to be guessed.
 NOT_UTF8: Final = "not_utf8"
@@ -137,7 +136,7 @@ def read_json(body: bytes, read_fields: Callable[[bytes], dict[str, str]] = json
         raise UnreadableError("the body is not a JSON object")
     try:
         text, encoding = as_utf8(body)
-        _limit(text)
+        _check_size(text)
         fields = read_fields(text)
     except UnicodeError:
         raise _not_text() from None
@@ -212,18 +211,11 @@ def _not_text() -> UnreadableError:
     return UnreadableError("the body is neither UTF-8 nor GB18030 text")
 
 
-def _limit(text: bytes) -> None:
-    """Raise ValueError if JSON is nested too deeply or has too many values."""
-    depth = nodes = 0
+def _check_size(text: bytes) -> None:
+    """Raise ValueError if JSON has too many values; how deeply they may nest is for ``texts``."""
+    nodes = 0
     for count, token in enumerate(_TOKEN.finditer(text)):
-        first = text[token.start()]
-        if first in b"[{":
-            depth += 1
-        elif first in b"]}":
-            depth -= 1
-        nodes += first in b"[{,"
-        if depth > DEPTH_MAX:
-            raise ValueError("nested too deeply")
+        nodes += text[token.start()] in b"[{,"
         # Each value brings at most two strings and its bracket; a text with more is not JSON.
         if nodes > NODES_MAX or count > 4 * NODES_MAX:
             raise ValueError("too many values")

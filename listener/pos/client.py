@@ -19,15 +19,16 @@ from typing import Final, Self
 from pydantic import SecretStr
 
 from listener.errors import UnreadableError
+from listener.pos.acking import Acking
 from listener.pos.api import SNAPSHOT, Api, base_url
 from listener.pos.causes import Cause
 from listener.pos.credential import read_key
-from listener.pos.frames import EVERY_STREAM, Event, Position, ResyncMembers, Start
+from listener.pos.frames import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
 from listener.pos.snapshot import Snapshot
 from listener.pos.status import FollowStatus, State, StoppedError
-from listener.pos.tracking import Ended, Schedule, Timing, Tracker, Versions
+from listener.pos.tracking import Schedule, Timing, Tracker, Versions
 
 __all__ = [
     "SNAPSHOT",
@@ -102,8 +103,7 @@ class Follower:
         self._pending: Taken | None = None
         self._snapshot: Snapshot | None = None
         self._failed: Exception | None = None
-        self._unacked: set[str] = set()
-        self._to_ack = asyncio.Event()
+        self._acking = Acking(self._tracker, timing=self._timing)
         self._api: Api | None = None
         self._link: Link | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -194,7 +194,7 @@ class Follower:
         if self._link is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.close_seconds):
-                    await self._send_acks()
+                    await self._acking.send(self._link)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -220,7 +220,7 @@ class Follower:
         )
         self._tasks = [
             asyncio.create_task(self._run(self._link)),
-            asyncio.create_task(self._keep_acking()),
+            asyncio.create_task(self._acking.run(self._link)),
         ]
 
     async def _load(self) -> None:
@@ -270,53 +270,14 @@ class Follower:
         await self._store.save(stream, position)
         self._tracker.handled[stream] = position
         if self._acks:
-            self._unacked.add(stream)
-            self._to_ack.set()
+            self._acking.add([stream])
 
     def _changed(self) -> None:
         if self._acks and self._link is not None and self._link.state == "live":
             # Acks that a cut connection swallowed are sent again: acks are cumulative.
-            self._unacked.update(self._tracker.handled)
-            self._to_ack.set()
+            self._acking.add(self._tracker.handled)
         if self._on_status is not None:
             self._on_status(self.status)
-
-    async def _keep_acking(self) -> None:
-        schedule = Schedule(self._timing)
-        while True:
-            await self._to_ack.wait()
-            self._to_ack.clear()
-            if not self._unacked:
-                continue
-            failed = await self._send_acks()
-            # So that a fast program does not send a frame for each event, and one whose acks fail
-            # does not send them without a pause.
-            pause = self._timing.ack_seconds
-            if failed is None:
-                schedule.progress()
-            else:
-                pause = max(pause, schedule.next(failed))
-            await asyncio.sleep(pause)
-            if self._unacked and self._link is not None and self._link.state == "live":
-                self._to_ack.set()
-
-    async def _send_acks(self) -> Ended | None:
-        """Send the pending acks; return why one must be sent again, None if none must."""
-        failed = None
-        for stream in sorted(self._unacked):
-            # Removed first: what is handled during this wait is added again.
-            self._unacked.discard(stream)
-            position = self._tracker.ackable(stream)
-            if self._link is None or position is None or not position.offset:
-                continue
-            # Only admin keys follow it, and those may not acknowledge.
-            if stream == EVERY_STREAM:
-                continue
-            ended = await self._link.ack(stream, position)
-            if ended is not None:
-                failed = ended
-                self._unacked.add(stream)
-        return failed
 
 
 async def follow(  # noqa: PLR0913 - options by keyword, each with a default

@@ -25,6 +25,7 @@ from listener.pos.frames import (
     ServerFrame,
 )
 from listener.pos.lenient import whole_of, without_mark
+from listener.validation import explain
 
 _TEXT: Final = 0x81
 _CLOSE: Final = 0x88
@@ -165,4 +166,4 @@ def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
 def _first(error: ValidationError) -> str:
     """Describe the first fault that pydantic found: where and what, never the input."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+    return f"{'.'.join(str(part) for part in fault['loc'])}: {explain(fault)}"

@@ -27,6 +27,7 @@ from listener.errors import (
 from listener.ledger.model import Status
 from listener.pockyt.answer import PockytRefusedError, PockytUnavailableError
 from listener.pos.codes import PROBLEM_TYPES
+from listener.web.headers import harden
 
 PROBLEM: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -114,16 +115,11 @@ def problem(error: ProblemError) -> web.Response:
 def raw_problem(error: ProblemError) -> bytes:
     """Build the bytes of an answer after which the connection is closed."""
     body = _body(error)
-    headers = {
-        "Content-Type": PROBLEM,
-        "Content-Length": str(len(body)),
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        "Connection": "close",
-        **error.headers,
-    }
-    head = [f"HTTP/1.1 {error.status} {_TITLES[error.status]}"]
-    head += [f"{name}: {value}" for name, value in headers.items()]
+    answer = problem(error)
+    harden(answer)
+    ends = (("Content-Length", str(len(body))), ("Connection", "close"))
+    lines = [f"{name}: {value}" for name, value in (*answer.headers.items(), *ends)]
+    head = [f"HTTP/1.1 {error.status} {_TITLES[error.status]}", *lines]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 

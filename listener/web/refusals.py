@@ -1,4 +1,4 @@
-"""Count and log the notifications that are refused: one place, whichever way they came."""
+"""Count and log refused notifications, in one place for both paths."""
 
 import logging
 from typing import Final
@@ -12,7 +12,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Refusals:
-    """The record of what was refused: a counter for each answer, and a log of bounded rate."""
+    """Records refusals: a counter for each answer, and a log at a limited rate."""
 
     def __init__(self, *, ingest: Ingest, metrics: Metrics) -> None:
         self._ingest = ingest
@@ -28,7 +28,7 @@ class Refusals:
         sender: str | None,
         forwarded_for: str | None,
     ) -> None:
-        """Count and log one refusal; ``path`` without its query, which may hold a secret."""
+        """Count and log one refusal; ``path`` is without its query, which may hold a secret."""
         self._metrics.refused(error.status)
         if merchant_no is None or not self._ingest.knows(merchant_no):
             merchant_no = None

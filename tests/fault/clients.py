@@ -35,7 +35,7 @@ for await (const event of follow(process.argv[2], options)) console.log(event.id
 async def run(
     nursery: Nursery, directory: Path, *, node: str, seconds: float, seed: int
 ) -> tuple[Outcome, Counter[Fate]]:
-    """Let clients follow for a time, directly and over a bad line; check what each handled.
+    """Run clients for a time, directly and over a bad line; check what each handled.
 
     The service is killed every few seconds, and is under load while it lives.
     """

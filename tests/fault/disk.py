@@ -34,7 +34,7 @@ class Disk:
         self._made: list[_Content] = []
 
     def take(self, step: Step) -> None:
-        """Take a step."""
+        """Apply a step."""
         if isinstance(step, Create) and step.file not in self._shown:
             self._shown[step.file] = _Content()
             self._made.append(self._shown[step.file])

@@ -15,6 +15,7 @@ from listener.keys import Role, authenticate
 from listener.ledger.model import Fact, Kind, Status, fields_text
 from listener.ledger.promise import ReadEntry, Scope
 from listener.lifecycle import Clock
+from listener.storage import ranges
 from listener.storage.sqlite import connection as connection_module
 from listener.storage.sqlite import ledger as ledger_module
 from listener.web import shares as shares_module
@@ -810,7 +811,7 @@ async def test_a_scoped_key_sees_the_counts_of_its_scope(service: Serving) -> No
 async def test_counts_and_entries_go_through_the_ledger_range_by_range(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "RANGE_ENTRIES", 2)
+    monkeypatch.setattr(ranges, "RANGE_ENTRIES", 2)
     for number in range(1, 8):
         mine = number in (1, 6, 7)
         await service.ledger.record(

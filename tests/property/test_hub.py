@@ -79,7 +79,7 @@ class World:
             leaving.is_over = True
 
     async def turn(self, times: int) -> None:
-        """Give the work under way a few turns of the loop."""
+        """Run the work under way for a few turns of the loop."""
         for _ in range(times):
             await asyncio.sleep(0)
 

@@ -47,7 +47,7 @@ STORIES: Final = st.lists(NOTIFICATIONS | OTHERS, min_size=1, max_size=12)
 
 
 def judged(fact: Fact) -> Fact:
-    """Let the sale of its reference, whose number is not known, judge a notification."""
+    """Return a notification as one that the sale with its reference judges."""
     return replace(fact, sale_seq=1) if fact.kind is Kind.NOTIFICATION and fact.reference else fact
 
 

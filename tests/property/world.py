@@ -391,7 +391,7 @@ class World:
             await task
 
     async def _chase(self) -> None:
-        """Have the one that holds the turn chase, as each would that looks by itself."""
+        """Make the node that holds the turn chase, as it would by itself."""
 
         async def chase(lifecycle: Lifecycle) -> None:
             await lifecycle.chaser.chase()

@@ -17,7 +17,7 @@ class Line:
     taken: int = 0
 
     def freeze(self) -> None:
-        """Let nothing through from now on."""
+        """Block everything from now on."""
         self.thaw.clear()
 
 

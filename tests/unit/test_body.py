@@ -10,7 +10,6 @@ import pytest
 from listener.errors import SignatureError, UnreadableError
 from listener.pockyt import body as bodies
 from listener.pockyt.body import (
-    DEPTH_MAX,
     FIELDS_MAX,
     NODES_MAX,
     SEPARATORS_MAX,
@@ -21,6 +20,7 @@ from listener.pockyt.body import (
     readings,
 )
 from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.pockyt.texts import DEPTH_MAX
 
 SIGNATURE: Final = "verifySign=s"
 

@@ -65,3 +65,13 @@ def test_contributing_shows_five_pairs_of_plain_english() -> None:
     for before, after in rows:
         assert before.strip("`") not in written.replace(after.strip("`"), "")
         assert after.strip("`.") in written, after
+
+
+def test_a_room_that_has_a_map_names_every_module_in_it() -> None:
+    for room in ("ledger", "lifecycle", "web/till"):
+        folder = ROOT / "listener" / room
+        modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        listed = "\n".join(
+            re.findall(r"^- .*(?:\n  .*)*", (folder / "__init__.py").read_text(), re.M)
+        )
+        assert set(re.findall(r"``(\w+)``", listed)) == modules, room

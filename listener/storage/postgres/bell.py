@@ -11,8 +11,8 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection
-from listener.storage.postgres.reading import listed
 from listener.storage.postgres.rows import event_of
+from listener.storage.postgres.selects import listed
 from listener.storage.rows import EVENT_COLUMNS
 
 PAGE_EVENTS: Final = 512

@@ -1,4 +1,4 @@
-"""A connection that is made again whenever it was lost, and dropped where a success is in doubt.
+"""A connection that is made again whenever it was lost, and dropped if a success is in doubt.
 
 Nothing here ever cancels a statement: a cancel is what ends the wait of a commit for its standby.
 """
@@ -22,12 +22,12 @@ from listener.storage.postgres.location import Location
 
 T = TypeVar("T")
 
-# A server that answers no read for so long is left, and the hosts are tried again.
+# A server that does not answer a read for this long is dropped, and the hosts are tried again.
 SILENT_SECONDS: Final = 5.0
 
 
 class Channel:
-    """One connection that is made again whenever it was lost; one piece of work at a time."""
+    """One connection, made again whenever it was lost, for one piece of work at a time."""
 
     def __init__(
         self,
@@ -49,18 +49,18 @@ class Channel:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the work on the connection has been under way; 0 while there is none."""
+        """How long the present work on the connection has taken; 0 while there is none."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run work on the connection, alone.
 
-        A caller that is cancelled does not stop the work: asyncpg would send a cancel.
+        Cancelling the caller does not stop the work, because asyncpg would send a cancel.
 
         Raises:
-            LedgerUnavailableError: It failed, or may have: what became of it is not known. The
-                connection is dropped.
+            LedgerUnavailableError: It failed, or its outcome is not known. The connection is
+                dropped.
         """
         task = asyncio.create_task(self._run(work))
         self._working.add(task)
@@ -70,7 +70,7 @@ class Channel:
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._working.discard(task)
         if not task.cancelled():
-            # Looked at here for a caller that has gone away.
+            # Its error is read here in case the caller has gone away.
             task.exception()
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -79,7 +79,7 @@ class Channel:
             self._busy_since = time.monotonic()
             try:
                 result = await work(connection)
-                # The event loop hears the warning before the result: it came first.
+                # The warning comes before the result, so the event loop has seen it by now.
                 if connection.warning is not None:
                     raise LedgerUnavailableError(
                         f"the ledger may not have kept it: {connection.warning[:TOLD_CHARS_MAX]}"
@@ -97,7 +97,7 @@ class Channel:
             return result
 
     async def attach(self) -> Connection:
-        """Return the connection, made anew where there is none; the caller has it alone.
+        """Return the connection, made anew if there is none; the caller has it to itself.
 
         Raises:
             LedgerUnavailableError: There is no server that can be used now.
@@ -110,9 +110,11 @@ class Channel:
         try:
             connection = await connect(self._location, name=self._name, timeout_ms=self._timeout_ms)
         except LedgerError as error:
-            # At start this is for the operator to put right; later, for as long as it lasts.
+            # At start this is an error for the operator to put right; later, a failure for as long
+            # as it lasts.
             raise LedgerUnavailableError(str(error)) from error
-        # A server may go silent at any moment. Its connection is then ended, not its statement.
+        # A server may go silent at any moment. Then its connection is closed, not its statement
+        # cancelled.
         silence = asyncio.get_running_loop().call_later(SILENT_SECONDS, connection.terminate)
         try:
             if self._on_connect is not None:
@@ -131,13 +133,13 @@ class Channel:
         return connection
 
     def drop(self) -> None:
-        """End the connection at once, without a cancel; the next work makes another."""
+        """Close the connection at once, without a cancel; the next work makes a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
 
     async def close(self) -> None:
-        """Let what is under way end, then disconnect; what takes long is cut off."""
+        """Wait for the work under way, then disconnect; work that takes long is cut off."""
         self._is_closed = True
         if self._working:
             await asyncio.wait(self._working, timeout=CONNECT_SECONDS * 2)

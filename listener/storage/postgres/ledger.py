@@ -35,6 +35,7 @@ from listener.ledger.promise import (
     Unacked,
 )
 from listener.ledger.schedule import Confirm
+from listener.storage import ranges
 from listener.storage.pool import Pool
 from listener.storage.postgres import errands, keys, reading
 from listener.storage.postgres.bell import Publisher
@@ -42,10 +43,10 @@ from listener.storage.postgres.channel import SILENT_SECONDS, Channel
 from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
-from listener.storage.postgres.presence import Presence
+from listener.storage.postgres.presence import NodeSessions
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
-from listener.storage.postgres.turns import RENEW_SECONDS, Turns
+from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
 from listener.storage.postgres.writer import Appended, OnCommit, Writer
 
 T = TypeVar("T")
@@ -53,8 +54,6 @@ T = TypeVar("T")
 READERS: Final = 2
 SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
-# How many entries are searched in one go, so that searches take turns.
-RANGE_ENTRIES: Final = 20_000
 # A plan that was made on empty tables is kept; from here on there is something to look at.
 ANALYZE_ENTRIES: Final = 1_000
 
@@ -93,8 +92,8 @@ class PostgresLedger:
             [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
         )
         self._write_channel = channel("writer", on_connect=node.meet)
-        self._turns = Turns(self._errands, node=node.id)
-        self._presence = Presence(self._errands, node=node.id)
+        self._turns = NodeTurns(self._errands, node=node.id)
+        self._presence = NodeSessions(self._errands, node=node.id)
         self._acks = errands.Acks(self._errands)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = Writer(
@@ -318,9 +317,7 @@ class PostgresLedger:
                 return await searcher.run(work)
             except LedgerUnavailableError as error:
                 if isinstance(error.__cause__, asyncpg.QueryCanceledError):
-                    raise SearchTooLongError(
-                        "the search takes too long: name a store, or a shorter time"
-                    ) from error
+                    raise SearchTooLongError from error
                 return await searcher.run(work)
 
     async def seq(self) -> int:
@@ -338,32 +335,24 @@ class PostgresLedger:
         )
 
     async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
-        end = await self.seq()
-        found: list[ReadEntry] = []
-        while after < end and len(found) < limit:
-            upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
-            found += await self._search(
-                partial(reading.lines, after=after, upto=upto, limit=left, scope=scope)
+        def read(after: int, upto: int, limit: int) -> Awaitable[list[ReadEntry]]:
+            return self._search(
+                partial(reading.lines, after=after, upto=upto, limit=limit, scope=scope)
             )
-            after = upto
-        return found
+
+        return await ranges.entries(read, after=after, end=await self.seq(), limit=limit)
 
     async def read_counts(self, scope: Scope) -> Totals:
         head = await self.head()
         if scope.merchant_no is None:
-            return Totals(
-                entries=head.seq,
-                transactions=head.transactions,
-                events=head.events,
-                repeats=head.repeats,
-            )
-        entries = repeats = 0
-        for after in range(0, head.seq, RANGE_ENTRIES):
-            upto = min(after + RANGE_ENTRIES, head.seq)
-            counted = await self._search(
+            return ranges.all_of(head)
+
+        def count(after: int, upto: int) -> Awaitable[tuple[int, int]]:
+            return self._search(
                 partial(reading.counts_between, after=after, upto=upto, scope=scope)
             )
-            entries, repeats = entries + counted[0], repeats + counted[1]
+
+        entries, repeats = await ranges.counts(count, end=head.seq)
         transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
         return Totals(entries=entries, transactions=transactions, events=events, repeats=repeats)
 

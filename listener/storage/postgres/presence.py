@@ -43,7 +43,7 @@ _LEAVE: Final = "DELETE FROM presence WHERE node = $1"
 _FORGET: Final = "DELETE FROM presence WHERE node NOT IN (SELECT id FROM nodes)"
 
 
-class Presence:
+class NodeSessions:
     """The sessions of this node, as the others see them."""
 
     def __init__(self, channel: Channel, *, node: str) -> None:

@@ -7,8 +7,8 @@ from listener.ledger.batch import Changes, Key, Seen, Wanted, judges_of, to_sum_
 from listener.ledger.chain import ENTRY_COLUMNS, columns, text_after_seq
 from listener.ledger.model import Fact
 from listener.storage.postgres.connection import Connection
-from listener.storage.postgres.reading import listed
 from listener.storage.postgres.rows import entry_of, sale_of, transaction_of
+from listener.storage.postgres.selects import listed
 from listener.storage.postgres.texts import packed, unpacked
 from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS, sale_row, transaction_row
 

@@ -28,7 +28,7 @@ _FORGET: Final = f"DELETE FROM turns WHERE until < {NOW} - 3600000"
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Turns:
+class NodeTurns:
     """The turns that this node holds."""
 
     def __init__(self, channel: Channel, *, node: str) -> None:

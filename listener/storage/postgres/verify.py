@@ -25,8 +25,8 @@ from listener.storage.checks import (
 )
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
-from listener.storage.postgres.reading import listed
 from listener.storage.postgres.rows import entry_of, plain
+from listener.storage.postgres.selects import listed
 from listener.storage.postgres.texts import unpacked
 from listener.storage.rows import TRANSACTION_COLUMNS
 

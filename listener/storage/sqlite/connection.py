@@ -108,9 +108,7 @@ def _within(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], sec
         return work(db)
     except sqlite3.OperationalError as error:
         if time.monotonic() > ends_at:
-            raise SearchTooLongError(
-                "the search takes too long: name a store, or a shorter time"
-            ) from error
+            raise SearchTooLongError from error
         raise
     finally:
         db.set_progress_handler(None, 0)

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from listener.ledger.promise import (
     Unacked,
 )
 from listener.ledger.schedule import Confirm
+from listener.storage import ranges
 from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
@@ -52,8 +53,6 @@ Clock = Callable[[], int]
 READERS: Final = 2
 SEARCHERS: Final = 1
 SEARCH_SECONDS: Final = 1.0
-# How many entries are searched in one go, so that searches take turns.
-RANGE_ENTRIES: Final = 20_000
 ANSWER_DAYS: Final = 7
 
 
@@ -228,32 +227,24 @@ class SqliteLedger:
         return await self._read(partial(reading.events, stream=stream, after=after, limit=limit))
 
     async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
-        end = (await self.head()).seq
-        found: list[ReadEntry] = []
-        while after < end and len(found) < limit:
-            upto, left = min(after + RANGE_ENTRIES, end), limit - len(found)
-            found += await self._search(
-                partial(reading.lines, after=after, upto=upto, limit=left, scope=scope)
+        def read(after: int, upto: int, limit: int) -> Awaitable[list[ReadEntry]]:
+            return self._search(
+                partial(reading.lines, after=after, upto=upto, limit=limit, scope=scope)
             )
-            after = upto
-        return found
+
+        return await ranges.entries(read, after=after, end=await self.seq(), limit=limit)
 
     async def read_counts(self, scope: Scope) -> Totals:
         head = await self.head()
         if scope.merchant_no is None:
-            return Totals(
-                entries=head.seq,
-                transactions=head.transactions,
-                events=head.events,
-                repeats=head.repeats,
-            )
-        entries = repeats = 0
-        for after in range(0, head.seq, RANGE_ENTRIES):
-            upto = min(after + RANGE_ENTRIES, head.seq)
-            counted = await self._search(
+            return ranges.all_of(head)
+
+        def count(after: int, upto: int) -> Awaitable[tuple[int, int]]:
+            return self._search(
                 partial(reading.counts_between, after=after, upto=upto, scope=scope)
             )
-            entries, repeats = entries + counted[0], repeats + counted[1]
+
+        entries, repeats = await ranges.counts(count, end=head.seq)
         transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
         return Totals(entries=entries, transactions=transactions, events=events, repeats=repeats)
 

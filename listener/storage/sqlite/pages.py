@@ -16,7 +16,7 @@ PAGE_ENTRIES: Final = 1_000
 _ALL: Final = Scope()
 
 
-class Reader:
+class SqliteReader:
     """Reads pages of a ledger from its file, without taking part in writing it."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -66,7 +66,7 @@ class Reader:
 
 
 @contextmanager
-def open_reader(url: str) -> Iterator[Reader]:
+def open_reader(url: str) -> Iterator[SqliteReader]:
     """Open the ledger at a URL to read it, whether it is being served or not.
 
     Raises:
@@ -75,7 +75,7 @@ def open_reader(url: str) -> Iterator[Reader]:
     """
     db = connect_read_only(sqlite_path(url))
     try:
-        yield Reader(db)
+        yield SqliteReader(db)
     except FAULTS as error:
         raise LedgerUnavailableError(f"the ledger cannot be read now: {told_by(error)}") from error
     finally:

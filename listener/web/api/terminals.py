@@ -12,8 +12,9 @@ from listener.ledger.promise import Ledger, StoredAck, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor
-from listener.web.shapes.models import NodeState, Terminals, TerminalState, Unacknowledged, reply
+from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import TerminalsQuery, read_query
+from listener.web.shapes.terminals import NodeState, Terminals, TerminalState, Unacknowledged
 
 _KEY_PREFIX: Final = "key:"
 

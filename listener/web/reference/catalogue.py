@@ -9,12 +9,12 @@ from pydantic import Field
 
 from listener.keys import Role
 from listener.pockyt.notification import BODY_BYTES_MAX
-from listener.web import notify, pages
+from listener.web import notify
 from listener.web.api import health, queries, terminals
 from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
-from listener.web.guard import Handler
-from listener.web.reference import asyncapi, examples, openapi, page
+from listener.web.reference import examples
 from listener.web.reference.catalogue_follow import FOLLOW
+from listener.web.reference.catalogue_pages import DESCRIBE
 from listener.web.reference.catalogue_sales import SALES
 from listener.web.reference.operations import (
     BAD_QUERY,
@@ -31,7 +31,6 @@ from listener.web.shapes.models import (
     EntriesPage,
     LedgerHead,
     Problem,
-    Terminals,
     TransactionDetail,
     TransactionsPage,
 )
@@ -41,9 +40,8 @@ from listener.web.shapes.parameters import (
     TransactionQuery,
     TransactionsQuery,
 )
+from listener.web.shapes.terminals import Terminals
 
-HTML: Final = "text/html"
-SVG: Final = "image/svg+xml"
 TEXT: Final = "text/plain"
 METRICS: Final = "application/openmetrics-text"
 FORM: Final = "application/x-www-form-urlencoded"
@@ -54,7 +52,6 @@ _STATES: Final[JsonObject] = {
     "required": ["status"],
     "properties": {"status": {"type": "string"}},
 }
-_OBJECT: Final[JsonObject] = {"type": "object"}
 _STRING: Final[JsonObject] = {"type": "string"}
 
 
@@ -260,93 +257,11 @@ _OPERATE: Final = (
     ),
 )
 
-
-_CODE: Final = Operation(
-    id="drawCode",
-    handler=pages.code,
-    method="POST",
-    path="/till/code",
-    tag=Tag.DESCRIBE,
-    summary="Draw a code to scan",
-    says="For the reference till: the link of a sale as a QR code.",
-    roles=(Role.POS,),
-    body=BodySpec(media_types=(TEXT,), schema=_STRING, example="https://qr.example/1"),
-    answers={200: AnswerSpec(says="The drawing.", media_types=(SVG,), schema=_STRING)},
-    problems={
-        413: "The body is too large.",
-        422: f"The text is empty, or over {pages.CODE_BYTES_MAX} bytes.",
-    },
-    curl='curl -H "Authorization: Bearer $KEY" -d "https://qr.example/1" "$LISTENER/till/code"',
-)
-
-
-def _page(
-    path: str, operation_id: str, summary: str, says: str, *, handler: Handler, media_type: str
-) -> Operation:
-    schema = _OBJECT if media_type == JSON else _STRING
-    return Operation(
-        id=operation_id,
-        method="GET",
-        path=path,
-        tag=Tag.DESCRIBE,
-        summary=summary,
-        says=says,
-        handler=handler,
-        answers={200: AnswerSpec(says=summary + ".", media_types=(media_type,), schema=schema)},
-        uses_ledger=False,
-        curl=f'curl "$LISTENER{path}"',
-    )
-
-
-_DESCRIBE: Final = (
-    _page(
-        "/",
-        "showDashboard",
-        "The dashboard",
-        "A page; it asks for a key.",
-        handler=pages.dashboard,
-        media_type=HTML,
-    ),
-    _page(
-        "/till",
-        "showTill",
-        "The reference till",
-        "A page; it asks for a key.",
-        handler=pages.till,
-        media_type=HTML,
-    ),
-    _CODE,
-    _page(
-        "/docs",
-        "showDocs",
-        "The API on one page",
-        "For people.",
-        handler=page.show,
-        media_type=HTML,
-    ),
-    _page(
-        "/openapi.json",
-        "showOpenApi",
-        "This API as OpenAPI 3.1",
-        "For programs.",
-        handler=openapi.show,
-        media_type=JSON,
-    ),
-    _page(
-        "/asyncapi.json",
-        "showAsyncApi",
-        "`pos.v1` as AsyncAPI 3.0",
-        "For programs.",
-        handler=asyncapi.show,
-        media_type=JSON,
-    ),
-)
-
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *SALES,
     *FOLLOW,
     *_LEDGER,
     *_NOTIFY,
     *_OPERATE,
-    *_DESCRIBE,
+    *DESCRIBE,
 )

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from listener.ledger.model import Status, Transaction
 from listener.pos.lenient import LenientModel, without_mark
 from listener.settings import NUMBER_PATTERN
+from listener.validation import explain
 from listener.web.problem import ProblemError
 from listener.web.shapes import models
 from listener.web.shapes.raw import read_raw
@@ -222,7 +223,7 @@ def _fault(error: ValidationError) -> ProblemError:
     errors = [
         {
             "member": ".".join(str(part) for part in fault["loc"])[:80],
-            "detail": _EXPLAINED.get(fault["type"], fault["msg"]),
+            "detail": explain(fault, _EXPLAINED),
         }
         for fault in faults[:ERRORS_MAX]
     ]

@@ -25,6 +25,7 @@ from listener.ledger.model import Status
 from listener.pos.frames import After, Stream
 from listener.pos.lenient import NUMBER_MAX, whole_of
 from listener.pos.wire import parse_after
+from listener.validation import explain
 from listener.web.problem import ProblemError
 
 PAGE_MAX: Final = 500
@@ -240,9 +241,7 @@ def read_query(request: web.Request, model: type[_Q]) -> _Q:
 
 def _explain(fault: ErrorDetails) -> str:
     """Describe what a parameter must be, never what it was."""
-    words = _WORDS.get(fault["type"])
-    told = words.format_map(fault.get("ctx", {})) if words else fault["msg"]
-    return f"{fault['loc'][0]} {told}"
+    return f"{fault['loc'][0]} {explain(fault, _WORDS)}"
 
 
 def _quoted(name: str) -> str:

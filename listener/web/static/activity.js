@@ -6,19 +6,19 @@ import { clock, span } from './times.js';
 
 const POINTS_MAX = 90;
 const [WIDTH, HEIGHT, LEFT] = [320, 76, 34];
-// A node that was not reached for so long counts for nothing any more.
+// A node that was not reached for this long no longer counts.
 const NODE_MS = 30_000;
 const COUNTER = 'listener_notifications_total';
 const SECONDS = 'listener_notify_seconds';
 
-/** Keeps what was read, and draws it. */
+/** Stores what was read, and draws it. */
 export class Activity {
   #points = [];
   /** The last reading of each node: a proxy may send each request to another one. */
   #last = new Map();
   #rates = new Map();
 
-  /** Take a reading (of `parseMetrics`) and draw. */
+  /** Add a reading (of `parseMetrics`) and draw. */
   take(metrics) {
     const now = {
       at: Date.now(),

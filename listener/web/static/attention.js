@@ -1,4 +1,4 @@
-/** Show what needs somebody: open cancels, conflicts and doubts, by kind and store. */
+/** Show what needs a person: open cancels, conflicts and doubts, by kind and store. */
 
 import { at, h, reconcile, say } from './dom.js';
 import { STATUSES, icon, money, wordOf } from './statuses.js';
@@ -19,7 +19,7 @@ const CASES = [
     tone: 'bad',
     applies: ({ cancel }) => cancel?.state === 'unresolved',
     title: wordOf('unresolved'),
-    todo: 'A cancel has no answer, so the customer may still be able to pay. Pockyt is asked for 48 hours by itself; ask now, or look the number up in Pockyt’s portal and record a decision.',
+    todo: 'A cancel has no answer, so the customer may still be able to pay. Pockyt is asked automatically for 48 hours; ask now, or look the number up in Pockyt’s portal and record a decision.',
     mayDecide: true,
   },
   {
@@ -35,7 +35,7 @@ const CASES = [
     tone: 'warn',
     applies: ({ held }) => held,
     title: wordOf('held'),
-    todo: 'A notification is signed, yet differs from the sale or reads ambiguously. Pockyt is asked by itself; the story says why.',
+    todo: 'A notification is signed, but differs from the sale or is ambiguous. Pockyt is asked automatically; the story says why.',
     mayDecide: true,
   },
   {
@@ -56,11 +56,11 @@ const CASES = [
   },
 ];
 const UNSEEN = CASES.find(({ name }) => name === 'unseen');
-// The rows of one group, and the groups; the counts tell of all.
+// How many rows of a group, and how many groups, are shown; the counts include all.
 const ROWS_MAX = 100;
 const GROUPS_MAX = 100;
 
-/** Return what a transaction needs; undefined where it needs nobody. */
+/** Return why a transaction needs a person; undefined where it does not. */
 export function caseOf(transaction) {
   return CASES.find(({ applies }) => applies(transaction));
 }
@@ -85,7 +85,7 @@ export function showAttention({ transactions, unseen, ...actions }) {
   at('attention-none').hidden = items.length > 0;
 }
 
-/** Put together what is of the same kind and store, the most urgent first. */
+/** Group what has the same kind and store, the most urgent first. */
 function groupsOf(items) {
   const groups = new Map();
   for (const { transaction, found } of items) {
@@ -122,7 +122,7 @@ function card({ found, rows }, actions) {
   );
 }
 
-/** List a group's transactions, folded until somebody looks. */
+/** List a group's transactions, folded until a person opens it. */
 function list(rows, found, actions) {
   const drawn = rows
     .slice(0, ROWS_MAX)

@@ -1,4 +1,4 @@
-/** Hold the transactions that the dashboard knows, and keep them as new as the listener tells. */
+/** Hold the transactions that the dashboard knows, and keep them up to date. */
 
 import { pathOf } from './api.js';
 
@@ -9,7 +9,7 @@ const HELD_MAX = 5000;
 const PAGE = 100;
 const SCAN_PAGES_MAX = 4;
 const SCAN_PAGE = 500;
-// Where a cancel can be open, or a doubt stand, for as long as nobody has settled it.
+// Statuses in which a cancel can be open, or a doubt can last.
 const DOUBTFUL = ['conflict', 'unknown', 'pending', 'created'];
 
 /** Name a transaction: two merchants may share a number. */
@@ -42,7 +42,7 @@ export class Book {
     return this.#held.get(key);
   }
 
-  /** All that is known, newest first. */
+  /** Everything that is known, newest first. */
   all() {
     return [...this.#held.values()].sort(newestFirst);
   }
@@ -72,7 +72,7 @@ export class Book {
     if (filter === this.#filter) this.#takePage(page);
   }
 
-  /** Read all that may need somebody, however old it is. */
+  /** Read everything that may need a person, however old it is. */
   async scan() {
     this.#scannedAt = Date.now();
     await Promise.all(DOUBTFUL.map((status) => this.#scanOne(status)));
@@ -89,7 +89,7 @@ export class Book {
     return { keys: data.map(keyOf), hasMore: nextCursor !== null };
   }
 
-  /** Take what an event told at once; the rest of the row is read soon after. */
+  /** Show what an event says at once; the rest of the row is read soon after. */
   hear(rows) {
     for (const row of rows) {
       const key = keyOf(row);
@@ -104,7 +104,7 @@ export class Book {
     this.#timer ??= setTimeout(() => this.#readAgain(), REREAD_MS);
   }
 
-  /** Take a transaction as the API answered it. */
+  /** Store a transaction as the API returned it. */
   take(row) {
     this.#put(row);
     this.#onChange();
@@ -148,11 +148,11 @@ export class Book {
     this.#onChange();
   }
 
-  /** Many at once are cheaper by the page; what may need somebody is looked for less often. */
+  /** Many at once are read by the page, which is cheaper; what may need a person is read less often. */
   async #readMany() {
     await this.begin();
     if (Date.now() - this.#scannedAt > SCAN_MS) await this.scan();
-    // A page that is left open for weeks holds what it shows, not the ledger.
+    // A page that stays open for weeks must hold what it shows, and not the whole ledger.
     for (const row of this.all().slice(HELD_MAX)) {
       if (!this.#isOpen(row)) this.#held.delete(keyOf(row));
     }

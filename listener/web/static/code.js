@@ -12,7 +12,7 @@ export function codePicture(api, text, label) {
     (svg) => {
       picture.src = `data:image/svg+xml,${encodeURIComponent(svg)}`;
     },
-    // The next time that the sale is drawn, it is tried again.
+    // It is tried again the next time that the sale is drawn.
     () => drawn.delete(text),
   );
   return picture;

@@ -1,4 +1,4 @@
-/** The dashboard: join what is heard, what is read and what is shown. */
+/** The dashboard: connect the feed, the API and what is shown. */
 
 import { Activity } from './activity.js';
 import { Api } from './api.js';
@@ -14,7 +14,7 @@ import { parseMetrics } from './metrics.js';
 import { Story, askPockyt } from './story.js';
 import { every } from './times.js';
 
-// However many events come, the page is drawn so often at most.
+// However many events come, the page is not drawn more often than this.
 const DRAW_MS = 80;
 const METRICS_SECONDS = 3;
 const HEALTH_SECONDS = 10;
@@ -22,7 +22,7 @@ const STORY_SECONDS = 10;
 
 let dashboard;
 
-/** Start with a key; throws what is wrong with it. */
+/** Start with a key; throws if something is wrong with it. */
 async function enter(key) {
   const role = await roleOf(key);
   if (role === 'pos') {
@@ -144,7 +144,7 @@ class Dashboard {
     if (open && rows.some((row) => keyOf(row) === keyOf(open))) this.#story.refresh(open);
   }
 
-  /** Read all again: at the start, and whenever it is live again. */
+  /** Read everything again: at the start, and whenever it is live again. */
   async #read() {
     await this.#try(Promise.all([this.#book.begin(), this.#book.scan(), this.#readHealth()]));
   }
@@ -173,7 +173,7 @@ class Dashboard {
     this.#drawSoon();
   }
 
-  /** Show what was last read of it; while the page is not live, as what it was then. */
+  /** Show what was last read of it; while the page is not live, as of then. */
   #showHealth() {
     if (this.#health === undefined) return;
     const { health, terminals, nodes, at: readAt } = this.#health;
@@ -182,7 +182,7 @@ class Dashboard {
     if (terminals !== undefined) showTerminals(terminals, asOf);
   }
 
-  /** Wait for something that may fail while the listener is away, which the page says elsewhere. */
+  /** Wait for something that may fail while the listener is away; the page shows that elsewhere. */
   async #try(promise) {
     try {
       return await promise;

@@ -42,7 +42,7 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
     h(
       'p',
       {},
-      'For what Pockyt cannot settle. It overrules all that was said so far, is kept for ever with your name, and tills are told.',
+      'For what Pockyt cannot settle. It overrules everything before it, stays on record with your name, and the tills are told.',
     ),
     h('label', { for: 'decide-status' }, 'It is'),
     status,

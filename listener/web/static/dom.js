@@ -21,7 +21,7 @@ export function at(id) {
   return document.getElementById(id);
 }
 
-/** Show one of several texts only when it differs, so that screen readers are not told again. */
+/** Set a text only when it differs, so that screen readers do not repeat it. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

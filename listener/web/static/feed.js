@@ -1,4 +1,4 @@
-/** Hear of every transaction that changes: over the websocket, or the log where a key may not. */
+/** Follow every transaction that changes: over the websocket, or the entries if the key may not. */
 
 import { pollEntries } from './poll.js';
 import { SNAPSHOT, follow } from './pos-client.js';

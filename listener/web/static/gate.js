@@ -51,7 +51,7 @@ export function gate(name, enter) {
     const key = at('gate-key').value.trim();
     at('gate-key').value = '';
     if (key) tryKey(key);
-    else refuse('Give a key; `listener keys create` makes one.', '', false);
+    else refuse('Enter a key; `listener keys create` makes one.', '', false);
   });
   at('leave').addEventListener('click', () => leave());
 
@@ -61,7 +61,7 @@ export function gate(name, enter) {
   return leave;
 }
 
-/** Tell what a key may see; throws where it is not known. */
+/** Return what a key may see; throws if it is not known. */
 export async function roleOf(key) {
   const api = new Api(key);
   const may = (path) =>

@@ -1,4 +1,4 @@
-/** Show how the ledger and Pockyt are, and which tills are there. */
+/** Show the state of the ledger and of Pockyt, and which tills are connected. */
 
 import { ApiError } from './api.js';
 import { at, h, reconcile, say } from './dom.js';
@@ -12,7 +12,7 @@ const CALLS_SHOWN = 20;
 const LAG_MAX = 10_000;
 const CLOCK_MS_MAX = 1_000;
 
-/** Read all that health is told from; what cannot be read is an error in its place. */
+/** Read everything that health is shown from; what cannot be read is an error in its place. */
 export async function readHealth(api) {
   const safe = (promise) => promise.catch((error) => error);
   const [ready, head] = await Promise.all([safe(api.get('/readyz')), safe(api.get('/v1/ledger'))]);
@@ -45,7 +45,7 @@ export function showHealth({ ready, head, calls }, metrics, nodes, asOf) {
   at('health').replaceChildren(...rows);
 }
 
-/** Show the terminals, those with something to tell first; `asOf` as in `showHealth`. */
+/** Show the terminals, those with a problem first; `asOf` as in `showHealth`. */
 export function showTerminals(terminals, asOf) {
   const tills = terminals.filter(({ terminal, stream }) => terminal || stream);
   tills.sort(
@@ -107,7 +107,7 @@ function row(tone, name, ...says) {
 }
 
 function ledgerRow(ready, head, metrics) {
-  if (ready instanceof Error) return row('bad', 'The ledger takes nothing now', ready.message);
+  if (ready instanceof Error) return row('bad', 'The ledger accepts nothing now', ready.message);
   const waiting = metrics && reading(metrics, 'listener_ledger_waiting');
   const p99 = metrics && quantile(buckets(metrics, 'listener_commit_seconds'), 0.99);
   const says = [
@@ -169,7 +169,7 @@ function chainRow({ seq, hash, counts }) {
   );
 }
 
-/** Return the calls to Pockyt that the ledger tells of, newest first. */
+/** Return the calls to Pockyt that the ledger has recorded, newest first. */
 function callsOf(entries) {
   const calls = entries.filter(
     ({ kind, fields }) => (kind === 'query' || kind === 'answer') && fields.call,
@@ -184,12 +184,12 @@ function pockytRow(calls, metrics) {
     return row(
       'bad',
       'Pockyt is down',
-      'It failed so often that it is only probed for now; all that is open is kept.',
+      'It failed so often that it is only probed for now; nothing that is open is lost.',
     );
   }
   const recent = calls.slice(0, CALLS_SHOWN);
   if (recent.length === 0) return row('none', 'Pockyt', 'Has not been called lately.');
-  // To refuse is to answer.
+  // A refusal is an answer too.
   const failed = recent.filter(({ error }) => error !== undefined && error !== 'refused');
   const [last] = recent;
   if (last === failed[0]) {

@@ -8,7 +8,7 @@ import { ago } from './times.js';
 const ROWS_MAX = 500;
 const TYPING_MS = 250;
 
-/** Draw the filters; `onChange(status)` is told '' for all. */
+/** Draw the filters; `onChange(status)` gets '' for all. */
 export function makeFilters(onChange) {
   const chip = (value, ...content) =>
     h(
@@ -29,7 +29,7 @@ export function makeFilters(onChange) {
   );
 }
 
-/** Tell `onSearch(text)` what is looked for, a moment after the last key. */
+/** Call `onSearch(text)` with the text to search, a moment after the last key. */
 export function makeSearch(onSearch) {
   let timer;
   at('search').addEventListener('input', () => {
@@ -38,7 +38,7 @@ export function makeSearch(onSearch) {
   });
 }
 
-/** Keep of some rows those whose reference or number holds a text. */
+/** Return the rows whose reference or number contains a text. */
 export function matching(rows, text) {
   const wanted = text.toLowerCase();
   return rows.filter(({ reference, transactionNo }) =>
@@ -59,7 +59,7 @@ export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
   });
   at('older').hidden = !hasOlder || Boolean(search) || rows.length >= ROWS_MAX;
   at('none').hidden = rows.length > 0;
-  say(at('none'), search ? nothingFound(search) : 'No transaction yet that stands so.');
+  say(at('none'), search ? nothingFound(search) : 'No transaction with this status yet.');
   say(at('transactions-said'), search ? resultOf(search, rows.length) : '');
 }
 
@@ -71,7 +71,7 @@ function nothingFound({ found }) {
 function resultOf({ found }, count) {
   if (found === undefined) return 'Searching …';
   if (found.problem) return found.problem;
-  return found.hasMore ? `The newest ${count}; there are more, type more of it.` : `${count} found`;
+  return found.hasMore ? `The newest ${count}; there are more: type more of it.` : `${count} found`;
 }
 
 function drawRow(row, hrefOf, isFresh) {

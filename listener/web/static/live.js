@@ -5,12 +5,12 @@ import { clock, renewAges, span } from './times.js';
 
 const TITLE = document.title;
 
-/** Return whether what the page shows is of now. */
+/** Return whether what the page shows is up to date. */
 export function isLive() {
   return document.body.dataset.live === 'yes';
 }
 
-/** Shows the status that the client tells on each change and once a second. */
+/** Shows the status that the client reports on each change and once a second. */
 export class Live {
   #since = Date.now();
   #isLive = false;
@@ -36,7 +36,7 @@ export class Live {
     document.title = isNow || !this.#wasLive ? TITLE : `Not live · ${TITLE}`;
     say(at('live'), isNow ? 'Live' : this.#wasLive ? 'Not live' : 'Connecting …');
     at('live').title = transport === 'long-poll' ? 'By long-poll: WebSocket is blocked here.' : '';
-    // Not a part of what is read out: it changes every second.
+    // Not read out to screen readers, because it changes every second.
     say(at('age'), isNow && ageMs !== null ? `last word ${span(ageMs)} ago` : '');
     say(at('stale'), isNow || !this.#wasLive ? '' : this.#staleness(why));
     at('stale').hidden = at('stale').textContent === '';
@@ -46,7 +46,7 @@ export class Live {
     this.#onChange?.(isNow);
   }
 
-  /** Show nothing: nobody is in. */
+  /** Show nothing: nobody is logged in. */
   end() {
     delete document.body.dataset.live;
     document.title = TITLE;
@@ -55,11 +55,11 @@ export class Live {
 
   #staleness(why) {
     const reason = why ? ` (${why})` : '';
-    return `Not live since ${clock(this.#since)}${reason}. What you see is as of then; trying again by itself.`;
+    return `Not live since ${clock(this.#since)}${reason}. What you see is from then; it keeps trying to reconnect.`;
   }
 }
 
-/** @returns {NodeListOf<HTMLButtonElement>} Those that do something at the listener. */
+/** @returns {NodeListOf<HTMLButtonElement>} The buttons that do something at the listener. */
 function actingButtons() {
   return document.querySelectorAll('button[data-acts]');
 }

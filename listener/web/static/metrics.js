@@ -11,7 +11,7 @@ export function parseMetrics(text) {
   return found;
 }
 
-/** Return a value that has no label of its own, of whichever node it is told. */
+/** Return a value without labels of its own, whichever node it is from. */
 export function reading(metrics, name) {
   for (const [key, found] of metrics) {
     if (key === name || key.startsWith(`${name}{`)) return found;
@@ -46,7 +46,7 @@ export function buckets(metrics, name) {
   return found.sort(([one], [other]) => one - other);
 }
 
-/** Take an older reading of a histogram from a newer one. */
+/** Subtract an older reading of a histogram from a newer one. */
 export function between(older, newer) {
   return newer.map(([bound, count], place) => [bound, count - (older[place]?.[1] ?? 0)]);
 }

@@ -1,4 +1,4 @@
-/** Follow the ledger's own log by long-poll: what a key of the role `ledger` can do. */
+/** Follow the ledger's entries by long-poll, which a key of the role `ledger` may do. */
 
 const WAIT_SECONDS = 25;
 const GRACE_MS = 10_000;
@@ -6,7 +6,7 @@ const PAGE = 500;
 const RETRY_MS = 2000;
 
 /**
- * Tell `onEntries(entries)` of each page of new entries, for ever; `onStatus` as the POS client does.
+ * Call `onEntries(entries)` with each page of new entries, for ever; `onStatus` as the POS client does.
  *
  * Returns what ends it. A key that was revoked is told by `onRefused(error)`.
  */

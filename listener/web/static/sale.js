@@ -13,10 +13,10 @@ const SAYS = {
   cancelled: 'It can no longer be paid.',
   refunded: 'The customer gets the money back.',
   conflict: 'Pockyt said both paid and cancelled. Keep the goods; head office looks into it.',
-  unknown: 'Nobody has said yet. Keep the goods; Pockyt is being asked.',
+  unknown: 'The outcome is not known yet. Keep the goods; Pockyt is being asked.',
   cancelling: 'Waiting for Pockyt’s answer. Keep the goods.',
   unresolved:
-    'No answer for a minute. Keep the goods, and let the customer not pay twice; it is being chased.',
+    'No answer for a minute. Keep the goods, and make sure that the customer does not pay twice; Pockyt is asked again.',
 };
 const EVIDENCE = {
   signature: 'Pockyt notified',
@@ -66,7 +66,7 @@ function showNothing() {
     h(
       'p',
       { class: 'calm nothing' },
-      'Start a sale, or choose one of the last. What becomes of it appears here.',
+      'Start a sale, or choose one of the last. Its progress appears here.',
     ),
   );
 }

@@ -41,7 +41,7 @@ export const STATUSES = {
   cancelled: { word: 'Cancelled', says: 'It can no longer be paid.' },
   refunded: { word: 'Refunded', says: 'The money has gone back to the customer.' },
   conflict: { word: 'Conflict', says: 'Pockyt said both paid and cancelled.' },
-  unknown: { word: 'Unknown', says: 'Nobody has said yet what became of it.' },
+  unknown: { word: 'Unknown', says: 'It is not known yet what became of it.' },
 };
 // How a cancel stands while it is open: the same words on every page, in every place.
 export const CANCELS = {
