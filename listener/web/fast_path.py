@@ -132,6 +132,7 @@ def read_head(head: bytes) -> RequestHead | None:
         # A name that is given twice may be one that must not be.
         len(headers) < len(pairs)
         or len(pairs) > HEADERS_MAX
+        or "host" not in headers
         or not _SPECIAL.isdisjoint(headers)
         or headers.get("connection", "keep-alive").lower() != "keep-alive"
         or kind is None
