@@ -11,6 +11,7 @@ exists, and what it costs: docs/adr/0007.
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -99,8 +100,10 @@ class FastPath:
             )
         except ListenerError as error:
             return self._refuse(error, head, peer)
-        # A store that nobody configured raises an alarm as well.
-        return None if head.store_no and fact.store_no is None else fact
+        # A store that nobody configured raises an alarm as well; a message that another merchant
+        # may have is looked for there first.
+        is_odd = head.store_no and fact.store_no is None
+        return None if is_odd or self._ingest.shares_a_token(head.merchant_no) else fact
 
     def _refuse(self, error: ListenerError, head: RequestHead, peer: object) -> bytes:
         told = of_error(error)
@@ -112,6 +115,15 @@ class FastPath:
             forwarded_for=head.forwarded_for,
         )
         return self._refused(told.status, told.code, told.detail, rfc822_formatted_time())
+
+    def size(self, data: bytes, head_bytes: int) -> int:
+        """Return how many bytes a notification has whose head is here; of all else, its head's."""
+        if head_bytes > HEAD_BYTES_MAX or not data.startswith(_BEGIN):
+            return head_bytes
+        head = self._read_head(data[:head_bytes])
+        if head is None or not self._ingest.knows(head.merchant_no):
+            return head_bytes
+        return head_bytes + head.length
 
     def success(self) -> bytes:
         """Return the acknowledgement, with the date of this second."""
@@ -179,10 +191,11 @@ class FastConnection(HttpConnection):
         server: web.Server,
         connections: Connections,
         path: FastPath,
+        early: Sequence[bytes] = (),
         *,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(server, connections, loop=loop)
+        super().__init__(server, connections, early, loop=loop)
         self._path = path
         self._is_fast = True
         # The notification that is being recorded, and what came after it.

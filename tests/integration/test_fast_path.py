@@ -16,6 +16,7 @@ from tests.support.service import (
     FORM,
     MERCHANT_NO,
     STORE_NO,
+    TOKEN_TEXT,
     Serving,
     serving,
     settings,
@@ -132,6 +133,17 @@ async def test_a_head_says_for_whom_and_how_long() -> None:
     forwarded = read_head(head("X-Forwarded-For: 192.0.2.7"))
     assert forwarded is not None
     assert forwarded.forwarded_for == "192.0.2.7"
+
+
+async def test_a_message_captured_at_a_merchant_with_the_same_token_is_a_repeat(
+    tmp_path: Path,
+) -> None:
+    table = {number: {"tokens": [TOKEN_TEXT]} for number in (MERCHANT_NO, "200044")}
+    async with serving(tmp_path / "ledger.db", merchants=table) as service:
+        assert (await service.notify(path=f"/notify/{MERCHANT_NO}"))[0] == 200
+        assert (await service.notify(path="/notify/200044"))[0] == 200
+        (entry,) = await entries(service)
+        assert entry["merchantNo"] == MERCHANT_NO
 
 
 async def test_a_longer_head_is_left_to_aiohttp(tmp_path: Path, taken: list[bytes]) -> None:
