@@ -21,6 +21,8 @@ from listener.web.connections import (
     CONNECTIONS_MAX,
     DESCRIPTORS_KEPT,
     DESCRIPTORS_WANTED,
+    LINE_BYTES_MAX,
+    READ_BYTES_MAX,
     Connections,
     HttpConnection,
     connections_that_fit,
@@ -268,6 +270,37 @@ async def test_a_crowd_of_strangers_stops_no_notification(
             status, text = await service.notify({"transactionNo": f"{number}"})
             assert (status, text) == (200, "success")
         assert len(await entries(service)) == 20
+
+
+async def test_of_one_connection_only_so_much_is_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    sizes: list[int] = []
+    data_received = HttpConnection.data_received
+
+    def counted(one: HttpConnection, data: bytes) -> None:
+        sizes.append(len(data))
+        data_received(one, data)
+
+    monkeypatch.setattr(HttpConnection, "data_received", counted)
+    async with limited(tmp_path, monkeypatch) as service:
+        one = await line(service, HALF + b"Transfer-Encoding: chunked\r\n\r\n")
+        one.writer.write(b"1\r\na\r\n" * 60_000 + b"0\r\n\r\n")
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert b" 401 " in await one.reader.readuntil(b"\r\n")
+    assert max(sizes) == READ_BYTES_MAX
+    assert sum(sizes) > 360_000
+
+
+async def test_a_path_of_thousands_of_slashes_is_no_route_to_look_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch) as service:
+        for slashes, status in ((LINE_BYTES_MAX - 100, b"404"), (LINE_BYTES_MAX + 1, b"400")):
+            path = b"/" * slashes
+            one = await line(service, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert b" %b " % status in await one.reader.readuntil(b"\r\n")
 
 
 def test_connections_leave_descriptors_for_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
