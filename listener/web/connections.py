@@ -48,6 +48,11 @@ LINGER_BYTES_MAX: Final = 256 * 1024
 # websocket frames, for half a second in which nobody else is heard.
 READ_BYTES_MAX: Final = 16 * 1024
 
+# Of requests that are refused, on connections that have proved nothing: so many a second in all.
+# Beyond, each is answered at once, and its sender's next is read once it is its turn.
+REFUSALS_PER_SECOND: Final = 1_000
+REST_SECONDS_MAX: Final = 1.0
+
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
 _TICK_SECONDS: Final = 1.0
@@ -284,6 +289,7 @@ class Connections:
         self._unproven: dict[Peer, None] = {}
         self._of_address: dict[str, dict[Peer, None]] = {}
         self._clock = asyncio.get_running_loop().time
+        self._refused_until = 0.0
         self._log = log.Throttle(_LOG, "connection_cut", level=logging.WARNING)
 
     def __len__(self) -> int:
@@ -310,6 +316,13 @@ class Connections:
         own.pop(connection, None)
         if not own:
             self._of_address.pop(connection.address, None)
+
+    def refused(self) -> float:
+        """Count a refusal; return for how many seconds its sender is not listened to."""
+        now = self._clock()
+        latest = now + REST_SECONDS_MAX
+        self._refused_until = min(max(now, self._refused_until) + 1 / REFUSALS_PER_SECOND, latest)
+        return self._refused_until - now
 
     def remove(self, connection: Peer) -> None:
         """Count a connection out."""

@@ -187,6 +187,34 @@ async def test_a_refusal_is_no_request_of_aiohttp_and_is_counted_and_logged(
         writer.close()
 
 
+async def test_a_flood_of_refusals_is_read_at_a_limited_rate_and_a_known_sender_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
+) -> None:
+    monkeypatch.setattr(connections, "REFUSALS_PER_SECOND", 20)
+    async with serving(tmp_path / "ledger.db") as service:
+        known, knowns = await opened(service.url)
+        knowns.write(request())
+        await answer_of(known)
+        reader, writer = await opened(service.url)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for _ in range(11):
+            writer.write(request(b"a=1"))
+            assert b" 401 " in await answer_of(reader)
+        # The answer comes at once; ten times it was not yet the turn of the next.
+        assert loop.time() - started > 0.45
+        started = loop.time()
+        for _ in range(100):
+            knowns.write(request(b"a=1"))
+            await answer_of(known)
+        assert loop.time() - started < WAIT_SECONDS
+        writer.write(request())
+        assert (await answer_of(reader)).endswith(b"success")
+        assert len(taken) == 2
+        writer.close()
+        knowns.close()
+
+
 # How its connections end.
 
 

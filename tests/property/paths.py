@@ -328,7 +328,7 @@ async def entries_of(service: Serving) -> list[tuple[object, ...]]:
 @contextlib.asynccontextmanager
 async def services(directory: Path) -> AsyncIterator[tuple[Serving, Serving]]:
     """Run a service with the fast path, and one without."""
-    with patch.object(connections, "LINGER_SECONDS", 0.02):
+    with patch.object(connections, "LINGER_SECONDS", 0.1):
         async with (
             serving(directory / "fast.db", fast_path=True, confirm="off") as fast,
             serving(directory / "plain.db", fast_path=False, confirm="off") as plain,
