@@ -147,6 +147,7 @@ def read_head(head: bytes) -> RequestHead | None:
         len(headers) < len(pairs)
         or len(pairs) > HEADERS_MAX
         or not _SPECIAL.isdisjoint(headers)
+        or "host" not in headers
         or headers.get("connection", "keep-alive").lower() != "keep-alive"
         or kind is None
         or not _LENGTH.fullmatch(length)

@@ -120,7 +120,7 @@ def padded(size: int) -> bytes:
         (head().replace(NOTIFY.encode(), b"/notify/%32"), False),
         (head().replace(b": 0", b": 65536"), True),
         (head().replace(b": 0", b": 65537"), False),
-        (b"\r\n" + head(), True),
+        (b"\r\n" + head(), False),
         (b"GET / HTTP/1.1", False),
     ],
 )
