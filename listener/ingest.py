@@ -42,6 +42,10 @@ class Ingest:
         """Return whether a merchant is configured."""
         return merchant_no in self._tokens
 
+    def shares_a_token(self, merchant_no: str) -> bool:
+        """Return whether another merchant has a token of this one, and perhaps the message."""
+        return bool(self._siblings[merchant_no])
+
     async def receive(
         self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
     ) -> Recorded:

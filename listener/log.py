@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Hashable, Iterator, Mapping
@@ -22,6 +23,9 @@ NAME_CHARS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 512
 FIELDS_MAX: Final = 32
 PAUSE_SECONDS: Final = 1.0
+# Of what one place in the code logs: so many lines at once, and so many a second for long.
+LINES_AT_ONCE_MAX: Final = 20
+LINES_PER_SECOND: Final = 1.0
 
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 _UNFIT_FOR_A_NAME: Final = re.compile(r"[^0-9A-Za-z_.-]")
@@ -31,6 +35,7 @@ def set_up(*, level: int = logging.INFO) -> None:
     """Log every event of the process to stderr. Calling it again replaces the earlier set-up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Logfmt())
+    handler.addFilter(Limit())
     logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
@@ -91,6 +96,40 @@ class Throttle:
         since = self._since.pop(kind)
         if since.count:
             self._write(kind, since.count, since.fields)
+
+
+class Limit(logging.Filter):
+    """Hold back lines of which one place in the code logs too many, whoever causes them.
+
+    A :class:`Throttle` is what an event gets that strangers cause every day. This is for all the
+    rest: faults, and what libraries log. The next line of its kind says how many were
+    ``heldBack``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        # Of each kind: how many lines are left, when that was so, and how many were held back.
+        self._kinds: dict[Hashable, tuple[float, float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is written."""
+        fields: Mapping[str, Value] = getattr(record, "fields", {})
+        if "count" in fields:
+            # A throttle's, which has limited it.
+            return True
+        # All events come from one line of this module, and have names of ours.
+        kind = (record.pathname, record.lineno, record.getMessage() if fields else "")
+        now = time.monotonic()
+        with self._lock:
+            left, at, held_back = self._kinds.get(kind, (float(LINES_AT_ONCE_MAX), now, 0))
+            left = min(LINES_AT_ONCE_MAX, left + (now - at) * LINES_PER_SECOND)
+            is_written = left >= 1
+            self._kinds[kind] = (left - 1, now, 0) if is_written else (left, now, held_back + 1)
+        if is_written and held_back:
+            own = fields or {"logger": record.name}
+            record.__dict__["fields"] = {**own, "heldBack": held_back}
+        return is_written
 
 
 class _Since:

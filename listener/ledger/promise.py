@@ -291,8 +291,13 @@ class Ledger(Protocol):
     ) -> list[Transaction]:
         """Return the transactions with a number: two merchants may have the same one."""
 
-    async def read_transaction_entries(self, transaction: Transaction) -> list[ReadEntry]:
-        """Return the entries of a transaction in order, its sale's included."""
+    async def read_transaction_entries(
+        self, transaction: Transaction, *, after: int = 0, limit: int | None = None
+    ) -> list[ReadEntry]:
+        """Return the entries of a transaction past a seq, its sale's included, in order.
+
+        ``limit`` is for those who cannot take them all: there may be any number.
+        """
 
     async def read_unacked(
         self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE

@@ -1,7 +1,8 @@
-"""The address that the service listens on."""
+"""The address that the service listens on, and those of its senders."""
 
 import socket
-from ipaddress import ip_address
+from contextlib import suppress
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 
 def bind(
@@ -49,3 +50,17 @@ def is_everywhere(host: str) -> bool:
         return ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+def network(peer: object) -> str:
+    """Return the address of a peer; for IPv6, the part that belongs to one customer."""
+    if not isinstance(peer, tuple) or not peer:
+        return ""
+    address = str(peer[0])
+    if ":" not in address:
+        return address
+    with suppress(ValueError):
+        number = IPv6Address(address.partition("%")[0])
+        if number.ipv4_mapped is None:
+            return str(IPv6Network((number, 64), strict=False))
+    return address

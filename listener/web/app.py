@@ -28,11 +28,9 @@ from listener.web.address import bind, is_everywhere
 from listener.web.api.health import READINESS, Readiness
 from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
 from listener.web.connections import (
-    ACCEPTS_AT_ONCE,
     Connections,
     HttpConnection,
     raise_descriptor_limit,
-    throttle_accept_errors,
 )
 from listener.web.context import (
     CLOCK,
@@ -50,6 +48,7 @@ from listener.web.context import (
 from listener.web.expect import expect
 from listener.web.fast_path import FastConnection, FastPath
 from listener.web.guard import answering, no_route
+from listener.web.lobby import Lobby, Make, Size
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
@@ -182,7 +181,6 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
     path = FastPath(
         ingest=app[INGEST], ledger=app[LEDGER], metrics=app[METRICS], refusals=app[REFUSALS]
     )
-    throttle_accept_errors(loop)
     async with AsyncExitStack() as stack:
         for work in (app[SESSIONS].run(), app[LIFECYCLE].run(), connections.run()):
             await stack.enter_async_context(_beside(work))
@@ -191,15 +189,13 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         handlers = cast(web.Server, runner.server)
-        make: Callable[[], HttpConnection] = partial(
-            HttpConnection, handlers, connections, loop=loop
-        )
+        make: Make = partial(HttpConnection, handlers, connections, loop=loop)
+        size: Size = _head_alone
         if app[SETTINGS].fast_path:
             make = partial(FastConnection, handlers, connections, path, loop=loop)
-        server = await loop.create_server(make, sock=listening, backlog=ACCEPTS_AT_ONCE)
-        # asyncio has one number for how many may wait and how many it accepts in one turn.
-        listening.listen(BACKLOG)
-        stack.callback(server.close)
+            size = path.size
+        lobby = Lobby(listening, connections, make=make, size=size)
+        stack.push_async_callback(lobby.close)
         # Before the clean-up: from then on aiohttp notices neither who leaves nor who connects.
         stack.push_async_callback(_drain, app)
         yield
@@ -232,6 +228,11 @@ async def serve(
         await stop.wait()
         log.event(_LOG, "stopping", sessions=service.app[SESSIONS].count)
     log.event(_LOG, "stopped")
+
+
+def _head_alone(_data: bytes, head_bytes: int) -> int:
+    """Return the size of a request's head: its body is aiohttp's to wait for."""
+    return head_bytes
 
 
 def _begin_epoch(app: web.Application) -> None:

@@ -7,17 +7,17 @@ proxy's address are safe.
 """
 
 import asyncio
-import ipaddress
 import logging
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from listener import log
+from listener.web.address import network
 from listener.web.headers import harden
 from listener.web.metrics import Cut, Metrics
 from listener.web.problem import RETRY_SECONDS, ProblemError, nothing_here, problem, raw_problem
@@ -32,10 +32,11 @@ GRACE_SECONDS: Final = 2.0
 DESCRIPTORS_KEPT: Final = 128
 # What the process asks for: more than all connections and what they leave alone.
 DESCRIPTORS_WANTED: Final = CONNECTIONS_MAX + 4_096
-# In one turn of the event loop; each takes up to four turns until it can be refused.
-ACCEPTS_AT_ONCE: Final = 16
 
 HEAD_SECONDS: Final = 10.0
+# Of a request's first line. aiohttp looks for the route of a path slash by slash from its end, and
+# copies the rest each time: 7,000 slashes cost 9 ms.
+LINE_BYTES_MAX: Final = 2_048
 # Longer than a proxy's (nginx: 60 s), so that it is the proxy that closes.
 IDLE_SECONDS: Final = 75.0
 # For how long somebody may not read his answer.
@@ -43,6 +44,14 @@ UNREAD_SECONDS: Final = 30.0
 # After an answer, what still comes of a body that was refused is read for so long.
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES_MAX: Final = 256 * 1024
+# In one turn of the event loop, of one connection. asyncio's own is 256 KiB: 40,000 chunks or
+# websocket frames, for half a second in which nobody else is heard.
+READ_BYTES_MAX: Final = 16 * 1024
+
+# Of requests that are refused, on connections that have proved nothing: so many a second in all.
+# Beyond, each is answered at once, and its sender's next is read once it is its turn.
+REFUSALS_PER_SECOND: Final = 1_000
+REST_SECONDS_MAX: Final = 1.0
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
@@ -51,10 +60,10 @@ _TICK_SECONDS: Final = 1.0
 _CANDIDATES_MAX: Final = 32
 
 _LOG: Final = logging.getLogger(__name__)
-_TOO_SLOW: Final = raw_problem(
+TOO_SLOW: Final = raw_problem(
     ProblemError(408, "too-slow", "the head of the request did not arrive in time")
 )
-_FULL: Final = raw_problem(
+FULL: Final = raw_problem(
     ProblemError(
         503,
         "too-many-connections",
@@ -64,14 +73,30 @@ _FULL: Final = raw_problem(
 )
 
 
+class Peer(Protocol):
+    """Who is connected: to speak HTTP already, or in the lobby."""
+
+    address: str
+    made_at: float
+
+    @property
+    def waits_for_peer(self) -> bool: ...
+
+    def look(self, now: float) -> Cut | None: ...
+
+    def cut(self) -> None: ...
+
+
 class HttpConnection(web.RequestHandler):
     """One HTTP connection: aiohttp's, with limits, and with answers that are all our own."""
 
     __slots__ = (
         "_connections",
+        "_early",
         "_heard",
         "_is_ended",
         "_left",
+        "_stalled_since",
         "address",
         "is_proved",
         "made_at",
@@ -79,7 +104,12 @@ class HttpConnection(web.RequestHandler):
     )
 
     def __init__(
-        self, server: web.Server, connections: "Connections", *, loop: asyncio.AbstractEventLoop
+        self,
+        server: web.Server,
+        connections: "Connections",
+        early: Sequence[bytes] = (),
+        *,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(
             server,
@@ -87,14 +117,18 @@ class HttpConnection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # halves the throughput; aiohttp takes None
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=LINGER_SECONDS,
+            max_line_size=LINE_BYTES_MAX,
             # What is sent compressed is decompressed in shapes/raw.py, within its limit.
             auto_decompress=False,
         )
         self._connections = connections
+        # What came before this was made, in its segments.
+        self._early = early
         self._heard = False
         self._is_ended = False
         # After an answer: how much more of the request's body is read.
         self._left: int | None = None
+        self._stalled_since: float | None = None
         self.is_proved = False
         self.address = ""
         self.made_at = self.since = loop.time()
@@ -125,13 +159,18 @@ class HttpConnection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or refuse it."""
-        self.address = _network(transport.get_extra_info("peername"))
+        self.address = network(transport.get_extra_info("peername"))
         if self._connections.admit(self):
+            # Not documented, and looked at by asyncio before each read.
+            vars(transport)["max_size"] = READ_BYTES_MAX
             super().connection_made(transport)
+            early, self._early = self._early, ()
+            for data in early:
+                self.data_received(data)
             return
         self._force_close = True
         if isinstance(transport, asyncio.Transport):
-            transport.write(_FULL)
+            transport.write(FULL)
         transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -209,11 +248,23 @@ class HttpConnection(web.RequestHandler):
         if not payload.is_eof():
             payload.set_exception(web.RequestPayloadError("cut off"))
 
-    def end_late(self) -> None:
-        """Close a connection on which the rest of a head does not arrive."""
-        if self._heard and self.transport is not None:
-            self.transport.write(_TOO_SLOW)
-        self.force_close()
+    def look(self, now: float) -> Cut | None:
+        """End a connection whose time is over; return why, None where it is not."""
+        if self.is_websocket:
+            return None
+        if self.is_late and now - self.since >= HEAD_SECONDS:
+            if self._heard and self.transport is not None:
+                self.transport.write(TOO_SLOW)
+            self.force_close()
+            return Cut.SLOW_HEAD
+        if not self.writing_paused:
+            self._stalled_since = None
+        elif self._stalled_since is None:
+            self._stalled_since = now
+        elif now - self._stalled_since >= UNREAD_SECONDS:
+            self.cut()
+            return Cut.SLOW_READER
+        return None
 
     def cut(self) -> None:
         """Cut the connection off, with whatever was still to be sent."""
@@ -234,17 +285,17 @@ class Connections:
         self._max = connections_that_fit()
         self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
         # In the order in which they came; by address, those that have proved nothing.
-        self._all: dict[HttpConnection, None] = {}
-        self._unproven: dict[HttpConnection, None] = {}
-        self._of_address: dict[str, dict[HttpConnection, None]] = {}
-        self._stalled_since: dict[HttpConnection, float] = {}
+        self._all: dict[Peer, None] = {}
+        self._unproven: dict[Peer, None] = {}
+        self._of_address: dict[str, dict[Peer, None]] = {}
         self._clock = asyncio.get_running_loop().time
+        self._refused_until = 0.0
         self._log = log.Throttle(_LOG, "connection_cut", level=logging.WARNING)
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def admit(self, connection: HttpConnection) -> bool:
+    def admit(self, connection: Peer) -> bool:
         """Count a connection in; return False if none can be cut off to make room for it."""
         own = self._of_address.setdefault(connection.address, {})
         if len(own) >= self._unproven_max:
@@ -258,7 +309,7 @@ class Connections:
         self._of_address.setdefault(connection.address, own)[connection] = None
         return True
 
-    def trust(self, connection: HttpConnection) -> None:
+    def trust(self, connection: Peer) -> None:
         """Remove a connection from the list of those that may be crowded out."""
         self._unproven.pop(connection, None)
         own = self._of_address.get(connection.address, {})
@@ -266,10 +317,16 @@ class Connections:
         if not own:
             self._of_address.pop(connection.address, None)
 
-    def remove(self, connection: HttpConnection) -> None:
+    def refused(self) -> float:
+        """Count a refusal; return for how many seconds its sender is not listened to."""
+        now = self._clock()
+        latest = now + REST_SECONDS_MAX
+        self._refused_until = min(max(now, self._refused_until) + 1 / REFUSALS_PER_SECOND, latest)
+        return self._refused_until - now
+
+    def remove(self, connection: Peer) -> None:
         """Count a connection out."""
         self._all.pop(connection, None)
-        self._stalled_since.pop(connection, None)
         self.trust(connection)
 
     async def run(self) -> None:
@@ -283,18 +340,11 @@ class Connections:
         self._metrics.connections.set(len(self._all))
         now = self._clock()
         for connection in list(self._all):
-            if connection.is_websocket:
-                continue
-            if connection.is_late and now - connection.since >= HEAD_SECONDS:
-                self._note(Cut.SLOW_HEAD, connection)
-                connection.end_late()
-            elif not connection.writing_paused:
-                self._stalled_since.pop(connection, None)
-            elif now - self._stalled_since.setdefault(connection, now) >= UNREAD_SECONDS:
-                self._note(Cut.SLOW_READER, connection)
-                connection.cut()
+            why = connection.look(now)
+            if why is not None:
+                self._note(why, connection)
 
-    def _crowd_out(self, some: Iterable[HttpConnection], *, age: float) -> bool:
+    def _crowd_out(self, some: Iterable[Peer], *, age: float) -> bool:
         """Cut off the oldest connection that we wait for; return whether there was one."""
         youngest = self._clock() - age
         for connection in islice(some, _CANDIDATES_MAX):
@@ -307,7 +357,7 @@ class Connections:
                 return True
         return False
 
-    def _note(self, why: Cut, connection: HttpConnection) -> None:
+    def _note(self, why: Cut, connection: Peer) -> None:
         self._metrics.cuts.labels(why).inc()
         self._log.event(why, why=why, sender=connection.address, connections=len(self._all))
 
@@ -336,31 +386,3 @@ def raise_descriptor_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def throttle_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log one line a second while no descriptor is left; asyncio would log thousands."""
-    throttle = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, OSError) and "socket" in context and "accept" in context["message"]:
-            throttle.event(error.errno, cause=error.strerror)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(handle)
-
-
-def _network(peer: object) -> str:
-    """Return the address of a peer; for IPv6, the part that belongs to one customer."""
-    if not isinstance(peer, tuple) or not peer:
-        return ""
-    address = str(peer[0])
-    if ":" not in address:
-        return address
-    with suppress(ValueError):
-        number = ipaddress.IPv6Address(address.partition("%")[0])
-        if number.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((number, 64), strict=False))
-    return address

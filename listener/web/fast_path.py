@@ -11,6 +11,7 @@ exists, and what it costs: docs/adr/0007.
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -35,6 +36,8 @@ HEAD_BYTES_MAX: Final = 2_048
 HEADERS_MAX: Final = 32
 HEADS_KEPT: Final = 256
 REFUSALS_KEPT: Final = 16
+# A shorter rest is not worth its cost.
+REST_SECONDS_MIN: Final = 0.002
 
 _BEGIN: Final = b"POST /notify/"
 _END: Final = b"\r\n\r\n"
@@ -99,8 +102,10 @@ class FastPath:
             )
         except ListenerError as error:
             return self._refuse(error, head, peer)
-        # A store that nobody configured raises an alarm as well.
-        return None if head.store_no and fact.store_no is None else fact
+        # A store that nobody configured raises an alarm as well; a message that another merchant
+        # may have is looked for there first.
+        is_odd = head.store_no and fact.store_no is None
+        return None if is_odd or self._ingest.shares_a_token(head.merchant_no) else fact
 
     def _refuse(self, error: ListenerError, head: RequestHead, peer: object) -> bytes:
         told = of_error(error)
@@ -112,6 +117,15 @@ class FastPath:
             forwarded_for=head.forwarded_for,
         )
         return self._refused(told.status, told.code, told.detail, rfc822_formatted_time())
+
+    def size(self, data: bytes, head_bytes: int) -> int:
+        """Return how many bytes a notification has whose head is here; of all else, its head's."""
+        if head_bytes > HEAD_BYTES_MAX or not data.startswith(_BEGIN):
+            return head_bytes
+        head = self._read_head(data[:head_bytes])
+        if head is None or not self._ingest.knows(head.merchant_no):
+            return head_bytes
+        return head_bytes + head.length
 
     def success(self) -> bytes:
         """Return the acknowledgement, with the date of this second."""
@@ -134,6 +148,7 @@ def read_head(head: bytes) -> RequestHead | None:
         or len(pairs) > HEADERS_MAX
         or "host" not in headers
         or not _SPECIAL.isdisjoint(headers)
+        or "host" not in headers
         or headers.get("connection", "keep-alive").lower() != "keep-alive"
         or kind is None
         or not _LENGTH.fullmatch(length)
@@ -173,19 +188,30 @@ def _written(response: web.Response, date: str) -> bytes:
 class FastConnection(HttpConnection):
     """A connection that stays on the fast path while only plain notifications arrive."""
 
-    __slots__ = ("_came_later", "_is_fast", "_path", "_settled", "_started", "_taken")
+    __slots__ = (
+        "_came_later",
+        "_is_fast",
+        "_is_resting",
+        "_path",
+        "_settled",
+        "_started",
+        "_taken",
+    )
 
     def __init__(
         self,
         server: web.Server,
         connections: Connections,
         path: FastPath,
+        early: Sequence[bytes] = (),
         *,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(server, connections, loop=loop)
+        super().__init__(server, connections, early, loop=loop)
         self._path = path
         self._is_fast = True
+        # Whether the sender is not listened to for a moment, after a refusal.
+        self._is_resting = False
         # The notification that is being recorded, and what came after it.
         self._taken: bytes | None = None
         self._came_later = b""
@@ -195,7 +221,7 @@ class FastConnection(HttpConnection):
     @property
     def is_idle(self) -> bool:
         """Whether no request has arrived that is not answered yet."""
-        return self._taken is None and super().is_idle
+        return self._taken is None and not self._is_resting and super().is_idle
 
     def data_received(self, data: bytes) -> None:
         """Queue a notification, or hand the connection over to aiohttp."""
@@ -239,6 +265,15 @@ class FastConnection(HttpConnection):
         if self.transport is not None:
             self.transport.write(refusal)
         self._be_kept_alive()
+        if not self.is_proved and (rest := self._connections.refused()) > REST_SECONDS_MIN:
+            self._is_resting = True
+            self._pause_transport_reading()
+            self._loop.call_later(rest, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._is_resting = False
+        if self.transport is not None:
+            self._resume_transport_reading()
 
     def _settle(self, result: Recorded | Exception) -> None:
         """Acknowledge what is on disk; pass what was not recorded to aiohttp, to refuse it."""

@@ -5,8 +5,8 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -15,15 +15,22 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from listener.web import connections
+from listener.web import connections, lobby
+from listener.web.address import network
 from listener.web.connections import (
     CONNECTIONS_MAX,
     DESCRIPTORS_KEPT,
     DESCRIPTORS_WANTED,
+    LINE_BYTES_MAX,
+    READ_BYTES_MAX,
+    Connections,
+    HttpConnection,
     connections_that_fit,
     raise_descriptor_limit,
-    throttle_accept_errors,
 )
+from listener.web.lobby import Lobby
+from listener.web.metrics import Metrics
+from listener.web.shapes import raw
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import FIELDS, FORM, Serving, serving, signed
 
@@ -265,6 +272,37 @@ async def test_a_crowd_of_strangers_stops_no_notification(
         assert len(await entries(service)) == 20
 
 
+async def test_of_one_connection_only_so_much_is_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    sizes: list[int] = []
+    data_received = HttpConnection.data_received
+
+    def counted(one: HttpConnection, data: bytes) -> None:
+        sizes.append(len(data))
+        data_received(one, data)
+
+    monkeypatch.setattr(HttpConnection, "data_received", counted)
+    async with limited(tmp_path, monkeypatch) as service:
+        one = await line(service, HALF + b"Transfer-Encoding: chunked\r\n\r\n")
+        one.writer.write(b"1\r\na\r\n" * 60_000 + b"0\r\n\r\n")
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert b" 401 " in await one.reader.readuntil(b"\r\n")
+    assert max(sizes) == READ_BYTES_MAX
+    assert sum(sizes) > 360_000
+
+
+async def test_a_path_of_thousands_of_slashes_is_no_route_to_look_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch) as service:
+        for slashes, status in ((LINE_BYTES_MAX - 100, b"404"), (LINE_BYTES_MAX + 1, b"400")):
+            path = b"/" * slashes
+            one = await line(service, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert b" %b " % status in await one.reader.readuntil(b"\r\n")
+
+
 def test_connections_leave_descriptors_for_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     for soft, fit in (
         (resource.RLIM_INFINITY, CONNECTIONS_MAX),
@@ -291,31 +329,123 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(
     assert asked == [(4_096, 4_096), (wanted, endless)]
 
 
-async def test_running_out_of_descriptors_logs_one_line_and_not_thousands(
-    caplog: pytest.LogCaptureFixture,
+class Exhausted(socket.socket):
+    """A socket whose system has no descriptor left, for some calls."""
+
+    failures = 3
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_no_descriptor_to_accept_with_is_one_line_and_a_pause(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-    throttle_accept_errors(loop)
-    try:
-        with closing(socket.socket()) as listening:
-            context = {
-                "message": "socket.accept() out of system resource",
-                "exception": OSError(errno.EMFILE, "Too many open files"),
-                "socket": listening,
-            }
-            for _ in range(1_000):
-                loop.call_exception_handler(context)
-        (line_,) = caplog.records
-        assert (line_.args, line_.levelno) == (("accept_failed",), logging.ERROR)
-        loop.call_exception_handler({"message": "something else"})
-        assert "something else" in caplog.text
-    finally:
-        loop.set_exception_handler(before)
+    monkeypatch.setattr(lobby, "PAUSE_SECONDS", 0.05)
+    came = asyncio.Event()
+
+    def make(_early: Sequence[bytes]) -> connections.HttpConnection:
+        came.set()
+        raise ConnectionError
+
+    with Exhausted() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        door = Lobby(
+            listening, Connections(metrics=Metrics()), make=make, size=lambda _data, head: head
+        )
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(WAIT_SECONDS):
+            await came.wait()
+        await door.close()
+        writer.close()
+    (line_,) = caplog.records
+    assert (line_.args, line_.levelno) == (("accept_failed",), logging.ERROR)
+    assert listening.failures == 0
 
 
-def test_an_ipv6_address_counts_as_its_customers_network() -> None:
-    network = connections._network
+async def test_half_requests_are_no_connections_of_aiohttp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    made: list[HttpConnection] = []
+    connection_made = HttpConnection.connection_made
+
+    def counted(one: HttpConnection, transport: asyncio.BaseTransport) -> None:
+        made.append(one)
+        connection_made(one, transport)
+
+    monkeypatch.setattr(HttpConnection, "connection_made", counted)
+    body = signed(FIELDS)
+    halves = (b"", b"P", HALF, HALF + b"Content-Length: %d\r\n\r\n" % len(body) + body[:9])
+    async with limited(tmp_path, monkeypatch) as service:
+        lines = [await line(service, half) for half in halves for _ in range(5)]
+        # Those that came later have been answered, so that these have been read.
+        assert (await service.notify())[0] == 200
+        assert len(made) == 1
+        for one in lines[-5:]:
+            one.writer.write(body[9:])
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert (await one.reader.readuntil(b"success")).endswith(b"success")
+        assert len(made) == 6
+
+
+async def test_half_a_body_is_aiohttps_to_wait_for_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    monkeypatch.setattr(lobby, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(raw, "BODY_SECONDS", 0.2)
+    async with limited(tmp_path, monkeypatch) as service:
+        one = await line(service, HALF + b"Content-Length: 99\r\n\r\na=")
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert b" 408 " in await one.reader.readuntil(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\x02", b"get / HTTP/1.1\r\n", b"G" * 4_096, HALF + b"X: " + b"y" * 9_000],
+    ids=["TLS", "lower case", "a long word", "a long head"],
+)
+async def test_what_is_no_beginning_of_a_request_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, HEAD_SECONDS=60.0) as service:
+        assert (
+            (await (await line(service, sent)).rest())
+            .split(b"\r\n")[0]
+            .endswith(b" 400 Bad Request")
+        )
+
+
+async def test_who_stops_sending_in_the_lobby_is_answered_as_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, HEAD_SECONDS=60.0) as service:
+        half_body = HALF + b"Content-Length: 99\r\n\r\na="
+        for sent, answer in ((HALF, b""), (b"", b""), (half_body, b"HTTP/1.1 400 ")):
+            one = await line(service, sent)
+            # Read by now, so that the end comes alone.
+            await (await line(service)).ask()
+            one.writer.write_eof()
+            told = await one.rest()
+            assert told.startswith(answer)
+            assert bool(told) is bool(answer)
+
+
+async def test_the_lobby_is_empty_when_the_service_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch) as service:
+        lines = [await line(service, HALF) for _ in range(3)]
+        await (await line(service)).ask()
+    for one in lines:
+        assert await one.rest() == b""
+
+
+def test_an_address_of_ipv6_is_its_customers_network() -> None:
     assert network(("192.0.2.7", 1)) == "192.0.2.7"
     assert network(("2001:db8:1:2:3:4:5:6", 1, 0, 0)) == "2001:db8:1:2::/64"
     assert network(("fe80::1%eth0", 1, 0, 2)) == "fe80::/64"

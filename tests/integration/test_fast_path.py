@@ -16,6 +16,7 @@ from tests.support.service import (
     FORM,
     MERCHANT_NO,
     STORE_NO,
+    TOKEN_TEXT,
     Serving,
     serving,
     settings,
@@ -134,6 +135,17 @@ async def test_a_head_says_for_whom_and_how_long() -> None:
     assert forwarded.forwarded_for == "192.0.2.7"
 
 
+async def test_a_message_captured_at_a_merchant_with_the_same_token_is_a_repeat(
+    tmp_path: Path,
+) -> None:
+    table = {number: {"tokens": [TOKEN_TEXT]} for number in (MERCHANT_NO, "200044")}
+    async with serving(tmp_path / "ledger.db", merchants=table) as service:
+        assert (await service.notify(path=f"/notify/{MERCHANT_NO}"))[0] == 200
+        assert (await service.notify(path="/notify/200044"))[0] == 200
+        (entry,) = await entries(service)
+        assert entry["merchantNo"] == MERCHANT_NO
+
+
 async def test_a_longer_head_is_left_to_aiohttp(tmp_path: Path, taken: list[bytes]) -> None:
     room = HEAD_BYTES_MAX - len(request()) + len(signed(FIELDS)) - len("X-Pad: \r\n")
     async with serving(tmp_path / "ledger.db") as service:
@@ -173,6 +185,34 @@ async def test_a_refusal_is_no_request_of_aiohttp_and_is_counted_and_logged(
         assert (await answer_of(reader)).endswith(b"success")
         assert len(taken) == 1
         writer.close()
+
+
+async def test_a_flood_of_refusals_is_read_at_a_limited_rate_and_a_known_sender_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
+) -> None:
+    monkeypatch.setattr(connections, "REFUSALS_PER_SECOND", 20)
+    async with serving(tmp_path / "ledger.db") as service:
+        known, knowns = await opened(service.url)
+        knowns.write(request())
+        await answer_of(known)
+        reader, writer = await opened(service.url)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for _ in range(11):
+            writer.write(request(b"a=1"))
+            assert b" 401 " in await answer_of(reader)
+        # The answer comes at once; ten times it was not yet the turn of the next.
+        assert loop.time() - started > 0.45
+        started = loop.time()
+        for _ in range(100):
+            knowns.write(request(b"a=1"))
+            await answer_of(known)
+        assert loop.time() - started < WAIT_SECONDS
+        writer.write(request())
+        assert (await answer_of(reader)).endswith(b"success")
+        assert len(taken) == 2
+        writer.close()
+        knowns.close()
 
 
 # How its connections end.

@@ -27,7 +27,8 @@ import orjson
 
 from listener.ledger.promise import ReadEntry, Scope
 from listener.web import connections
-from listener.web.connections import Connections, HttpConnection
+from listener.web.connections import Connections, HttpConnection, Peer
+from listener.web.lobby import Guest
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, Serving, serving, signed
 
 REQUESTS: Final = 100_000
@@ -241,22 +242,24 @@ class Watched:
 
     def __init__(self) -> None:
         self._made: list[HttpConnection] = []
-        self._by_port: dict[int, HttpConnection] = {}
+        self._by_port: dict[int, HttpConnection | Guest] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Watch whoever is let in."""
         admit = Connections.admit
 
-        def watched(of: Connections, connection: HttpConnection, *more: object) -> bool:
-            let_in = admit(of, connection, *more)
-            self._made.append(connection)
-            return let_in
+        def watched(of: Connections, peer: Peer) -> bool:
+            if isinstance(peer, Guest):
+                self._by_port[peer.socket.getpeername()[1]] = peer
+            elif isinstance(peer, HttpConnection):
+                self._made.append(peer)
+            return admit(of, peer)
 
         with patch.object(Connections, "admit", watched):
             yield
 
-    def of(self, port: int) -> HttpConnection | None:
+    def of(self, port: int) -> HttpConnection | Guest | None:
         """Return the connection of a sender."""
         for connection in self._made:
             if connection.transport is not None:
@@ -291,12 +294,17 @@ async def _quiet(client: Client, watched: Watched, port: int) -> None:
     deadline = time.monotonic() + QUIET_SECONDS_MAX
     while client.is_open and quiet < QUIET_TURNS:
         connection = watched.of(port)
-        is_waiting = connection is not None and (
-            connection.transport is None or connection.waits_for_peer
-        )
+        is_waiting = connection is not None and is_quiet(connection)
         quiet = quiet + 1 if is_waiting else 0
         await asyncio.sleep(0 if is_waiting else 0.001)
         assert time.monotonic() < deadline, "a service neither answers nor waits"
+
+
+def is_quiet(connection: HttpConnection | Guest) -> bool:
+    """Return whether a connection has ended, or waits for its sender."""
+    if isinstance(connection, Guest):
+        return connection.waits_for_peer and not connection.is_ready
+    return connection.transport is None or connection.waits_for_peer
 
 
 async def _arrive() -> None:
@@ -320,7 +328,7 @@ async def entries_of(service: Serving) -> list[tuple[object, ...]]:
 @contextlib.asynccontextmanager
 async def services(directory: Path) -> AsyncIterator[tuple[Serving, Serving]]:
     """Run a service with the fast path, and one without."""
-    with patch.object(connections, "LINGER_SECONDS", 0.02):
+    with patch.object(connections, "LINGER_SECONDS", 0.1):
         async with (
             serving(directory / "fast.db", fast_path=True, confirm="off") as fast,
             serving(directory / "plain.db", fast_path=False, confirm="off") as plain,

@@ -121,6 +121,43 @@ def test_setting_up_twice_does_not_write_twice(written: io.StringIO) -> None:
     assert written.getvalue().count("once") == 1
 
 
+def test_a_fault_that_a_stranger_repeats_fills_no_disk(
+    written: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def fail() -> None:
+        try:
+            raise ValueError("no")
+        except ValueError:
+            logger.exception("request_failed", extra={"fields": {"route": "/v1"}})
+
+    for _ in range(1_000):
+        fail()
+    log.event(logger, "serving", url="http://127.0.0.1")
+    lines = written.getvalue().splitlines()
+    assert len(lines) == log.LINES_AT_ONCE_MAX + 1
+    assert "error request_failed route=/v1 error=ValueError" in lines[0]
+    assert "serving" in lines[-1]
+    now += 1.0
+    fail()
+    assert "heldBack=980" in written.getvalue().splitlines()[-1]
+
+
+def test_what_a_library_repeats_is_limited_whatever_it_says(written: io.StringIO) -> None:
+    for number in range(1_000):
+        logging.getLogger("asyncio").warning(f"socket {number}")  # noqa: G004 - as libraries do
+    assert len(written.getvalue().splitlines()) <= log.LINES_AT_ONCE_MAX + 2
+
+
+async def test_a_throttled_event_is_limited_by_its_throttle_alone(written: io.StringIO) -> None:
+    refused = log.Throttle(logger, "refused")
+    for kind in range(100):
+        refused.event(kind)
+    assert len(written.getvalue().splitlines()) == 100
+
+
 async def test_the_first_of_a_kind_is_logged_at_once(written: io.StringIO) -> None:
     throttle = log.Throttle(logger, "refused", level=logging.WARNING)
     throttle.event("bad-signature", sender="192.0.2.1")

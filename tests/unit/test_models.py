@@ -139,10 +139,13 @@ def test_an_entry_without_a_transaction_number_says_null() -> None:
 
 
 def test_a_single_transaction_is_a_transaction_plus_its_entries() -> None:
-    told = written(models.TransactionDetail.with_entries(TRANSACTION, [LINE]))
-    entries = told.pop("entries")
-    assert told == written(models.Transaction.of(TRANSACTION))
-    assert entries == [written(models.Entry.of(LINE))]
+    for has_more, after in ((False, None), (True, LINE.entry.seq)):
+        detail = models.TransactionDetail.with_entries(TRANSACTION, [LINE], has_more=has_more)
+        told = written(detail)
+        assert told.pop("nextAfter") == after
+        entries = told.pop("entries")
+        assert told == written(models.Transaction.of(TRANSACTION))
+        assert entries == [written(models.Entry.of(LINE))]
 
 
 def test_the_deliveries_of_the_ledger_are_its_entries_and_their_repeats() -> None:

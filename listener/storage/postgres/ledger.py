@@ -372,8 +372,12 @@ class PostgresLedger:
             )
         )
 
-    async def read_transaction_entries(self, transaction: Transaction) -> list[ReadEntry]:
-        return await self._read(lambda db: reading.lines_of(db, transaction=transaction))
+    async def read_transaction_entries(
+        self, transaction: Transaction, *, after: int = 0, limit: int | None = None
+    ) -> list[ReadEntry]:
+        return await self._read(
+            lambda db: reading.lines_of(db, transaction=transaction, after=after, limit=limit)
+        )
 
     async def read_unacked(
         self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE

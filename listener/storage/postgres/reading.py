@@ -107,10 +107,12 @@ async def lines_between(
     return await _lines_of(db, await db.fetch(selects.LINES_BETWEEN, *values))
 
 
-async def lines_of(db: Connection, *, transaction: Transaction) -> list[ReadEntry]:
-    """Read a transaction's entries, its sale's included."""
+async def lines_of(
+    db: Connection, *, transaction: Transaction, after: int, limit: int | None
+) -> list[ReadEntry]:
+    """Read a transaction's entries past a seq, its sale's included."""
     number, merchant_no = packed(transaction.transaction_no), transaction.merchant_no
-    rows = await db.fetch(selects.LINES_OF, number, merchant_no, transaction.sale_seq)
+    rows = await db.fetch(selects.LINES_OF, number, merchant_no, transaction.sale_seq, after, limit)
     return await _lines_of(db, rows)
 
 

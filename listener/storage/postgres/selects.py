@@ -69,8 +69,8 @@ LINES_BETWEEN: Final = (
     " AND ($6::bigint IS NULL OR e.recorded_at < $6) ORDER BY e.seq"
 )
 LINES_OF: Final = (
-    f"{LINES} WHERE e.transaction_no = $1 AND e.merchant_no = $2"
-    f" UNION ALL {LINES} WHERE e.seq = $3 ORDER BY seq"
+    f"{LINES} WHERE e.transaction_no = $1 AND e.merchant_no = $2 AND e.seq > $4"
+    f" UNION ALL {LINES} WHERE e.seq = $3 AND e.seq > $4 ORDER BY seq LIMIT $5"
 )
 BY_SEQ: Final = f"SELECT {ENTRY} FROM entries e WHERE seq = ANY ($1::bigint[])"
 TRANSACTIONS: Final = f"SELECT {TRANSACTION} FROM transactions t"

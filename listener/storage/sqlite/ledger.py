@@ -266,8 +266,12 @@ class SqliteLedger:
             )
         )
 
-    async def read_transaction_entries(self, transaction: Transaction) -> list[ReadEntry]:
-        return await self._read(partial(reading.lines_of, transaction=transaction))
+    async def read_transaction_entries(
+        self, transaction: Transaction, *, after: int = 0, limit: int | None = None
+    ) -> list[ReadEntry]:
+        return await self._read(
+            partial(reading.lines_of, transaction=transaction, after=after, limit=limit)
+        )
 
     async def read_unacked(
         self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE

@@ -115,10 +115,13 @@ def lines_between(
     return _lines_of(db, db.execute(statements.LINES_BETWEEN, values).fetchall())
 
 
-def lines_of(db: sqlite3.Connection, transaction: Transaction) -> list[ReadEntry]:
-    """Read a transaction's entries, its sale's included."""
+def lines_of(
+    db: sqlite3.Connection, transaction: Transaction, *, after: int, limit: int | None
+) -> list[ReadEntry]:
+    """Read a transaction's entries past a seq, its sale's included."""
     key = (transaction.transaction_no, transaction.merchant_no, transaction.sale_seq)
-    return _lines_of(db, db.execute(statements.LINES_OF, key).fetchall())
+    values = (*key, after, -1 if limit is None else limit)
+    return _lines_of(db, db.execute(statements.LINES_OF, values).fetchall())
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[ReadEntry]:

@@ -24,6 +24,8 @@ BATCH_MAX: Final = 512
 # Turns of the event loop before a commit: in the first, those that were answered are written to,
 # and in the second, what they send at once is read. So they share the next commit.
 GATHER_TURNS: Final = 2
+# With so much else in the loop, one turn is long enough for all that comes.
+GATHER_SECONDS: Final = 0.002
 # A checkpoint waits until nothing has come for a moment, unless this many changes wait for it.
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 8_000
@@ -107,10 +109,12 @@ class Writer:
             self._start()
         await self._ended.wait()
 
-    def _gather(self, turns: int = GATHER_TURNS) -> None:
+    def _gather(self, turns: int = GATHER_TURNS, ends_at: float = 0.0) -> None:
         """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
-        if turns:
-            self._loop.call_soon(self._gather, turns - 1)
+        now = self._loop.time()
+        ends_at = ends_at or now + GATHER_SECONDS
+        if turns and now < ends_at:
+            self._loop.call_soon(self._gather, turns - 1, ends_at)
         else:
             self._start()
 

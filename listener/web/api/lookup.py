@@ -10,13 +10,15 @@ from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import TransactionQuery, read_query
 
 
-async def find_transaction(request: web.Request, key: Key) -> Transaction:
+async def find_transaction(
+    request: web.Request, key: Key, query: TransactionQuery | None = None
+) -> Transaction:
     """Return the transaction with the path's number.
 
     Raises:
         ProblemError: There is none (404), or several merchants have the number (409).
     """
-    query = read_query(request, TransactionQuery)
+    query = query or read_query(request, TransactionQuery)
     of_number = await request.app[LEDGER].read_transaction(
         request.match_info["transactionNo"], merchant_no=query.merchant_no
     )

@@ -25,7 +25,13 @@ from listener.web.shapes.models import (
     TransactionsPage,
     reply,
 )
-from listener.web.shapes.parameters import EntriesQuery, NoQuery, TransactionsQuery, read_query
+from listener.web.shapes.parameters import (
+    EntriesQuery,
+    NoQuery,
+    TransactionDetailQuery,
+    TransactionsQuery,
+    read_query,
+)
 from listener.web.shares import ENTRY_WAITS_MAX
 
 EPOCH_HEADER: Final = "Ledger-Epoch"
@@ -65,10 +71,15 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
 
 
 async def show_transaction(request: web.Request, key: Key) -> web.Response:
-    """Answer with one transaction and its entries."""
-    transaction = await find_transaction(request, key)
-    lines = await request.app[LEDGER].read_transaction_entries(transaction)
-    return reply(TransactionDetail.with_entries(transaction, lines))
+    """Answer with one transaction and a page of its entries."""
+    query = read_query(request, TransactionDetailQuery)
+    transaction = await find_transaction(request, key, query)
+    # One more than is wanted shows whether there are more.
+    lines = await request.app[LEDGER].read_transaction_entries(
+        transaction, after=query.after, limit=query.limit + 1
+    )
+    page, has_more = lines[: query.limit], len(lines) > query.limit
+    return reply(TransactionDetail.with_entries(transaction, page, has_more=has_more))
 
 
 async def list_entries(request: web.Request, key: Key) -> web.Response:

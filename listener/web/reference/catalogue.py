@@ -37,7 +37,7 @@ from listener.web.shapes.models import (
 from listener.web.shapes.parameters import (
     EntriesQuery,
     TerminalsQuery,
-    TransactionQuery,
+    TransactionDetailQuery,
     TransactionsQuery,
 )
 from listener.web.shapes.terminals import Terminals
@@ -89,9 +89,10 @@ _LEDGER: Final = (
         path="/v1/transactions/{transactionNo}",
         tag=Tag.LEDGER,
         summary="Show one transaction and its entries",
-        says="The whole story: who said what, when, on what evidence, how often it was delivered.",
+        says="The whole story: who said what, when, on what evidence, how often it was delivered."
+        " Where there are more entries than `limit`, ask again `after` the answer's `nextAfter`.",
         roles=EVERY_ROLE,
-        query=TransactionQuery,
+        query=TransactionDetailQuery,
         answers={
             200: AnswerSpec(
                 says="The transaction.",

@@ -73,7 +73,7 @@ TRANSACTIONS_PAGE: Final[JsonObject] = {
     "data": [TRANSACTION],
     "nextCursor": "AAABmrvlVgYAAAAAAAAIJkY1t1hJ0dWc",
 }
-TRANSACTION_DETAIL: Final[JsonObject] = {**TRANSACTION, "entries": [ENTRY]}
+TRANSACTION_DETAIL: Final[JsonObject] = {**TRANSACTION, "entries": [ENTRY], "nextAfter": None}
 ENTRIES_PAGE: Final[JsonObject] = {"epoch": EPOCH, "head": 2088, "data": [ENTRY]}
 LEDGER_HEAD: Final[JsonObject] = {
     "epoch": EPOCH,

@@ -4,6 +4,7 @@ OpenAPI is generated from these models, and the export writes with them. Every m
 present; null is what is not known.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Self
 
 import orjson
@@ -180,12 +181,19 @@ class TransactionDetail(Transaction):
     """A transaction and its entries in order, its sale's included."""
 
     entries: list[Entry]
+    next_after: int | None = Field(
+        description="Where there are more entries, the seq to ask after; null where there are none."
+    )
 
     @classmethod
-    def with_entries(cls, transaction: model.Transaction, lines: list[ledger.ReadEntry]) -> Self:
-        """Describe a transaction and its entries."""
+    def with_entries(
+        cls, transaction: model.Transaction, lines: Sequence[ledger.ReadEntry], *, has_more: bool
+    ) -> Self:
+        """Describe a transaction and a page of its entries."""
         entries = [Entry.of(line) for line in lines]
-        return cls.model_validate({**_members(transaction), "entries": entries})
+        next_after = entries[-1].seq if has_more else None
+        members = {**_members(transaction), "entries": entries, "next_after": next_after}
+        return cls.model_validate(members)
 
 
 class TransactionsPage(Model):

@@ -163,6 +163,13 @@ class TransactionQuery(Query):
     )
 
 
+class TransactionDetailQuery(TransactionQuery):
+    """Which merchant's transaction is wanted, and which of its entries."""
+
+    after: AfterSeq = Field(default=0, description="Entries past this seq.")
+    limit: Limit = Field(default=PAGE_MAX, description="At most so many entries.")
+
+
 class EntriesQuery(Query):
     """Which entries to read."""
 

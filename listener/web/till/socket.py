@@ -118,6 +118,9 @@ class _Till:
             return
         except _CloseError as error:
             self._close(error.code)
+            if error.code is CloseCode.TOO_MANY_FRAMES and request.transport is not None:
+                # To read on would be to do what it wants; the timer cuts it off.
+                request.transport.pause_reading()
         except ConnectionError:
             # The client went away while something was sent to it.
             return

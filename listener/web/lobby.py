@@ -1,0 +1,246 @@
+"""Accept connections, and let each wait in the lobby until its first request is there.
+
+Whoever says nothing, or half of a request, costs a socket and a few bytes here, and no transport,
+protocol, task and timer. So strangers can come and be cut off by the thousand a second, and nobody
+waits long behind them to be accepted. A whole notification goes in at once; all else in the order
+in which it came, a few in each turn of the event loop. Nothing is judged here but time and number:
+what is not the plain beginning of a request goes in as well, for aiohttp to answer.
+"""
+
+import asyncio
+import errno
+import logging
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from listener import log
+from listener.web import connections
+from listener.web.address import network
+from listener.web.connections import FULL, TOO_SLOW, Connections, HttpConnection
+from listener.web.metrics import Cut
+
+# In one turn of the event loop; each costs some 50 µs, and one that goes in ten times that.
+ACCEPTS_AT_ONCE: Final = 64
+ENTRIES_AT_ONCE: Final = 8
+# Larger heads, and the bodies of larger requests, do not wait here.
+HEAD_BYTES_MAX: Final = 4_096
+BODY_BYTES_MAX: Final = 8_192
+READ_BYTES_MAX: Final = 16_384
+# For how long the body of a request whose head is here is waited for; then aiohttp waits for it.
+BODY_SECONDS: Final = 2.0
+# After no descriptor was left to accept with.
+PAUSE_SECONDS: Final = 1.0
+
+_LOG: Final = logging.getLogger(__name__)
+_END: Final = b"\r\n\r\n"
+_BEGIN: Final = re.compile(rb"[A-Z]+(?: .*)?", re.DOTALL)
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# Makes the protocol of a connection that goes in, given what came, in its segments.
+Make = Callable[[Sequence[bytes]], HttpConnection]
+# Returns how many bytes a request has whose whole head is here, the head's included.
+Size = Callable[[bytes, int], int]
+
+
+class Guest:
+    """A connection in the lobby: its socket, and what came of its first request."""
+
+    __slots__ = (
+        "address",
+        "came",
+        "head_bytes",
+        "is_notification",
+        "is_ready",
+        "lobby",
+        "made_at",
+        "segments",
+        "since",
+        "socket",
+    )
+
+    def __init__(self, accepted: socket.socket, peer: object, lobby: "Lobby") -> None:
+        self.socket = accepted
+        self.address = network(peer)
+        self.lobby = lobby
+        self.came = b""
+        self.segments: list[bytes] = []
+        self.head_bytes = 0
+        self.is_notification = False
+        # Whether it waits to be let in.
+        self.is_ready = False
+        self.made_at = self.since = lobby.clock()
+
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether it has proved nothing, be it that more has to come or that it is not its turn."""
+        return self in self.lobby.guests
+
+    def look(self, now: float) -> Cut | None:
+        """End a line whose first head is late; let in one whose body is."""
+        if self.is_ready:
+            return None
+        if self.head_bytes:
+            if now - self.since >= BODY_SECONDS:
+                self.lobby.let_in(self)
+            return None
+        if now - self.since < connections.HEAD_SECONDS:
+            return None
+        if self.came:
+            self.tell(TOO_SLOW)
+        self.cut()
+        return Cut.SLOW_HEAD
+
+    def tell(self, answer: bytes) -> None:
+        """Send an answer, as far as there is room for it at once."""
+        with suppress(OSError):
+            self.socket.send(answer)
+
+    def cut(self) -> None:
+        """Close the line."""
+        self.lobby.leave(self)
+        self.socket.close()
+
+    def receive(self) -> None:
+        """Take what came; go in once a whole request is here, or something that is none."""
+        try:
+            data = self.socket.recv(READ_BYTES_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.cut()
+            return
+        if not data:
+            # Whoever stops sending in a body is told so; half a head asks for nothing.
+            (self.lobby.let_in if self.head_bytes else Guest.cut)(self)
+            return
+        if not self.came:
+            self.since = self.lobby.clock()
+        self.came += data
+        self.segments.append(data)
+        if not self._is_to_wait():
+            self.lobby.let_in(self)
+
+    def _is_to_wait(self) -> bool:
+        """Return whether this is the beginning of a request, of which more is to come."""
+        came = self.came
+        if not self.head_bytes:
+            end = came.find(_END)
+            if end < 0:
+                return len(came) < HEAD_BYTES_MAX and _BEGIN.fullmatch(came) is not None
+            self.head_bytes = end + len(_END)
+        missing = self.lobby.size(came, self.head_bytes) - len(came)
+        if missing == 0:
+            # A whole request, which is read as one; all else as it would have been without a lobby.
+            self.segments = [came]
+            self.is_notification = len(came) > self.head_bytes
+        return 0 < missing <= BODY_BYTES_MAX
+
+
+class Lobby:
+    """The door of a listener: accepts on its socket, until it is closed."""
+
+    def __init__(
+        self, listening: socket.socket, everyone: Connections, *, make: Make, size: Size
+    ) -> None:
+        self.size = size
+        self._listening = listening
+        self._everyone = everyone
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self.clock = self._loop.time
+        self.guests: set[Guest] = set()
+        # In the order in which they are let in; who is no guest any more has gone.
+        self._ready: deque[Guest] = deque()
+        self._entering: set[asyncio.Task[None]] = set()
+        self._log = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
+        self._pause: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        self._open()
+
+    async def close(self) -> None:
+        """Accept no more, and send away those in the lobby."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for guest in [*self.guests]:
+            guest.cut()
+        await asyncio.gather(*self._entering)
+
+    def leave(self, guest: Guest) -> None:
+        """Forget a guest; its socket is no longer listened to."""
+        if guest in self.guests:
+            self.guests.remove(guest)
+            self._loop.remove_reader(guest.socket)
+        self._everyone.remove(guest)
+
+    def let_in(self, guest: Guest) -> None:
+        """Let a guest in, once it is its turn; a notification at once."""
+        if guest.is_notification:
+            self._begin(guest)
+            return
+        guest.is_ready = True
+        self._loop.remove_reader(guest.socket)
+        self._ready.append(guest)
+        if len(self._ready) == 1:
+            self._loop.call_soon(self._let_some_in)
+
+    def _let_some_in(self) -> None:
+        for _ in range(min(ENTRIES_AT_ONCE, len(self._ready))):
+            guest = self._ready.popleft()
+            if guest in self.guests:
+                self._begin(guest)
+        if self._ready:
+            self._loop.call_soon(self._let_some_in)
+
+    def _begin(self, guest: Guest) -> None:
+        """Make a connection of a guest; what came of its first request is its to read."""
+        self.leave(guest)
+        task = self._loop.create_task(self._enter(guest))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+
+    async def _enter(self, guest: Guest) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._make(guest.segments), guest.socket
+            )
+        except OSError:
+            # The other side has gone.
+            guest.socket.close()
+
+    def _open(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listening, self._accept)
+
+    def _accept(self) -> None:
+        """Accept some of those who wait; the next turn of the loop accepts more."""
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                accepted, peer = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._log.event(error.errno, cause=error.strerror)
+                if error.errno in _EXHAUSTED:
+                    # The socket stays ready: to ask again at once would be to ask for ever.
+                    self._loop.remove_reader(self._listening)
+                    self._pause = self._loop.call_later(PAUSE_SECONDS, self._open)
+                return
+            accepted.setblocking(False)
+            self._take(Guest(accepted, peer, self))
+
+    def _take(self, guest: Guest) -> None:
+        if not self._everyone.admit(guest):
+            guest.tell(FULL)
+            guest.socket.close()
+            return
+        self.guests.add(guest)
+        # Most have sent their request by now.
+        guest.receive()
+        if guest in self.guests and not guest.is_ready:
+            self._loop.add_reader(guest.socket, guest.receive)
