@@ -1,4 +1,4 @@
-"""Work out again what the entries of a ledger add up to."""
+"""Compute the states of a ledger again from its entries."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from listener.commands.terminal import (
 @config_option
 @json_option
 def rebuild(config: Path | None, as_json: bool) -> None:
-    """Work out the states again, from the entries.
+    """Compute the states again, from the entries.
 
-    For a ledger in which `verify` finds a transaction, a sale or a stream that is not what its
-    entries add up to. The chain and the events must be sound: they cannot be worked out again;
-    restore a backup for them. Stop the listener first.
+    For a ledger in which `verify` finds a transaction, a sale or a stream that does not match its
+    entries. The chain and the events must be sound, because they cannot be computed again: if
+    they are damaged, restore a backup. Stop the listener first.
 
     \b
     Example:

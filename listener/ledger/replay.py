@@ -81,7 +81,7 @@ class Replay:
         events: Mapping[int, StoredEvent],
         sales: Mapping[int, Entry],
     ) -> Transaction:
-        """Return how a transaction stands after its entries; the arguments are those of `check`.
+        """Return the state of a transaction after its entries; the arguments are as in `check`.
 
         Raises:
             DamagedError: The events are not what the entries tell.
@@ -96,7 +96,7 @@ class Replay:
     def _is_just_begun(
         self, entry: Entry, stored: Transaction, events: Mapping[int, StoredEvent]
     ) -> bool:
-        """Return whether a transaction is what its only entry plainly begins, as most are."""
+        """Return whether a transaction is in the plain state of its only entry, as most are."""
         step = begin(entry, confirm=self._settings[0])
         return (
             step is not None
@@ -106,9 +106,9 @@ class Replay:
 
 
 def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
-    """Yield how each sale stands; its entry comes first, then those that name it, in seq order.
+    """Yield the state of each sale; its entry comes first, then those that name it, in seq order.
 
-    Its notifications are left out: they change nothing of it.
+    Its notifications are left out, because they do not change it.
     """
     for _, group in groupby(entries, key=_sale_seq):
         sale, *others = group

@@ -107,7 +107,7 @@ class StreamStart(_Model):
     @field_validator("after", mode="before")
     @classmethod
     def _take_nothing_for_absent(cls, after: object) -> object:
-        """Take what languages write for a position that was never set as none."""
+        """Read the values that languages write for an unset position as absent."""
         if isinstance(after, dict):
             after = {name: member for name, member in after.items() if member is not None}
         return "acked" if after in _UNSET else after
@@ -130,7 +130,7 @@ class Connect(_Model):
     @field_validator("streams", mode="before")
     @classmethod
     def _take_object_for_list(cls, streams: object) -> object:
-        """Take an empty object for an empty list: Lua has one table for both."""
+        """Read an empty object as an empty list: Lua has one table for both."""
         return [] if streams == {} else streams
 
     @field_validator("streams")
@@ -179,7 +179,7 @@ class Hello(_Model):
 
     @field_serializer("ping_seconds", "dead_seconds")
     def _write_whole(self, seconds: float) -> int | float:
-        """Write 20, not 20.0: some languages' readers of whole numbers stop at the point."""
+        """Write 20, not 20.0: some languages cannot read a whole number with a point."""
         return int(seconds) if seconds.is_integer() else seconds
 
 

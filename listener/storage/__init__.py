@@ -95,13 +95,13 @@ def verify(url: str, *, progress: Progress | None = None) -> Verified:
 
 
 def rebuild(url: str, *, confirm: Confirm, progress: Progress | None = None) -> Verified:
-    """Work out again, from its entries, how all in a ledger stands; then check the whole of it.
+    """Compute the states of a ledger again from its entries, then check all of it.
 
     Nobody may serve it meanwhile. Entries, events, counted repeats, keys and places stay.
 
     Raises:
-        DamagedError: Something is not what was recorded. Unless it is something else than the chain
-            and the events, nothing was changed.
+        DamagedError: Something is not what was recorded. If it is the chain or the events,
+            nothing was changed.
         LedgerError: There is no ledger, it is being served, or this version cannot read it.
     """
     told = progress or (lambda _done, _total: None)

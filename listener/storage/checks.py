@@ -65,7 +65,7 @@ STRAYS: Final = MappingProxyType(
 )
 
 
-# Each sale, followed by what was recorded of it, in order.
+# Each sale, followed by the entries that name it, in order.
 SALES_WITH_ENTRIES: Final = (
     f"SELECT {', '.join(ENTRY_COLUMNS)} FROM entries"
     " WHERE kind = 'sale' OR (sale_seq IS NOT NULL AND kind <> 'notification')"
@@ -121,7 +121,7 @@ def check_entry(row: Row, *, seq: int, previous: str) -> str:
         raise _not_as_recorded(seq) from error
     if again != row[-1]:
         raise _not_as_recorded(seq)
-    # Those of a transaction are read when that is replayed.
+    # Those of a transaction are read when it is replayed.
     if not row[_TRANSACTION_NO]:
         read_entry(row)
     return str(again)

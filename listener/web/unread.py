@@ -38,7 +38,7 @@ class Unread:
         """Build the answer to what aiohttp could not read, or failed at."""
         if isinstance(error, HttpProcessingError):
             self.note(error, sender=sender)
-            # A till's library speaks HTTP: what garbled it stands between, and may be mended.
+            # A till's library speaks HTTP: whatever garbled it is in between, and may be repaired.
             told = ProblemError(
                 400,
                 "malformed",

@@ -164,7 +164,7 @@ async def test_a_file_that_cannot_be_read_counts_as_torn(tmp_path: Path) -> None
 
 
 async def test_a_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="the folder for the positions, does not exist"):
         await FilePositions(tmp_path / "missing" / "positions.json").load()
 
 

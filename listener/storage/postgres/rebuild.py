@@ -1,4 +1,4 @@
-"""Work out again what the entries on PostgreSQL add up to, and store that."""
+"""Compute the states of a ledger on PostgreSQL again from its entries, and store them."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,7 +24,7 @@ _FETCH: Final = f"FETCH {ROWS_AT_ONCE} FROM sold"
 
 
 def rebuild(url: str, *, confirm: Confirm, progress: Progress) -> None:
-    """Store how all transactions and sales stand by the entries; a stream is its events.
+    """Store the states of all transactions and sales from the entries; streams need none.
 
     Raises:
         DamagedError: The chain of the entries, or an event, is not what was recorded; nothing is

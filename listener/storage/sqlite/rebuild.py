@@ -1,4 +1,4 @@
-"""Work out again what the entries of a file add up to, and store that."""
+"""Compute the states in a ledger's file again from its entries, and store them."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _SUMS: Final = (
 
 
 def rebuild(url: str, *, confirm: Confirm, progress: Progress) -> None:
-    """Store how all transactions, sales and streams of a file stand by its entries.
+    """Store the states of all transactions, sales and streams of a file, from its entries.
 
     Raises:
         DamagedError: The chain of the entries, or an event, is not what was recorded; nothing is

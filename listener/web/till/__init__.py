@@ -5,6 +5,7 @@
 - ``starts``: where a till begins in a stream, or that its position is lost.
 - ``connection``: how frames are written to a till, and how a slow one is noticed.
 - ``sessions``: all websockets: heartbeat, silence, revoked keys, and the farewell before a restart.
+- ``pulse``: whether this process was just paused.
 - ``polling``: the same without a websocket.
 - ``pulse``: was this process paused, so that what it is about to do may be out of date?
 """

@@ -1,17 +1,17 @@
-"""Notice that this process was paused: what waits for it then may be long out of date."""
+"""Notice that this process was paused: then what waits to be read may be long out of date."""
 
 import asyncio
 from typing import Final
 
 BEAT_SECONDS: Final = 0.25
-# A pause that is worth noticing; a machine that is only busy is late by less.
+# The shortest pause that counts; a machine that is merely busy is late by less.
 PAUSE_SECONDS_MIN: Final = 2.0
-# How long after a pause there is still something to read that came during it.
+# How long after a pause there may be something to read that arrived during it.
 BACKLOG_SECONDS: Final = 1.0
 
 
 class Pulse:
-    """A timer that beats, and that is late after a pause."""
+    """A timer that ticks, and that is late after a pause."""
 
     def __init__(self) -> None:
         self._beaten_at: float | None = None
@@ -19,7 +19,7 @@ class Pulse:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start ticking."""
         loop = asyncio.get_running_loop()
         if self._was_paused(loop.time()):
             self._back_until = loop.time() + BACKLOG_SECONDS
@@ -27,7 +27,7 @@ class Pulse:
         self._timer = loop.call_later(BEAT_SECONDS, self.start)
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop ticking."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -35,7 +35,7 @@ class Pulse:
     def is_just_back(self) -> bool:
         """Whether a pause has just ended."""
         now = asyncio.get_running_loop().time()
-        # What is read before the next beat may be from the pause as well.
+        # What is read before the next tick may have arrived during the pause as well.
         return now < self._back_until or self._was_paused(now)
 
     def _was_paused(self, now: float) -> bool:
