@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -17,6 +18,7 @@ from listener.lifecycle.turns import Turns, keep_turns
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage.postgres import turns
 from listener.storage.postgres.ledger import PostgresLedger
+from listener.web.context import LEDGER
 from tests.property.world import Plan, World
 from tests.support.databases import database
 from tests.support.service import Serving
@@ -146,18 +148,41 @@ async def test_a_cancel_at_two_nodes_is_sent_to_pockyt_once(url: str) -> None:
         assert detail["status"] == "cancelled"
 
 
+async def test_an_idempotency_key_that_is_under_way_at_one_node_is_409_at_another(
+    url: str,
+) -> None:
+    async with shops(url) as (one, _):
+        made, text = one.serving.keyed(terminal="T-42")
+        shop = replace(one, key=text)
+        async with await PostgresLedger.open(url, clock=Clock()) as other:
+            turn = f"Idempotency-Key/{made.id}/k"
+            assert await other.claim_turn(turn)
+            body = order()
+            assert (await shop.post("/v1/transactions", body, idempotency_key="k")).status == 409
+            await other.release_turn(turn)
+            assert (await shop.post("/v1/transactions", body, idempotency_key="k")).status == 201
+
+
 async def test_one_node_chases_and_another_goes_on_at_once(url: str) -> None:
     async with (
         Sandbox.start(SandboxSettings()) as pockyt,
-        beside(pockyt, Path(), database=url),
         _connected(url) as db,
+        AsyncExitStack() as stack,
     ):
-        async with beside(pockyt, Path(), database=url):
-            first = await _chaser(db)
-            await asyncio.sleep(2)
-            assert await _chaser(db) == first
-        # Whichever it was that stopped, one of them is at it.
-        assert await _chaser(db)
+        stops = {}
+        for _ in range(2):
+            own = await stack.enter_async_context(AsyncExitStack())
+            served = await own.enter_async_context(beside(pockyt, Path(), database=url))
+            ledger = served.service.app[LEDGER]
+            assert isinstance(ledger, PostgresLedger)
+            stops[ledger.node.id] = own.aclose
+        first = await _chaser(db)
+        await asyncio.sleep(2)
+        assert await _chaser(db) == first
+        (second,) = stops.keys() - {first}
+        await stops[first]()
+        # Sooner than its lease would run out.
+        assert await _chaser(db, other_than=first) == second
 
 
 @asynccontextmanager
@@ -169,12 +194,12 @@ async def _connected(url: str) -> AsyncIterator["asyncpg.Connection"]:
         await db.close()
 
 
-async def _chaser(db: "asyncpg.Connection") -> str | None:
+async def _chaser(db: "asyncpg.Connection", *, other_than: str = "") -> str:
     async with asyncio.timeout(4):
         while True:
             node: str | None = await db.fetchval("SELECT node FROM turns WHERE name = 'chaser'")
-            if node is not None:
-                return node
+            if node not in (None, other_than):
+                return str(node)
             await asyncio.sleep(0.05)
 
 

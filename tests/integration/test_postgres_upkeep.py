@@ -190,7 +190,7 @@ async def test_sessions_are_shown_again_after_a_crash_as_old_as_they_were(url: s
 async def test_what_was_missed_is_read_page_by_page(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bell, "PAGE_EVENTS", 7)
+    monkeypatch.setattr(bell, "PAGE_EVENTS", 3)
     async with node(url) as one, node(url) as other:
         heard: list[Event] = []
         other.listen(heard.extend)
