@@ -148,7 +148,6 @@ def read_head(head: bytes) -> RequestHead | None:
         or len(pairs) > HEADERS_MAX
         or "host" not in headers
         or not _SPECIAL.isdisjoint(headers)
-        or "host" not in headers
         or headers.get("connection", "keep-alive").lower() != "keep-alive"
         or kind is None
         or not _LENGTH.fullmatch(length)

@@ -340,7 +340,9 @@ async def test_an_ack_that_is_not_json_is_refused(service: Serving, body: bytes)
     ("body", "members"),
     [
         (b"", ["stream", "epoch", "offset"]),
-        (b"[]", [""]),
+        # As PHP writes what has no members.
+        (b"[]", ["stream", "epoch", "offset"]),
+        (b"[1]", [""]),
         ({"stream": STREAM, "offset": 1}, ["epoch"]),
         ({"stream": STREAM, "epoch": "x", "offset": -1}, ["offset"]),
         ({"stream": STREAM, "epoch": "x", "offset": "1"}, ["offset"]),
