@@ -1,10 +1,10 @@
-"""Accept connections, and let each wait in the lobby until its first request is there.
+"""Accept connections, and let each wait in the lobby until its first request has arrived.
 
-Whoever says nothing, or half of a request, costs a socket and a few bytes here, and no transport,
-protocol, task and timer. So strangers can come and be cut off by the thousand a second, and nobody
-waits long behind them to be accepted. A whole notification goes in at once; all else in the order
-in which it came, a few in each turn of the event loop. Nothing is judged here but time and number:
-what is not the plain beginning of a request goes in as well, for aiohttp to answer.
+A connection that sends nothing, or half a request, costs a socket and a few bytes here, but no
+transport, protocol, task or timer. So strangers can be accepted and cut off by the thousand a
+second, and nobody waits long behind them. A whole notification goes in at once; everything else in
+the order of its arrival, a few in each turn of the event loop. Only time and number are judged
+here: what is not the plain beginning of a request goes in as well, for aiohttp to answer.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ Size = Callable[[bytes, int], int]
 
 
 class Guest:
-    """A connection in the lobby: its socket, and what came of its first request."""
+    """A connection in the lobby: its socket, and what has arrived of its first request."""
 
     __slots__ = (
         "address",
@@ -76,11 +76,11 @@ class Guest:
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether it has proved nothing, be it that more has to come or that it is not its turn."""
+        """Whether it has proved nothing yet: more has to arrive, or it is not its turn."""
         return self in self.lobby.guests
 
     def look(self, now: float) -> Cut | None:
-        """End a line whose first head is late; let in one whose body is."""
+        """Close a connection whose first head is late; let one in whose body is late."""
         if self.is_ready:
             return None
         if self.head_bytes:
@@ -105,7 +105,7 @@ class Guest:
         self.socket.close()
 
     def receive(self) -> None:
-        """Take what came; go in once a whole request is here, or something that is none."""
+        """Receive bytes; go in once a whole request, or something else, has arrived."""
         try:
             data = self.socket.recv(READ_BYTES_MAX)
         except (BlockingIOError, InterruptedError):
@@ -125,7 +125,7 @@ class Guest:
             self.lobby.let_in(self)
 
     def _is_to_wait(self) -> bool:
-        """Return whether this is the beginning of a request, of which more is to come."""
+        """Return whether this is the beginning of a request whose rest is still to come."""
         came = self.came
         if not self.head_bytes:
             end = came.find(_END)
@@ -141,7 +141,7 @@ class Guest:
 
 
 class Lobby:
-    """The door of a listener: accepts on its socket, until it is closed."""
+    """Accepts the connections of a listener on its socket, until it is closed."""
 
     def __init__(
         self, listening: socket.socket, everyone: Connections, *, make: Make, size: Size
@@ -179,7 +179,7 @@ class Lobby:
         self._everyone.remove(guest)
 
     def let_in(self, guest: Guest) -> None:
-        """Let a guest in, once it is its turn; a notification at once."""
+        """Admit a guest when it is its turn; a notification at once."""
         if guest.is_notification:
             self._begin(guest)
             return
@@ -198,7 +198,7 @@ class Lobby:
             self._loop.call_soon(self._let_some_in)
 
     def _begin(self, guest: Guest) -> None:
-        """Make a connection of a guest; what came of its first request is its to read."""
+        """Make a connection from a guest; it reads what has arrived of the first request."""
         self.leave(guest)
         task = self._loop.create_task(self._enter(guest))
         self._entering.add(task)

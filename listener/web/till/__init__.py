@@ -7,5 +7,4 @@
 - ``sessions``: all websockets: heartbeat, silence, revoked keys, and the farewell before a restart.
 - ``pulse``: whether this process was just paused.
 - ``polling``: the same without a websocket.
-- ``pulse``: was this process paused, so that what it is about to do may be out of date?
 """
