@@ -16,6 +16,7 @@ from listener.ledger.model import (
     CancelState,
     Entry,
     Evidence,
+    Fact,
     Kind,
     Status,
     Transaction,
@@ -27,6 +28,10 @@ from listener.ledger.schedule import ASK_SECONDS, RAISE_SECONDS, next_due_ms
 SALE_ANSWER_MS: Final = 30_000
 # Pockyt's ret_code for what it does not know.
 NO_RECORD: Final = "000021"
+# Its codes for a call that it did not carry out; under any other code it may have done so.
+_NOT_CARRIED_OUT: Final = frozenset(
+    {"000010", "000020", NO_RECORD, "000022", "000023", "000030", "000040"}
+)
 
 _ENDS: Final = {
     Status.CANCELLED: CancelState.CONFIRMED,
@@ -93,9 +98,9 @@ def follow_sale(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
     if fact.kind is Kind.QUERY:
         return _asked(before, entry, began_ms=began_ms)
     if fact.field("call") == "cancel":
-        after = replace(before, is_cancel_sent=not had_no_effect(entry))
+        after = replace(before, is_cancel_sent=not cancel_had_no_effect(fact))
         return _ended(after, _ENDS.get(fact.says) if fact.says else None, Evidence.ANSWER, now_ms)
-    refused = had_no_effect(entry)
+    refused = _is_refused(fact)
     ended = CancelState.CONFIRMED if refused else None
     # Somebody may wait for its cancel: then it is looked for as before.
     due_ms = before.due_ms if before.is_being_cancelled and not refused else None
@@ -123,9 +128,15 @@ def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
     return is_elsewhere or (is_named and not same_text(known.reference, sale.reference))
 
 
-def had_no_effect(answer: Entry) -> bool:
+def cancel_had_no_effect(answer: Fact) -> bool:
+    """Return whether Pockyt surely did not carry out a /cancel, or cannot have received it."""
+    is_refused = answer.field("error") == "refused" and answer.field("retCode") in _NOT_CARRIED_OUT
+    return is_refused or answer.field("sent") == "false"
+
+
+def _is_refused(answer: Fact) -> bool:
     """Return whether Pockyt refused a call, or cannot have received it."""
-    return answer.fact.field("error") == "refused" or answer.fact.field("sent") == "false"
+    return answer.field("error") == "refused" or answer.field("sent") == "false"
 
 
 def _wished(before: SaleState, entry: Entry) -> SaleState:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from listener.ledger.model import MONEY, CancelState, Entry, Fact, Kind, Status, Transaction
+from listener.ledger.model import MONEY, CancelState, Entry, Kind, Status, Transaction
 from listener.ledger.promise import RecordedSale
+from listener.ledger.sale import cancel_had_no_effect
 from listener.ledger.status import refunds_if_paid
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
-# Pockyt's codes for a call that it did not carry out; any other call may have had an effect.
-_REFUSALS: Final = frozenset({"000010", "000020", "000021", "000022", "000023", "000030", "000040"})
 _TAKEN_BACK: Final = frozenset({Status.CONFLICT, Status.REFUNDED})
 
 
@@ -33,7 +32,7 @@ def is_spent(entries: Sequence[Entry]) -> bool:
         elif fact.kind is Kind.QUERY and fact.field("next") == "cancel":
             spent = True
         elif fact.kind is Kind.ANSWER and fact.field("call") == "cancel":
-            spent = not _had_no_effect(fact)
+            spent = not cancel_had_no_effect(fact)
     return spent
 
 
@@ -83,9 +82,3 @@ def changes_nothing(
         return False
     ended = cancel.state in (CancelState.CONFIRMED, CancelState.REFUNDED)
     return ended or not refund_if_paid or may_refund(entries)
-
-
-def _had_no_effect(answer: Fact) -> bool:
-    """Return whether Pockyt refused a /cancel, or cannot have received it."""
-    is_refusal = answer.field("error") == "refused" and answer.field("retCode") in _REFUSALS
-    return is_refusal or answer.field("sent") == "false"

@@ -159,6 +159,8 @@ def test_cancel_is_sent_once_by_the_reference() -> None:
     assert _after((1, WISH), (2, sending), (3, lost)).is_cancel_sent
     refused = _fact(Kind.ANSWER, call="cancel", error="refused", retCode="000040")
     assert not _after((1, WISH), (2, sending), (3, refused)).is_cancel_sent
+    unclear = _fact(Kind.ANSWER, call="cancel", error="refused", retCode="000777")
+    assert _after((1, WISH), (2, sending), (3, unclear)).is_cancel_sent
     assert not _after((1, WISH), (2, sending), (3, WISH)).is_cancel_sent
 
 
