@@ -292,11 +292,17 @@ class Ledger(Protocol):
         """Return the transactions with a number: two merchants may have the same one."""
 
     async def read_transaction_entries(
-        self, transaction: Transaction, *, after: int = 0, limit: int | None = None
+        self,
+        transaction: Transaction,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        notifications: bool = True,
     ) -> list[ReadEntry]:
         """Return the entries of a transaction past a seq, its sale's included, in order.
 
-        ``limit`` is for those who cannot take them all: there may be any number.
+        ``limit`` is for those who cannot take them all: there may be any number. Without
+        ``notifications`` they are those that the listener itself made, which are few.
         """
 
     async def read_unacked(

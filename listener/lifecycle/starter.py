@@ -91,7 +91,7 @@ class Starter:
         (transaction,) = await self._ledger.read_transaction(
             transaction_no, merchant_no=order.merchant_no
         )
-        lines = await self._ledger.read_transaction_entries(transaction)
+        lines = await self._ledger.read_transaction_entries(transaction, notifications=False)
         said = [line.entry.fact for line in lines if line.entry.fact.kind is Kind.ANSWER]
         return _started(transaction, said)
 

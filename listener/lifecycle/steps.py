@@ -216,7 +216,9 @@ class Steps:
         return wishes.allows_cancel(query.says, status=transaction.status, refunds=refunds)
 
     async def _entries(self, transaction: Transaction) -> list[Entry]:
-        return [line.entry for line in await self._ledger.read_transaction_entries(transaction)]
+        """Return what was done and asked about a transaction; the notifications may be many."""
+        lines = await self._ledger.read_transaction_entries(transaction, notifications=False)
+        return [line.entry for line in lines]
 
 
 def sale_key(order: Order) -> tuple[str, ...]:

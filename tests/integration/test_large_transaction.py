@@ -79,3 +79,10 @@ async def test_a_transaction_of_100_000_entries_is_one_like_another(tmp_path: Pa
         assert last["nextAfter"] is None
         edge = await timed_page(service, key, f"after={ENTRIES}&limit=19")
         assert edge["nextAfter"] == ENTRIES + 19
+        (transaction,) = await service.ledger.read_transaction(
+            FIELDS["transactionNo"], merchant_no=None
+        )
+        started = time.perf_counter()
+        ours = await service.ledger.read_transaction_entries(transaction, notifications=False)
+        assert time.perf_counter() - started < SECONDS_MAX
+        assert ours == []

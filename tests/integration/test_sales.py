@@ -577,7 +577,7 @@ async def test_a_number_that_two_merchants_share_needs_the_merchant(tmp_path: Pa
     }
     async with open_shop(tmp_path / "ledger.db", merchants=table) as shop:
         await shop.serving.notify()
-        await shop.serving.notify(path="/notify/200044")
+        await shop.serving.notify({"note": "another"}, path="/notify/200044")
         boss, path = admin(shop), f"{SALES}/297553638301777927/decide"
         body = {"status": "paid", "name": "Kim Lee", "reason": "Seen."}
         told = await shop.post(path, body, key=boss)

@@ -373,10 +373,21 @@ class PostgresLedger:
         )
 
     async def read_transaction_entries(
-        self, transaction: Transaction, *, after: int = 0, limit: int | None = None
+        self,
+        transaction: Transaction,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        notifications: bool = True,
     ) -> list[ReadEntry]:
         return await self._read(
-            lambda db: reading.lines_of(db, transaction=transaction, after=after, limit=limit)
+            lambda db: reading.lines_of(
+                db,
+                transaction=transaction,
+                after=after,
+                limit=limit,
+                notifications=notifications,
+            )
         )
 
     async def read_unacked(

@@ -108,11 +108,17 @@ async def lines_between(
 
 
 async def lines_of(
-    db: Connection, *, transaction: Transaction, after: int, limit: int | None
+    db: Connection,
+    *,
+    transaction: Transaction,
+    after: int,
+    limit: int | None,
+    notifications: bool,
 ) -> list[ReadEntry]:
     """Read a transaction's entries past a seq, its sale's included."""
     number, merchant_no = packed(transaction.transaction_no), transaction.merchant_no
-    rows = await db.fetch(selects.LINES_OF, number, merchant_no, transaction.sale_seq, after, limit)
+    values = (number, merchant_no, transaction.sale_seq, after, limit, notifications)
+    rows = await db.fetch(selects.LINES_OF, *values)
     return await _lines_of(db, rows)
 
 

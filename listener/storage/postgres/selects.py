@@ -70,6 +70,7 @@ LINES_BETWEEN: Final = (
 )
 LINES_OF: Final = (
     f"{LINES} WHERE e.transaction_no = $1 AND e.merchant_no = $2 AND e.seq > $4"
+    " AND ($6::boolean OR e.kind <> 'notification')"
     f" UNION ALL {LINES} WHERE e.seq = $3 AND e.seq > $4 ORDER BY seq LIMIT $5"
 )
 BY_SEQ: Final = f"SELECT {ENTRY} FROM entries e WHERE seq = ANY ($1::bigint[])"

@@ -267,10 +267,21 @@ class SqliteLedger:
         )
 
     async def read_transaction_entries(
-        self, transaction: Transaction, *, after: int = 0, limit: int | None = None
+        self,
+        transaction: Transaction,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        notifications: bool = True,
     ) -> list[ReadEntry]:
         return await self._read(
-            partial(reading.lines_of, transaction=transaction, after=after, limit=limit)
+            partial(
+                reading.lines_of,
+                transaction=transaction,
+                after=after,
+                limit=limit,
+                notifications=notifications,
+            )
         )
 
     async def read_unacked(

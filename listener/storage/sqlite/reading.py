@@ -116,11 +116,16 @@ def lines_between(
 
 
 def lines_of(
-    db: sqlite3.Connection, transaction: Transaction, *, after: int, limit: int | None
+    db: sqlite3.Connection,
+    transaction: Transaction,
+    *,
+    after: int,
+    limit: int | None,
+    notifications: bool,
 ) -> list[ReadEntry]:
     """Read a transaction's entries past a seq, its sale's included."""
     key = (transaction.transaction_no, transaction.merchant_no, transaction.sale_seq)
-    values = (*key, after, -1 if limit is None else limit)
+    values = (*key, after, -1 if limit is None else limit, notifications)
     return _lines_of(db, db.execute(statements.LINES_OF, values).fetchall())
 
 

@@ -153,11 +153,12 @@ LINES_BETWEEN: Final = (
     " AND (?4 IS NULL OR e.recorded_at < ?4) AND (?5 IS NULL OR e.merchant_no = ?5)"
     " AND (?6 IS NULL OR coalesce(t.store_no, e.store_no, '-') = ?6) ORDER BY e.seq"
 )
-# transaction_no, merchant_no, sale_seq, after, limit; -1 is none. The seqs are sorted alone, in the
-# index, so that a page of very many entries costs little more than a page.
+# transaction_no, merchant_no, sale_seq, after, limit (-1: none), whether notifications, too.
+# The seqs are sorted alone, in the index: a page of very many entries costs little more.
 LINES_OF: Final = (
     f"{_LINES} WHERE e.seq IN (SELECT seq FROM"
-    " (SELECT seq FROM entries WHERE transaction_no = ?1 AND merchant_no = ?2 UNION SELECT ?3)"
+    " (SELECT seq FROM entries WHERE transaction_no = ?1 AND merchant_no = ?2"
+    " AND (?6 OR kind <> 'notification') UNION SELECT ?3)"
     " WHERE seq > ?4 ORDER BY seq LIMIT ?5) ORDER BY e.seq"
 )
 

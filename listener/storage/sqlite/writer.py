@@ -24,8 +24,9 @@ BATCH_MAX: Final = 512
 # Turns of the event loop before a commit: in the first, those that were answered are written to,
 # and in the second, what they send at once is read. So they share the next commit.
 GATHER_TURNS: Final = 2
-# With so much else in the loop, one turn is long enough for all that comes.
-GATHER_SECONDS: Final = 0.002
+# With so much else in the loop, one turn is long enough. A turn of many good notifications is not:
+# to end sooner would make two commits of one.
+GATHER_SECONDS: Final = 0.01
 # A checkpoint waits until nothing has come for a moment, unless this many changes wait for it.
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 8_000
