@@ -52,8 +52,8 @@ class NodeSessions:
         self._node = node
         # Since when each session is, as the database has it.
         self._since: dict[str, int] = {}
-        # How far the database's clock was ahead of this machine's steady one (µs) at the last looks.
-        # A look is late where this node was paused or the server slow, and then tells too much.
+        # How far the database's clock was ahead of this machine's steady one, in µs. A look is late
+        # where this node was paused or the server slow, and then tells too much.
         self._apart: deque[int] = deque(maxlen=LOOKS)
         # The newest of the others' that was looked at.
         self._seen = 0
