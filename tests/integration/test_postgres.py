@@ -64,6 +64,19 @@ async def test_recorded_entries_cannot_be_changed(url: str, table: str, statemen
     assert (await asyncio.to_thread(verify, url)).entries == 1
 
 
+async def test_nodes_that_start_at_once_make_one_ledger(url: str) -> None:
+    ledgers = await asyncio.gather(*(PostgresLedger.open(url, clock=Clock()) for _ in range(4)))
+    try:
+        assert len({ledger.epoch for ledger in ledgers}) == 1
+        recorded = await asyncio.gather(
+            *(ledger.record(numbered(n)) for n, ledger in enumerate(ledgers))
+        )
+        assert sorted(one.seq for one in recorded) == [1, 2, 3, 4]
+    finally:
+        for ledger in ledgers:
+            await ledger.close()
+
+
 # What a success is
 
 

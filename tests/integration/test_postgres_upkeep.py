@@ -12,7 +12,7 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event
 from listener.ledger.promise import Acked, Seat
 from listener.storage import open_reader
-from listener.storage.postgres import bell, presence
+from listener.storage.postgres import bell
 from listener.storage.postgres.ledger import ANALYZE_ENTRIES, PostgresLedger
 from listener.storage.postgres.turns import LEASE_SECONDS, NOW
 from tests.support.databases import database
@@ -258,14 +258,16 @@ async def test_no_snapshot_is_held_while_a_ledger_is_exported(url: str) -> None:
         await asyncio.to_thread(read)
 
 
-async def test_a_session_whose_age_cannot_be_told_replaces_nobody_yet(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with node(url) as slow, node(url) as other:
-        newer = {"b": seat("b", since=time.monotonic())}
+async def test_a_pause_while_it_is_shown_makes_a_session_no_newer(url: str) -> None:
+    async with node(url) as slow, node(url) as other, beside(url) as db:
+        # The two clocks were compared before.
+        await slow.announce({})
+        now = time.monotonic()
+        newer = {"b": seat("b", since=now - 1.0)}
         assert await other.announce(newer) == frozenset()
-        monkeypatch.setattr(presence, "LATE_SECONDS", -1.0)
-        # As of a node that was paused between its clock and the database's.
-        assert await slow.announce({"a": seat("a", since=time.monotonic())}) == frozenset()
-        monkeypatch.undo()
+        async with db.transaction():
+            await db.execute("LOCK TABLE presence")
+            showing = asyncio.ensure_future(slow.announce({"a": seat("a", since=now - 1.5)}))
+            await asyncio.sleep(1.0)
+        assert await showing == {"a"}
         assert await other.announce(newer) == frozenset()

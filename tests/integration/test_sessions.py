@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -81,6 +81,36 @@ async def test_a_till_that_came_while_the_process_was_paused_is_asked_to_come_ba
     await asyncio.sleep(pulse.BACKLOG_SECONDS)
     async with till(service.url, key) as back:
         await back.join()
+
+
+async def test_of_two_connections_the_later_stays_although_the_earlier_is_let_in_after_it(
+    service: Serving,
+) -> None:
+    # As where the database was slow to tell of the first one's key.
+    sessions = service.service.app[SESSIONS]
+    key, _ = service.keyed(terminal="T-42")
+    async with lines(service, 2) as transports:
+        earlier, later = (
+            TillConnection(transport, connection_id=name, close_seconds=1.0)
+            for name, transport in zip(("earlier", "later"), transports, strict=True)
+        )
+        for connection in (later, earlier):
+            sessions.add(Session(connection=connection, key=key, heard_at=0.0, ping_at=0.0))
+        assert (earlier.code, later.code) == (CloseCode.REPLACED, None)
+        for connection in (earlier, later):
+            connection.end()
+            sessions.remove(connection)
+
+
+@asynccontextmanager
+async def lines(service: Serving, number: int) -> AsyncIterator[list[asyncio.WriteTransport]]:
+    """Connect to the service so often, and say nothing."""
+    writers = [(await asyncio.open_connection(*address(service)))[1] for _ in range(number)]
+    yield [writer.transport for writer in writers]
+    for writer in writers:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def test_strangers_who_are_closed_fill_no_log(

@@ -3,7 +3,7 @@
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -13,8 +13,6 @@ class Line:
 
     port: int = 0
     thaw: asyncio.Event = field(default_factory=asyncio.Event)
-    # How many have connected while it was frozen.
-    taken: int = 0
 
     def freeze(self) -> None:
         """Block everything from now on."""
@@ -39,16 +37,19 @@ async def line_to(host: str, port: int) -> AsyncIterator[Line]:
         assert task
         calls.add(task)
         task.add_done_callback(calls.discard)
-        line.taken += not line.thaw.is_set()
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                await forward(client, to_client)
+        finally:
+            to_client.transport.abort()
+
+    async def forward(client: StreamReader, to_client: StreamWriter) -> None:
         await line.thaw.wait()
         server, to_server = await asyncio.open_connection(host, port)
         try:
             await asyncio.gather(pump(client, to_server), pump(server, to_client))
-        except OSError:
-            pass
         finally:
             to_server.transport.abort()
-            to_client.transport.abort()
 
     forwarding = await asyncio.start_server(take, "127.0.0.1", 0)
     line.port = forwarding.sockets[0].getsockname()[1]

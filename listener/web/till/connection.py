@@ -1,6 +1,7 @@
 """One websocket of a till, written to directly: limited, measured, and always closed at the end."""
 
 import asyncio
+import time
 from typing import Final
 
 from listener.pos.codes import CloseCode
@@ -13,16 +14,18 @@ BUFFER_BYTES_MAX: Final = 256 * 1024
 class TillConnection:
     """Sends frames to one till; the hub writes its events directly to it.
 
-    ``id`` names it in the log, ``code`` is the close code that was sent here.
+    ``id`` names it in the log, ``code`` is the close code that was sent here, and ``since`` is when
+    it came, by ``time.monotonic()``.
     """
 
     __slots__ = ("_close_seconds", "_loop", "_taken", "_taken_at", "_transport", "_written",
-                 "code", "id")  # fmt: skip
+                 "code", "id", "since")  # fmt: skip
 
     def __init__(
         self, transport: asyncio.WriteTransport, *, connection_id: str, close_seconds: float
     ) -> None:
         self.id = connection_id
+        self.since = time.monotonic()
         self.code: CloseCode | None = None
         # Remembered from the start: the request forgets it when the connection is lost.
         self._transport = transport

@@ -157,13 +157,17 @@ class Sessions:
             session=session.connection.id,
             subscriber=session.key.subscriber,
             terminal=session.key.terminal,
-            since=time.monotonic(),
+            since=session.connection.since,
         )
         if session.key.terminal:
-            older = self._of_terminal.get(session.key.subscriber)
+            other = self._of_terminal.get(session.key.subscriber)
+            # It may have waited longer for its key to be read than one that came after it.
+            if other is not None and other.connection.since > session.connection.since:
+                self.close(session.connection, CloseCode.REPLACED)
+                return
             self._of_terminal[session.key.subscriber] = session
-            if older is not None:
-                self.close(older.connection, CloseCode.REPLACED)
+            if other is not None:
+                self.close(other.connection, CloseCode.REPLACED)
 
     def remove(self, connection: TillConnection) -> None:
         """Forget a connection that has ended."""
