@@ -4,11 +4,11 @@ A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and wri
 :class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
 
 New entries are numbered on from ``Seen.seq``. For a back-end that reads and writes under one
-lock, these seqs are final. One that decides before it takes the lock adds to each new seq the
-number of entries that others have appended since; the order stays, and no decision depends on
-more than the order. What depends on the end of the ledger is computed last, under the lock: the
-hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events
-(:func:`number_events`, and ``NewEvent.body``).
+lock, these seqs are final. PostgreSQL decides before it takes the lock, then shifts each new seq by
+the number of entries that others have added meanwhile; that is safe, because decisions depend only
+on the order of the seqs. What depends on the end of the ledger is computed last, under the lock: the
+hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events. Here that is
+:func:`number_events` and ``NewEvent.body``; on PostgreSQL it is ``append_v1.sql``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,8 +40,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
         transactions: Read the state of each, then the entries that :func:`to_sum_up` asks for.
         unnumbered: Read the entry without a transaction number that has this fingerprint.
         numbered: (merchant_no, transaction_no, fingerprint): read the entry that has these.
-        sales: Seqs: read these entries, those of the sales that judge the transactions, and the
-            state of each of these sales.
+        sales: Seqs of sales: read the entry and the state of each. Read also the entries of the
+            sales that :func:`judges_of` names.
         references: Read which of them are in use.
         notified: (merchant_no, reference of a notification): read the newest sale whose number
             is not known yet, and its entry.
@@ -96,7 +96,7 @@ class Changes(Struct, frozen=True, kw_only=True):
         entries: New, and without their hashes.
         transactions: As they are after the last entry.
         begun: Those of the transactions that did not exist before.
-        sale_states: As they are after the last entry.
+        sales: The states of sales, as they are after the last entry.
         repeats: Deliveries to add, by the seq of the entry.
     """
 

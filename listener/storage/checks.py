@@ -20,7 +20,7 @@ _TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")
 # Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
 
-# Queries for what does not add up, by what is wrong; each finds no seq in a sound ledger.
+# Queries by the fault that they look for. Each returns the first bad seq; NULL in a sound ledger.
 STRAYS: Final = MappingProxyType(
     {
         "its event belongs to no transaction": (

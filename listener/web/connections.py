@@ -41,22 +41,22 @@ LINE_BYTES_MAX: Final = 2_048
 IDLE_SECONDS: Final = 75.0
 # For how long somebody may not read his answer.
 UNREAD_SECONDS: Final = 30.0
-# After an answer, what still comes of a body that was refused is read for so long.
+# How long the rest of a refused body is read after the answer.
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES_MAX: Final = 256 * 1024
 # In one turn of the event loop, of one connection. asyncio's own is 256 KiB: 40,000 chunks or
 # websocket frames, for half a second in which nobody else is heard.
 READ_BYTES_MAX: Final = 16 * 1024
 
-# Of requests that are refused, on connections that have proved nothing: so many a second in all.
-# Beyond, each is answered at once, and its sender's next is read once it is its turn.
+# Refusals per second, over all connections that have proved nothing. Above this a refusal is still
+# answered at once, but its sender's next request is read later.
 REFUSALS_PER_SECOND: Final = 1_000
 REST_SECONDS_MAX: Final = 1.0
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
 _TICK_SECONDS: Final = 1.0
-# Looked at for one to cut off, oldest first.
+# How many of the oldest are examined when one must be cut off.
 _CANDIDATES_MAX: Final = 32
 
 _LOG: Final = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class HttpConnection(web.RequestHandler):
             return False
         self._is_ended = True
         if not self._messages:
-            # The request at work is the last one, be its answer on its way already.
+            # No request follows: close after this answer, even if it is being sent already.
             self._close = True
         self._end_body(_TURNS_TO_START)
         return True

@@ -119,7 +119,7 @@ class FastPath:
         return self._refused(told.status, told.code, told.detail, rfc822_formatted_time())
 
     def size(self, data: bytes, head_bytes: int) -> int:
-        """Return how many bytes a notification has whose head is here; of all else, its head's."""
+        """Return the length of a notification by its head; for any other request, of the head."""
         if head_bytes > HEAD_BYTES_MAX or not data.startswith(_BEGIN):
             return head_bytes
         head = self._read_head(data[:head_bytes])
@@ -231,7 +231,7 @@ class FastConnection(HttpConnection):
             self._is_fast = False
             super().data_received(data)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # as in Connection
+    def eof_received(self) -> bool:  # type: ignore[override]  # as in HttpConnection
         """Leave the connection open for an answer that is due."""
         if self._taken is None:
             return super().eof_received()

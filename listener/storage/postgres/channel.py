@@ -1,6 +1,7 @@
 """A connection that is made again whenever it was lost, and dropped if a success is in doubt.
 
-Nothing here ever cancels a statement: a cancel is what ends the wait of a commit for its standby.
+No statement is ever cancelled: a commit that is cancelled stops waiting for its standby, and could
+be lost.
 """
 
 import asyncio

@@ -136,7 +136,7 @@ class Node:
 
 
 async def read_nodes(db: Connection, *, here: str = "") -> list[NodeState]:
-    """Return the nodes whose lease has not run out, the longest first."""
+    """Return the nodes whose lease has not run out, the oldest first."""
     return [
         NodeState(
             id=row["id"],
