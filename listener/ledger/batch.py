@@ -6,8 +6,8 @@ A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and wri
 New entries are numbered on from ``Seen.seq``. For a back-end that reads and writes under one
 lock, these seqs are final. PostgreSQL decides before it takes the lock, then shifts each new seq by
 the number of entries that others have added meanwhile; that is safe, because decisions depend only
-on the order of the seqs. What depends on the end of the ledger is computed last, under the lock: the
-hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events. Here that is
+on the order of the seqs. What depends on the end of the ledger is computed last, under the lock:
+the hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events. Here that is
 :func:`number_events` and ``NewEvent.body``; on PostgreSQL it is ``append_v1.sql``.
 """
 

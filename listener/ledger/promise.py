@@ -371,7 +371,7 @@ class Ledger(Protocol):
         """Return how many connections each subscriber has at other nodes."""
 
     async def nodes(self) -> list[NodeState]:
-        """Return the nodes that live, the longest first; none where there can be only one."""
+        """Return the nodes that live, the oldest first; none where there can be only one."""
 
     async def close(self) -> None:
         """Commit what waits, and close the ledger."""

@@ -89,7 +89,7 @@ class Terminals(Model):
         description="The same on every page; at most 1,000."
     )
     nodes: list[NodeState] = Field(
-        description="The listeners that serve the ledger now, the longest first; the same on every"
+        description="The listeners that serve the ledger now, the oldest first; the same on every"
         " page. Empty for a ledger on SQLite, which has one."
     )
     next_cursor: str | None = Field(description="Returns the next page; null on the last page.")
