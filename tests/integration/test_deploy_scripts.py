@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -82,13 +83,20 @@ def following(primary: Server, standby: Server) -> Iterator[None]:
         PRIMARY_PORT=str(primary.port),
     )
     with subprocess.Popen(
-        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             yield
         finally:
             if standby.is_running:
                 standby.kill()
+            # Where it has not come so far, it would go on to ask the primary for a copy.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(DEADLINE_SECONDS)
 
 
