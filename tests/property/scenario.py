@@ -187,6 +187,7 @@ class _Till:
     async def cancel(self, *, refunds: bool) -> None:
         transaction = await self._transaction()
         sale = await self._sale()
+        self._world.wished[self._reference] += 1
         done: object = None
         if transaction is not None:
             done = await self._world.act(
@@ -252,6 +253,8 @@ async def _judge(world: World, references: Sequence[str]) -> Report:
         lines = await world.ledger.read_transaction_entries(transaction)
         _judge_status(world, sold[reference], transaction, lines)
         _judge_cancels(world, transaction, lines)
+        requests = sum(one.entry.fact.kind is Kind.CANCEL_REQUEST for one in lines)
+        assert requests <= world.wished[reference], "a wish was recorded twice"
         _judge_raised(world, lines)
         report.statuses[transaction.status] += 1
         report.counts["cancels"] += sum(one.entry.fact.kind is Kind.CANCEL_REQUEST for one in lines)

@@ -135,6 +135,8 @@ class World:
         self.is_pockyt_down = False
         self.sent: list[Sent] = []
         self.acknowledged: list[dict[str, str]] = []
+        # How often a cashier pressed cancel, by the sale's reference.
+        self.wished: Counter[str] = Counter()
         # What happened at Pockyt beside the tills' wishes.
         self.odd: Counter[str] = Counter()
         # The sales whose money went back by other means, and of which the listener was not told.
