@@ -1,11 +1,20 @@
 """What every test needs, or tests of several kinds; fixtures for one kind live beside it."""
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import needs
+
+
+def pytest_configure() -> None:
+    """Let the commands that tests start be interrupted, whatever started the tests.
+
+    A shell that starts a program in the background has it, and all that it starts, ignore SIGINT.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
