@@ -87,9 +87,9 @@ def is_raised(entry: Entry) -> bool:
     return entry.fact.kind is Kind.ALARM and entry.fact.field("alarm") == Alarm.UNRESOLVED
 
 
-def refunds_if_paid(request: Entry) -> bool:
+def refunds_if_paid(wish: Fact) -> bool:
     """Return whether a recorded cancel gives the money back if it was paid."""
-    return request.fact.field("refundIfPaid") == "true"
+    return wish.field("refundIfPaid") == "true"
 
 
 def gives(meaning: Status, status: Status) -> bool:

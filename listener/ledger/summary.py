@@ -155,7 +155,7 @@ class Summary:
         if fact.kind is Kind.NOTIFICATION:
             self._hear_notification(entry, held)
         elif fact.kind is Kind.CANCEL_REQUEST:
-            self.request, self.refunds_if_paid = entry.seq, refunds_if_paid(entry)
+            self.request, self.refunds_if_paid = entry.seq, refunds_if_paid(entry.fact)
         elif is_raised(entry):
             self.raised = entry.seq
         is_told = fact.kind is Kind.CANCEL_REQUEST

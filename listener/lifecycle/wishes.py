@@ -15,7 +15,7 @@ _TAKEN_BACK: Final = frozenset({Status.CONFLICT, Status.REFUNDED})
 def may_refund(entries: Sequence[Entry]) -> bool:
     """Return whether the newest wish is to give money back."""
     requests = [entry for entry in entries if entry.fact.kind is Kind.CANCEL_REQUEST]
-    return bool(requests) and refunds_if_paid(requests[-1])
+    return bool(requests) and refunds_if_paid(requests[-1].fact)
 
 
 def is_spent(entries: Sequence[Entry]) -> bool:
@@ -57,7 +57,7 @@ def allows_cancel_of_sale(sale: RecordedSale, says: Status | None) -> bool:
     """Return whether /cancel may be sent by a reference, where Pockyt gives no number."""
     if sale.wish is None or not sale.state.is_being_cancelled or sale.state.is_cancel_sent:
         return False
-    refunds = sale.wish.field("refundIfPaid") == "true"
+    refunds = refunds_if_paid(sale.wish)
     return allows_cancel(says, status=Status.UNKNOWN, refunds=refunds)
 
 
@@ -67,7 +67,7 @@ def is_new_at_sale(sale: RecordedSale, *, refund_if_paid: bool) -> bool:
     if sale.wish is None or cancel is None or cancel.state is CancelState.UNRESOLVED:
         return True
     is_waiting = sale.state.is_being_cancelled
-    return is_waiting and refund_if_paid and sale.wish.field("refundIfPaid") != "true"
+    return is_waiting and refund_if_paid and not refunds_if_paid(sale.wish)
 
 
 def changes_nothing(

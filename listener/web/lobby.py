@@ -20,7 +20,7 @@ from typing import Final
 from listener import log
 from listener.web import connections
 from listener.web.address import network
-from listener.web.connections import FULL, TOO_SLOW, Connections, HttpConnection
+from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, HttpConnection
 from listener.web.metrics import Cut
 
 # Per turn of the event loop. To accept one costs about 50 µs, to let one in about 500 µs.
@@ -29,7 +29,6 @@ ENTRIES_AT_ONCE: Final = 8
 # Larger heads, and the bodies of larger requests, do not wait here.
 HEAD_BYTES_MAX: Final = 4_096
 BODY_BYTES_MAX: Final = 8_192
-READ_BYTES_MAX: Final = 16_384
 # How long to wait here for a body once its head has arrived; after that aiohttp waits for it.
 BODY_SECONDS: Final = 2.0
 # After no descriptor was left to accept with.

@@ -34,6 +34,8 @@ def test_on_a_phone_the_code_is_on_the_screen_after_the_sale_was_started(
             code = till.page.get_by_role("img", name="Code to pay 13.00 USD")
             expect(code).to_be_visible()
             expect(till.page.locator("#current .price")).to_be_visible()
+            # Until the listener has drawn it, only its label is there.
+            expect(code).to_have_attribute("src", re.compile("^data:image/svg"))
             assert code.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
             expect_in_sight(till.page, code)
 

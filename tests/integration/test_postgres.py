@@ -1,8 +1,7 @@
 """What a ledger on PostgreSQL promises beyond what every back-end does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -12,7 +11,7 @@ from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Scope
 from listener.storage import verify
 from listener.storage.postgres.ledger import PostgresLedger
-from tests.support.databases import database
+from tests.support.databases import database, execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
 
 NODE = "application_name LIKE 'pockyt-listener%'"
@@ -22,22 +21,6 @@ NODE = "application_name LIKE 'pockyt-listener%'"
 def _url() -> Iterator[str]:
     with database() as url:
         yield url
-
-
-@asynccontextmanager
-async def node(url: str) -> AsyncIterator[PostgresLedger]:
-    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
-        yield ledger
-
-
-async def execute(url: str, *statements: str) -> None:
-    """Do something in the database as another program would."""
-    db = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await db.execute(statement)
-    finally:
-        await db.close()
 
 
 async def until(condition: object, *, seconds: float = 20.0) -> None:
@@ -115,15 +98,16 @@ async def test_a_cut_connection_is_not_a_success_and_is_made_again(url: str) -> 
 async def test_whoever_waits_for_too_long_is_told_and_the_batch_goes_on(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("listener.storage.postgres.writer.ANSWER_SECONDS", 0.3)
     async with node(url) as ledger:
         await ledger.record(numbered(1))
         holder = await asyncpg.connect(url)
         try:
             async with holder.transaction():
                 await holder.execute("SELECT pg_advisory_xact_lock(1886350196, 1)")
-                with pytest.raises(LedgerUnavailableError, match="takes too long"):
-                    await ledger.record(numbered(2))
+                with monkeypatch.context() as hurried:
+                    hurried.setattr("listener.storage.postgres.writer.ANSWER_SECONDS", 0.3)
+                    with pytest.raises(LedgerUnavailableError, match="takes too long"):
+                        await ledger.record(numbered(2))
             again = await ledger.record(numbered(2))
             assert (again.seq, again.is_new) == (2, False)
         finally:

@@ -27,7 +27,7 @@ from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
-from tests.support.databases import database
+from tests.support.databases import database, execute
 from tests.support.stored import Clock, bound, numbered, sold, without_number
 
 # Of a transaction that is summed up: more are read again with each that comes.
@@ -48,16 +48,6 @@ async def connected(url: str) -> AsyncIterator[Connection]:
         yield db
     finally:
         db.terminate()
-
-
-async def execute(url: str, *statements: str) -> None:
-    """Do something in the database as another program would."""
-    db = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await db.execute(statement)
-    finally:
-        await db.close()
 
 
 async def worked_out(db: Connection, *facts: Fact, epoch: str) -> list[object]:

@@ -4,8 +4,7 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from listener.storage.postgres import ledger as ledger_module
 from listener.storage.postgres.ledger import PostgresLedger
 from tests.support import needs
 from tests.support.commands import here
-from tests.support.databases import database, run
+from tests.support.databases import database, execute, node, run
 from tests.support.frozen import line_to
 from tests.support.poolers import pooler
 from tests.support.stored import STREAM, Clock, numbered, sold
@@ -37,22 +36,6 @@ stores = ["303660"]
 def _url() -> Iterator[str]:
     with database() as url:
         yield url
-
-
-@asynccontextmanager
-async def node(url: str) -> AsyncIterator[PostgresLedger]:
-    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
-        yield ledger
-
-
-async def execute(url: str, *statements: str) -> None:
-    """Do something in the database as another program would."""
-    db = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await db.execute(statement)
-    finally:
-        await db.close()
 
 
 def hosts(url: str, *before: str) -> str:

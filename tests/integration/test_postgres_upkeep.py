@@ -13,10 +13,10 @@ from listener.ledger.model import Event
 from listener.ledger.promise import Acked, Seat
 from listener.storage import open_reader
 from listener.storage.postgres import bell
-from listener.storage.postgres.ledger import ANALYZE_ENTRIES, PostgresLedger
+from listener.storage.postgres.ledger import ANALYZE_ENTRIES
 from listener.storage.postgres.turns import LEASE_SECONDS, NOW
-from tests.support.databases import database
-from tests.support.stored import STREAM, Clock, numbered
+from tests.support.databases import database, node
+from tests.support.stored import STREAM, numbered
 
 OURS = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
 CONNECTIONS_MAX = 9
@@ -26,12 +26,6 @@ CONNECTIONS_MAX = 9
 def _url() -> Iterator[str]:
     with database() as url:
         yield url
-
-
-@asynccontextmanager
-async def node(url: str) -> AsyncIterator[PostgresLedger]:
-    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
-        yield ledger
 
 
 @asynccontextmanager

@@ -2,15 +2,17 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from listener.storage.postgres.ledger import PostgresLedger
 from tests.support import needs
+from tests.support.stored import Clock
 
 T = TypeVar("T")
 
@@ -39,3 +41,20 @@ def database() -> Iterator[str]:
         yield urlsplit(server)._replace(path=f"/{name}").geturl()
     finally:
         run(server, lambda db: db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Do something in a database as another program would."""
+    db = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await db.execute(statement)
+    finally:
+        await db.close()
+
+
+@asynccontextmanager
+async def node(url: str) -> AsyncIterator[PostgresLedger]:
+    """Open the ledger of a database as one listener does, with a clock of the test's own."""
+    async with await PostgresLedger.open(url, clock=Clock()) as ledger:
+        yield ledger

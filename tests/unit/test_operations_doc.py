@@ -59,7 +59,6 @@ INNER: Final = {
     "web.connections.REST_SECONDS_MAX": "how long a refused stranger's next request waits",
     "web.lobby.BODY_BYTES_MAX": "the body of a larger request is awaited by aiohttp",
     "web.lobby.HEAD_BYTES_MAX": "a longer head is read by aiohttp",
-    "web.lobby.READ_BYTES_MAX": "the rest is read in the next turn of the loop",
     "web.fast_path.HEAD_BYTES_MAX": "a longer head goes the ordinary way",
     "web.fast_path.HEADERS_MAX": "more headers go the ordinary way",
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
