@@ -37,7 +37,7 @@ class HeldBell:
         self.held: deque[Sequence[Event]] = deque()
         ledger.listen(self.held.append)
 
-    def listen(self, bell: Bell) -> None:
+    def listen(self, bell: Bell, **_what_others_record: object) -> None:
         self._bell = bell
 
     def ring(self, times: int | None = None) -> None:

@@ -21,6 +21,7 @@ from listener.ledger.promise import (
     Bell,
     Cursor,
     Doubts,
+    Follows,
     Head,
     NodeState,
     ReadEntry,
@@ -30,9 +31,12 @@ from listener.ledger.promise import (
     Scope,
     Search,
     Seat,
+    Skip,
     StoredAck,
     Totals,
     Unacked,
+    always,
+    ignore,
 )
 from listener.ledger.schedule import Confirm
 from listener.storage import ranges
@@ -77,13 +81,16 @@ class PostgresLedger:
         self.node = node
         self.secret = secret
         self._clock = clock
-        self._bells: list[Bell] = []
+        self._listeners: list[tuple[Bell, Follows, Skip]] = []
         self._epoch_hooks: list[Callable[[], None]] = []
         node.on_epoch = self._begin_epoch
         node.lag = lambda: self._publisher.lag
         self._bell_channel = channel("bell", on_connect=self._meet_and_listen)
         self._publisher = Publisher(
-            channel=self._bell_channel, ring=self._ring, witness=node.witness
+            channel=self._bell_channel,
+            follows=lambda stream: any(follows(stream) for _, follows, _ in self._listeners),
+            ring=self._ring,
+            witness=node.witness,
         )
         self._heart = channel("heart", on_connect=node.meet)
         self._errands = channel("errands", on_connect=node.meet)
@@ -200,14 +207,16 @@ class PostgresLedger:
     async def check_writable(self) -> None:
         self.node.check()
 
-    def listen(self, bell: Bell) -> None:
-        self._bells.append(bell)
+    def listen(self, bell: Bell, *, follows: Follows = always, skip: Skip = ignore) -> None:
+        self._listeners.append((bell, follows, skip))
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
         self._epoch_hooks.append(hook)
 
-    def _ring(self, events: Sequence[Event]) -> None:
-        for bell in self._bells:
+    def _ring(self, events: Sequence[Event], heads: Mapping[str, int], left_out: int) -> None:
+        for bell, _, skip in self._listeners:
+            if left_out:
+                skip(heads, left_out)
             bell(events)
 
     async def _meet_and_listen(self, db: Connection) -> None:
@@ -224,10 +233,10 @@ class PostgresLedger:
                 _LOG.exception("epoch_hook_failed")
 
     def _appended(self, appended: Appended) -> None:
-        before = self.node.seq
         self.node.witness(appended.seq, appended.hash)
         self._publisher.offer(appended.events)
-        if before < ANALYZE_ENTRIES <= appended.seq:
+        # Exactly one batch, of whichever node, has that entry.
+        if appended.after < ANALYZE_ENTRIES <= appended.seq:
             self._beside(self._analyze())
 
     async def _analyze(self) -> None:

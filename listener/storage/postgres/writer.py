@@ -52,10 +52,11 @@ OnCommit = Callable[[float, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """What a batch became: the place of each fact, the events, and the new head."""
+    """What a batch became: the place of each fact, the events, the head before and the new one."""
 
     recorded: list[Recorded | ListenerError]
     events: list[Event]
+    after: int
     seq: int
     hash: str
 
@@ -305,6 +306,7 @@ def _placed(changes: Changes, row: Any, *, seen: int) -> Appended:  # noqa: ANN4
     return Appended(
         recorded=recorded,
         events=events,
+        after=row["head"],
         seq=row["head"] + len(changes.entries),
         hash=row["hash"],
     )
