@@ -55,6 +55,8 @@ from listener.storage.postgres.writer import Appended, OnCommit, Writer
 
 T = TypeVar("T")
 
+# One batch is worked out while the server appends another.
+WRITERS: Final = 2
 READERS: Final = 2
 SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
@@ -98,13 +100,13 @@ class PostgresLedger:
         self._searchers = Pool(
             [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
         )
-        self._write_channel = channel("writer", on_connect=node.meet)
+        self._writers = [channel("writer", on_connect=node.meet) for _ in range(WRITERS)]
         self._turns = NodeTurns(self._errands, node=node.id)
         self._presence = NodeSessions(self._errands, node=node.id)
         self._acks = errands.Acks(self._errands)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = Writer(
-            self._write_channel,
+            self._writers,
             epoch=lambda: node.epoch,
             confirm=confirm,
             now_ms=clock,
@@ -262,8 +264,8 @@ class PostgresLedger:
                     log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
 
     def _channels(self) -> list[Channel]:
-        others = (self._heart, self._errands, self._bell_channel, self._write_channel)
-        return [*self._readers.all, *self._searchers.all, *others]
+        others = (self._heart, self._errands, self._bell_channel)
+        return [*self._readers.all, *self._searchers.all, *self._writers, *others]
 
     async def record(self, fact: Fact) -> Recorded:
         recorded: Recorded = await self._writer.submit(fact)
