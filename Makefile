@@ -48,7 +48,7 @@ check: lint ## what a change must pass: lint, and every test with branch coverag
 	$(MAKE) --no-print-directory test \
 	  COVERAGE="--cov --cov-report=term-missing:skip-covered --cov-fail-under=95"
 
-bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--speed: 7 minutes, --hostile: 5)
+bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--speed: 7 minutes, --hostile: 5, --nodes: 12)
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
 simulate: $(STAMP) ## many random histories against the whole core, by seed; of two nodes on PostgreSQL too

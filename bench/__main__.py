@@ -47,6 +47,7 @@ SECTIONS: Final[dict[str, Callable[[Bench], None]]] = {
     "tills": tills.tills,
     "hostile": hostile.hostile,
 }
+NODES: Final = ("nodes", "bell", "growth", "tills")
 REQUESTS: Final = 500_000
 REQUESTS_QUICK: Final = 150_000
 DOCS: Final = servers.ROOT / "docs"
@@ -57,6 +58,12 @@ DOCS: Final = servers.ROOT / "docs"
 @click.option("--only", type=click.Choice(list(SECTIONS)), multiple=True, help="These sections.")
 @click.option("--speed", "only_speed", is_flag=True, help="--only speed: 7 minutes, quick 1.5.")
 @click.option("--hostile", "only_hostile", is_flag=True, help="--only hostile: 5 minutes, quick 2.")
+@click.option(
+    "--nodes",
+    "only_nodes",
+    is_flag=True,
+    help=f"--only {' '.join(NODES)}, on PostgreSQL: 12 minutes.",
+)
 @click.option("--skip", multiple=True, help="Leave a server out, by its name.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Rounds [{ROUNDS}, quick 1].")
 @click.option("--server-cores", help="Of every server, as for taskset [all].")
@@ -82,6 +89,7 @@ def main(
     only: tuple[str, ...],
     only_speed: bool,
     only_hostile: bool,
+    only_nodes: bool,
     skip: tuple[str, ...],
     rounds: int | None,
     server_cores: str | None,
@@ -101,7 +109,7 @@ def main(
     last_core = (os.cpu_count() or 1) - 1
     docs = docs or (None if quick else DOCS)
     kept = Results.load(docs / "bench" / "results.json") if docs else Results()
-    only += ("speed",) * only_speed + ("hostile",) * only_hostile
+    only += ("speed",) * only_speed + ("hostile",) * only_hostile + NODES * only_nodes
     chosen = [name for name in SECTIONS if name in only or not only]
     bar = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn())
     # In the working directory's file system: /tmp may be memory, and nothing would be synced.

@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from bench import native, postgres, servers, size, work
-from bench.fill import fill
 from bench.latency import LatencyPoint, add_point
 from bench.measuring import Bench, quantiles
 
+# Of each process: a listener beside others is as busy as one alone.
 CONNECTIONS: Final = 256
 WARMUP_SECONDS: Final = 0.5
 RATE: Final = 500
@@ -77,7 +77,7 @@ def _measured(bench: Bench, url: str, setup: Setup) -> None:
     with postgres.nodes(
         url, count=setup.count, workers=setup.workers, cores=bench.server_cores
     ) as running:
-        _throughput(bench, setup.name, running)
+        _throughput(bench, setup.name, running, connections=CONNECTIONS * setup.workers)
     after: Any = postgres.run(url, lambda db: db.fetchrow(_USED))
     entries = postgres.run(url, lambda db: db.fetchval("SELECT max(seq) FROM entries"))
     bench.results.add(
@@ -95,15 +95,17 @@ _USED: Final = (
 )
 
 
-def _throughput(bench: Bench, name: str, running: list[servers.Running]) -> None:
-    """Load all nodes at once, each with its share of the connections and of the requests."""
+def _throughput(
+    bench: Bench, name: str, running: list[servers.Running], *, connections: int = CONNECTIONS
+) -> None:
+    """Load all nodes at once, each with so many connections and its share of the requests."""
     seconds = WARMUP_SECONDS + bench.pick(full=4.0, quick=1.0)
     share = 100_000 if not bench.quick else 30_000
 
     def load(place: int) -> native.Load:
         return bench.generator.post(
             running[place].place.port,
-            connections=CONNECTIONS // len(running),
+            connections=connections,
             seconds=seconds,
             first=place * share,
             most=share,
@@ -204,7 +206,6 @@ def growth(bench: Bench) -> None:
     )
     for count in sizes:
         file = bench.ledgers / f"ledger.{count}.db"
-        fill(file, count=count)
         postgres.filled(f"bench_filled_{count}", file=file, count=count)
     for turn in range(bench.rounds):
         for count in sizes:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from bench import native, servers, work
+from bench.fill import fill
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ def _make_key(config: Path, url: str) -> str:
 
 
 def filled(name: str, *, file: Path, count: int) -> None:
-    """Make a database of the ledger in a file, unless there is one of so many entries."""
+    """Fill a ledger in a file and make a database of it, unless there is one of so many entries."""
     exists = run(
         SERVER, lambda db: db.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name)
     )
@@ -113,6 +114,7 @@ def filled(name: str, *, file: Path, count: int) -> None:
         and run(url_of(name), lambda db: db.fetchval("SELECT max(seq) FROM entries")) == count
     ):
         return
+    fill(file, count=count)
     run(SERVER, lambda db: db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
     run(SERVER, lambda db: db.execute(f"CREATE DATABASE {name}"))
     command = [sys.executable, "-m", "listener", "import", "--from", f"sqlite:///{file}"]

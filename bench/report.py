@@ -147,9 +147,9 @@ TABLES: Final = (
           digits=2),
     Table(heading="`listener verify`, an entry", section="size", metric="verify_us", unit="µs",
           digits=1),
-    Table(heading="Durable notifications a second at 256 connections", section="nodes",
+    Table(heading="Durable notifications a second at 256 connections a process", section="nodes",
           metric="rate", unit="/s", ratio=True,
-          note="Closed loop, shared out evenly; listeners, PostgreSQL and the load share this"
+          note="Closed loop; listeners, PostgreSQL and the load share this"
           " machine's cores. In brackets the lowest and the highest round; then the rate on"
           " SQLite over it, the median of the rounds."),
     Table(heading="The listeners' processor time a notification", section="nodes",

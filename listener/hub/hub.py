@@ -7,15 +7,15 @@ from the tail in memory or from the ledger: see :class:`listener.hub.subscriptio
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from listener import log
 from listener.errors import OverloadedError
 from listener.hub.subscription import Sink, Stream, Subscription
-from listener.hub.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail
+from listener.hub.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail, offset_in
 from listener.ledger.model import EVERY_STREAM, Event
-from listener.ledger.promise import Bell
+from listener.ledger.promise import Bell, Follows, Skip
 
 READS_AT_ONCE_MAX: Final = 4
 # How soon a full socket is tried again, and how long a failed read waits.
@@ -30,7 +30,7 @@ _LOG: Final = logging.getLogger(__name__)
 class Source(Protocol):
     """What the hub needs of a ledger."""
 
-    def listen(self, bell: Bell) -> None: ...
+    def listen(self, bell: Bell, *, follows: Follows, skip: Skip) -> None: ...
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]: ...
     async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]: ...
 
@@ -60,7 +60,7 @@ class Hub:
         self._is_closed = False
         self.on_publish: Callable[[int], None] = lambda _events: None
         self.on_read: Callable[[], None] = lambda: None
-        ledger.listen(self._publish)
+        ledger.listen(self._publish, follows=self._is_followed, skip=self._skip)
 
     @property
     def is_closed(self) -> bool:
@@ -228,19 +228,35 @@ class Hub:
     def _publish(self, events: Sequence[Event]) -> None:
         """Send the events of a commit to their subscriptions; called by the ledger."""
         grown = _by_stream(events)
-        if EVERY_STREAM in self._streams:
+        if events and EVERY_STREAM in self._streams:
             grown[EVERY_STREAM] = [*events]
         # All events are remembered first, so that a follower of two streams finds both grown.
         for stream in [self._remember(name, told) for name, told in grown.items()]:
-            for subscription in list(stream.subscriptions):
-                _advance(subscription)
-            _wake(stream)
+            _ring(stream)
         self.on_publish(len(events))
+
+    def _is_followed(self, name: str) -> bool:
+        """Return whether somebody follows a stream, or waits for its next event."""
+        stream = self._streams.get(name)
+        return stream is not None and stream.is_followed
+
+    def _skip(self, heads: Mapping[str, int], count: int) -> None:
+        """Learn how far streams have come whose events were left out; called by the ledger."""
+        for name, head in heads.items():
+            if name != EVERY_STREAM or name in self._streams:
+                stream = self._stream(name)
+                stream.head = max(stream.head, head)
+                # Whoever has come meanwhile reads on in the ledger.
+                _ring(stream)
+        self.on_publish(count)
 
     def _remember(self, name: str, events: Sequence[Event]) -> Stream:
         stream = self._stream(name)
-        self._tail.add(stream.tail, events)
-        stream.head = max(stream.head, stream.tail.head)
+        tail = stream.tail
+        # A tail that nobody needs is not begun anew each time that events were left out.
+        if stream.is_followed or not tail.events or offset_in(name, events[0]) <= tail.head + 1:
+            self._tail.add(tail, events)
+        stream.head = max(stream.head, offset_in(name, events[-1]))
         return stream
 
     def _stream(self, name: str) -> Stream:
@@ -286,6 +302,13 @@ def _advance(subscription: Subscription) -> None:
 def _fail(subscription: Subscription) -> None:
     _LOG.exception("subscription_failed", extra={"fields": {"stream": subscription.stream}})
     subscription.fail()
+
+
+def _ring(stream: Stream) -> None:
+    """Advance the subscriptions of a stream, and wake whoever waits for it."""
+    for subscription in list(stream.subscriptions):
+        _advance(subscription)
+    _wake(stream)
 
 
 def _wake(stream: Stream) -> None:

@@ -52,6 +52,11 @@ class Stream:
         self.subscriptions: dict[Subscription, None] = {}
         self.waiters: set[asyncio.Future[None]] = set()
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody follows it, or waits for its next event."""
+        return bool(self.subscriptions or self.waiters)
+
 
 class Subscription:
     """One follower of one stream. ``offset`` is the last event that its sink accepted."""

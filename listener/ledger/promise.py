@@ -12,6 +12,19 @@ from listener.ledger.sale import SaleState
 ACKS_PAGE: Final = 500
 
 Bell = Callable[[Sequence[Event]], None]
+# Whether the events of a stream are wanted, or only how far it has come.
+Follows = Callable[[str], bool]
+# Called with the newest offset of each stream whose events were left out, and how many those were.
+Skip = Callable[[Mapping[str, int], int], None]
+
+
+def always(_stream: str) -> bool:
+    """Follow every stream."""
+    return True
+
+
+def ignore(_heads: Mapping[str, int], _count: int) -> None:
+    """Do nothing."""
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
@@ -211,8 +224,12 @@ class Ledger(Protocol):
     async def check_writable(self) -> None:
         """Commit and sync something that changes nothing; raise where that fails."""
 
-    def listen(self, bell: Bell) -> None:
-        """Call the bell, in the event loop, with the events of each commit, in order."""
+    def listen(self, bell: Bell, *, follows: Follows = always, skip: Skip = ignore) -> None:
+        """Call the bell, in the event loop, with the events of each commit, in order.
+
+        Where another node has recorded them, those of streams that are not followed are left out:
+        ``skip`` is told how far these have come, before the bell rings.
+        """
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
         """Call a hook when the ledger gets a new epoch while it is open.

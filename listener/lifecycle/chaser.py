@@ -63,7 +63,7 @@ class Chaser:
 
     async def run(self) -> None:
         """Chase for ever. Cancelling this ends what is under way; it is resumed later."""
-        self._ledger.listen(lambda _events: self.nudge())
+        self._ledger.listen(lambda _events: self.nudge(), follows=lambda _stream: False)
         try:
             while True:
                 await self._rest(await self._look())

@@ -123,7 +123,8 @@ async def test_a_commit_stays_synced_whatever_is_set_while_a_node_runs() -> None
                 while await db.fetchval(commits) != "off":
                     await asyncio.sleep(0.02)
             await db.close()
-            assert await ledger._write_channel.run(lambda db: db.fetchval(commits)) == "on"
+            for channel in ledger._writers:
+                assert await channel.run(lambda db: db.fetchval(commits)) == "on"
 
 
 async def test_a_standby_among_the_hosts_is_passed_over_and_one_that_is_promoted_is_found() -> None:

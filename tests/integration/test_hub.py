@@ -133,6 +133,31 @@ async def test_an_event_published_while_the_head_is_read_is_not_missed(
     await hub.close()
 
 
+async def test_an_event_left_out_while_the_head_is_read_is_not_missed(
+    ledger: SqliteLedger,
+) -> None:
+    class Meanwhile(HeldBell):
+        async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
+            heads = await super().stream_heads(streams)
+            assert not self.follows(STREAM)
+            await ledger.record(fact(2))
+            self.leave_out()
+            return heads
+
+    await record(ledger, 1)
+    bell, sink = Meanwhile(ledger), KeptFrames()
+    hub = Hub(bell)
+    assert await hub.heads([STREAM]) == {STREAM: 2}
+    hub.subscribe(STREAM, after=1, sink=sink).advance()
+    assert bell.follows(STREAM)
+    await until(lambda: sink.offsets() == [2])
+    # What is left out although somebody has come meanwhile is read, too.
+    await ledger.record(fact(3))
+    bell.leave_out()
+    await until(lambda: sink.offsets() == [2, 3])
+    await hub.close()
+
+
 async def test_a_subscription_many_pages_behind_catches_up_without_another_bell(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tests.support.databases import database, node
 from tests.support.stored import STREAM, numbered
 
 OURS = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
-CONNECTIONS_MAX = 9
+CONNECTIONS_MAX = 10
 
 
 @pytest.fixture(name="url")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from listener.hub.hub import Hub
 from listener.ledger.model import EVERY_STREAM, Event, Fact
-from listener.ledger.promise import Bell
+from listener.ledger.promise import Bell, Follows, Skip, always, ignore
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.told import MERCHANT, STORE, notification
 
@@ -34,16 +34,25 @@ class HeldBell:
     def __init__(self, ledger: SqliteLedger) -> None:
         self._ledger = ledger
         self._bell: Bell = lambda _events: None
+        self._skip: Skip = ignore
+        self.follows: Follows = always
         self.held: deque[Sequence[Event]] = deque()
         ledger.listen(self.held.append)
 
-    def listen(self, bell: Bell) -> None:
+    def listen(self, bell: Bell, *, follows: Follows = always, skip: Skip = ignore) -> None:
         self._bell = bell
+        self._skip = skip
+        self.follows = follows
 
     def ring(self, times: int | None = None) -> None:
         """Ring for the oldest commits that were held back; without a number, for all."""
         for _ in range(len(self.held) if times is None else min(times, len(self.held))):
             self._bell(self.held.popleft())
+
+    def leave_out(self) -> None:
+        """Tell of the oldest commit that was held back only how far it brings its streams."""
+        events = self.held.popleft()
+        self._skip({event.stream: event.offset for event in events}, len(events))
 
     def lose(self) -> None:
         """Drop the oldest commit that was held back: its bell never rings."""

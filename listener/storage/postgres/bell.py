@@ -2,44 +2,67 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.ledger.model import Event
+from listener.ledger.model import EVERY_STREAM, Event
+from listener.ledger.promise import Follows
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.rows import event_of
-from listener.storage.postgres.selects import listed
-from listener.storage.rows import EVENT_COLUMNS
+from listener.storage.postgres.selects import EVENT
 
 PAGE_EVENTS: Final = 512
 POLL_SECONDS: Final = 1.0
 
-_PAGE: Final = (
-    f"SELECT {listed(EVENT_COLUMNS, 'v')}, e.hash FROM events v JOIN entries e ON e.seq = v.seq"
-    " WHERE v.number > $1 ORDER BY v.number LIMIT $2"
+_NEXT: Final = f"SELECT {EVENT} FROM events v WHERE v.number > $1 ORDER BY v.number LIMIT $2"
+# How far each stream comes in the next events, and the newest entry among theirs.
+_HEADS: Final = (
+    f"WITH page AS MATERIALIZED ({_NEXT})"
+    ' SELECT stream, max("offset"), max(number), max(seq),'
+    " (SELECT hash FROM entries WHERE seq = (SELECT max(seq) FROM page)) FROM page GROUP BY stream"
+)
+# The inner limit keeps a stream from being read through its own index, which goes back for ever.
+_EVENTS: Final = (
+    f"SELECT {EVENT} FROM ({_NEXT}) v WHERE v.stream = ANY ($3::text[]) ORDER BY v.number"
 )
 _LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """The events from one number to another of streams that are followed; of others the heads."""
+
+    after: int
+    last: int
+    seq: int = 0
+    hash: str = ""
+    heads: Mapping[str, int] = field(default_factory=dict)
+    events: Sequence[Event] = ()
 
 
 class Publisher:
     """Publishes events, each once and without a hole, whichever node has recorded them.
 
     This node's own commits are published at once if they follow on. If events of another node lie
-    between, those are read first. A lost bell costs a second.
+    between, those are read first: what is followed here whole, and of other streams only how far
+    they have come. A lost bell costs a second.
     """
 
     def __init__(
         self,
         *,
         channel: Channel,
-        ring: Callable[[Sequence[Event]], None],
+        follows: Follows,
+        ring: Callable[[Sequence[Event], Mapping[str, int], int], None],
         witness: Callable[[int, str], None],
     ) -> None:
         self._channel = channel
+        self._follows = follows
         self._ring = ring
         self._witness = witness
         self._number = 0
@@ -80,15 +103,16 @@ class Publisher:
             return
         self._heard_of = max(self._heard_of, events[-1].number)
         if events[0].number == self._number + 1:
-            self._publish(events)
+            self._publish(events, last=events[-1].number, heads={})
         elif events[-1].number > self._number:
             self._wake.set()
 
-    def _publish(self, events: Sequence[Event]) -> None:
-        self._number = events[-1].number
-        self._heard_of = max(self._heard_of, self._number)
+    def _publish(self, events: Sequence[Event], *, last: int, heads: Mapping[str, int]) -> None:
+        left_out = last - self._number - len(events)
+        self._number = last
+        self._heard_of = max(self._heard_of, last)
         try:
-            self._ring(events)
+            self._ring(events, heads, left_out)
         except Exception:  # noqa: BLE001 - what is committed stays published
             _LOG.exception("bell_failed")
 
@@ -114,16 +138,30 @@ class Publisher:
 
     async def _catch_up(self) -> None:
         while True:
-            page = await self._channel.run(partial(_read_page, after=self._number))
+            page = await self._channel.run(partial(self._read, after=self._number))
             # What this node recorded may have been published while the page was read.
-            events = [event for event, _ in page if event.number > self._number]
-            if events and events[0].number == self._number + 1:
-                self._publish(events)
-                self._witness(events[-1].seq, page[-1][1])
-            if len(page) < PAGE_EVENTS:
+            if page.after <= self._number < page.last:
+                events = [event for event in page.events if event.number > self._number]
+                self._publish(events, last=page.last, heads=page.heads)
+                self._witness(page.seq, page.hash)
+            if page.last - page.after < PAGE_EVENTS:
                 return
 
-
-async def _read_page(db: Connection, *, after: int) -> list[tuple[Event, str]]:
-    """Read the next events, each with the hash of its entry."""
-    return [(event_of(row), row[-1]) for row in await db.fetch(_PAGE, after, PAGE_EVENTS)]
+    async def _read(self, db: Connection, *, after: int) -> _Page:
+        """Read how far the next events bring their streams, and those of the streams followed."""
+        rows = await db.fetch(_HEADS, after, PAGE_EVENTS)
+        if not rows:
+            return _Page(after=after, last=after)
+        last = max(row[2] for row in rows)
+        heads = {row[0]: row[1] for row in rows} | {EVERY_STREAM: last}
+        every = self._follows(EVERY_STREAM)
+        followed = [name for name in heads if every or self._follows(name)]
+        found = await db.fetch(_EVENTS, after, last - after, followed) if followed else []
+        return _Page(
+            after=after,
+            last=last,
+            seq=max(row[3] for row in rows),
+            hash=rows[0][4],
+            heads={name: head for name, head in heads.items() if name not in followed},
+            events=[event_of(row) for row in found],
+        )

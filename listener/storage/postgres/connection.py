@@ -42,8 +42,12 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "2s",
     # Whatever the role has: a statement that writes is never broken off by time.
     "statement_timeout": "0",
-    # Plans are made for the values at hand only where they differ; ours are seeks whatever these.
-    "plan_cache_mode": "auto",
+    # Every statement is a seek in an index, whatever its values. A plan is made once and kept, and
+    # a table that was small then, and would have been read whole, grows by thousands a second.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "jit": "off",
 }
 _SET: Final = (

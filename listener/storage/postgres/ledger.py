@@ -21,6 +21,7 @@ from listener.ledger.promise import (
     Bell,
     Cursor,
     Doubts,
+    Follows,
     Head,
     NodeState,
     ReadEntry,
@@ -30,9 +31,12 @@ from listener.ledger.promise import (
     Scope,
     Search,
     Seat,
+    Skip,
     StoredAck,
     Totals,
     Unacked,
+    always,
+    ignore,
 )
 from listener.ledger.schedule import Confirm
 from listener.storage import ranges
@@ -51,6 +55,8 @@ from listener.storage.postgres.writer import Appended, OnCommit, Writer
 
 T = TypeVar("T")
 
+# One batch is worked out while the server appends another.
+WRITERS: Final = 2
 READERS: Final = 2
 SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
@@ -77,13 +83,16 @@ class PostgresLedger:
         self.node = node
         self.secret = secret
         self._clock = clock
-        self._bells: list[Bell] = []
+        self._listeners: list[tuple[Bell, Follows, Skip]] = []
         self._epoch_hooks: list[Callable[[], None]] = []
         node.on_epoch = self._begin_epoch
         node.lag = lambda: self._publisher.lag
         self._bell_channel = channel("bell", on_connect=self._meet_and_listen)
         self._publisher = Publisher(
-            channel=self._bell_channel, ring=self._ring, witness=node.witness
+            channel=self._bell_channel,
+            follows=lambda stream: any(follows(stream) for _, follows, _ in self._listeners),
+            ring=self._ring,
+            witness=node.witness,
         )
         self._heart = channel("heart", on_connect=node.meet)
         self._errands = channel("errands", on_connect=node.meet)
@@ -91,13 +100,13 @@ class PostgresLedger:
         self._searchers = Pool(
             [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
         )
-        self._write_channel = channel("writer", on_connect=node.meet)
+        self._writers = [channel("writer", on_connect=node.meet) for _ in range(WRITERS)]
         self._turns = NodeTurns(self._errands, node=node.id)
         self._presence = NodeSessions(self._errands, node=node.id)
         self._acks = errands.Acks(self._errands)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = Writer(
-            self._write_channel,
+            self._writers,
             epoch=lambda: node.epoch,
             confirm=confirm,
             now_ms=clock,
@@ -200,14 +209,16 @@ class PostgresLedger:
     async def check_writable(self) -> None:
         self.node.check()
 
-    def listen(self, bell: Bell) -> None:
-        self._bells.append(bell)
+    def listen(self, bell: Bell, *, follows: Follows = always, skip: Skip = ignore) -> None:
+        self._listeners.append((bell, follows, skip))
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
         self._epoch_hooks.append(hook)
 
-    def _ring(self, events: Sequence[Event]) -> None:
-        for bell in self._bells:
+    def _ring(self, events: Sequence[Event], heads: Mapping[str, int], left_out: int) -> None:
+        for bell, _, skip in self._listeners:
+            if left_out:
+                skip(heads, left_out)
             bell(events)
 
     async def _meet_and_listen(self, db: Connection) -> None:
@@ -224,10 +235,10 @@ class PostgresLedger:
                 _LOG.exception("epoch_hook_failed")
 
     def _appended(self, appended: Appended) -> None:
-        before = self.node.seq
         self.node.witness(appended.seq, appended.hash)
         self._publisher.offer(appended.events)
-        if before < ANALYZE_ENTRIES <= appended.seq:
+        # Exactly one batch, of whichever node, has that entry.
+        if appended.after < ANALYZE_ENTRIES <= appended.seq:
             self._beside(self._analyze())
 
     async def _analyze(self) -> None:
@@ -253,8 +264,8 @@ class PostgresLedger:
                     log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
 
     def _channels(self) -> list[Channel]:
-        others = (self._heart, self._errands, self._bell_channel, self._write_channel)
-        return [*self._readers.all, *self._searchers.all, *others]
+        others = (self._heart, self._errands, self._bell_channel)
+        return [*self._readers.all, *self._searchers.all, *self._writers, *others]
 
     async def record(self, fact: Fact) -> Recorded:
         recorded: Recorded = await self._writer.submit(fact)

@@ -153,10 +153,16 @@ def _named(wants: Wanted) -> tuple[list[str], list[str]]:
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Turn rows into one list for each column, with texts as they are stored."""
+    """Turn rows into one list for each column, with texts as they are stored.
+
+    A column that is NULL in every row is left empty, which ``unnest`` fills up: asyncpg spends as
+    much on a None as on a text.
+    """
     if not rows:
         return [[] for _ in range(width)]
     return [
-        [packed(value) if isinstance(value, str) else value for value in column]
+        []
+        if column.count(None) == len(column)
+        else [packed(value) if isinstance(value, str) else value for value in column]
         for column in zip(*rows, strict=True)
     ]

@@ -31,6 +31,8 @@ from listener.storage.postgres.statements import append, append_arguments, see
 WAITING_MAX: Final = 4_096
 # A larger batch would block the event loop for too long.
 BATCH_MAX: Final = 128
+# So many make a batch of their own while another is under way.
+BESIDE_MIN: Final = 64
 # Whoever waits longer is told to send it again; a batch that is under way goes on.
 ANSWER_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 0.25
@@ -52,10 +54,11 @@ OnCommit = Callable[[float, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """What a batch became: the place of each fact, the events, and the new head."""
+    """What a batch became: the place of each fact, the events, the head before and the new one."""
 
     recorded: list[Recorded | ListenerError]
     events: list[Event]
+    after: int
     seq: int
     hash: str
 
@@ -87,7 +90,7 @@ class Writer:
 
     def __init__(
         self,
-        channel: Channel,
+        channels: Sequence[Channel],
         *,
         epoch: Callable[[], str],
         confirm: Confirm,
@@ -95,19 +98,21 @@ class Writer:
         on_append: Callable[[Appended], None],
         on_commit: OnCommit | None = None,
     ) -> None:
-        self._channel = channel
+        self._channels = channels
         self._epoch = epoch
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
         self._on_append = on_append
         self._on_commit = on_commit
         self._waiting: deque[_Waiter] = deque()
-        self._under_way: Sequence[_Waiter] = ()
+        self._under_way: dict[Channel, Sequence[_Waiter]] = {}
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._pause_seconds = PAUSE_SECONDS
-        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        self._tasks = [
+            asyncio.create_task(self._run(channel), name="ledger-writer") for channel in channels
+        ]
         self._sweep = asyncio.create_task(self._run_sweep(), name="ledger-sweep")
 
     @property
@@ -127,7 +132,8 @@ class Writer:
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError("too much is waiting for the ledger; send it again")
         self._waiting.append(_Waiter(fact, answer, since=self._loop.time()))
-        self._wake.set()
+        if self._is_enough():
+            self._wake.set()
 
     def submit(self, fact: Fact) -> "asyncio.Future[Recorded]":
         """Queue a fact, and return its place as a future; raises as :meth:`queue` does."""
@@ -139,21 +145,30 @@ class Writer:
         """Append what waits, and stop; cancelling the caller does not interrupt it."""
         self._closing = True
         self._wake.set()
-        await asyncio.wait([self._task], timeout=ANSWER_SECONDS)
+        _, late = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
         self._sweep.cancel()
-        if not self._task.done():
-            # Its statement may still go on at the server: nobody is told that it succeeded.
-            self._channel.drop()
-        await asyncio.gather(self._task, self._sweep, return_exceptions=True)
+        if late:
+            # A statement may still go on at the server: nobody is told that it succeeded.
+            for channel in self._channels:
+                channel.drop()
+        await asyncio.gather(*self._tasks, self._sweep, return_exceptions=True)
 
-    async def _run(self) -> None:
+    def _is_enough(self) -> bool:
+        """Return whether what waits is to be appended now, or shares the next commit.
+
+        A batch beside another is worth its own commit only where it is large.
+        """
+        least = BESIDE_MIN if self._under_way and not self._closing else 1
+        return len(self._waiting) >= least
+
+    async def _run(self, channel: Channel) -> None:
         try:
             while self._waiting or not self._closing:
-                if not self._waiting:
+                if not self._is_enough():
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                await self._serve_next()
+                await self._serve_next(channel)
         except Exception:  # noqa: BLE001 - whoever waits is answered all the same
             _LOG.exception("writer_failed")
         finally:
@@ -161,10 +176,10 @@ class Writer:
             self._closing = True
             self._refuse(self._waiting, "the ledger's writer has ended")
 
-    async def _serve_next(self) -> None:
+    async def _serve_next(self, channel: Channel) -> None:
         """Serve what waits, once there is a connection; until then it stays in the queue."""
         try:
-            await self._channel.run(_nothing)
+            await channel.run(_nothing)
         except LedgerUnavailableError as error:
             log.event(_LOG, "no_connection", level=logging.ERROR, cause=str(error))
             if self._closing:
@@ -176,33 +191,40 @@ class Writer:
         self._pause_seconds = PAUSE_SECONDS
         count = min(len(self._waiting), BATCH_MAX)
         batch = [self._waiting.popleft() for _ in range(count)]
-        await self._serve(batch)
+        await self._serve(channel, batch)
 
-    async def _serve(self, batch: Sequence[_Waiter]) -> None:
+    async def _serve(self, channel: Channel, batch: Sequence[_Waiter]) -> None:
         """Append a batch, and answer everybody in it, whatever happens."""
         if not batch:
             return
-        self._under_way = batch
+        self._under_way[channel] = batch
         started = time.perf_counter()
         facts = [waiter.fact for waiter in batch]
         try:
-            appended = await self._channel.run(lambda db: self._append(db, facts))
+            appended = await channel.run(lambda db: self._append(db, facts))
         except LedgerUnavailableError as error:
             if _is_mistake(error):
-                await self._isolate(batch, error)
+                await self._isolate(channel, batch, error)
                 return
             log.event(
                 _LOG, "commit_failed", level=logging.ERROR, cause=str(error), items=len(batch)
             )
             self._refuse(batch, str(error))
+            self._drop_idle()
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
-            await self._isolate(batch, error)
+            await self._isolate(channel, batch, error)
         else:
             self._announce(appended, seconds=time.perf_counter() - started, items=len(batch))
             for waiter, result in zip(batch, appended.recorded, strict=True):
                 waiter.answer(result)
         finally:
-            self._under_way = ()
+            self._under_way.pop(channel, None)
+
+    def _drop_idle(self) -> None:
+        """Drop the connections beside one that has failed: whatever it was may be theirs too."""
+        for channel in self._channels:
+            if channel not in self._under_way:
+                channel.drop()
 
     async def _append(self, db: Connection, facts: Sequence[Fact]) -> Appended:
         for _ in range(TRIES):
@@ -226,12 +248,12 @@ class Writer:
         row = await append(db, arguments)
         return None if row is None else _placed(changes, row, seen=seen.seq)
 
-    async def _isolate(self, batch: Sequence[_Waiter], error: Exception) -> None:
+    async def _isolate(self, channel: Channel, batch: Sequence[_Waiter], error: Exception) -> None:
         """Append the halves of a failed batch separately, until only the bad item fails."""
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self._serve(batch[:middle])
-            await self._serve(batch[middle:])
+            await self._serve(channel, batch[:middle])
+            await self._serve(channel, batch[middle:])
             return
         _LOG.error("item_failed", exc_info=error)
         failure = LedgerUnavailableError("the ledger could not take this")
@@ -261,7 +283,8 @@ class Writer:
                 self._waiting[0].since <= late or self._waiting[0].is_answered
             ):
                 self._refuse([self._waiting.popleft()], "the ledger takes too long; send it again")
-            overdue = [waiter for waiter in self._under_way if waiter.since <= late]
+            batches = self._under_way.values()
+            overdue = [one for batch in batches for one in batch if one.since <= late]
             self._refuse(overdue, "the ledger takes too long; send it again")
 
 
@@ -305,6 +328,7 @@ def _placed(changes: Changes, row: Any, *, seen: int) -> Appended:  # noqa: ANN4
     return Appended(
         recorded=recorded,
         events=events,
+        after=row["head"],
         seq=row["head"] + len(changes.entries),
         hash=row["hash"],
     )

@@ -154,7 +154,7 @@ class SqliteLedger:
     async def check_writable(self) -> None:
         await self._writer.submit(lambda db, _at_ms: db.execute(statements.TOUCH).rowcount)
 
-    def listen(self, bell: Bell) -> None:
+    def listen(self, bell: Bell, **_what_others_record: object) -> None:
         self._bells.append(bell)
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
