@@ -10,8 +10,10 @@ BENCH := .venv-bench
 BENCH_ARGS :=
 FAULTS_ARGS :=
 TESTS :=
-# A file of tests goes to one process; there are as many as there are cores.
+# A file of tests goes to one process; there are as many as there are cores. Files keep their order,
+# which puts the longest first, so that all processes end at about the same time.
 WORKERS := auto
+SHARES := --dist loadfile --no-loadscope-reorder
 COVERAGE :=
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -34,8 +36,10 @@ help: ## list the targets
 run: $(RUNS) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
 	$(BIN)/listener demo
 
+# Tests start the command hundreds of times: it is compiled once.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP) ## every test; TESTS=tests/unit for some of them
-	$(BIN)/pytest -q --numprocesses $(WORKERS) --dist loadfile $(COVERAGE) $(TESTS)
+	$(BIN)/pytest -q --numprocesses $(WORKERS) $(SHARES) $(COVERAGE) $(TESTS)
 
 lint: $(STAMP) node_modules/.installed ## format, lint, types, layers; of the JavaScript too (needs npm)
 	$(BIN)/ruff format --check .
