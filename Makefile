@@ -10,9 +10,10 @@ BENCH := .venv-bench
 BENCH_ARGS :=
 FAULTS_ARGS :=
 TESTS :=
-# A file of tests goes to one process; there are as many as there are cores. Files keep their order,
-# which puts the longest first, so that all processes end at about the same time.
-WORKERS := auto
+# A file of tests goes to one process. Tests wait half of the time, for each other's programs and for
+# timeouts: there is one process more than there are cores. Files keep their order, which puts the
+# longest first, so that all processes end at about the same time.
+WORKERS = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 SHARES := --dist loadfile --no-loadscope-reorder
 COVERAGE :=
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
