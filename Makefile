@@ -56,11 +56,12 @@ check: lint ## what a change must pass: lint, and every test with branch coverag
 bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--speed: 7 minutes, --hostile: 5)
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
-simulate: $(STAMP) ## many random histories against the whole core, by seed; of two nodes on PostgreSQL too
+simulate: $(STAMP) ## many random histories and requests, by seed; of two nodes on PostgreSQL too
 	$(BIN)/python -m tests.property.simulate
 	$(BIN)/python -m tests.property.simulate --nodes 2 --scenarios 300
 	$(BIN)/python -m tests.property.decisions
 	$(BIN)/python -m tests.property.paths
+	TEST_EXAMPLES=100 $(BIN)/pytest -q tests/integration/test_schemathesis.py
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table
