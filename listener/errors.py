@@ -113,3 +113,13 @@ class BeingCancelledError(ListenerError):
 
     def __init__(self) -> None:
         super().__init__("the transaction is being cancelled; start a new sale")
+
+
+def let_go(error: BaseException | None) -> None:
+    """Forget where an error came from, once it is handled.
+
+    Its traceback holds frames, and often one of these holds the error: such a cycle, with all
+    that a connection had, waits for the garbage collector.
+    """
+    if error is not None:
+        error.__traceback__ = error.__context__ = None

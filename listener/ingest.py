@@ -120,7 +120,11 @@ class Ingest:
             if signed is not None:
                 return fields, signed
             faults.append(fields.fault())
-        raise faults[0]
+        try:
+            raise faults[0]
+        finally:
+            # As in let_go: the error's traceback will hold this frame.
+            del faults, fields
 
     def _store(self, merchant_no: str, store_no: str | None) -> str | None:
         """Return the store that a notify URL names; None where it names none that we know."""

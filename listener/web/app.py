@@ -69,7 +69,7 @@ UNHEARD_MS: Final = 30_000
 POCKYT_CONNECTIONS_MAX: Final = 1_000
 
 # Python's own values are 700, 10, 10.
-COLLECT_THRESHOLDS: Final = (20_000, 50, 100)
+COLLECT_THRESHOLDS: Final = (20_000, 10, 50)
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from listener import log
+from listener.errors import let_go
 from listener.web.address import network
 from listener.web.headers import harden
 from listener.web.metrics import Cut, Metrics
@@ -48,14 +49,20 @@ LINGER_BYTES_MAX: Final = 256 * 1024
 # websocket frames, for half a second in which nobody else is heard.
 READ_BYTES_MAX: Final = 16 * 1024
 
-# Refusals per second, over all connections that have proved nothing. Above this a refusal is still
-# answered at once, but its sender's next request is read later.
+# Refusals per second, over all connections that have proved nothing, and of keys that ask for more
+# than their share. Above this a refusal is still answered at once, but its sender's next request is
+# read later. One that aiohttp has read costs as much as many that the fast path has.
 REFUSALS_PER_SECOND: Final = 1_000
+ORDINARY_REFUSAL: Final = 20
 REST_SECONDS_MAX: Final = 1.0
+# A shorter rest is not worth its cost.
+REST_SECONDS_MIN: Final = 0.002
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
 _TICK_SECONDS: Final = 1.0
+_REFUSED: Final = range(400, 500)
+_TOO_MANY: Final = 429
 # How many of the oldest are examined when one must be cut off.
 _CANDIDATES_MAX: Final = 32
 
@@ -95,6 +102,7 @@ class HttpConnection(web.RequestHandler):
         "_early",
         "_heard",
         "_is_ended",
+        "_is_resting",
         "_left",
         "_stalled_since",
         "address",
@@ -126,6 +134,8 @@ class HttpConnection(web.RequestHandler):
         self._early = early
         self._heard = False
         self._is_ended = False
+        # Whether the sender is not listened to for a moment, after a refusal.
+        self._is_resting = False
         # After an answer: how much more of the request's body is read.
         self._left: int | None = None
         self._stalled_since: float | None = None
@@ -140,7 +150,9 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether every request that has arrived is answered."""
+        """Whether every request that has arrived is answered, and the next one is awaited."""
+        if self._is_resting:
+            return False
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
@@ -213,6 +225,8 @@ class HttpConnection(web.RequestHandler):
         told = await super().finish_response(request, resp, start_time)
         self._heard = False
         self._left = None if request.content.is_eof() else LINGER_BYTES_MAX
+        if resp.status in _REFUSED and (not self.is_proved or resp.status == _TOO_MANY):
+            self.rest(ORDINARY_REFUSAL)
         if self._is_ended and not self._messages:
             self.close()
         return told
@@ -227,7 +241,27 @@ class HttpConnection(web.RequestHandler):
         """Answer what is not HTTP, and what failed, in our own words."""
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer has been sent")
-        return self._connections.unread.answer(status, exc, sender=request.remote)
+        response = self._connections.unread.answer(status, exc, sender=request.remote)
+        let_go(exc)
+        return response
+
+    def rest(self, refusals: int = 1) -> None:
+        """Count a refusal, as so many; above their rate, do not hear the sender for a moment."""
+        seconds = self._connections.refused(refusals)
+        if seconds > REST_SECONDS_MIN and not self._is_resting:
+            self._is_resting = True
+            self._pause_transport_reading()
+            self._loop.call_later(seconds, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._is_resting = False
+        if not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        """Read on, as aiohttp asks for; but not while the sender is not to be listened to."""
+        if not self._is_resting:
+            super()._resume_transport_reading()
 
     def prove(self) -> None:
         """Protect this connection from being crowded out."""
@@ -317,11 +351,11 @@ class Connections:
         if not own:
             self._of_address.pop(connection.address, None)
 
-    def refused(self) -> float:
-        """Count a refusal; return for how many seconds its sender is not listened to."""
+    def refused(self, refusals: int) -> float:
+        """Count refusals; return for how many seconds their sender is not listened to."""
         now = self._clock()
-        latest = now + REST_SECONDS_MAX
-        self._refused_until = min(max(now, self._refused_until) + 1 / REFUSALS_PER_SECOND, latest)
+        seconds = refusals / REFUSALS_PER_SECOND
+        self._refused_until = min(max(now, self._refused_until) + seconds, now + REST_SECONDS_MAX)
         return self._refused_until - now
 
     def remove(self, connection: Peer) -> None:

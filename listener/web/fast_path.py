@@ -36,8 +36,6 @@ HEAD_BYTES_MAX: Final = 2_048
 HEADERS_MAX: Final = 32
 HEADS_KEPT: Final = 256
 REFUSALS_KEPT: Final = 16
-# A shorter rest is not worth its cost.
-REST_SECONDS_MIN: Final = 0.002
 
 _BEGIN: Final = b"POST /notify/"
 _END: Final = b"\r\n\r\n"
@@ -190,7 +188,6 @@ class FastConnection(HttpConnection):
     __slots__ = (
         "_came_later",
         "_is_fast",
-        "_is_resting",
         "_path",
         "_settled",
         "_started",
@@ -209,8 +206,6 @@ class FastConnection(HttpConnection):
         super().__init__(server, connections, early, loop=loop)
         self._path = path
         self._is_fast = True
-        # Whether the sender is not listened to for a moment, after a refusal.
-        self._is_resting = False
         # The notification that is being recorded, and what came after it.
         self._taken: bytes | None = None
         self._came_later = b""
@@ -220,7 +215,7 @@ class FastConnection(HttpConnection):
     @property
     def is_idle(self) -> bool:
         """Whether no request has arrived that is not answered yet."""
-        return self._taken is None and not self._is_resting and super().is_idle
+        return self._taken is None and super().is_idle
 
     def data_received(self, data: bytes) -> None:
         """Queue a notification, or hand the connection over to aiohttp."""
@@ -264,15 +259,8 @@ class FastConnection(HttpConnection):
         if self.transport is not None:
             self.transport.write(refusal)
         self._be_kept_alive()
-        if not self.is_proved and (rest := self._connections.refused()) > REST_SECONDS_MIN:
-            self._is_resting = True
-            self._pause_transport_reading()
-            self._loop.call_later(rest, self._listen_again)
-
-    def _listen_again(self) -> None:
-        self._is_resting = False
-        if self.transport is not None:
-            self._resume_transport_reading()
+        if not self.is_proved:
+            self.rest()
 
     def _settle(self, result: Recorded | Exception) -> None:
         """Acknowledge what is on disk; pass what was not recorded to aiohttp, to refuse it."""

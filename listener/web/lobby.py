@@ -11,10 +11,12 @@ import asyncio
 import errno
 import logging
 import re
+import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from listener import log
@@ -23,9 +25,11 @@ from listener.web.address import network
 from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, HttpConnection
 from listener.web.metrics import Cut
 
-# Per turn of the event loop. To accept one costs about 50 µs, to let one in about 500 µs.
+# Per turn of the event loop. To accept one costs about 50 µs, to let one in about 500 µs, to hear
+# one about 5 µs.
 ACCEPTS_AT_ONCE: Final = 64
-ENTRIES_AT_ONCE: Final = 8
+ENTRIES_AT_ONCE: Final = 2
+HEARD_AT_ONCE: Final = 256
 # Larger heads, and the bodies of larger requests, do not wait here.
 HEAD_BYTES_MAX: Final = 4_096
 BODY_BYTES_MAX: Final = 8_192
@@ -160,6 +164,9 @@ class Lobby:
         self._entering: set[asyncio.Task[None]] = set()
         self._log = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
         self._pause: asyncio.TimerHandle | None = None
+        # Of the guests alone: the loop's own costs a handle and four look-ups for each.
+        self._hearing = selectors.DefaultSelector()
+        self._loop.add_reader(self._hearing.fileno(), self._hear)
         listening.setblocking(False)
         self._open()
 
@@ -171,13 +178,16 @@ class Lobby:
         self._listening.close()
         for guest in [*self.guests]:
             guest.cut()
+        self._loop.remove_reader(self._hearing.fileno())
+        self._hearing.close()
         await asyncio.gather(*self._entering)
 
     def leave(self, guest: Guest) -> None:
         """Forget a guest; its socket is no longer listened to."""
         if guest in self.guests:
             self.guests.remove(guest)
-            self._loop.remove_reader(guest.socket)
+            if not guest.is_ready:
+                self._hearing.unregister(guest.socket)
         self._everyone.remove(guest)
 
     def let_in(self, guest: Guest) -> None:
@@ -186,10 +196,17 @@ class Lobby:
             self._begin(guest)
             return
         guest.is_ready = True
-        self._loop.remove_reader(guest.socket)
+        self._hearing.unregister(guest.socket)
         self._ready.append(guest)
         if len(self._ready) == 1:
             self._loop.call_soon(self._let_some_in)
+
+    def _hear(self) -> None:
+        """Let some of the guests receive what has come; the next turn of the loop hears more."""
+        for key, _ in islice(self._hearing.select(0), HEARD_AT_ONCE):
+            guest: Guest = key.data
+            if guest in self.guests:
+                guest.receive()
 
     def _let_some_in(self) -> None:
         for _ in range(min(ENTRIES_AT_ONCE, len(self._ready))):
@@ -242,7 +259,6 @@ class Lobby:
             guest.socket.close()
             return
         self.guests.add(guest)
+        self._hearing.register(guest.socket, selectors.EVENT_READ, guest)
         # Most have sent their request by now.
         guest.receive()
-        if guest in self.guests and not guest.is_ready:
-            self._loop.add_reader(guest.socket, guest.receive)

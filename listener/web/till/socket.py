@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import WebSocketError, WSMsgType, web
 
-from listener.errors import LedgerUnavailableError, UnreadableError
+from listener.errors import LedgerUnavailableError, UnreadableError, let_go
 from listener.keys import Key, Role, authenticate
 from listener.pos.codes import CloseCode
 from listener.pos.frames import (
@@ -88,6 +88,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         await till.talk(request)
     finally:
         await till.end()
+        let_go(ws.exception())
     return ws
 
 
