@@ -14,7 +14,7 @@ from listener.storage.postgres.ledger import PostgresLedger
 from tests.support.databases import database, execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
 
-NODE = "application_name LIKE 'pockyt-listener%'"
+NODE = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
 
 
 @pytest.fixture(name="url")
