@@ -71,12 +71,12 @@ class Fields(NamedTuple):
 def readings(body: bytes, *, is_json: bool) -> Iterator[Fields | ListenerError]:
     """Read a body in every possible way, beginning with the one that its type says.
 
-    Bodies arrive with the wrong type, after a byte order mark, or before blanks that nobody
-    signed. A way that fails yields its UnreadableError or SignatureError.
+    Bodies arrive with the wrong type, after a byte order mark, or before line breaks that
+    nobody signed. A way that fails yields its UnreadableError or SignatureError.
     """
     first, second = (read_json, read_form) if is_json else (read_form, read_json)
     yield _tried(first, body)
-    trimmed = body.removeprefix(_BOM).strip(signature.BLANKS.encode())
+    trimmed = body.removeprefix(_BOM).rstrip(signature.LINE_BREAKS.encode())
     if trimmed != body:
         yield _tried(read_form, trimmed)
     yield _tried(second, body)

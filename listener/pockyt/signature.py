@@ -13,8 +13,8 @@ from typing import Final
 from listener.errors import SignatureError
 
 FIELD: Final = "verifySign"
-# What may stand around a body or a signature that nobody signed; C ends its texts with a NUL.
-BLANKS: Final = " \t\r\n\0"
+# What may follow a body or a signature, although nobody signed it: a proxy or a tool has added it.
+LINE_BREAKS: Final = "\r\n"
 
 
 class Token:
@@ -64,10 +64,10 @@ def signed_text(
 
     Vendors' code differs on empty values: some signs ``name=``, some leaves the pair out. If there
     are any, both are computed and compared in constant time, for every token, whatever matched
-    before. Hex is compared in any case, without blanks around it. ``encoding`` turns the fields'
+    before. Hex is compared in any case, without closing line breaks. ``encoding`` turns the fields'
     text into the bytes that came.
     """
-    given = fields.get(FIELD, "").strip(BLANKS).encode(encoding).lower()
+    given = fields.get(FIELD, "").rstrip(LINE_BREAKS).encode(encoding).lower()
     variants = [join(fields).encode(encoding)]
     if not all(fields.values()):
         said = {name: value for name, value in fields.items() if value}
