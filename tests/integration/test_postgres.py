@@ -1,7 +1,6 @@
 """What a ledger on PostgreSQL promises beyond what every back-end does."""
 
 import asyncio
-from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -11,16 +10,10 @@ from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Scope
 from listener.storage import verify
 from listener.storage.postgres.ledger import PostgresLedger
-from tests.support.databases import database, execute, node
+from tests.support.databases import execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
 
 NODE = "application_name LIKE 'pockyt-listener%'"
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 async def until(condition: object, *, seconds: float = 20.0) -> None:

@@ -1,7 +1,7 @@
 """One node at a time works on the same: turns, Idempotency-Keys, the chasing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +20,9 @@ from listener.storage.postgres import turns
 from listener.storage.postgres.ledger import PostgresLedger
 from listener.web.context import LEDGER
 from tests.property.world import Plan, World
-from tests.support.databases import database
 from tests.support.service import Serving
 from tests.support.shop import Shop, beside, order
 from tests.support.stored import Clock
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 @pytest.fixture(name="nodes")

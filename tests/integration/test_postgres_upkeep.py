@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -15,17 +15,11 @@ from listener.storage import open_reader
 from listener.storage.postgres import bell
 from listener.storage.postgres.ledger import ANALYZE_ENTRIES
 from listener.storage.postgres.turns import LEASE_SECONDS, NOW
-from tests.support.databases import database, node
+from tests.support.databases import node
 from tests.support.stored import STREAM, numbered
 
 OURS = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
 CONNECTIONS_MAX = 10
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 @asynccontextmanager
