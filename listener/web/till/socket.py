@@ -34,8 +34,8 @@ from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.headers import harden
 from listener.web.till.connection import TillConnection
+from listener.web.till.resume import Start, begin, may_follow
 from listener.web.till.sessions import Session
-from listener.web.till.starts import Start, begin, may_follow
 from listener.web.till.upgrade import check_upgrade
 
 # A till may send this many frames at once, and this many a second in the long run.
