@@ -14,8 +14,8 @@ from listener.ledger.promise import Head, Ledger, ReadEntry, Scope
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import Finding, Progress, Verified
 from listener.storage.postgres.location import is_postgres, require_driver
+from listener.storage.queue import OnCommit
 from listener.storage.sqlite.connection import now_ms
-from listener.storage.sqlite.writer import OnCommit
 
 __all__ = [
     "AnyLedger",
