@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from listener import __version__
 from listener.keys import Role
 from listener.storage import check_up
-from listener.storage.checks import Severity
+from listener.storage.findings import Severity
 from listener.web.context import LEDGER
 from tests.support.service import Serving, serving
 
