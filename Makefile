@@ -10,8 +10,11 @@ BENCH := .venv-bench
 BENCH_ARGS :=
 FAULTS_ARGS :=
 TESTS :=
-# A file of tests goes to one process; there are as many as there are cores.
-WORKERS := auto
+# A file of tests goes to one process. Tests wait half of the time, for each other's programs and for
+# timeouts: there is one process more than there are cores. Files keep their order, which puts the
+# longest first, so that all processes end at about the same time.
+WORKERS = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+SHARES := --dist loadfile --no-loadscope-reorder
 COVERAGE :=
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -34,8 +37,10 @@ help: ## list the targets
 run: $(RUNS) ## sandbox, listener and a till on this machine: the Cancel API tutorial, live
 	$(BIN)/listener demo
 
+# Tests start the command hundreds of times: it is compiled once.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP) ## every test; TESTS=tests/unit for some of them
-	$(BIN)/pytest -q --numprocesses $(WORKERS) --dist loadfile $(COVERAGE) $(TESTS)
+	$(BIN)/pytest -q --numprocesses $(WORKERS) $(SHARES) $(COVERAGE) $(TESTS)
 
 lint: $(STAMP) node_modules/.installed ## format, lint, types, layers; of the JavaScript too (needs npm)
 	$(BIN)/ruff format --check .
@@ -51,11 +56,12 @@ check: lint ## what a change must pass: lint, and every test with branch coverag
 bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--speed: 7 minutes, --hostile: 5, --nodes: 12)
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
-simulate: $(STAMP) ## many random histories against the whole core, by seed; of two nodes on PostgreSQL too
+simulate: $(STAMP) ## many random histories and requests, by seed; of two nodes on PostgreSQL too
 	$(BIN)/python -m tests.property.simulate
 	$(BIN)/python -m tests.property.simulate --nodes 2 --scenarios 300
 	$(BIN)/python -m tests.property.decisions
 	$(BIN)/python -m tests.property.paths
+	TEST_EXAMPLES=100 $(BIN)/pytest -q tests/integration/test_schemathesis.py
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table

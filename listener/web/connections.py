@@ -116,9 +116,9 @@ class Connections:
     def refused(self, refusals: int) -> float:
         """Count refusals; return for how many seconds their sender is not listened to."""
         now = self._clock()
-        seconds = refusals / REFUSALS_PER_SECOND
-        self._refused_until = min(max(now, self._refused_until) + seconds, now + REST_SECONDS_MAX)
-        return self._refused_until - now
+        turn = max(now, self._refused_until)
+        self._refused_until = min(turn + refusals / REFUSALS_PER_SECOND, now + REST_SECONDS_MAX)
+        return turn - now
 
     def remove(self, connection: Peer) -> None:
         """Count a connection out."""

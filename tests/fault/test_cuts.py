@@ -12,13 +12,16 @@ from tests.fault.lives import Nursery
 from tests.fault.tape import Create, Sync, Write
 
 EACH = 8
+PROMISES_MAX = EACH * cuts.SENDERS
 MORE = 10
 
 
 def some_points(recording: Recording, *, seed: int) -> list[int]:
-    """Choose each moment at which something was promised, and some others."""
-    others = random.Random(seed).sample(range(len(recording.steps)), MORE)
-    return [*recording.points(), *others]
+    """Choose moments at which something was promised, all if they are few, and some others."""
+    chance = random.Random(seed)
+    promised = [*recording.points()]
+    others = chance.sample(range(len(recording.steps)), MORE)
+    return [*chance.sample(promised, min(len(promised), PROMISES_MAX)), *others]
 
 
 @pytest.mark.parametrize("is_new", [False, True], ids=["ledger", "ledger-that-is-being-made"])

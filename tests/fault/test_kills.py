@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tests.fault import kills, load, long_run
 from tests.fault.lives import Nursery
 
-KILLS = 12
+KILLS = 8
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.fault import nodes
 from tests.fault.lives import Nursery
 from tests.support.databases import database
 
-FAULTS = 12
+FAULTS = 8
 
 
 @pytest.fixture(name="url")

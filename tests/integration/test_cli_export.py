@@ -78,9 +78,11 @@ def config(tmp_path: Path) -> Path:
     return write_settings(tmp_path)
 
 
-async def test_ndjson_is_what_the_api_says_of_each_entry(config: Path) -> None:
+async def test_ndjson_is_what_the_api_says_of_each_entry(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = await fill(config, [notification(n, note="ä & =") for n in range(1, 4)])
-    done = run("export", "--config", config, "--format", "ndjson")
+    done = here(capsys, "export", "--config", config, "--format", "ndjson")
     assert (done.status, done.err) == (0, "3 entries\n")
     told = [json.loads(line) for line in done.out.splitlines()]
     assert told == [json.loads(Entry.of(line).encode()) for line in lines]
@@ -90,12 +92,12 @@ async def test_ndjson_is_what_the_api_says_of_each_entry(config: Path) -> None:
 
 
 async def test_an_export_longer_than_a_page_holds_every_entry_once(
-    config: Path,
+    config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await fill_quickly(config, 1_101)
-    done = run("export", "--config", config)
+    done = here(capsys, "export", "--config", config)
     assert [json.loads(line)["seq"] for line in done.out.splitlines()] == [*range(1, 1_102)]
-    after = run("export", "--config", config, "--after", "1100")
+    after = here(capsys, "export", "--config", config, "--after", "1100")
     assert [json.loads(line)["seq"] for line in after.out.splitlines()] == [1_101]
     assert after.err == "1 entry\n"
 
@@ -118,10 +120,13 @@ async def test_filters_choose_entries(config: Path, options: list[str], seqs: li
     assert [json.loads(line)["seq"] for line in done.out.splitlines()] == seqs
 
 
-async def test_csv_tells_the_same_and_starts_no_formula(config: Path) -> None:
+async def test_csv_tells_the_same_and_starts_no_formula(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     await fill(config, [notification(1, note="x"), notification(2)])
-    table = run("export", "--config", config, "--format", "csv").out
-    lines = [json.loads(line) for line in run("export", "--config", config).out.splitlines()]
+    table = here(capsys, "export", "--config", config, "--format", "csv").out
+    same = here(capsys, "export", "--config", config).out
+    lines = [json.loads(line) for line in same.splitlines()]
     # The mark tells a spreadsheet that it is UTF-8.
     assert table.startswith("\ufeff")
     rows = list(csv.DictReader(io.StringIO(table.removeprefix("\ufeff"))))
@@ -179,14 +184,17 @@ def test_a_cell_is_what_a_spreadsheet_shows_as_it_is(text: object, written: str)
     assert row == [written, "x"]
 
 
-async def test_control_characters_are_escaped_and_keep_their_value(config: Path) -> None:
+async def test_control_characters_are_escaped_and_keep_their_value(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hostile = "a\x1b]0;x\x07\x9b31m\x7f\u202eb\u200f\u2028\ufeff\U000e0041"
     (line,) = await fill(config, [notification(1, note=hostile)])
     for form in ("ndjson", "csv"):
-        told = run("export", "--config", config, "--format", form).out.removeprefix("\ufeff")
+        done = here(capsys, "export", "--config", config, "--format", form)
+        told = done.out.removeprefix("\ufeff")
         assert all(char.isprintable() or char in "\r\n" for char in told)
         assert "\\u202e" in told
-    told = run("export", "--config", config).out
+    told = here(capsys, "export", "--config", config).out
     assert json.loads(told)["fields"]["note"] == hostile
     assert json.loads(told) == json.loads(Entry.of(line).encode())
 
@@ -231,13 +239,15 @@ def test_where_no_ledger_is_nothing_is_made(
     assert [*config.parent.iterdir()] == [config]
 
 
-async def test_a_damaged_ledger_is_one_line(config: Path) -> None:
+async def test_a_damaged_ledger_is_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     await fill_quickly(config, 400)
     path = config.with_name("ledger.db")
     whole = path.read_bytes()
     # The last tables' pages, past those that are read when it is opened.
     path.write_bytes(whole[: len(whole) // 2] + b"\xff" * (len(whole) - len(whole) // 2))
-    done = run("export", "--config", config)
+    done = here(capsys, "export", "--config", config)
     assert done.status == 1
     assert done.err.splitlines() == [
         "listener: the ledger cannot be read now: database disk image is malformed"

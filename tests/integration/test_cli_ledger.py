@@ -56,15 +56,17 @@ def forge(config: Path, statement: str) -> None:
     db.close()
 
 
-async def test_verify_tells_what_a_sound_ledger_holds(config: Path) -> None:
+async def test_verify_tells_what_a_sound_ledger_holds(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     head = await fill(config)
-    done = run("verify", "--config", config)
+    done = here(capsys, "verify", "--config", config)
     assert (done.status, done.err) == (0, "")
     assert done.out == (
         "The ledger is sound: 3 entries, 3 events, 3 transactions.\n"
         f"epoch {head.epoch}  seq 3  hash {head.hash}\n"
     )
-    told = json.loads(run("verify", "--config", config, "--json").out)
+    told = json.loads(here(capsys, "verify", "--config", config, "--json").out)
     assert told == {
         "ok": True,
         "epoch": head.epoch,
@@ -82,22 +84,26 @@ async def test_verify_works_while_the_ledger_is_served(config: Path) -> None:
         assert run("verify", "--config", config).status == 0
 
 
-async def test_verify_tells_the_first_bad_seq(config: Path) -> None:
+async def test_verify_tells_the_first_bad_seq(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     await fill(config)
     forge(config, "UPDATE entries SET amount = '1.00' WHERE seq >= 2")
-    done = run("verify", "--config", config)
+    done = here(capsys, "verify", "--config", config)
     assert (done.status, done.out) == (1, "")
     assert done.complaint == "entry 2 is not what was recorded; the first bad seq is 2"
-    done = run("verify", "--config", config, "--json")
+    done = here(capsys, "verify", "--config", config, "--json")
     told = json.loads(done.out)
     assert (done.status, told["ok"], told["seq"]) == (1, False, 2)
     assert told["error"] == "entry 2 is not what was recorded"
 
 
-async def test_damage_that_no_entry_shows_has_no_seq(config: Path) -> None:
+async def test_damage_that_no_entry_shows_has_no_seq(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     await fill(config)
     forge(config, "UPDATE ledger SET repeats = 7")
-    done = run("verify", "--config", config)
+    done = here(capsys, "verify", "--config", config)
     assert done.complaint == "the number of repeats is not the sum of them"
 
 
@@ -125,10 +131,12 @@ async def test_a_backup_taken_while_serving_is_sound_and_whole(
         assert ledger.epoch != epoch
 
 
-async def test_a_backup_tells_programs_its_size(config: Path, tmp_path: Path) -> None:
+async def test_a_backup_tells_programs_its_size(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     await fill(config)
     copy = tmp_path / "copy.db"
-    told = json.loads(run("backup", "--config", config, "--json", copy).out)
+    told = json.loads(here(capsys, "backup", "--config", config, "--json", copy).out)
     assert told == {"path": str(copy), "bytes": copy.stat().st_size}
 
 

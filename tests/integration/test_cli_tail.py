@@ -8,43 +8,61 @@ import time
 import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from listener.commands.keys import make_key
+from listener.keys import Key, Role
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
+from listener.settings import load
 from tests.support.commands import Started, before_a_person, here, run, started, write_settings
 
-TOKEN = "5cbfb079f15b150122261c8537086d77a"
-STREAM = "200043/303660"
+STORE_NO = "303660"
+# Each test is of a merchant of its own: whatever has the same signature is the same message.
+TOKENS = {f"2001{number:02}": f"5cbfb079f15b150122261c8537086d7{number:02}" for number in range(40)}
+MORE = "".join(
+    f'[merchants.{number}]\ntokens = ["{token}"]\nstores = ["{STORE_NO}"]\n'
+    for number, token in TOKENS.items()
+)
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service that runs as a program, and what it was started with."""
+    """A service that runs as a program, and a merchant of it."""
 
     url: str
     config: Path
     program: Started
+    merchant_no: str
 
-    def key(self, *options: str) -> dict[str, str]:
-        done = run("keys", "create", "--config", self.config, "--json", *options)
-        made: dict[str, str] = json.loads(done.out)
-        return made
+    @property
+    def stream(self) -> str:
+        return f"{self.merchant_no}/{STORE_NO}"
 
-    def pos_key(self, *options: str) -> str:
-        scope = ("--merchant", "200043", "--store", "303660")
-        return self.key("--role", "pos", *scope, *options)["key"]
+    def admin_key(self) -> tuple[Key, str]:
+        return make_key(load(self.config, {}), role=Role.ADMIN)
+
+    def pos_key(self, *, terminal: str | None = None) -> str:
+        return make_key(
+            load(self.config, {}),
+            role=Role.POS,
+            merchant_no=self.merchant_no,
+            store_no=STORE_NO,
+            terminal=terminal,
+        )[1]
 
     def notify(self, number: int, **fields: str) -> None:
         sent = {"transactionNo": f"{number}", "status": "closed", "amount": "1.00"}
         sent |= {"currency": "USD"} | fields
-        sent["verifySign"] = signature.sign(sent, Token(TOKEN))
-        request = urllib.request.Request(f"{self.url}/notify/{STREAM}", urlencode(sent).encode())
+        sent["verifySign"] = signature.sign(sent, Token(TOKENS[self.merchant_no]))
+        request = urllib.request.Request(
+            f"{self.url}/notify/{self.stream}", urlencode(sent).encode()
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.read() == b"success"
 
@@ -52,12 +70,20 @@ class Service:
 def serve(config: Path, *, port: int = 0) -> Generator[Service, None, None]:
     with started("serve", "--config", config, env={"LISTENER_PORT": str(port)}) as program:
         line = program.until(program.err, " serving ")
-        yield Service(line.partition(" url=")[2].partition(" ")[0], config, program)
+        url = line.partition(" url=")[2].partition(" ")[0]
+        yield Service(url, config, program, merchant_no=next(iter(TOKENS)))
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Service]]:
+    """Serve all merchants; give them one after the other."""
+    for one in serve(write_settings(tmp_path_factory.mktemp("service"), more=MORE)):
+        yield (replace(one, merchant_no=number) for number in TOKENS)
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    yield from serve(write_settings(tmp_path))
+def service(services: Iterator[Service]) -> Service:
+    return next(services)
 
 
 def numbers(program: Started, count: int) -> list[str]:
@@ -68,11 +94,17 @@ def numbers(program: Started, count: int) -> list[str]:
 
 def test_a_till_goes_on_where_it_was(service: Service) -> None:
     arguments = ("tail", "--url", service.url.replace("http", "ws"), "--json")
-    env = {"POS_KEY": service.pos_key("--terminal", "T-42")}
+    env = {"POS_KEY": service.pos_key(terminal="T-42")}
     with started(*arguments, env=env) as till:
         till.until(till.err, "live, over websocket")
-        url = f"{service.url}/notify/{STREAM}"
-        sent = run("trigger", "--url", url, "transactionNo=1", env={"POCKYT_TOKEN": TOKEN})
+        url = f"{service.url}/notify/{service.stream}"
+        sent = run(
+            "trigger",
+            "--url",
+            url,
+            "transactionNo=1",
+            env={"POCKYT_TOKEN": TOKENS[service.merchant_no]},
+        )
         assert (sent.status, sent.out) == (0, "success\n")
         event = json.loads(till.until(till.out, "specversion"))
         assert event["type"] == "transaction.cancelled"
@@ -82,22 +114,23 @@ def test_a_till_goes_on_where_it_was(service: Service) -> None:
         assert len(event["time"]) == len("2026-11-23T10:11:12.345Z")
         assert till.stop(signal.SIGINT) == 130
         read_up_to = till.until(till.err, "was read up to")
-        assert read_up_to.startswith(f"{STREAM} was read up to ")
+        assert read_up_to.startswith(f"{service.stream} was read up to ")
     service.notify(2)
     with started(*arguments, env=env) as till:
         assert numbers(till, 1) == ["2"]
     position = read_up_to.rpartition(" ")[2]
-    after = ("--stream", STREAM, "--after", position)
+    after = ("--stream", service.stream, "--after", position)
     with started(*arguments, *after, env={"POS_KEY": service.pos_key()}) as looking:
         assert numbers(looking, 1) == ["2"]
 
 
-@pytest.mark.parametrize("options", [(), ("--stream", STREAM), ("--no-ack",)])
-def test_everything_comes_from_the_earliest_on(service: Service, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("options", ["", "--stream {stream}", "--no-ack"])
+def test_everything_comes_from_the_earliest_on(service: Service, options: str) -> None:
     for number in (1, 2, 3):
         service.notify(number)
+    chosen = options.format(stream=service.stream).split()
     arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--json")
-    with started(*arguments, "--after", "earliest", *options) as looking:
+    with started(*arguments, "--after", "earliest", *chosen) as looking:
         assert numbers(looking, 3) == ["1", "2", "3"]
     with started(*arguments, "--after", "latest") as looking:
         looking.until(looking.err, "live, over websocket")
@@ -106,16 +139,16 @@ def test_everything_comes_from_the_earliest_on(service: Service, options: tuple[
 
 
 def test_an_admin_follows_every_stream_without_a_complaint(service: Service) -> None:
-    key = service.key("--role", "admin")["key"]
+    _, key = service.admin_key()
     with started("tail", "--url", service.url, "--key", key) as looking:
         looking.until(looking.err, "live, over websocket")
         service.notify(1, reference="r\x1b[2J", amount="0.01", currency="USD")
-        line = looking.until(looking.out, STREAM)
+        line = looking.until(looking.out, service.stream)
         assert "cancelled" in line
         assert "0.01 USD" in line
         assert "r\\x1b[2J" in line
         service.notify(2, status="success")
-        assert "paid" in looking.until(looking.out, STREAM)
+        assert "paid" in looking.until(looking.out, service.stream)
         assert looking.stop(signal.SIGINT) == 130
         assert [line for line in looking.left(looking.err) if "*" not in line] == []
 
@@ -126,7 +159,7 @@ def test_a_position_of_another_ledger_brings_every_transaction_as_it_stands(
     service.notify(1)
     service.notify(2)
     arguments = ("tail", "--url", service.url, "--key", service.pos_key(), "--json")
-    with started(*arguments, "--stream", STREAM, "--after", "another:1") as looking:
+    with started(*arguments, "--stream", service.stream, "--after", "another:1") as looking:
         looking.until(looking.err, "the position cannot be resumed (epoch_changed)")
         lines = [json.loads(looking.until(looking.out, "specversion")) for _ in range(2)]
         assert looking.stop(signal.SIGINT) == 130
@@ -135,10 +168,10 @@ def test_a_position_of_another_ledger_brings_every_transaction_as_it_stands(
 
 
 def test_a_revoked_key_ends_it_with_one_line(service: Service) -> None:
-    made = service.key("--role", "admin")
-    with started("tail", "--url", service.url, "--key", made["key"]) as looking:
+    made, key = service.admin_key()
+    with started("tail", "--url", service.url, "--key", key) as looking:
         looking.until(looking.err, "live, over websocket")
-        run("keys", "revoke", "--config", service.config, made["id"])
+        run("keys", "revoke", "--config", service.config, made.id)
         looking.until(looking.err, "listener: the listener refused (4010): the key was revoked")
         assert looking.process.wait(10) == 1
 
@@ -151,7 +184,7 @@ def test_a_key_that_is_not_known_ends_it_with_one_line(service: Service) -> None
 
 
 def test_it_says_when_it_is_not_live_and_comes_back(tmp_path: Path) -> None:
-    config = write_settings(tmp_path)
+    config = write_settings(tmp_path, more=MORE)
     serving = serve(config)
     first = next(serving)
     with started("tail", "--url", first.url, "--key", first.pos_key(), "--json") as looking:
@@ -244,7 +277,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(service: Service) -> None:
 
 
 def test_without_acks_nothing_is_acknowledged(service: Service) -> None:
-    key = service.pos_key("--terminal", "T-9")
+    key = service.pos_key(terminal="T-9")
     arguments = ("tail", "--url", service.url, "--key", key, "--json")
     with started(*arguments, "--no-ack") as looking:
         looking.until(looking.err, "live, over websocket")

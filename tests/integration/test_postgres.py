@@ -13,7 +13,7 @@ from listener.storage.postgres.ledger import PostgresLedger
 from tests.support.databases import execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
 
-NODE = "application_name LIKE 'pockyt-listener%'"
+NODE = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
 
 
 async def until(condition: object, *, seconds: float = 20.0) -> None:

@@ -220,7 +220,7 @@ async def test_plans_are_made_anew_once_there_is_something_to_look_at(url: str) 
     async with node(url) as ledger, beside(url) as db:
         await asyncio.gather(*(ledger.record(numbered(n)) for n in range(ANALYZE_ENTRIES)))
         analyzed = "SELECT count(last_analyze) FROM pg_stat_user_tables WHERE relname = $1"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for table in ("entries", "events", "transactions"):
                 while not await db.fetchval(analyzed, table):
                     await asyncio.sleep(0.05)

@@ -11,7 +11,9 @@ from listener.keys import Role
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from tests.support.service import FIELDS, MERCHANT_NO, STORE_NO, TOKEN_TEXT, serving
 
-RUN_SECONDS = 120
+# Of each operation; `make simulate` tries more.
+EXAMPLES = os.environ.get("TEST_EXAMPLES", "4")
+RUN_SECONDS = 240
 # What is valid by its schema may still be refused: a position or a cursor of another ledger, a
 # field twice in a form.
 EXCLUDED = "positive_data_acceptance"
@@ -48,7 +50,7 @@ async def attack(url: str, key: str, *, folder: Path) -> tuple[int, str]:
         "--exclude-checks",
         EXCLUDED,
         "--max-examples",
-        "10",
+        EXAMPLES,
         "--request-timeout",
         "10",
         "--no-color",

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from listener.web.fast_path import FastPath
 from tests.property.paths import compare, main
 
-CONNECTIONS = 1_500
+CONNECTIONS = 500
 
 
 @pytest.fixture(name="taken")

@@ -9,8 +9,8 @@ from tests.property.scenario import play
 from tests.property.simulate import main, play_some
 from tests.support import needs
 
-SCENARIOS = 120
-NODES_SCENARIOS = 10
+SCENARIOS = 60
+NODES_SCENARIOS = 6
 
 
 def test_every_scenario_ends_in_the_truth() -> None:

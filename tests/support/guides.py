@@ -200,6 +200,8 @@ class Reader:
         program.read += len(program.unread())
 
     def _interrupt(self, where: str) -> None:
+        # Nobody is so quick that the program has no time to acknowledge what it has just shown.
+        time.sleep(0.5)
         os.kill(self.going_on[-1].process_id, signal.SIGINT)
         ends_at = time.monotonic() + DEADLINE_SECONDS
         while _runs(self.going_on[-1].process_id):
