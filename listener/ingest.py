@@ -17,6 +17,7 @@ from listener.pockyt.body import Fields, readings
 from listener.pockyt.notification import read_notification
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
+from listener.suspects import AMBIGUOUS
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes)
     values = fields.as_text()
     said = read_notification(values)
     number = said.transaction_no
-    if said.suspect == "ambiguous" and (not number or "&" in number):
+    if said.suspect == AMBIGUOUS and (not number or "&" in number):
         number = _number_in(signed)
     del values[signature.FIELD]
     return Fact(

@@ -21,7 +21,7 @@ from listener.commands.terminal import (
 
 if TYPE_CHECKING:
     from listener.settings import Settings
-    from listener.storage.checks import Finding
+    from listener.storage.findings import Finding
 
 ANSWER_SECONDS: Final = 3.0
 
@@ -42,7 +42,7 @@ def check(config: Path | None, as_json: bool) -> None:
     """
     from listener.commands.hygiene import look_over
     from listener.storage import check_up
-    from listener.storage.checks import Severity
+    from listener.storage.findings import Severity
 
     settings = read_settings(config)
     in_ledger = check_up(settings.database)
@@ -65,14 +65,14 @@ def check(config: Path | None, as_json: bool) -> None:
 
 
 def _program() -> "Iterator[Finding]":
-    from listener.storage.checks import Finding
+    from listener.storage.findings import Finding
 
     yield Finding(name="version", value=__version__)
     yield Finding(name="python", value=platform.python_version())
 
 
 def _settings(settings: "Settings") -> "Iterator[Finding]":
-    from listener.storage.checks import Finding, Severity
+    from listener.storage.findings import Finding, Severity
 
     for number, merchant in settings.merchants.items():
         held = f"{len(merchant.tokens)} token(s), stores {', '.join(merchant.stores) or 'none'}"
@@ -91,7 +91,7 @@ def _settings(settings: "Settings") -> "Iterator[Finding]":
 
 def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
     """Yield whether the service answers, or could."""
-    from listener.storage.checks import Finding, Severity
+    from listener.storage.findings import Finding, Severity
     from listener.web.address import bind
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -110,7 +110,7 @@ def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
 
 async def _readiness(settings: "Settings") -> "Finding":
     """Ask the service that has the ledger whether it is ready."""
-    from listener.storage.checks import Finding, Severity
+    from listener.storage.findings import Finding, Severity
     from listener.web.address import is_everywhere
 
     host = settings.host
@@ -128,7 +128,7 @@ async def _readiness(settings: "Settings") -> "Finding":
 
 async def _pockyt(settings: "Settings") -> "Finding":
     """Return whether anything answers at Pockyt's address, whatever it says."""
-    from listener.storage.checks import Finding, Severity
+    from listener.storage.findings import Finding, Severity
 
     proxy = settings.pockyt.proxy.get_secret_value() if settings.pockyt.proxy else None
     value = settings.pockyt.url
@@ -172,7 +172,7 @@ def _told(finding: "Finding") -> dict[str, object]:
 
 
 def _row(finding: "Finding") -> list[str]:
-    from listener.storage.checks import Severity
+    from listener.storage.findings import Severity
 
     mark = "" if finding.severity is Severity.FINE else finding.severity.value
     return [mark, finding.name, f"{finding.value}", finding.advice or ""]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from listener import environment
 from listener.environment import is_this_machine
-from listener.storage.checks import Finding, Severity
+from listener.storage.findings import Finding, Severity
 from listener.storage.sqlite.checkup import find_loose_mode
 
 if TYPE_CHECKING:

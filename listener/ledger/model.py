@@ -15,8 +15,6 @@ EVERY_STREAM: Final = "*"
 # PostgreSQL limits the size of an index row: indexed text is cut here, for every back-end.
 INDEXED_CHARS_MAX: Final = 256
 _INDEXED: Final = ("merchant_no", "store_no", "transaction_no", "reference", "terminal")
-# Why a notification about money going back is held: it is not a payment.
-REFUND_NOTICE: Final = "refund_notice"
 
 
 class Kind(StrEnum):

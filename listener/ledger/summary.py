@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from listener.ledger.model import MONEY, REFUND_NOTICE, Entry, Evidence, Fact, Kind, Status
+from listener.ledger.model import MONEY, Entry, Evidence, Fact, Kind, Status
 from listener.ledger.status import (
     DISPUTABLE,
     FINAL,
@@ -29,6 +29,7 @@ from listener.ledger.status import (
     refunds_if_paid,
     why_held,
 )
+from listener.suspects import REFUND_NOTICE
 
 # From so many entries on a transaction's summary is stored; shorter ones are summed up again.
 STORED_FROM: Final = 16

@@ -13,7 +13,7 @@ A public Python API, usable without the web service; all I/O goes through the ob
 - ``starter``: starts a sale.
 - ``steps``: asks about a transaction, cancels it, looks for a sale; ``wishes`` decides whether
   /cancel may be sent.
-- ``settling``: cancels that a till waits for.
+- ``cancels``: those under way, which a till waits for.
 - ``chaser``: asks on schedule, and raises silence.
 - ``caller``: calls Pockyt; ``gate`` limits how often.
 - ``turns``: one task at a time for a transaction; ``clock``: the time.

@@ -19,9 +19,9 @@ from listener.ledger.sale import NO_RECORD
 from listener.ledger.status import is_of_sale, read_success, read_word
 from listener.lifecycle.orders import Order, cut, sale_fact
 from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
+from listener.pockyt.notification import PAYMENT
 
 FIELDS_MAX: Final = 64
-PAYMENT: Final = "payment"
 # Pockyt's have 18 digits. Others are accepted, if an address and a column can hold them.
 _NUMBER: Final = re.compile(r"[!-~]{1,64}")
 # Our own words about a call; nothing that Pockyt answers can be mistaken for them.

@@ -9,11 +9,11 @@ from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
 from listener.ledger.promise import Ledger, RecordedSale
 from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
+from listener.lifecycle.cancels import CancelsUnderWay
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Limits, WishShares
 from listener.lifecycle.orders import Order
-from listener.lifecycle.settling import Settling
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps, sale_key
 from listener.lifecycle.turns import Turns
@@ -77,7 +77,7 @@ class Lifecycle:
         self._starter = Starter(
             ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
         )
-        self._settling = Settling(self._clock, wait_seconds=self._limits.wait_seconds)
+        self._cancels = CancelsUnderWay(self._clock, wait_seconds=self._limits.wait_seconds)
         self._wishes = Turns(ledger, kind="wish")
         self.shares = WishShares(self._limits, now_ms=self._clock.now_ms)
 
@@ -102,7 +102,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """End the work behind answered requests; after a restart the schedule resumes it."""
-        await self._settling.close()
+        await self._cancels.close()
         await self.chaser.stop()
 
     async def start_sale(self, order: Order, *, is_repeat: bool = False) -> Started:
@@ -183,8 +183,8 @@ class Lifecycle:
                 after = (await self._ledger.record(fact)).transaction or after
                 self.chaser.nudge()
                 if after.is_being_cancelled:
-                    self._settling.start(_key(after), self._settle(after))
-        if not after.is_being_cancelled or not await self._settling.wait(_key(after)):
+                    self._cancels.start(_key(after), self._settle(after))
+        if not after.is_being_cancelled or not await self._cancels.wait(_key(after)):
             # It has ended, or the chaser asks about it on schedule.
             return after
         return await self._steps.read(after)
@@ -220,8 +220,8 @@ class Lifecycle:
                 )
                 await self._ledger.record(fact)
                 self.chaser.nudge()
-                self._settling.start(key, self._settle_sale(order))
-        await self._settling.wait(key)
+                self._cancels.start(key, self._settle_sale(order))
+        await self._cancels.wait(key)
         current = await self._steps.find_sale(order) or current
         if current.transaction_no is None:
             return current

@@ -13,14 +13,14 @@ from msgspec import Struct
 
 from listener.amounts import is_amount, plain_number, read_money
 from listener.pockyt import signature
+from listener.suspects import AMBIGUOUS, REFUND_NOTICE
 
 # After any other answer Pockyt sends the notification again, 8 times in 2 hours.
 ACKNOWLEDGEMENT: Final = b"success"
 BODY_BYTES_MAX: Final = 64 * 1024
 
+# The transactionType of a payment.
 PAYMENT: Final = "payment"
-# Why a notification about money going back is not believed: it is not a payment.
-REFUND_NOTICE: Final = "refund_notice"
 
 # refundAmount, voidTransactionNo, hasRefund, originalTransactionNo; but not refundable.
 _REFUND_FIELD: Final = re.compile(
@@ -75,7 +75,7 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
     if number and is_refund_notice(fields):
         suspect = REFUND_NOTICE
     elif signature.is_ambiguous(fields):
-        suspect = "ambiguous"
+        suspect = AMBIGUOUS
     elif number and not is_readable:
         suspect = "amount_unreadable"
     elif has_nul:

@@ -27,11 +27,7 @@ from listener.web import notify
 from listener.web.address import bind, is_everywhere
 from listener.web.api.health import READINESS, Readiness
 from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
-from listener.web.connections import (
-    Connections,
-    HttpConnection,
-    raise_descriptor_limit,
-)
+from listener.web.connections import Connections, raise_descriptor_limit
 from listener.web.context import (
     CLOCK,
     HUB,
@@ -48,6 +44,7 @@ from listener.web.context import (
 from listener.web.expect import expect
 from listener.web.fast_path import FastConnection, FastPath
 from listener.web.guard import answering, no_route
+from listener.web.http_connection import HttpConnection
 from listener.web.lobby import Lobby, Make, Size
 from listener.web.metrics import Metrics
 from listener.web.pages import FILES, Files

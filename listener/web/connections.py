@@ -9,19 +9,14 @@ proxy's address are safe.
 import asyncio
 import logging
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
-from aiohttp import web
-
 from listener import log
-from listener.errors import let_go
-from listener.web.address import network
-from listener.web.headers import harden
 from listener.web.metrics import Cut, Metrics
-from listener.web.problem import RETRY_SECONDS, ProblemError, nothing_here, problem, raw_problem
+from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
 from listener.web.unread import Unread
 
 CONNECTIONS_MAX: Final = 24_576
@@ -35,34 +30,17 @@ DESCRIPTORS_KEPT: Final = 128
 DESCRIPTORS_WANTED: Final = CONNECTIONS_MAX + 4_096
 
 HEAD_SECONDS: Final = 10.0
-# Of a request's first line. aiohttp looks for the route of a path slash by slash from its end, and
-# copies the rest each time: 7,000 slashes cost 9 ms.
-LINE_BYTES_MAX: Final = 2_048
-# Longer than a proxy's (nginx: 60 s), so that it is the proxy that closes.
-IDLE_SECONDS: Final = 75.0
-# For how long somebody may not read his answer.
-UNREAD_SECONDS: Final = 30.0
-# How long the rest of a refused body is read after the answer.
-LINGER_SECONDS: Final = 1.0
-LINGER_BYTES_MAX: Final = 256 * 1024
 # In one turn of the event loop, of one connection. asyncio's own is 256 KiB: 40,000 chunks or
 # websocket frames, for half a second in which nobody else is heard.
 READ_BYTES_MAX: Final = 16 * 1024
 
 # Refusals per second, over all connections that have proved nothing, and of keys that ask for more
 # than their share. Above this a refusal is still answered at once, but its sender's next request is
-# read later. One that aiohttp has read costs as much as many that the fast path has.
+# read later.
 REFUSALS_PER_SECOND: Final = 1_000
-ORDINARY_REFUSAL: Final = 20
 REST_SECONDS_MAX: Final = 1.0
-# A shorter rest is not worth its cost.
-REST_SECONDS_MIN: Final = 0.002
 
-# Of the event loop, between a request's arrival and its handler.
-_TURNS_TO_START: Final = 3
 _TICK_SECONDS: Final = 1.0
-_REFUSED: Final = range(400, 500)
-_TOO_MANY: Final = 429
 # How many of the oldest are examined when one must be cut off.
 _CANDIDATES_MAX: Final = 32
 
@@ -94,226 +72,10 @@ class Peer(Protocol):
     def cut(self) -> None: ...
 
 
-class HttpConnection(web.RequestHandler):
-    """One HTTP connection: aiohttp's, with limits, and with answers that are all our own."""
-
-    __slots__ = (
-        "_connections",
-        "_early",
-        "_heard",
-        "_is_ended",
-        "_is_resting",
-        "_left",
-        "_stalled_since",
-        "address",
-        "is_proved",
-        "made_at",
-        "since",
-    )
-
-    def __init__(
-        self,
-        server: web.Server,
-        connections: "Connections",
-        early: Sequence[bytes] = (),
-        *,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        super().__init__(
-            server,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # halves the throughput; aiohttp takes None
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            max_line_size=LINE_BYTES_MAX,
-            # What is sent compressed is decompressed in shapes/raw.py, within its limit.
-            auto_decompress=False,
-        )
-        self._connections = connections
-        # What came before this was made, in its segments.
-        self._early = early
-        self._heard = False
-        self._is_ended = False
-        # Whether the sender is not listened to for a moment, after a refusal.
-        self._is_resting = False
-        # After an answer: how much more of the request's body is read.
-        self._left: int | None = None
-        self._stalled_since: float | None = None
-        self.is_proved = False
-        self.address = ""
-        self.made_at = self.since = loop.time()
-
-    @property
-    def is_websocket(self) -> bool:
-        """Whether this has become a websocket, which has limits of its own."""
-        return self._payload_parser is not None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether every request that has arrived is answered, and the next one is awaited."""
-        if self._is_resting:
-            return False
-        if self._waiter is None:
-            return self._request_count == 0
-        return not self._waiter.done()
-
-    @property
-    def is_late(self) -> bool:
-        """Whether the head of the first request, or of one that began, is overdue."""
-        return self.is_idle and (self._heard or self._request_count == 0)
-
-    @property
-    def waits_for_peer(self) -> bool:
-        """Whether it is the other side's turn: to send, or to prove itself."""
-        request = self._current_request
-        is_sending = request is not None and not request.content.is_eof()
-        return self.is_idle or is_sending or self.is_websocket
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit the connection, or refuse it."""
-        self.address = network(transport.get_extra_info("peername"))
-        if self._connections.admit(self):
-            # Not documented, and looked at by asyncio before each read.
-            vars(transport)["max_size"] = READ_BYTES_MAX
-            super().connection_made(transport)
-            early, self._early = self._early, ()
-            for data in early:
-                self.data_received(data)
-            return
-        self._force_close = True
-        if isinstance(transport, asyncio.Transport):
-            transport.write(FULL)
-        transport.close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Remove the connection."""
-        self._connections.remove(self)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Receive bytes; the time limit of a head runs from its first byte."""
-        if not self._heard:
-            self._heard = True
-            self.since = self._loop.time()
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                self.force_close()
-                return
-        super().data_received(data)
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
-        """Leave the connection open for answers that are due: only sending has ended."""
-        if self.is_idle or self.is_websocket:
-            return False
-        self._is_ended = True
-        if not self._messages:
-            # No request follows: close after this answer, even if it is being sent already.
-            self._close = True
-        self._end_body(_TURNS_TO_START)
-        return True
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, hardened; the last one, if the sender has stopped sending."""
-        if isinstance(resp, web.HTTPError):
-            # aiohttp's own, where a target has no path that a route could take: `OPTIONS *`.
-            resp = problem(nothing_here())
-        if not resp.prepared:
-            harden(resp)
-        told = await super().finish_response(request, resp, start_time)
-        self._heard = False
-        self._left = None if request.content.is_eof() else LINGER_BYTES_MAX
-        if resp.status in _REFUSED and (not self.is_proved or resp.status == _TOO_MANY):
-            self.rest(ORDINARY_REFUSAL)
-        if self._is_ended and not self._messages:
-            self.close()
-        return told
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp's, which quotes what was sent
-    ) -> web.StreamResponse:
-        """Answer what is not HTTP, and what failed, in our own words."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("a part of the answer has been sent")
-        response = self._connections.unread.answer(status, exc, sender=request.remote)
-        let_go(exc)
-        return response
-
-    def rest(self, refusals: int = 1) -> None:
-        """Count a refusal, as so many; above their rate, do not hear the sender for a moment."""
-        seconds = self._connections.refused(refusals)
-        if seconds > REST_SECONDS_MIN and not self._is_resting:
-            self._is_resting = True
-            self._pause_transport_reading()
-            self._loop.call_later(seconds, self._listen_again)
-
-    def _listen_again(self) -> None:
-        self._is_resting = False
-        if not self._reading_paused and not self._buffer_paused:
-            self._resume_transport_reading()
-
-    def _resume_transport_reading(self) -> None:
-        """Read on, as aiohttp asks for; but not while the sender is not to be listened to."""
-        if not self._is_resting:
-            super()._resume_transport_reading()
-
-    def prove(self) -> None:
-        """Protect this connection from being crowded out."""
-        self.is_proved = True
-        self._connections.trust(self)
-
-    def _end_body(self, turns: int) -> None:
-        """End a body that will not be completed, once its request is being handled."""
-        request = self._current_request
-        if self._messages:
-            payload = self._messages[-1][1]
-        elif request is not None:
-            payload = request.content
-        else:
-            if turns:
-                self._loop.call_soon(self._end_body, turns - 1)
-            return
-        if not payload.is_eof():
-            payload.set_exception(web.RequestPayloadError("cut off"))
-
-    def look(self, now: float) -> Cut | None:
-        """End a connection whose time is over; return why, None where it is not."""
-        if self.is_websocket:
-            return None
-        if self.is_late and now - self.since >= HEAD_SECONDS:
-            if self._heard and self.transport is not None:
-                self.transport.write(TOO_SLOW)
-            self.force_close()
-            return Cut.SLOW_HEAD
-        if not self.writing_paused:
-            self._stalled_since = None
-        elif self._stalled_since is None:
-            self._stalled_since = now
-        elif now - self._stalled_since >= UNREAD_SECONDS:
-            self.cut()
-            return Cut.SLOW_READER
-        return None
-
-    def cut(self) -> None:
-        """Cut the connection off, with whatever was still to be sent."""
-        if self.transport is not None:
-            self.transport.abort()
-
-
 class Connections:
     """All HTTP connections of a listener, and the task that limits them."""
 
-    def __init__(
-        self,
-        *,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, *, metrics: Metrics) -> None:
         self.unread = Unread(count=metrics.unread.inc)
         self._metrics = metrics
         self._max = connections_that_fit()
@@ -396,11 +158,9 @@ class Connections:
         self._log.event(why, why=why, sender=connection.address, connections=len(self._all))
 
 
-def prove(request: web.BaseRequest) -> None:
-    """Record that a request has brought a valid key, or a notification that verified."""
-    connection = request.protocol
-    if isinstance(connection, HttpConnection) and not connection.is_proved:
-        connection.prove()
+def is_head_late(now: float, *, since: float) -> bool:
+    """Return whether a request's head, whose time began at ``since``, is overdue."""
+    return now - since >= HEAD_SECONDS
 
 
 def connections_that_fit() -> int:

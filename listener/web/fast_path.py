@@ -24,8 +24,9 @@ from listener.ingest import Ingest
 from listener.ledger.model import Fact
 from listener.ledger.promise import Ledger, Recorded
 from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
-from listener.web.connections import Connections, HttpConnection
+from listener.web.connections import Connections
 from listener.web.headers import harden
+from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Metrics
 from listener.web.notify import is_json
 from listener.web.problem import ProblemError, of_error, problem

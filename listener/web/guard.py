@@ -8,8 +8,8 @@ from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.keys import Key, KeyStore, Role, authenticate
-from listener.web.connections import prove
 from listener.web.context import KEYS, SHARES
+from listener.web.http_connection import prove
 from listener.web.problem import ProblemError, nothing_here, of_error, problem, unauthorized
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -20,9 +20,9 @@ from itertools import islice
 from typing import Final
 
 from listener import log
-from listener.web import connections
 from listener.web.address import network
-from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, HttpConnection
+from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, is_head_late
+from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Cut
 
 # Per turn of the event loop. To accept one costs about 50 µs, to let one in about 500 µs, to hear
@@ -90,7 +90,7 @@ class Guest:
             if now - self.since >= BODY_SECONDS:
                 self.lobby.let_in(self)
             return None
-        if now - self.since < connections.HEAD_SECONDS:
+        if not is_head_late(now, since=self.since):
             return None
         if self.came:
             self.tell(TOO_SLOW)

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
-from listener.web.connections import prove
 from listener.web.context import INGEST, METRICS, REFUSALS
+from listener.web.http_connection import prove
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.shapes.raw import read_notification, too_large
 

@@ -1,11 +1,14 @@
 """Fixtures of several integration tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from tests.support.databases import database
 from tests.support.scripted import Scripted, scripted_listener
+from tests.support.service import Serving, serving
 
 
 @pytest.fixture
@@ -19,3 +22,25 @@ def blocked(server: Scripted) -> Scripted:
     """A listener behind something that lets no WebSocket through."""
     server.answers["upgrade"] = [web.Response(status=404)]
     return server
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """An empty database of PostgreSQL."""
+    with database() as url:
+        yield url
+
+
+@pytest.fixture
+async def one(url: str) -> AsyncIterator[Serving]:
+    """A service on that database."""
+    async with serving(Path(), database=url) as served:
+        yield served
+
+
+@pytest.fixture
+async def other(url: str, one: Serving) -> AsyncIterator[Serving]:
+    """Another service on the database of ``one``."""
+    async with serving(Path(), database=url) as served:
+        assert served.url != one.url
+        yield served

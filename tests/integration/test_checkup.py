@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from listener.errors import LedgerError
-from listener.storage.checks import Finding, Severity
+from listener.storage.findings import Finding, Severity
 from listener.storage.sqlite import checkup
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.checkup import check_up

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from listener.pockyt.notification import BODY_BYTES_MAX
-from listener.web.connections import LINGER_BYTES_MAX
+from listener.web.http_connection import LINGER_BYTES_MAX
 from listener.web.shapes.raw import MEMBERS_MAX
 from tests.support.deliveries import NOTIFY, entries, post
 from tests.support.service import FIELDS, FORM, Serving, serving, signed

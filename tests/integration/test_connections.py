@@ -15,19 +15,18 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from listener.web import connections, lobby
+from listener.web import connections, http_connection, lobby
 from listener.web.address import network
 from listener.web.connections import (
     CONNECTIONS_MAX,
     DESCRIPTORS_KEPT,
     DESCRIPTORS_WANTED,
-    LINE_BYTES_MAX,
     READ_BYTES_MAX,
     Connections,
-    HttpConnection,
     connections_that_fit,
     raise_descriptor_limit,
 )
+from listener.web.http_connection import LINE_BYTES_MAX, HttpConnection
 from listener.web.lobby import Lobby
 from listener.web.metrics import Metrics
 from listener.web.shapes import raw
@@ -44,7 +43,8 @@ async def limited(
 ) -> AsyncIterator[Serving]:
     """Serve with other limits, which look after the connections ten times as often."""
     for name, value in {"_TICK_SECONDS": 0.05, "GRACE_SECONDS": 0.0, **limits}.items():
-        monkeypatch.setattr(connections, name, value)
+        module = http_connection if hasattr(http_connection, name) else connections
+        monkeypatch.setattr(module, name, value)
     async with serving(path / "ledger.db") as running:
         yield running
 
@@ -347,7 +347,7 @@ async def test_no_descriptor_to_accept_with_is_one_line_and_a_pause(
     monkeypatch.setattr(lobby, "PAUSE_SECONDS", 0.05)
     came = asyncio.Event()
 
-    def make(_early: Sequence[bytes]) -> connections.HttpConnection:
+    def make(_early: Sequence[bytes]) -> HttpConnection:
         came.set()
         raise ConnectionError
 

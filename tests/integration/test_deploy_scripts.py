@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from listener.storage import check_up, open_ledger
-from listener.storage.checks import Finding, Severity
+from listener.storage.findings import Finding, Severity
 from tests.support.clusters import Server, folder_of_servers, initdb
 from tests.support.commands import environment
 from tests.support.shop import free_port

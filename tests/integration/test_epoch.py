@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.storage.checks import Severity
+from listener.storage.findings import Severity
 from listener.storage.sqlite import epoch
 from listener.storage.sqlite.checkup import check_up
 from listener.storage.sqlite.connection import connect

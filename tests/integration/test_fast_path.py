@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from listener.storage.sqlite.connection import connect
-from listener.web import connections
+from listener.web import connections, http_connection
 from listener.web.app import running
 from listener.web.context import METRICS
 from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, FastPath, RequestHead, read_head
@@ -221,7 +221,7 @@ async def test_a_flood_of_refusals_is_read_at_a_limited_rate_and_a_known_sender_
 async def test_an_idle_connection_ends_in_its_time_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
 ) -> None:
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.6)
+    monkeypatch.setattr(http_connection, "IDLE_SECONDS", 0.6)
     async with serving(tmp_path / "ledger.db") as service:
         loop = asyncio.get_running_loop()
         reader, writer = await opened(service.url)

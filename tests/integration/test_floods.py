@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from listener.keys import Role
-from listener.web import connections, shares
+from listener.web import connections, http_connection, shares
 from tests.support.deliveries import NOTIFY
 from tests.support.service import FIELDS, FORM, Serving, serving, signed
 
@@ -81,7 +81,7 @@ async def line(service: Serving) -> AsyncIterator[Line]:
 def _rate(monkeypatch: pytest.MonkeyPatch) -> float:
     """How long many refusals by aiohttp take at least, in seconds."""
     monkeypatch.setattr(connections, "REFUSALS_PER_SECOND", RATE)
-    monkeypatch.setattr(connections, "ORDINARY_REFUSAL", 5)
+    monkeypatch.setattr(http_connection, "ORDINARY_REFUSAL", 5)
     return (MANY - 1) * 5 / RATE
 
 

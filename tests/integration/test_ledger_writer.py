@@ -13,10 +13,11 @@ import pytest
 from listener.errors import LedgerUnavailableError, OverloadedError, ReferenceTakenError
 from listener.ledger.model import Event
 from listener.ledger.promise import Recorded, Scope
+from listener.storage.queue import WAITING_MAX
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
-from listener.storage.sqlite.writer import BATCH_MAX, CHECKPOINT_AFTER, WAITING_MAX, Writer
+from listener.storage.sqlite.writer import BATCH_MAX, CHECKPOINT_AFTER, Writer
 from tests.support.stored import STREAM, bare, numbered, sold, url_of
 
 DEADLINE_SECONDS: Final = 20.0

@@ -1,7 +1,6 @@
 """What a ledger on PostgreSQL promises beyond what every back-end does."""
 
 import asyncio
-from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -11,16 +10,10 @@ from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Scope
 from listener.storage import verify
 from listener.storage.postgres.ledger import PostgresLedger
-from tests.support.databases import database, execute, node
+from tests.support.databases import execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
 
 NODE = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 async def until(condition: object, *, seconds: float = 20.0) -> None:
@@ -95,9 +88,10 @@ async def test_a_cut_connection_is_not_a_success_and_is_made_again(url: str) -> 
     assert (await asyncio.to_thread(verify, url)).entries == 11
 
 
-async def test_whoever_waits_for_too_long_is_told_and_the_batch_goes_on(
+async def test_whoever_waits_for_too_long_is_told_once_and_the_batch_goes_on(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[object] = []
     async with node(url) as ledger:
         await ledger.record(numbered(1))
         holder = await asyncpg.connect(url)
@@ -107,11 +101,13 @@ async def test_whoever_waits_for_too_long_is_told_and_the_batch_goes_on(
                 with monkeypatch.context() as hurried:
                     hurried.setattr("listener.storage.postgres.writer.ANSWER_SECONDS", 0.3)
                     with pytest.raises(LedgerUnavailableError, match="takes too long"):
+                        ledger.queue(numbered(2), told.append)
                         await ledger.record(numbered(2))
             again = await ledger.record(numbered(2))
             assert (again.seq, again.is_new) == (2, False)
         finally:
             await holder.close()
+    assert [type(one) for one in told] == [LedgerUnavailableError]
 
 
 # Several nodes

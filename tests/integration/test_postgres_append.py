@@ -6,7 +6,7 @@ Each of these was broken once: the clause of ``append_v1``, or the setting, that
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,17 +27,11 @@ from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
-from tests.support.databases import database, execute
+from tests.support.databases import execute
 from tests.support.stored import Clock, bound, numbered, sold, without_number
 
 # Of a transaction that is summed up: more are read again with each that comes.
 MANY: Final = 20
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 @asynccontextmanager

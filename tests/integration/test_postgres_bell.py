@@ -1,13 +1,11 @@
 """What a node reads of what others record: all of a stream that is followed, else only its head."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-
-import pytest
+from collections.abc import Mapping
 
 from listener.hub.hub import Hub
 from listener.ledger.model import EVERY_STREAM, Event
-from tests.support.databases import database, node
+from tests.support.databases import node
 from tests.support.followers import KeptFrames, follow, until
 from tests.support.stored import STREAM, numbered
 from tests.support.told import MERCHANT
@@ -15,12 +13,6 @@ from tests.support.told import MERCHANT
 OTHER_STORE = "300014"
 OTHER_STREAM = f"{MERCHANT}/{OTHER_STORE}"
 EVENTS = 600
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 async def test_of_a_stream_that_is_not_followed_only_its_head_is_read(url: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import told
 from tests.support.commands import Done, here
-from tests.support.databases import database, run
+from tests.support.databases import run
 from tests.support.stored import STREAM, Clock, bound, numbered, sold, url_of, without_number
 
 SETTINGS = """
@@ -28,12 +27,6 @@ tokens = ["5cbfb079f15b150122261c8537086d77a"]
 stores = ["303660", "300014"]
 """
 ODD = "a\0b \x1a \u2028 支付"
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 @pytest.fixture(name="config")

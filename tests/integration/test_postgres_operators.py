@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -12,9 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from listener import __version__
 from listener.keys import Role
 from listener.storage import check_up
-from listener.storage.checks import Severity
+from listener.storage.findings import Severity
 from listener.web.context import LEDGER
-from tests.support.databases import database
 from tests.support.service import Serving, serving
 
 OF_LEDGER = {
@@ -28,25 +26,6 @@ AS_IF = (
     "INSERT INTO nodes (id, url, version, started_at, lag, clock_ms, lease_until)"
     " VALUES ('other', 'http://b:1', $1, 0, $2, $3, 9000000000000)"
 )
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
-
-
-@pytest.fixture(name="one")
-async def _one(url: str) -> AsyncIterator[Serving]:
-    async with serving(Path(), database=url) as served:
-        yield served
-
-
-@pytest.fixture(name="other")
-async def _other(url: str, one: Serving) -> AsyncIterator[Serving]:
-    async with serving(Path(), database=url) as served:
-        assert served.url != one.url
-        yield served
 
 
 async def node_id(served: Serving) -> str:

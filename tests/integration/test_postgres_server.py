@@ -4,7 +4,6 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from listener.storage.postgres import ledger as ledger_module
 from listener.storage.postgres.ledger import PostgresLedger
 from tests.support import needs
 from tests.support.commands import here
-from tests.support.databases import database, execute, node, run
+from tests.support.databases import execute, node, run
 from tests.support.frozen import line_to
 from tests.support.poolers import pooler
 from tests.support.stored import STREAM, Clock, numbered, sold
@@ -30,12 +29,6 @@ database = "{url}"
 tokens = ["5cbfb079f15b150122261c8537086d77a"]
 stores = ["303660"]
 """
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 def hosts(url: str, *before: str) -> str:

@@ -1,7 +1,6 @@
 """The service on PostgreSQL: one node, and two that answer as one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,28 +10,8 @@ import pytest
 from listener.keys import Role
 from listener.web.till import sessions
 from listener.web.till.sessions import SessionTiming
-from tests.support.databases import database
 from tests.support.service import FIELDS, STREAM, Serving, serving
 from tests.support.tills import till
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
-
-
-@pytest.fixture(name="one")
-async def _one(url: str) -> AsyncIterator[Serving]:
-    async with serving(Path(), database=url) as served:
-        yield served
-
-
-@pytest.fixture(name="other")
-async def _other(url: str, one: Serving) -> AsyncIterator[Serving]:
-    async with serving(Path(), database=url) as served:
-        assert served.url != one.url
-        yield served
 
 
 async def test_a_notification_reaches_ledger_and_till_once_however_often_it_comes(

@@ -1,7 +1,7 @@
 """One node at a time works on the same: turns, Idempotency-Keys, the chasing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +17,13 @@ from listener.lifecycle.chaser import TURN
 from listener.lifecycle.turns import Turns, keep_turns
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage.postgres import turns
+from listener.storage.postgres.connection import SERVER_NOW_MS
 from listener.storage.postgres.ledger import PostgresLedger
 from listener.web.context import LEDGER
 from tests.property.world import Plan, World
-from tests.support.databases import database
 from tests.support.service import Serving
 from tests.support.shop import Shop, beside, order
 from tests.support.stored import Clock
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 @pytest.fixture(name="nodes")
@@ -82,7 +76,7 @@ async def test_a_turn_is_kept_for_as_long_as_a_call_may_take(
     assert await one.claim_turn("a")
     assert await one.keep_turn("a", seconds=60)
     db = await asyncpg.connect(url)
-    left = await db.fetchval(f"SELECT until - {turns.NOW} FROM turns WHERE name = 'a'")
+    left = await db.fetchval(f"SELECT until - {SERVER_NOW_MS} FROM turns WHERE name = 'a'")
     await db.close()
     assert left > 59_000
     assert not await other.keep_turn("a", seconds=1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -13,19 +13,14 @@ from listener.ledger.model import Event
 from listener.ledger.promise import Acked, Seat
 from listener.storage import open_reader
 from listener.storage.postgres import bell
+from listener.storage.postgres.connection import SERVER_NOW_MS
 from listener.storage.postgres.ledger import ANALYZE_ENTRIES
-from listener.storage.postgres.turns import LEASE_SECONDS, NOW
-from tests.support.databases import database, node
+from listener.storage.postgres.turns import LEASE_SECONDS
+from tests.support.databases import node
 from tests.support.stored import STREAM, numbered
 
 OURS = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
 CONNECTIONS_MAX = 10
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 @asynccontextmanager
@@ -140,7 +135,7 @@ async def test_a_lease_is_of_the_databases_clock_and_holds_no_connection(url: st
     async with node(url) as ledger, beside(url) as db:
         for number in range(100):
             assert await ledger.claim_turn(f"turn {number}")
-        left = await db.fetchval(f"SELECT min(until) - {NOW} FROM turns")
+        left = await db.fetchval(f"SELECT min(until) - {SERVER_NOW_MS} FROM turns")
         assert 0 < left <= LEASE_SECONDS * 1_000
         found = await db.fetch(f"SELECT state FROM pg_stat_activity WHERE {OURS}")
         assert len(found) <= CONNECTIONS_MAX

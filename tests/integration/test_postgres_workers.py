@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -15,7 +14,7 @@ from listener.commands.keys import make_key
 from listener.keys import Role
 from listener.settings import load
 from tests.support.commands import here, started
-from tests.support.databases import database, run
+from tests.support.databases import run
 from tests.support.shop import free_port
 
 SETTINGS = """
@@ -26,12 +25,6 @@ tokens = ["5cbfb079f15b150122261c8537086d77a"]
 stores = ["303660"]
 """
 DEADLINE_SECONDS = 30.0
-
-
-@pytest.fixture(name="url")
-def _url() -> Iterator[str]:
-    with database() as url:
-        yield url
 
 
 def nodes(url: str) -> int:

@@ -26,8 +26,9 @@ import click
 import orjson
 
 from listener.ledger.promise import ReadEntry, Scope
-from listener.web import connections
-from listener.web.connections import Connections, HttpConnection, Peer
+from listener.web import http_connection
+from listener.web.connections import Connections, Peer
+from listener.web.http_connection import HttpConnection
 from listener.web.lobby import Guest
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, Serving, serving, signed
 
@@ -328,7 +329,7 @@ async def entries_of(service: Serving) -> list[tuple[object, ...]]:
 @contextlib.asynccontextmanager
 async def services(directory: Path) -> AsyncIterator[tuple[Serving, Serving]]:
     """Run a service with the fast path, and one without."""
-    with patch.object(connections, "LINGER_SECONDS", 0.1):
+    with patch.object(http_connection, "LINGER_SECONDS", 0.1):
         async with (
             serving(directory / "fast.db", fast_path=True, confirm="off") as fast,
             serving(directory / "plain.db", fast_path=False, confirm="off") as plain,

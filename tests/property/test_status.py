@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from listener.ledger.model import REFUND_NOTICE, Fact, Kind, Status, Transaction
+from listener.ledger.model import Fact, Kind, Status, Transaction
 from listener.ledger.summary import History
 from listener.ledger.transaction import advance
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.suspects import REFUND_NOTICE
 from tests.support.told import (
     MERCHANT,
     NUMBER,

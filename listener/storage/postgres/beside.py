@@ -6,16 +6,15 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from listener.errors import LedgerError, LedgerUnavailableError
-from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
+from listener.storage.postgres.connection import FAULTS, SERVER_NOW_MS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import prepare, read_identity
-from listener.storage.postgres.turns import NOW
 
 T = TypeVar("T")
 
 NAME: Final = "pockyt-listener command"
 
-_SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {NOW}"
+_SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {SERVER_NOW_MS}"
 
 
 class Beside:

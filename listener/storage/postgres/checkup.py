@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.model import rfc3339
-from listener.storage.checks import Finding, Severity
+from listener.storage.findings import Finding, Severity
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 from listener.storage.postgres.location import read_location

@@ -23,6 +23,8 @@ UNHEARD_MS: Final = 5_000
 # `on`, and settings that wait for more. With less, what was acknowledged can be lost.
 SYNCED: Final = frozenset({"on", "remote_apply"})
 ENCODING: Final = "UTF8"
+# The present by the clock of the server, which all nodes share, as Unix ms; for statements.
+SERVER_NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 VERIFIED: Final = frozenset({"verify-ca", "verify-full"})
 
 # What PostgreSQL, the network, and asyncpg itself raise.

@@ -51,7 +51,8 @@ from listener.storage.postgres.presence import NodeSessions
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
 from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
-from listener.storage.postgres.writer import Appended, OnCommit, Writer
+from listener.storage.postgres.writer import Appended, Writer
+from listener.storage.queue import OnCommit
 
 T = TypeVar("T")
 

@@ -14,9 +14,8 @@ from listener import log
 from listener.errors import LedgerUnavailableError
 from listener.ledger.promise import NodeState
 from listener.storage.postgres.channel import Channel
-from listener.storage.postgres.connection import Connection
+from listener.storage.postgres.connection import SERVER_NOW_MS, Connection
 from listener.storage.postgres.schema import LOCK, begin_epoch
-from listener.storage.postgres.turns import NOW
 
 BEAT_SECONDS: Final = 1.0
 # A node whose last heartbeat is older than this takes nothing.
@@ -26,17 +25,17 @@ LEASE_SECONDS: Final = 6.0
 _HEAD: Final = "SELECT n.seq, n.hash FROM entries n ORDER BY n.seq DESC LIMIT 1"
 _BEAT: Final = (
     "WITH beat AS (INSERT INTO nodes (id, url, version, started_at, lag, clock_ms, lease_until)"
-    f" VALUES ($1, $2, $3, $4, $5, $4 - {NOW}, {NOW} + $6)"
+    f" VALUES ($1, $2, $3, $4, $5, $4 - {SERVER_NOW_MS}, {SERVER_NOW_MS} + $6)"
     " ON CONFLICT (id) DO UPDATE SET url = excluded.url, lag = excluded.lag,"
     " clock_ms = excluded.clock_ms, lease_until = excluded.lease_until)"
-    f" SELECT l.epoch, current_setting('fsync') AS fsync, {NOW} AS now_ms FROM ledger l"
+    f" SELECT l.epoch, current_setting('fsync') AS fsync, {SERVER_NOW_MS} AS now_ms FROM ledger l"
 )
 _NODES: Final = (
     "SELECT id, url, version, started_at, lag, clock_ms FROM nodes"
-    f" WHERE lease_until >= {NOW} ORDER BY started_at, id"
+    f" WHERE lease_until >= {SERVER_NOW_MS} ORDER BY started_at, id"
 )
 _LEAVE: Final = "DELETE FROM nodes WHERE id = $1"
-_FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {NOW} - 86400000"
+_FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {SERVER_NOW_MS} - 86400000"
 _EPOCH: Final = "SELECT epoch FROM ledger"
 _WITNESSED: Final = "SELECT hash FROM entries WHERE seq = $1"
 _STATE: Final = (

@@ -12,25 +12,24 @@ from typing import Final
 
 from listener.ledger.promise import Seat
 from listener.storage.postgres.channel import Channel
-from listener.storage.postgres.connection import Connection
-from listener.storage.postgres.turns import NOW
+from listener.storage.postgres.connection import SERVER_NOW_MS, Connection
 
 # How much later than another's a session may become visible that was written before.
 OVERLAP_US: Final = 5_000_000
 # So many looks at the database's clock are compared: the quickest is the truest.
 LOOKS: Final = 20
 
-_MICROSECONDS: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_SERVER_NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LEFT: Final = "DELETE FROM presence WHERE session = ANY ($1::text[])"
 _ARRIVED: Final = (
     "INSERT INTO presence (subscriber, session, node, since, shown_at, terminal)"
-    f" SELECT x.subscriber, x.session, $1, x.since, {_MICROSECONDS}, x.terminal"
+    f" SELECT x.subscriber, x.session, $1, x.since, {_SERVER_NOW_US}, x.terminal"
     " FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[])"
     " x(subscriber, session, since, terminal)"
     " ON CONFLICT (session) DO UPDATE SET since = excluded.since, shown_at = excluded.shown_at"
 )
 _LOOK: Final = (
-    f"SELECT {_MICROSECONDS}, EXISTS (SELECT 1 FROM presence WHERE session = $1) AS is_there"
+    f"SELECT {_SERVER_NOW_US}, EXISTS (SELECT 1 FROM presence WHERE session = $1) AS is_there"
 )
 _NEWER: Final = (
     "SELECT subscriber, since, shown_at FROM presence"
@@ -38,7 +37,7 @@ _NEWER: Final = (
 )
 _ELSEWHERE: Final = (
     "SELECT p.subscriber, count(*) FROM presence p JOIN nodes n ON n.id = p.node"
-    f" WHERE p.node <> $1 AND n.lease_until >= {NOW} GROUP BY p.subscriber"
+    f" WHERE p.node <> $1 AND n.lease_until >= {SERVER_NOW_MS} GROUP BY p.subscriber"
 )
 _LEAVE: Final = "DELETE FROM presence WHERE node = $1"
 _FORGET: Final = "DELETE FROM presence WHERE node NOT IN (SELECT id FROM nodes)"

@@ -7,13 +7,14 @@ from typing import Any, Final
 from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import Replay, restate_sales
 from listener.ledger.schedule import Confirm
-from listener.storage.checks import SALES_WITH_ENTRIES, Progress
+from listener.storage.checks import Progress
 from listener.storage.postgres.beside import Beside, beside, refuse_served
 from listener.storage.postgres.rows import entry_of
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.texts import packed
 from listener.storage.postgres.verify import Check, told_by_rows
 from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS, sale_row, transaction_row
+from listener.storage.statements import SALES_WITH_ENTRIES
 
 ROWS_AT_ONCE: Final = 1_000
 

@@ -7,23 +7,23 @@ from typing import Final
 from listener import log
 from listener.errors import LedgerUnavailableError
 from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.connection import SERVER_NOW_MS
 
 LEASE_SECONDS: Final = 6.0
 RENEW_SECONDS: Final = 2.0
 
-NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _CLAIM: Final = (
-    f"INSERT INTO turns AS t (name, node, until) VALUES ($1, $2, {NOW} + $3)"
+    f"INSERT INTO turns AS t (name, node, until) VALUES ($1, $2, {SERVER_NOW_MS} + $3)"
     " ON CONFLICT (name) DO UPDATE SET node = excluded.node, until = excluded.until"
-    f" WHERE t.until < {NOW} OR t.node = excluded.node RETURNING true"
+    f" WHERE t.until < {SERVER_NOW_MS} OR t.node = excluded.node RETURNING true"
 )
 _EXTEND: Final = (
-    f"UPDATE turns SET until = greatest(until, {NOW} + $3)"
+    f"UPDATE turns SET until = greatest(until, {SERVER_NOW_MS} + $3)"
     " WHERE node = $2 AND name = ANY ($1::text[]) RETURNING name"
 )
 _RELEASE: Final = "DELETE FROM turns WHERE name = $1 AND node = $2"
 _LEAVE: Final = "DELETE FROM turns WHERE node = $1"
-_FORGET: Final = f"DELETE FROM turns WHERE until < {NOW} - 3600000"
+_FORGET: Final = f"DELETE FROM turns WHERE until < {SERVER_NOW_MS} - 3600000"
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from listener.ledger.model import Entry
 from listener.ledger.promise import Head
 from listener.ledger.replay import Replay, StoredEvent, differs
 from listener.storage.checks import (
-    STRAYS,
     EventPlaces,
     Progress,
     Verified,
@@ -29,6 +28,7 @@ from listener.storage.postgres.rows import entry_of, plain
 from listener.storage.postgres.selects import listed
 from listener.storage.postgres.texts import unpacked
 from listener.storage.rows import TRANSACTION_COLUMNS
+from listener.storage.statements import STRAYS
 
 PAGE_ROWS: Final = 1_000
 

@@ -8,17 +8,15 @@ time with the lock held, which the server takes back after two seconds.
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import asyncpg
 from msgspec.structs import replace
 
 from listener import log
-from listener.errors import LedgerUnavailableError, ListenerError, OverloadedError
+from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ledger.batch import Changes, decide, wanted
 from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Recorded
@@ -27,8 +25,8 @@ from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
+from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 
-WAITING_MAX: Final = 4_096
 # A larger batch would block the event loop for too long.
 BATCH_MAX: Final = 128
 # So many make a batch of their own while another is under way.
@@ -47,10 +45,6 @@ _MISTAKES: Final = ("22", "23", "54")
 
 _LOG: Final = logging.getLogger(__name__)
 
-Answer = Callable[[Recorded | Exception], None]
-# Called after a commit with its duration (seconds) and its number of items.
-OnCommit = Callable[[float, int], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
@@ -63,29 +57,7 @@ class Appended:
     hash: str
 
 
-class _Waiter:
-    """A caller that waits for a commit, since a time of the event loop."""
-
-    __slots__ = ("_answer", "fact", "is_answered", "since")
-
-    def __init__(self, fact: Fact, answer: Answer, *, since: float) -> None:
-        self.fact = fact
-        self.since = since
-        self.is_answered = False
-        self._answer = answer
-
-    def answer(self, result: Recorded | Exception) -> None:
-        """Answer the caller, once; its error must not affect the others."""
-        if self.is_answered:
-            return
-        self.is_answered = True
-        try:
-            self._answer(result)
-        except Exception:  # noqa: BLE001 - whoever waits beside this one is answered too
-            _LOG.exception("answer_failed")
-
-
-class Writer:
+class Writer(CommitQueue[Fact, Appended]):
     """Queues facts, appends them in groups, publishes their events, then answers."""
 
     def __init__(
@@ -98,53 +70,23 @@ class Writer:
         on_append: Callable[[Appended], None],
         on_commit: OnCommit | None = None,
     ) -> None:
+        super().__init__(publish=on_append, on_commit=on_commit)
         self._channels = channels
         self._epoch = epoch
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
-        self._on_append = on_append
-        self._on_commit = on_commit
-        self._waiting: deque[_Waiter] = deque()
-        self._under_way: dict[Channel, Sequence[_Waiter]] = {}
-        self._wake = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._closing = False
+        self._under_way: dict[Channel, Sequence[Waiter[Fact]]] = {}
+        self._more = asyncio.Event()
         self._pause_seconds = PAUSE_SECONDS
         self._tasks = [
             asyncio.create_task(self._run(channel), name="ledger-writer") for channel in channels
         ]
         self._sweep = asyncio.create_task(self._run_sweep(), name="ledger-sweep")
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for a commit."""
-        return len(self._waiting)
-
-    def queue(self, fact: Fact, answer: Answer) -> None:
-        """Queue a fact for the next commit; ``answer`` is called once that is on disk.
-
-        Raises:
-            OverloadedError: More are waiting than the writer can serve in good time.
-            LedgerUnavailableError: The ledger is closing.
-        """
-        if self._closing:
-            raise LedgerUnavailableError("the ledger is closing; send it again")
-        if len(self._waiting) >= WAITING_MAX:
-            raise OverloadedError("too much is waiting for the ledger; send it again")
-        self._waiting.append(_Waiter(fact, answer, since=self._loop.time()))
-        if self._is_enough():
-            self._wake.set()
-
-    def submit(self, fact: Fact) -> "asyncio.Future[Recorded]":
-        """Queue a fact, and return its place as a future; raises as :meth:`queue` does."""
-        done: asyncio.Future[Recorded] = self._loop.create_future()
-        self.queue(fact, partial(_settle, done))
-        return done
-
     async def close(self) -> None:
         """Append what waits, and stop; cancelling the caller does not interrupt it."""
         self._closing = True
-        self._wake.set()
+        self._more.set()
         _, late = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
         self._sweep.cancel()
         if late:
@@ -152,6 +94,10 @@ class Writer:
             for channel in self._channels:
                 channel.drop()
         await asyncio.gather(*self._tasks, self._sweep, return_exceptions=True)
+
+    def _wake(self) -> None:
+        if self._is_enough():
+            self._more.set()
 
     def _is_enough(self) -> bool:
         """Return whether what waits is to be appended now, or shares the next commit.
@@ -165,8 +111,8 @@ class Writer:
         try:
             while self._waiting or not self._closing:
                 if not self._is_enough():
-                    self._wake.clear()
-                    await self._wake.wait()
+                    self._more.clear()
+                    await self._more.wait()
                     continue
                 await self._serve_next(channel)
         except Exception:  # noqa: BLE001 - whoever waits is answered all the same
@@ -174,7 +120,7 @@ class Writer:
         finally:
             # However it ended, nobody is left waiting.
             self._closing = True
-            self._refuse(self._waiting, "the ledger's writer has ended")
+            refuse(self._waiting, "the ledger's writer has ended")
 
     async def _serve_next(self, channel: Channel) -> None:
         """Serve what waits, once there is a connection; until then it stays in the queue."""
@@ -183,40 +129,33 @@ class Writer:
         except LedgerUnavailableError as error:
             log.event(_LOG, "no_connection", level=logging.ERROR, cause=str(error))
             if self._closing:
-                self._refuse(self._waiting, "the ledger cannot be used now; send it again")
+                refuse(self._waiting, "the ledger cannot be used now; send it again")
                 self._waiting.clear()
             await asyncio.sleep(self._pause_seconds)
             self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
             return
         self._pause_seconds = PAUSE_SECONDS
-        count = min(len(self._waiting), BATCH_MAX)
-        batch = [self._waiting.popleft() for _ in range(count)]
-        await self._serve(channel, batch)
+        await self._serve(channel, self._take(BATCH_MAX))
 
-    async def _serve(self, channel: Channel, batch: Sequence[_Waiter]) -> None:
+    async def _serve(self, channel: Channel, batch: Sequence[Waiter[Fact]]) -> None:
         """Append a batch, and answer everybody in it, whatever happens."""
         if not batch:
             return
         self._under_way[channel] = batch
         started = time.perf_counter()
-        facts = [waiter.fact for waiter in batch]
+        facts = [waiter.item for waiter in batch]
         try:
             appended = await channel.run(lambda db: self._append(db, facts))
         except LedgerUnavailableError as error:
             if _is_mistake(error):
                 await self._isolate(channel, batch, error)
                 return
-            log.event(
-                _LOG, "commit_failed", level=logging.ERROR, cause=str(error), items=len(batch)
-            )
-            self._refuse(batch, str(error))
+            fail(batch, error)
             self._drop_idle()
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             await self._isolate(channel, batch, error)
         else:
-            self._announce(appended, seconds=time.perf_counter() - started, items=len(batch))
-            for waiter, result in zip(batch, appended.recorded, strict=True):
-                waiter.answer(result)
+            self._finish(batch, appended.recorded, appended, time.perf_counter() - started)
         finally:
             self._under_way.pop(channel, None)
 
@@ -248,54 +187,28 @@ class Writer:
         row = await append(db, arguments)
         return None if row is None else _placed(changes, row, seen=seen.seq)
 
-    async def _isolate(self, channel: Channel, batch: Sequence[_Waiter], error: Exception) -> None:
+    async def _isolate(
+        self, channel: Channel, batch: Sequence[Waiter[Fact]], error: Exception
+    ) -> None:
         """Append the halves of a failed batch separately, until only the bad item fails."""
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            await self._serve(channel, batch[:middle])
-            await self._serve(channel, batch[middle:])
+        if len(batch) == 1:
+            fail_alone(batch[0], error)
             return
-        _LOG.error("item_failed", exc_info=error)
-        failure = LedgerUnavailableError("the ledger could not take this")
-        failure.__cause__ = error
-        batch[0].answer(failure)
-
-    def _announce(self, appended: Appended, *, seconds: float, items: int) -> None:
-        """Publish events; an error there must not affect those who wait for the commit."""
-        try:
-            self._on_append(appended)
-            if self._on_commit:
-                self._on_commit(seconds, items)
-        except Exception:  # noqa: BLE001 - what is committed is answered all the same
-            _LOG.exception("bell_failed")
-
-    def _refuse(self, waiters: Sequence[_Waiter] | deque[_Waiter], reason: str) -> None:
-        for waiter in waiters:
-            # A separate one for each: a raised error carries the traceback of whoever awaits it.
-            waiter.answer(LedgerUnavailableError(reason))
+        for half in halves(batch):
+            await self._serve(channel, half)
 
     async def _run_sweep(self) -> None:
         """Answer those who have waited for too long, for ever."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            late = self._loop.time() - ANSWER_SECONDS
+            late = time.monotonic() - ANSWER_SECONDS
             while self._waiting and (
                 self._waiting[0].since <= late or self._waiting[0].is_answered
             ):
-                self._refuse([self._waiting.popleft()], "the ledger takes too long; send it again")
+                refuse([self._waiting.popleft()], "the ledger takes too long; send it again")
             batches = self._under_way.values()
             overdue = [one for batch in batches for one in batch if one.since <= late]
-            self._refuse(overdue, "the ledger takes too long; send it again")
-
-
-def _settle(done: "asyncio.Future[Recorded]", result: Recorded | Exception) -> None:
-    """Settle a future, unless its caller has gone away."""
-    if done.done():
-        return
-    if isinstance(result, Exception):
-        done.set_exception(result)
-    else:
-        done.set_result(result)
+            refuse(overdue, "the ledger takes too long; send it again")
 
 
 async def _nothing(_db: Connection) -> None:

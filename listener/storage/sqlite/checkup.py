@@ -10,7 +10,7 @@ from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
-from listener.storage.checks import Finding, Severity
+from listener.storage.findings import Finding, Severity
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import (
     FAULTS,

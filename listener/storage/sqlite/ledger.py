@@ -36,11 +36,12 @@ from listener.ledger.promise import (
 from listener.ledger.schedule import Confirm
 from listener.storage import ranges
 from listener.storage.pool import Pool
+from listener.storage.queue import OnCommit
 from listener.storage.sqlite import keys, reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
-from listener.storage.sqlite.writer import OnCommit, Writer
+from listener.storage.sqlite.writer import Writer
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -161,8 +162,9 @@ class SqliteLedger:
         """Do nothing: while a file is open nobody else writes it, so its epoch stays."""
 
     def _ring(self, events: Sequence[Event]) -> None:
-        for bell in self._bells:
-            bell(events)
+        if events:
+            for bell in self._bells:
+                bell(events)
 
     async def record(self, fact: Fact) -> Recorded:
         recorded: Recorded = await self._writer.submit(fact)

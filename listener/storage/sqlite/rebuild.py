@@ -9,7 +9,7 @@ from typing import Final
 from listener.errors import DamagedError, LedgerError
 from listener.ledger.replay import restate_sales
 from listener.ledger.schedule import Confirm
-from listener.storage.checks import SALES_WITH_ENTRIES, Progress
+from listener.storage.checks import Progress
 from listener.storage.rows import Row, entry_of, sale_row, transaction_row
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put
@@ -18,6 +18,7 @@ from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock
 from listener.storage.sqlite.replay import restate
 from listener.storage.sqlite.verify import Check
+from listener.storage.statements import SALES_WITH_ENTRIES
 
 ROWS_AT_ONCE: Final = 1_024
 

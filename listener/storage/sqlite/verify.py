@@ -10,11 +10,12 @@ from typing import Final
 
 from listener.errors import DamagedError
 from listener.ledger.chain import GENESIS
-from listener.storage.checks import STRAYS, EventPlaces, Progress, Verified, check_entry
+from listener.storage.checks import EventPlaces, Progress, Verified, check_entry
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.replay import replay
+from listener.storage.statements import STRAYS
 
 TOLD_EVERY: Final = 1_000
 

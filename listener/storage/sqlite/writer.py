@@ -4,22 +4,20 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from listener import log
-from listener.errors import LedgerUnavailableError, ListenerError, OverloadedError
+from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Bell, Recorded
 from listener.ledger.schedule import Confirm
+from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 from listener.storage.sqlite.commit import commit
 from listener.storage.sqlite.connection import Connection, faults_told, transaction
 
 logger = logging.getLogger(__name__)
 
-WAITING_MAX: Final = 4_096
 BATCH_MAX: Final = 512
 # Turns of the event loop before a commit: in the first, those that were answered are written to,
 # and in the second, what they send at once is read. So they share the next commit.
@@ -34,15 +32,9 @@ QUIET_SECONDS: Final = 0.05
 
 # Other work than a fact that is to be in the next commit; it gets the connection, and now.
 Change = Callable[[sqlite3.Connection, int], Any]
-# Called in the loop with an item's result, or with the error that it ended in.
-Answer = Callable[[Any], None]
-# Called in the loop after a commit: how long it took (seconds), and how many items it carried.
-OnCommit = Callable[[float, int], None]
-
-_Waiter = tuple[Fact | Change, Answer]
 
 
-class Writer:
+class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     """Queues facts and changes, commits them in groups, rings the bell, then answers.
 
     Commits are made in the connection's thread, one at a time; everything else happens in the loop.
@@ -59,48 +51,17 @@ class Writer:
         bell: Bell,
         on_commit: OnCommit | None = None,
     ) -> None:
+        super().__init__(publish=bell, on_commit=on_commit)
         self._connection = connection
         self._epoch = epoch
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
-        self._bell = bell
-        self._on_commit = on_commit
-        self._waiting: deque[_Waiter] = deque()
         self._is_busy = False
-        self._closing = False
         self._has_ended = False
         self._ended = asyncio.Event()
         self._uncheckpointed = 0
         self._quiet: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
         self._in_loop = self._loop.call_soon_threadsafe
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for a commit."""
-        return len(self._waiting)
-
-    def queue(self, item: Fact | Change, answer: Answer) -> None:
-        """Queue an item for the next commit; ``answer`` is called once that is on disk.
-
-        Raises:
-            OverloadedError: More are waiting than the writer can serve in good time.
-            LedgerUnavailableError: The ledger is closing.
-        """
-        if self._closing:
-            raise LedgerUnavailableError("the ledger is closing; send it again")
-        if len(self._waiting) >= WAITING_MAX:
-            raise OverloadedError("too much is waiting for the ledger; send it again")
-        self._waiting.append((item, answer))
-        if not self._is_busy:
-            self._is_busy = True
-            self._gather()
-
-    def submit(self, item: Fact | Change) -> asyncio.Future[Any]:
-        """Queue an item, and return its result as a future; raises as :meth:`queue` does."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-        self.queue(item, partial(_settle, done))
-        return done
 
     async def close(self) -> None:
         """Commit what waits, checkpoint, and stop; cancelling the caller does not interrupt it."""
@@ -109,6 +70,11 @@ class Writer:
             self._is_busy = True
             self._start()
         await self._ended.wait()
+
+    def _wake(self) -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            self._gather()
 
     def _gather(self, turns: int = GATHER_TURNS, ends_at: float = 0.0) -> None:
         """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
@@ -145,8 +111,7 @@ class Writer:
         """Go on if something came meanwhile; else checkpoint once it stays quiet."""
         if self._has_ended:
             # However it ended, nobody waits for it in vain.
-            ended = [LedgerUnavailableError("the ledger's writer has ended") for _ in self._waiting]
-            _answer(self._waiting, ended)
+            refuse(self._waiting, "the ledger's writer has ended")
             self._waiting.clear()
             self._ended.set()
         elif self._waiting or self._closing:
@@ -163,70 +128,37 @@ class Writer:
 
     def _commit_waiting(self, db: sqlite3.Connection) -> None:
         """Commit what waits, up to the size of one commit."""
-        count = min(len(self._waiting), BATCH_MAX)
-        self._serve(db, [self._waiting.popleft() for _ in range(count)])
+        self._serve(db, self._take(BATCH_MAX))
 
-    def _serve(self, db: sqlite3.Connection, batch: Sequence[_Waiter]) -> None:
+    def _serve(self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]]) -> None:
         """Commit a batch, and answer everybody in it, whatever happens."""
         started = time.perf_counter()
         try:
             with faults_told():
                 results, events = _commit(
                     db,
-                    items=[item for item, _ in batch],
+                    items=[waiter.item for waiter in batch],
                     epoch=self._epoch,
                     now_ms=self._now_ms,
                     confirm=self._confirm,
                 )
         except LedgerUnavailableError as error:
-            log.event(
-                logger,
-                "commit_failed",
-                level=logging.ERROR,
-                cause=str(error),
-                items=len(batch),
-            )
-            # Each its own: a raised error carries the traceback of who awaits it.
-            self._in_loop(_answer, batch, [LedgerUnavailableError(str(error)) for _ in batch])
+            self._in_loop(fail, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             self._isolate(db, batch, error)
         else:
             self._uncheckpointed += len(batch)
             self._in_loop(self._finish, batch, results, events, time.perf_counter() - started)
 
-    def _finish(
-        self,
-        batch: Sequence[_Waiter],
-        results: Sequence[object],
-        events: Sequence[Event],
-        seconds: float,
+    def _isolate(
+        self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]], error: Exception
     ) -> None:
-        """Ring the bell for a commit, and answer; in the loop."""
-        # Events are in the hub before anybody is answered: a reader never sees less than a caller.
-        self._announce(events, seconds=seconds, items=len(batch))
-        _answer(batch, results)
-
-    def _announce(self, events: Sequence[Event], *, seconds: float, items: int) -> None:
-        """Ring the bell; an error there must not affect those who wait for the commit."""
-        try:
-            if events:
-                self._bell(events)
-            if self._on_commit:
-                self._on_commit(seconds, items)
-        except Exception:
-            logger.exception("bell_failed")
-
-    def _isolate(self, db: sqlite3.Connection, batch: Sequence[_Waiter], error: Exception) -> None:
         """Commit the halves of a failed batch separately, until only the bad item fails."""
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            self._serve(db, batch[:middle])
-            self._serve(db, batch[middle:])
+        if len(batch) == 1:
+            self._in_loop(fail_alone, batch[0], error)
             return
-        logger.error("item_failed", exc_info=error)
-        failure = LedgerUnavailableError("the ledger could not take this")
-        failure.__cause__ = error
-        self._in_loop(_answer, batch, [failure])
+        for half in halves(batch):
+            self._serve(db, half)
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:
         """Move the log into the database file; if that fails, the log only grows longer."""
@@ -236,25 +168,6 @@ class Writer:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except LedgerUnavailableError as error:
             log.event(logger, "checkpoint_failed", level=logging.WARNING, cause=str(error))
-
-
-def _settle(done: asyncio.Future[Any], result: object) -> None:
-    """Settle a future; an error is raised where it is awaited. A caller that left cancelled it."""
-    if done.done():
-        return
-    if isinstance(result, Exception):
-        done.set_exception(result)
-    else:
-        done.set_result(result)
-
-
-def _answer(batch: Sequence[_Waiter], results: Sequence[object]) -> None:
-    """Answer everybody in a batch; an error with one must not affect the others."""
-    for (_, answer), result in zip(batch, results, strict=True):
-        try:
-            answer(result)
-        except Exception:
-            logger.exception("answer_failed")
 
 
 def _commit(

@@ -2,7 +2,7 @@
 
 - ``upgrade``: may this request become a websocket?
 - ``socket``: one websocket, from hello to its close.
-- ``starts``: where a till begins in a stream, or that its position is lost.
+- ``resume``: where a till begins in a stream, or that its position is lost.
 - ``connection``: how frames are written to a till, and how a slow one is noticed.
 - ``sessions``: all websockets: heartbeat, silence, revoked keys, and the farewell before a restart.
 - ``pulse``: whether this process was just paused.

@@ -16,7 +16,7 @@ from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import EventsQuery, read_query
 from listener.web.shares import EVENT_WAITS_MAX
-from listener.web.till.starts import begin, lost, may_follow
+from listener.web.till.resume import begin, lost, may_follow
 
 
 async def events(request: web.Request, key: Key) -> web.Response:

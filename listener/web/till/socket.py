@@ -29,13 +29,13 @@ from listener.pos.frames import (
     StreamStart,
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
-from listener.web.connections import prove
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.headers import harden
+from listener.web.http_connection import prove
 from listener.web.till.connection import TillConnection
+from listener.web.till.resume import Start, begin, may_follow
 from listener.web.till.sessions import Session
-from listener.web.till.starts import Start, begin, may_follow
 from listener.web.till.upgrade import check_upgrade
 
 # A till may send this many frames at once, and this many a second in the long run.

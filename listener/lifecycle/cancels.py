@@ -11,7 +11,7 @@ from listener.lifecycle.clock import Clock
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Settling:
+class CancelsUnderWay:
     """The cancels that are being settled, by transaction or sale.
 
     What fails here, or is cancelled by :meth:`close`, is on the schedule, so the chaser goes on
@@ -37,12 +37,12 @@ class Settling:
         Returns:
             Whether there was something to wait for.
         """
-        settling = self._newest.get(key)
-        if settling is None:
+        newest = self._newest.get(key)
+        if newest is None:
             return False
         waiting = asyncio.ensure_future(self._clock.sleep(self._wait_seconds))
         try:
-            await asyncio.wait([settling, waiting], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([newest, waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
         return True
