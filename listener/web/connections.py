@@ -38,7 +38,8 @@ READ_BYTES_MAX: Final = 16 * 1024
 # than their share. Above this a refusal is still answered at once, but its sender's next request is
 # read later.
 REFUSALS_PER_SECOND: Final = 1_000
-REST_SECONDS_MAX: Final = 1.0
+# Less than what is left of a refused body is read for, so that it may still come to its end.
+REST_SECONDS_MAX: Final = 0.75
 
 _TICK_SECONDS: Final = 1.0
 # How many of the oldest are examined when one must be cut off.

@@ -26,7 +26,7 @@ import click
 import orjson
 
 from listener.ledger.promise import ReadEntry, Scope
-from listener.web import http_connection
+from listener.web import connections, http_connection
 from listener.web.connections import Connections, Peer
 from listener.web.http_connection import HttpConnection
 from listener.web.lobby import Guest
@@ -328,8 +328,11 @@ async def entries_of(service: Serving) -> list[tuple[object, ...]]:
 
 @contextlib.asynccontextmanager
 async def services(directory: Path) -> AsyncIterator[tuple[Serving, Serving]]:
-    """Run a service with the fast path, and one without."""
-    with patch.object(http_connection, "LINGER_SECONDS", 0.1):
+    """Run a service with the fast path, and one without; neither minds how often it refuses."""
+    with (
+        patch.object(http_connection, "LINGER_SECONDS", 0.1),
+        patch.object(connections, "REFUSALS_PER_SECOND", sys.maxsize),
+    ):
         async with (
             serving(directory / "fast.db", fast_path=True, confirm="off") as fast,
             serving(directory / "plain.db", fast_path=False, confirm="off") as plain,
