@@ -11,9 +11,9 @@ BENCH_ARGS :=
 FAULTS_ARGS :=
 TESTS :=
 # A file of tests goes to one process. Tests wait half of the time, for each other's programs and for
-# timeouts: there is one process more than there are cores. Files keep their order, which puts the
-# longest first, so that all processes end at about the same time.
-WORKERS = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# timeouts: there are two processes a core. Files keep their order, which puts the longest first, so
+# that all processes end at about the same time.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 SHARES := --dist loadfile --no-loadscope-reorder
 COVERAGE :=
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \

@@ -52,7 +52,7 @@ class Replay:
             events: The events that its entries made, by their seq.
             sales: The sales that its entries name, by their seq.
         """
-        if len(entries) == 1 and self._is_just_begun(entries[0], stored, events):
+        if len(entries) == 1 and self.begun(entries[0], events.get(entries[0].seq)) == stored:
             return None
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
@@ -93,16 +93,13 @@ class Replay:
         number = entries[0].fact.transaction_no
         raise differs(bad or 0, f"transaction {number}: its event is not what its entries tell")
 
-    def _is_just_begun(
-        self, entry: Entry, stored: Transaction, events: Mapping[int, StoredEvent]
-    ) -> bool:
-        """Return whether a transaction is in the plain state of its only entry, as most are."""
+    def begun(self, entry: Entry, event: StoredEvent | None) -> Transaction | None:
+        """Return the plain state of most transactions, whose only entry this is, with its event.
+
+        None where the entry is not so plain, or does not make that event.
+        """
         step = begin(entry, confirm=self._settings[0])
-        return (
-            step is not None
-            and step.transaction == stored
-            and _makes(events.get(entry.seq), step, entry)
-        )
+        return step.transaction if step is not None and _makes(event, step, entry) else None
 
 
 def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
@@ -188,7 +185,8 @@ def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
 
 def _epoch_in(body: str, seq: int) -> str:
     """Return the epoch that an event's id begins with; anything where it is not an event."""
-    return body.partition(f'-{seq}"')[0].rpartition('"')[2]
+    at = body.find(f'-{seq}"')
+    return body[body.rfind('"', 0, at) + 1 : at]
 
 
 def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:

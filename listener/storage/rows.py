@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from msgspec import convert, to_builtins
+from msgspec.structs import astuple
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import Entry, Event, Fact, Transaction
@@ -113,6 +114,11 @@ def transaction_row(transaction: Transaction) -> Row:
     plain[_HELD] = int(plain[_HELD])
     rest = (judge_seq, disputed, summary)
     return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK), *rest)
+
+
+def plain_row(transaction: Transaction) -> Row:
+    """Return what PLAIN_COLUMNS hold of a transaction; for comparing, not for binding."""
+    return astuple(transaction)[:_CANCEL]
 
 
 def is_plain(transaction: Transaction) -> bool:

@@ -13,10 +13,13 @@ from listener.errors import DamagedError, LedgerError
 from listener.ledger.chain import GENESIS, digest
 from listener.ledger.model import Fact
 from listener.ledger.schedule import Confirm
+from listener.storage.checks import EventPlaces
+from listener.storage.rows import PLAIN_COLUMNS, TRANSACTION_COLUMNS
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.ledger import SqliteLedger
-from listener.storage.sqlite.verify import TOLD_EVERY, verify
+from listener.storage.sqlite.replay import settle
+from listener.storage.sqlite.verify import TOLD_EVERY, Check, verify
 from tests.support import told
 from tests.support.stored import Clock, bare, behind, bound, numbered, sold, url_of, without_number
 
@@ -124,6 +127,20 @@ async def test_progress_rises_to_its_total(tmp_path: Path) -> None:
     assert [done for done, _ in steps] == [1_000, 2_000, 3_000, 3_000]
     assert {total for _, total in steps} == {3_000}
 
+
+# Another transaction like number 3, with its first entry at a seq.
+ANOTHER: Final = (
+    f"INSERT INTO transactions ({', '.join(PLAIN_COLUMNS)})"
+    f" SELECT {{seq}}, merchant_no, '0', {', '.join(PLAIN_COLUMNS[3:])}"
+    " FROM transactions WHERE transaction_no = '3'"
+)
+# Without the first column of its group, none of these is read.
+IDLE: Final = frozenset(
+    {
+        *("cancel_requested_at", "cancel_resolved_at", "cancel_evidence"),
+        *("ask_since", "ask_due_at", "ask_raise_at", "ask_attempt"),
+    }
+)
 
 # What is changed, the first entry that shows it, and some of what is said.
 DAMAGE: Final = {
@@ -264,6 +281,42 @@ DAMAGE: Final = {
         8,
         "free, and no answer refused",
     ),
+    "the body of a plain event": (
+        "UPDATE events SET body = replace(body, '13.00', '1.00') WHERE seq = 7",
+        7,
+        "event does not follow",
+    ),
+    "the flag of a plain event": (
+        "UPDATE events SET cancelled = 1 WHERE seq = 7",
+        7,
+        "event does not follow",
+    ),
+    "the stream of a plain event": (
+        (
+            "UPDATE events SET stream = 'x', \"offset\" = 1 WHERE seq = 7;"
+            " UPDATE streams SET stream = 'x' WHERE stream LIKE '%/-'"
+        ),
+        7,
+        "event does not follow",
+    ),
+    "the entry of a plain event": (
+        "UPDATE events SET seq = 6 WHERE seq = 7",
+        7,
+        "event does not follow",
+    ),
+    "a plain event at the next entry": (
+        "UPDATE events SET seq = 8 WHERE seq = 7",
+        7,
+        "event does not follow",
+    ),
+    "a plain transaction too many": (ANOTHER.format(seq=6), 6, "has no entries"),
+    "one after the end": (ANOTHER.format(seq=100), 100, "has no entries"),
+    "one before the start": (ANOTHER.format(seq=-3), -3, "has no entries"),
+    "an entry after an event": (
+        "DELETE FROM events WHERE number = 2; UPDATE entries SET amount = '99' WHERE seq = 7",
+        7,
+        "entry 7 is not what was recorded",
+    ),
     "the first of two": (
         (
             "UPDATE transactions SET status = 'paid' WHERE transaction_no = '1';"
@@ -292,6 +345,31 @@ def test_damage_is_found_with_the_first_entry_that_shows_it(path: Path, name: st
     with pytest.raises(DamagedError, match=text) as raised:
         verify(url_of(path))
     assert raised.value.seq == seq
+
+
+@pytest.mark.parametrize("column", sorted({*TRANSACTION_COLUMNS} - IDLE))
+def test_any_column_of_a_plain_transaction_is_compared(path: Path, column: str) -> None:
+    with behind(path) as db:
+        db.execute(f"UPDATE transactions SET {column} = '70' WHERE transaction_no = '3'")
+    with pytest.raises(DamagedError, match="transaction 3") as raised:
+        verify(url_of(path))
+    assert raised.value.seq == 7
+
+
+def test_only_a_plain_transaction_needs_no_second_look(path: Path) -> None:
+    with closing(bare(path)) as db:
+        check = Check(db, lambda _done, _total: None)
+        settled = settle(db, check.entries(), check.events(EventPlaces()))
+    assert [seq for seq, is_settled in enumerate(settled) if is_settled] == [7]
+
+
+async def test_a_transaction_that_its_second_entry_left_plain_passes(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    async with await SqliteLedger.open(path, clock=Clock()) as ledger:
+        for mark in ("a", "b"):
+            await ledger.record(numbered(1, mark=mark))
+    found = verify(url_of(path))
+    assert (found.entries, found.events, found.transactions) == (2, 1, 1)
 
 
 def test_an_entry_that_none_can_be_is_found_although_the_chain_was_made_anew(path: Path) -> None:

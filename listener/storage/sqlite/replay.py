@@ -1,8 +1,10 @@
 """Read the transactions of a SQLite ledger with their entries and events, and replay each."""
 
 import sqlite3
+import sys
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from operator import itemgetter
@@ -15,7 +17,7 @@ from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import Replay, StoredEvent, differs
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import read_entry, read_transaction
-from listener.storage.rows import Row, entry_of
+from listener.storage.rows import Row, entry_of, plain_row
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import read
 
@@ -25,6 +27,9 @@ TRANSACTIONS_AT_ONCE: Final = 256
 # The columns of a row of entries, and of a row of transactions.
 _key_of_entry: Final = itemgetter(5, 3)
 _key_of_stored: Final = itemgetter(2, 1)
+
+# After every entry.
+_NO_EVENT: Final = (sys.maxsize, None)
 
 
 class ReplayedTransaction(Struct, frozen=True):
@@ -42,8 +47,49 @@ class _Found(Struct, frozen=True):
     entries: list[Entry]
 
 
-def replay(db: sqlite3.Connection, *, event_seqs: "array[int]") -> Iterator[ReplayedTransaction]:
-    """Replay every transaction; ``event_seqs`` are the entries of events 1, 2, 3 and so on."""
+def settle(
+    db: sqlite3.Connection, entries: Iterable[Row], events: Iterator[tuple[int, StoredEvent]]
+) -> bytearray:
+    """Check what most transactions are, one plain entry each, while all entries go by.
+
+    Args:
+        db: The ledger.
+        entries: The rows of the entries 1, 2, 3 and so on.
+        events: All events in order, each with the seq of its entry; they are used up.
+
+    Returns:
+        A byte for each seq from 0 on: 1 where that is the only entry of its transaction, and adds
+        up to it. `replay` checks all others, and says what is wrong.
+    """
+    settled = bytearray(1)
+    replaying = Replay()
+    stored = iter(db.execute(statements.ALONE_BY_SEQ))
+    state: Row | None = next(stored, None)
+    at, event = next(events, _NO_EVENT)
+    for row in entries:
+        seq: int = row[0]
+        while state is not None and state[0] < seq:
+            state = next(stored, None)
+        while at < seq:
+            at, event = next(events, _NO_EVENT)
+        if state is None or state[0] != seq:
+            settled.append(0)
+            continue
+        begun = replaying.begun(read_entry(row), event if at == seq else None)
+        settled.append(begun is not None and plain_row(begun) == state)
+    deque(events, maxlen=0)
+    return settled
+
+
+def replay(
+    db: sqlite3.Connection, *, settled: bytearray, event_seqs: "array[int]"
+) -> Iterator[ReplayedTransaction]:
+    """Replay every transaction that `settle` has left open.
+
+    ``event_seqs`` are the entries of events 1, 2, 3 and so on.
+    """
+    ends = len(settled)
+    db.create_function("settled", 1, lambda seq: 0 < seq < ends and settled[seq])
     replaying = Replay()
     everything = _everything(db)
     while found := [*islice(everything, TRANSACTIONS_AT_ONCE)]:
@@ -74,10 +120,11 @@ def restate(
 
 
 def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
-    """Read all transactions, and all entries of transactions, side by side."""
-    stored = db.execute(statements.TRANSACTIONS_BY_NUMBER)
+    """Read the open transactions, and all entries of these, side by side."""
+    stored = db.execute(statements.OPEN_TRANSACTIONS_BY_NUMBER)
     row: Row | None = stored.fetchone()
-    for key, rows in groupby(db.execute(statements.ENTRIES_BY_TRANSACTION), key=_key_of_entry):
+    entries_by_key = db.execute(statements.OPEN_ENTRIES_BY_TRANSACTION)
+    for key, rows in groupby(entries_by_key, key=_key_of_entry):
         # A stored transaction without entries sorts before the next one that has some.
         while row is not None and _key_of_stored(row) < key:
             yield _Found(row[2], row, [])

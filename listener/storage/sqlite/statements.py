@@ -307,12 +307,24 @@ REVOKED_KEYS: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 # What `listener verify` reads.
 
 EVERY_ENTRY: Final = f"SELECT {_ENTRY} FROM entries ORDER BY seq"
-# One walk along the index that finds a transaction's entries, so that nothing is sorted.
-ENTRIES_BY_TRANSACTION: Final = (
-    f"SELECT {_ENTRY} FROM entries WHERE transaction_no > '' ORDER BY transaction_no, merchant_no"
+EVENTS_BY_NUMBER: Final = (
+    'SELECT number, stream, "offset", seq, cancelled, body FROM events ORDER BY number'
 )
-TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} ORDER BY transaction_no, merchant_no"
-EVENT_PLACES: Final = 'SELECT number, stream, "offset", seq FROM events ORDER BY number'
+# Those that may be one plain notification: no sale, nothing beyond PLAIN_COLUMNS, no second entry.
+ALONE_BY_SEQ: Final = (
+    f"SELECT {_named(PLAIN_COLUMNS)} FROM transactions t WHERE transaction_no > ''"
+    " AND sale_seq IS NULL AND cancel_state IS NULL AND ask_why IS NULL AND judge_seq IS NULL"
+    " AND disputed IS NULL AND summary IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.transaction_no = t.transaction_no"
+    " AND e.merchant_no = t.merchant_no AND e.seq <> t.first_seq) ORDER BY first_seq"
+)
+# One walk along the index that finds a transaction's entries, so that nothing is sorted.
+_BY_NUMBER: Final = " ORDER BY transaction_no, merchant_no"
+_OF_TRANSACTIONS: Final = f"SELECT {_ENTRY} FROM entries WHERE transaction_no > ''"
+ENTRIES_BY_TRANSACTION: Final = f"{_OF_TRANSACTIONS}{_BY_NUMBER}"
+# The function `settled` is defined by who runs these.
+OPEN_ENTRIES_BY_TRANSACTION: Final = f"{_OF_TRANSACTIONS} AND NOT settled(seq){_BY_NUMBER}"
+OPEN_TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} WHERE NOT settled(first_seq){_BY_NUMBER}"
 # Rows: number.
 EVENTS_AT: Final = (
     f"SELECT t.seq, t.stream, t.cancelled, t.body FROM {_KEYS} events t ON t.number = k.column1"

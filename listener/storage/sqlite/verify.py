@@ -6,15 +6,19 @@ elsewhere, and compare.
 
 import sqlite3
 from array import array
+from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from listener.errors import DamagedError
 from listener.ledger.chain import GENESIS
+from listener.ledger.replay import StoredEvent
 from listener.storage.checks import EventPlaces, Progress, Verified, check_entry
+from listener.storage.rows import Row
 from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
-from listener.storage.sqlite.replay import replay
+from listener.storage.sqlite.replay import replay, settle
 from listener.storage.statements import STRAYS
 
 TOLD_EVERY: Final = 1_000
@@ -55,20 +59,26 @@ class Check:
         self._total = 2 * self._head.seq + self._head.events
 
     def run(self) -> Verified:
-        self.check_chain()
-        self._check_pages()
-        seqs = self._check_events()
-        transactions = self._check_transactions(seqs)
+        places = EventPlaces()
+        try:
+            self._check_pages()
+            settled = settle(self._db, self.entries(), self.events(places))
+        except (DamagedError, *FAULTS):
+            # What is wrong with the chain is told before anything else.
+            self.check_chain()
+            raise
+        self._check_heads(places)
+        transactions = self._check_transactions(settled, places.seqs)
         self._check_sums(transactions)
         self._progress(self._total, self._total)
         return Verified(
             head=self._head,
             entries=self._head.seq,
-            events=len(seqs),
+            events=len(places.seqs),
             transactions=transactions,
         )
 
-    def _step(self, count: int = 1) -> None:
+    def _step(self, count: int) -> None:
         before = self._done
         self._done += count
         if before // TOLD_EVERY < self._done // TOLD_EVERY:
@@ -76,6 +86,10 @@ class Check:
 
     def check_chain(self) -> None:
         """Check the number and the hash of every entry."""
+        deque(self.entries(), maxlen=0)
+
+    def entries(self) -> Iterator[Row]:
+        """Yield the rows of all entries, each after its number and its hash were checked."""
         seq, previous = 0, GENESIS
         try:
             # Row by row: of a page that ends in a fault, none would be seen.
@@ -84,6 +98,7 @@ class Check:
                 previous = check_entry(row, seq=seq, previous=previous)
                 if seq % TOLD_EVERY == 0:
                     self._step(TOLD_EVERY)
+                yield row
         except FAULTS as error:
             text = f"entry {seq + 1} cannot be read: {told_by(error)}"
             raise DamagedError(text, seq=seq + 1) from error
@@ -103,26 +118,32 @@ class Check:
     def event_places(self) -> EventPlaces:
         """Check the numbers of the events."""
         places = EventPlaces()
-        for number, stream, offset, seq in self._db.execute(statements.EVENT_PLACES):
-            places.add(number=number, stream=stream, offset=offset, seq=seq)
-            self._step()
+        deque(self.events(places), maxlen=0)
         return places
 
-    def _check_events(self) -> "array[int]":
-        """Check the numbers of events and streams; return the seqs of the events' entries."""
-        places = self.event_places()
+    def events(self, places: EventPlaces) -> Iterator[tuple[int, StoredEvent]]:
+        """Yield all events with the seqs of their entries, each after its place was checked."""
+        rows = self._db.execute(statements.EVENTS_BY_NUMBER)
+        for number, stream, offset, seq, cancelled, body in rows:
+            places.add(number=number, stream=stream, offset=offset, seq=seq)
+            if number % TOLD_EVERY == 0:
+                self._step(TOLD_EVERY)
+            yield seq, StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body)
+
+    def _check_heads(self, places: EventPlaces) -> None:
+        """Check that the streams end, and the ledger, with their last events."""
         if (
             places.heads != dict(self._db.execute(statements.EVERY_STREAM_HEAD))
             or len(places.seqs) != self._head.events
         ):
             raise DamagedError("the heads of the streams are not those of their events")
-        return places.seqs
 
-    def _check_transactions(self, event_seqs: "array[int]") -> int:
-        """Add up every transaction again; return how many there are."""
+    def _check_transactions(self, settled: bytearray, event_seqs: "array[int]") -> int:
+        """Add up every transaction that is open; return how many there are of all."""
         first: DamagedError | None = None
-        transactions = 0
-        for outcome in replay(self._db, event_seqs=event_seqs):
+        transactions = settled.count(1)
+        self._step(transactions)
+        for outcome in replay(self._db, settled=settled, event_seqs=event_seqs):
             transactions += 1
             self._step(outcome.entries)
             damage = outcome.damage
