@@ -107,7 +107,7 @@ class HttpConnection(web.RequestHandler):
         """Whether it is the other side's turn: to send, or to prove itself."""
         request = self._current_request
         is_sending = request is not None and not request.content.is_eof()
-        return self.is_idle or is_sending or self.is_websocket
+        return self.is_idle or self._is_resting or is_sending or self.is_websocket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or refuse it."""

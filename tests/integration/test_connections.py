@@ -181,6 +181,21 @@ async def test_strangers_of_one_address_make_room_for_each_other(
         assert (cut["why"], cut["sender"]) == ("crowded-out", "127.0.0.1")
 
 
+async def test_who_rests_after_a_refusal_makes_room_like_any_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    monkeypatch.setattr(connections, "REST_SECONDS_MAX", 60.0)
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=3, REFUSALS_PER_SECOND=0.1) as service:
+        lines = [await line(service) for _ in range(3)]
+        for one in lines:
+            assert b" 401 " in await one.ask("/v1/ledger")
+        # The first was refused without a rest; the others are not listened to for a minute.
+        await line(service, HALF)
+        await line(service, HALF)
+        assert await lines[0].rest() == b""
+        assert await lines[1].rest() == b""
+
+
 @pytest.mark.parametrize(
     "sent",
     [HALF, HALF + b"Content-Length: 99\r\n\r\na=", b""],
