@@ -13,7 +13,8 @@ import pytest
 from listener.hub import hub as hub_module
 from listener.keys import Role, authenticate
 from listener.ledger.model import Fact, Kind, Status, fields_text
-from listener.ledger.promise import ReadEntry, Scope
+from listener.ledger.results import ReadEntry
+from listener.ledger.scope import Scope
 from listener.lifecycle import Clock
 from listener.storage import ranges
 from listener.storage.sqlite import connection as connection_module

@@ -14,31 +14,22 @@ from listener import __version__, log
 from listener.errors import LedgerUnavailableError, SearchTooLongError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
-from listener.ledger.promise import (
-    ACKS_PAGE,
-    EVERYWHERE,
+from listener.ledger.nodes import NodeState, Seat
+from listener.ledger.promise import ACKS_PAGE, Bell, Follows, Skip, always, ignore
+from listener.ledger.results import (
     Acked,
-    Bell,
-    Cursor,
     Doubts,
-    Follows,
     Head,
-    NodeState,
     ReadEntry,
     Recorded,
     RecordedSale,
     Remembered,
-    Scope,
-    Search,
-    Seat,
-    Skip,
     StoredAck,
     Totals,
     Unacked,
-    always,
-    ignore,
 )
 from listener.ledger.schedule import Confirm
+from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 from listener.storage import ranges
 from listener.storage.pool import Pool
 from listener.storage.postgres import errands, keys, reading

@@ -14,19 +14,17 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
-from listener.ledger.promise import (
+from listener.ledger.results import (
     Acked,
-    Cursor,
     Doubts,
     Head,
     ReadEntry,
     RecordedSale,
     Remembered,
-    Scope,
-    Search,
     StoredAck,
     Unacked,
 )
+from listener.ledger.scope import Cursor, Scope, Search
 from listener.ledger.transaction import why_held_among
 from listener.storage.postgres import selects
 from listener.storage.postgres.connection import Connection

@@ -13,27 +13,22 @@ from listener import log
 from listener.errors import LedgerUnavailableError
 from listener.keys import Key
 from listener.ledger.model import Event, Fact, Transaction
-from listener.ledger.promise import (
-    ACKS_PAGE,
-    EVERYWHERE,
+from listener.ledger.nodes import NodeState, Seat
+from listener.ledger.promise import ACKS_PAGE, Bell
+from listener.ledger.results import (
     Acked,
-    Bell,
-    Cursor,
     Doubts,
     Head,
-    NodeState,
     ReadEntry,
     Recorded,
     RecordedSale,
     Remembered,
-    Scope,
-    Search,
-    Seat,
     StoredAck,
     Totals,
     Unacked,
 )
 from listener.ledger.schedule import Confirm
+from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 from listener.storage import ranges
 from listener.storage.pool import Pool
 from listener.storage.queue import OnCommit

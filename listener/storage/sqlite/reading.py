@@ -16,19 +16,17 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
-from listener.ledger.promise import (
+from listener.ledger.results import (
     Acked,
-    Cursor,
     Doubts,
     Head,
     ReadEntry,
     RecordedSale,
     Remembered,
-    Scope,
-    Search,
     StoredAck,
     Unacked,
 )
+from listener.ledger.scope import Cursor, Scope, Search
 from listener.ledger.transaction import why_held_among
 from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
 from listener.storage.sqlite import statements

@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 from listener.hub.hub import Hub
 from listener.keys import Key, Role
 from listener.ledger.model import EVERY_STREAM, NO_STORE
-from listener.ledger.promise import Acked, Ledger
+from listener.ledger.promise import Ledger
+from listener.ledger.results import Acked
 from listener.pos.frames import (
     After,
     Position,
