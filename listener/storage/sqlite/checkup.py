@@ -11,7 +11,7 @@ from typing import Final
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
 from listener.storage.findings import Finding, Severity
-from listener.storage.sqlite import reading, statements
+from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import (
     FAULTS,
     SCHEMA_VERSION,
@@ -140,7 +140,7 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     else:
         advice = "a copy has no log yet; the first `listener serve` on it sees to that"
         yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
-    _, created_at, *_ = db.execute(statements.ORIGIN).fetchone()
+    _, created_at, *_ = db.execute(selects.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
     why_new = reason(db, path)

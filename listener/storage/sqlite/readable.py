@@ -22,7 +22,7 @@ from listener.ledger.results import (
 from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 from listener.storage import ranges
 from listener.storage.pool import Pool
-from listener.storage.sqlite import keys, reading
+from listener.storage.sqlite import keys, reading, searching
 from listener.storage.sqlite.connection import Connection, connect
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class ReadableLedger:
         self, search: Search, *, before: Cursor | None, limit: int
     ) -> list[Transaction]:
         return await self._search(
-            partial(reading.transactions, search=search, before=before, limit=limit)
+            partial(searching.transactions, search=search, before=before, limit=limit)
         )
 
     async def read_transaction(
