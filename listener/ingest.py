@@ -10,7 +10,8 @@ import orjson
 from listener import log
 from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ledger.model import Alarm, Fact, Kind, fields_text
-from listener.ledger.promise import Ledger, Recorded
+from listener.ledger.promise import Ledger
+from listener.ledger.results import Recorded
 from listener.ledger.status import read_word
 from listener.pockyt import signature
 from listener.pockyt.body import Fields, readings

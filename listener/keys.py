@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from listener.ledger.model import EVERY_STREAM, NO_STORE, stream_of
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.settings import NUMBER_PATTERN
 
 KEY_CHARS_MAX: Final = 128

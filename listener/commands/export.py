@@ -15,7 +15,7 @@ import click
 from listener.commands.terminal import config_option, escaped, note, progress, read_settings
 
 if TYPE_CHECKING:
-    from listener.ledger.promise import ReadEntry
+    from listener.ledger.results import ReadEntry
 
 _COLUMNS: Final = (
     *("seq", "kind", "merchantNo", "storeNo", "transactionNo", "reference", "providerStatus"),
@@ -95,7 +95,7 @@ def export(
             --until 2026-12-01 --merchant 200043 > november.csv
         listener export --config listener.toml | jq -r 'select(.held).transactionNo'
     """
-    from listener.ledger.promise import Scope
+    from listener.ledger.scope import Scope
     from listener.storage import open_reader
 
     scope = Scope(merchant_no=merchant, store_no=store)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from listener.pos.client import Follower, FollowStatus
-    from listener.pos.frames import After, Event, ResyncMembers
+    from listener.pos.events import After, Event, ResyncMembers
 
 _STYLES: Final = {
     "cancelled": "bold yellow",
@@ -96,7 +96,7 @@ def tail(
         listener tail --url ws://127.0.0.1:8080 --stream 200043/303660 --after earliest
         listener tail --url https://pos.example.com --json | jq -r .data.status
     """
-    from listener.pos.frames import Position
+    from listener.pos.events import Position
 
     if isinstance(after, Position) and stream is None:
         raise click.UsageError(
@@ -111,7 +111,7 @@ def _follower(
     url: str, *, key: "SecretStr", stream: str | None, after: "After", ack: bool
 ) -> "Follower":
     from listener.pos.client import Follower, MemoryPositions
-    from listener.pos.frames import Position
+    from listener.pos.events import Position
 
     position = after if isinstance(after, Position) else None
     try:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
 from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.ledger.sale import SaleState, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History, Summary

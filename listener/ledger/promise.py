@@ -3,10 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from msgspec import Struct
-
-from listener.ledger.model import DeliveryCount, Entry, Event, Fact, Status, Transaction, Why
-from listener.ledger.sale import SaleState
+from listener.ledger.model import Event, Fact, Transaction
+from listener.ledger.nodes import NodeState, Seat
+from listener.ledger.results import (
+    Acked,
+    Doubts,
+    Head,
+    ReadEntry,
+    Recorded,
+    RecordedSale,
+    Remembered,
+    StoredAck,
+    Totals,
+    Unacked,
+)
+from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 
 # How many terminals' places are read at a time.
 ACKS_PAGE: Final = 500
@@ -25,181 +36,6 @@ def always(_stream: str) -> bool:
 
 def ignore(_heads: Mapping[str, int], _count: int) -> None:
     """Do nothing."""
-
-
-class Recorded(Struct, frozen=True, kw_only=True):
-    """What became of a fact: the seq of its entry, or of the entry recorded before.
-
-    ``transaction`` is the transaction after it; None for a repeat, and for a fact without a
-    transaction number. ``event_type`` is None where tills were told nothing.
-    """
-
-    seq: int
-    is_new: bool
-    transaction: Transaction | None = None
-    event_type: str | None = None
-
-
-class ReadEntry(Struct, frozen=True, kw_only=True):
-    """An entry as it is read back, with what belongs to it but is not part of it."""
-
-    entry: Entry
-    held: str | None
-    deliveries: DeliveryCount
-
-
-class Head(Struct, frozen=True, kw_only=True):
-    """The end of the ledger: its newest entry, and how much it holds."""
-
-    epoch: str
-    seq: int
-    hash: str
-    events: int
-    transactions: int
-    repeats: int
-
-
-class Totals(Struct, frozen=True, kw_only=True):
-    """How much of the ledger a scope covers; ``repeats`` are deliveries beyond the first."""
-
-    entries: int
-    transactions: int
-    events: int
-    repeats: int
-
-
-class Scope(Struct, frozen=True, kw_only=True):
-    """The merchant, store and terminal whose lines may be seen; None for all."""
-
-    merchant_no: str | None = None
-    store_no: str | None = None
-    terminal: str | None = None
-
-    def covers(self, name: str) -> bool:
-        """Return whether this scope covers a stream, or a terminal by its full name."""
-        merchant_no, _, rest = name.partition("/")
-        if self.merchant_no not in (None, merchant_no):
-            return False
-        return self.store_no in (None, rest.partition("/")[0])
-
-
-EVERYWHERE: Final = Scope()
-
-
-class Search(Struct, frozen=True, kw_only=True):
-    """Which transactions are searched for; None for all. Times are Unix ms, since ≤ t < until.
-
-    ``contains`` is a part of the reference or of the transaction number, in any case.
-    """
-
-    scope: Scope
-    status: Status | None = None
-    reference: str | None = None
-    contains: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-
-class Cursor(Struct, frozen=True, kw_only=True):
-    """The last transaction of a page; pages go from the newest to the oldest."""
-
-    created_at_ms: int
-    first_seq: int
-
-
-class StoredAck(Struct, frozen=True, kw_only=True):
-    """Where a terminal stands in a stream, and how far it has ever acknowledged it.
-
-    ``offset`` is where it resumes, within ``epoch``: at its newest acknowledgement, or at its
-    start until there is one. ``acked`` is None until there is one, and holds in every epoch.
-    """
-
-    terminal: str
-    stream: str
-    epoch: str
-    offset: int
-    acked: int | None
-    acked_at_ms: int
-
-
-class Acked(Struct, frozen=True, kw_only=True):
-    """Where a terminal resumes in a stream; valid only in its own epoch."""
-
-    epoch: str
-    offset: int
-
-
-class Unacked(Struct, frozen=True, kw_only=True):
-    """A cancellation that no terminal of its stream has acknowledged; ``body`` is its event's."""
-
-    stream: str
-    offset: int
-    transaction_no: str
-    recorded_at_ms: int
-    body: str
-
-
-class Doubts(Struct, frozen=True, kw_only=True):
-    """How many transactions are asked about for one reason, and whether the silence was raised."""
-
-    why: Why
-    is_raised: bool
-    count: int
-
-
-class RecordedSale(Struct, frozen=True, kw_only=True):
-    """A sale, its state, and the wish to cancel it if that came before its number."""
-
-    state: SaleState
-    fact: Fact
-    recorded_at_ms: int
-    wish: Fact | None
-
-    @property
-    def seq(self) -> int:
-        """The seq of its entry."""
-        return self.state.seq
-
-    @property
-    def transaction_no(self) -> str | None:
-        """Its transaction number; None while Pockyt has not given one."""
-        return self.state.transaction_no
-
-
-class Remembered(Struct, frozen=True, kw_only=True):
-    """The answer stored for an Idempotency-Key; its status is None while under way."""
-
-    request: str
-    status: int | None
-    body: str | None
-
-
-class Seat(Struct, frozen=True, kw_only=True):
-    """A connection of a subscriber; of two of a terminal only the newer one stays.
-
-    ``since`` is when it came, by ``time.monotonic()``: it may be announced later.
-    """
-
-    session: str
-    subscriber: str
-    terminal: str | None
-    since: float
-
-
-class NodeState(Struct, frozen=True, kw_only=True):
-    """A listener that serves the ledger beside others, as it last told them.
-
-    ``lag`` is how many events it has yet to publish, ``clock_ms`` how far its clock is ahead of
-    the database's. ``is_here`` marks the one that is asked.
-    """
-
-    id: str
-    url: str
-    version: str
-    started_at_ms: int
-    lag: int
-    clock_ms: int
-    is_here: bool
 
 
 class Ledger(Protocol):

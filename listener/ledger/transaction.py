@@ -148,7 +148,7 @@ def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
 
 
 def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
-    """Write the event of a step as CloudEvents 1.0 in JSON; ``pos.frames.Event`` is its schema.
+    """Write the event of a step as CloudEvents 1.0 in JSON; ``pos.events.Event`` is its schema.
 
     Returns:
         The text up to the entry's seq, which ends the event's id, and the text after it.

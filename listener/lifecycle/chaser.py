@@ -8,7 +8,8 @@ from typing import Final
 from listener import log
 from listener.errors import LedgerUnavailableError, NumberTakenError
 from listener.ledger.model import Transaction, Why
-from listener.ledger.promise import Ledger, RecordedSale
+from listener.ledger.promise import Ledger
+from listener.ledger.results import RecordedSale
 from listener.lifecycle import orders
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.clock import Clock

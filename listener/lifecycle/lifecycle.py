@@ -6,7 +6,8 @@ from typing import Final
 
 from listener.errors import BeingCancelledError, NotOpenError
 from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
-from listener.ledger.promise import Ledger, RecordedSale
+from listener.ledger.promise import Ledger
+from listener.ledger.results import RecordedSale
 from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.cancels import CancelsUnderWay

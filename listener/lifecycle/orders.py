@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from listener.ledger.model import Alarm, Fact, Kind, Status, Transaction, fields_text
-from listener.ledger.promise import RecordedSale
+from listener.ledger.results import RecordedSale
 from listener.pockyt.texts import clean
 
 VALUE_CHARS_MAX: Final = 2_048

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from listener.errors import OutcomeUnknownError, ReferenceTakenError, SaleCancelledError
 from listener.ledger.model import Fact, Kind, Transaction
-from listener.ledger.promise import Ledger, RecordedSale
+from listener.ledger.promise import Ledger
+from listener.ledger.results import RecordedSale
 from listener.lifecycle import facts, orders
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.orders import Order

@@ -10,7 +10,8 @@ from typing import Final
 from listener import log
 from listener.errors import NumberTakenError
 from listener.ledger.model import Entry, Fact, Transaction
-from listener.ledger.promise import Ledger, Recorded, RecordedSale
+from listener.ledger.promise import Ledger
+from listener.ledger.results import Recorded, RecordedSale
 from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.facts import Outcome

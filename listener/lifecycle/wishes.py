@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from listener.ledger.model import MONEY, CancelState, Entry, Kind, Status, Transaction
-from listener.ledger.promise import RecordedSale
+from listener.ledger.results import RecordedSale
 from listener.ledger.sale import cancel_had_no_effect
 from listener.ledger.status import refunds_if_paid
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from listener.pos.frames import EVERY_STREAM
+from listener.pos.events import EVERY_STREAM
 from listener.pos.link import Link
 from listener.pos.tracking import Ended, Schedule, Timing, Tracker
 

@@ -19,8 +19,7 @@ from listener.pos.causes import (
     read_problem,
 )
 from listener.pos.codes import Duty
-from listener.pos.frames import (
-    PROTOCOL,
+from listener.pos.events import (
     AckBody,
     After,
     Event,
@@ -29,6 +28,7 @@ from listener.pos.frames import (
     Position,
     ResyncMembers,
 )
+from listener.pos.frames import PROTOCOL
 from listener.pos.tracking import Ended, ended_by_answer
 from listener.pos.wire import after_text, encode
 

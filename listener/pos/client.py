@@ -23,7 +23,7 @@ from listener.pos.acking import Acking
 from listener.pos.api import SNAPSHOT, Api, base_url
 from listener.pos.causes import Cause
 from listener.pos.credential import read_key
-from listener.pos.frames import Event, Position, ResyncMembers, Start
+from listener.pos.events import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
 from listener.pos.snapshot import Snapshot

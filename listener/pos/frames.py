@@ -1,24 +1,25 @@
-"""The protocol ``pos.v1``: what a POS client and the listener say to each other.
+"""The frames of ``pos.v1``: what a POS client and the listener say to each other by websocket.
 
-The models here are the protocol: AsyncAPI is made from them, and ``pos.wire`` reads with them.
-Unknown fields and unknown frame types are ignored, so that either side may be the newer one.
+The models here and in ``events`` are the protocol: AsyncAPI is made from them, and ``pos.wire``
+reads with them. Unknown fields and unknown frame types are ignored, so that either side may be the
+newer one.
 """
 
-from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import (
-    AwareDatetime,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    field_serializer,
-    field_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import Field, SecretStr, StringConstraints, field_serializer, field_validator
 
-from listener.pos.lenient import NUMBER_MAX, WHOLE, LenientModel
+from listener.pos.events import (
+    Epoch,
+    Number,
+    Offset,
+    PageEvent,
+    ResyncMembers,
+    Stream,
+    StreamStart,
+    WireModel,
+)
+from listener.pos.lenient import WHOLE
 
 PROTOCOL: Final = "pos.v1"
 PING_SECONDS: Final = 20.0
@@ -28,38 +29,8 @@ RECONNECT_JITTER_MS: Final = 5000
 # A connect frame with STREAMS_MAX streams at full length fits into half of this.
 FRAME_BYTES_MAX: Final = 64 * 1024
 STREAMS_MAX: Final = 64
-STREAM_CHARS_MAX: Final = 130
-EPOCH_CHARS_MAX: Final = 64
 FRAME_ID_CHARS_MAX: Final = 64
-EVERY_STREAM: Final = "*"
 
-Stream = Annotated[
-    str,
-    StringConstraints(max_length=STREAM_CHARS_MAX, pattern=r"^(\*|[^/\s]+/[^/\s]+)$"),
-    Field(
-        description="`<merchantNo>/<storeNo>`, `<merchantNo>/-` where no store is known, or `*`,"
-        " every event of the ledger (admin keys only).",
-        examples=["200043/303660", "200043/-", "*"],
-    ),
-]
-Offset = Annotated[
-    int,
-    Field(
-        ge=0,
-        le=NUMBER_MAX,
-        description="Counts a stream's events 1, 2, 3 … without a hole; 0 is before the first.",
-    ),
-    WHOLE,
-]
-Epoch = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=EPOCH_CHARS_MAX,
-        description="Names the ledger. A restored backup gets a new one.",
-    ),
-]
-Number = Annotated[int, Field(ge=0, le=NUMBER_MAX), WHOLE]
 # What a client names its frame by: a counter, a UUID, the time in nanoseconds.
 FrameId = (
     Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE]
@@ -67,53 +38,7 @@ FrameId = (
 )
 
 
-class _Model(LenientModel):
-    """What every part of the protocol shares: camelCase on the wire, strict, frozen."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        populate_by_name=True,
-        strict=True,
-    )
-
-
-class Position(_Model):
-    """A place in a stream: the last event that the client has. Good only in its epoch."""
-
-    epoch: Epoch
-    offset: Offset
-
-
-# The empty text, list and object, and Go's zero of a position.
-_UNSET: Final[tuple[object, ...]] = ("", [], {}, {"epoch": "", "offset": 0})
-
-Start = Literal["acked", "latest", "earliest"]
-After = Position | Start
-
-
-class StreamStart(_Model):
-    """A stream to follow, and from where."""
-
-    stream: Stream
-    after: After = Field(
-        default="acked",
-        description="A position, or `acked` (this terminal's last acknowledged offset; `latest`"
-        " where there is none), `latest`, or `earliest`.",
-    )
-
-    @field_validator("after", mode="before")
-    @classmethod
-    def _take_nothing_for_absent(cls, after: object) -> object:
-        """Read the values that languages write for an unset position as absent."""
-        if isinstance(after, dict):
-            after = {name: member for name, member in after.items() if member is not None}
-        return "acked" if after in _UNSET else after
-
-
-class Connect(_Model):
+class Connect(WireModel):
     """Client: begin. Due within 5 s of the upgrade, with a key in the header too."""
 
     type: Literal["connect"] = "connect"
@@ -141,7 +66,7 @@ class Connect(_Model):
         return streams
 
 
-class Ack(_Model):
+class Ack(WireModel):
     """Client: every event of a stream up to this offset is handled. Cumulative and durable."""
 
     type: Literal["ack"] = "ack"
@@ -150,14 +75,14 @@ class Ack(_Model):
     offset: Offset
 
 
-class Pong(_Model):
+class Pong(WireModel):
     """Client: the answer to a ping."""
 
     type: Literal["pong"] = "pong"
     t: Number = Field(description="The `t` of the ping.")
 
 
-class Hello(_Model):
+class Hello(WireModel):
     """Server: the first frame of a connection, with the times that hold for it."""
 
     type: Literal["hello"] = "hello"
@@ -183,7 +108,7 @@ class Hello(_Model):
         return int(seconds) if seconds.is_integer() else seconds
 
 
-class ReadyStream(_Model):
+class ReadyStream(WireModel):
     """A stream that the connection follows."""
 
     stream: Stream
@@ -193,32 +118,12 @@ class ReadyStream(_Model):
     recovered: bool = Field(description="False where a `resync` replaces the asked position.")
 
 
-class Ready(_Model):
+class Ready(WireModel):
     """Server: connected; events follow."""
 
     type: Literal["ready"] = "ready"
     id: FrameId | None = Field(default=None, description="That of the connect frame.")
     streams: list[ReadyStream]
-
-
-class ResyncReason(StrEnum):
-    """Why a position cannot be resumed."""
-
-    EPOCH_CHANGED = "epoch_changed"
-    OFFSET_AHEAD = "offset_ahead"
-
-
-class ResyncMembers(_Model):
-    """How to go on from a position that cannot be resumed; members of the 410 problem too."""
-
-    stream: Stream
-    reason: str = Field(
-        description="`epoch_changed`: another ledger; `offset_ahead`: beyond the head.",
-        examples=list(ResyncReason),
-    )
-    epoch: Epoch
-    head: Offset = Field(description="Where the events go on from.")
-    snapshot: str = Field(description="Path and query of the transactions as they stand now.")
 
 
 class Resync(ResyncMembers):
@@ -227,61 +132,13 @@ class Resync(ResyncMembers):
     type: Literal["resync"] = "resync"
 
 
-class EventData(_Model):
-    """A transaction as a till shows it."""
-
-    transaction_no: str = Field(description="Pockyt's number; opaque text.")
-    reference: str | None = Field(default=None, description="The shop's own number.")
-    merchant_no: str = Field(description="Pockyt's number of the merchant.")
-    store_no: str | None = Field(default=None, description="None where no store is known.")
-    terminal: str | None = Field(default=None, description="The till that started the sale.")
-    status: str = Field(
-        description="created, pending, paid, failed, cancelled, refunded, conflict or unknown."
-    )
-    provider_status: str | None = Field(default=None, description="Pockyt's own word.")
-    state_version: Number = Field(
-        description="Grows by one with each event of a transaction: show only what is higher."
-    )
-    amount: str | None = Field(default=None, description="Decimal text.")
-    currency: str | None = Field(default=None, description="ISO 4217.")
-    reason: str | None = Field(default=None, description="What led to the event.")
-    evidence: str = Field(
-        default="none", description="What the status rests on: signature, answer, query, none."
-    )
-
-
-class Event(_Model):
-    """What a till is told, as CloudEvents 1.0."""
-
-    specversion: Literal["1.0"] = "1.0"
-    id: str = Field(description="`<epoch>-<seq>`; unique.")
-    source: str = Field(default="/listener", description="Always `/listener`.")
-    type: str = Field(
-        description="transaction.created .pending .paid .failed .cancelled .refunded .conflict"
-        " .unknown .held .cancelling .unresolved",
-        examples=["transaction.cancelled"],
-    )
-    subject: str = Field(description="The transaction number.")
-    time: AwareDatetime = Field(strict=False, description="When it was recorded, UTC.")
-    datacontenttype: str = Field(default="application/json", description="The type of `data`.")
-    data: EventData
-
-
-class PageEvent(_Model):
-    """An event and its place."""
-
-    stream: Stream
-    offset: Offset
-    event: Event
-
-
 class EventFrame(PageEvent):
     """Server: an event and its place. An offset past the next one is a hole: reconnect."""
 
     type: Literal["event"] = "event"
 
 
-class Ping(_Model):
+class Ping(WireModel):
     """Server: still here; answer with a pong."""
 
     type: Literal["ping"] = "ping"
@@ -291,7 +148,7 @@ class Ping(_Model):
     )
 
 
-class ErrorFrame(_Model):
+class ErrorFrame(WireModel):
     """Server: a frame could not be done; the connection stays."""
 
     type: Literal["error"] = "error"
@@ -301,29 +158,11 @@ class ErrorFrame(_Model):
     retryable: bool = Field(default=False, description="Whether the same frame may work later.")
 
 
-class Reconnect(_Model):
+class Reconnect(WireModel):
     """Server: a planned restart; close 1012 follows."""
 
     type: Literal["reconnect"] = "reconnect"
     after_ms: Number = Field(description="Come back so long after the close.")
-
-
-class EventsPage(_Model):
-    """The answer of `GET /v1/pos/events`: events of one stream past a position."""
-
-    stream: Stream | None = Field(default=None, description="The stream that was read.")
-    epoch: Epoch
-    head: Offset = Field(description="The newest offset.")
-    next: Offset = Field(description="Ask again after this offset.")
-    events: list[PageEvent]
-
-
-class AckBody(_Model):
-    """The body of `POST /v1/pos/acks`."""
-
-    stream: Stream
-    epoch: Epoch
-    offset: Offset
 
 
 ClientFrame = Connect | Ack | Pong

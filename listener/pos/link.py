@@ -12,7 +12,8 @@ import aiohttp
 from listener.pos.api import Api, ApiError
 from listener.pos.causes import Cause, Outage, of_error
 from listener.pos.codes import CloseCode, Duty
-from listener.pos.frames import Ack, Event, EventsPage, PageEvent, Position, ResyncMembers
+from listener.pos.events import Event, EventsPage, PageEvent, Position, ResyncMembers
+from listener.pos.frames import Ack
 from listener.pos.status import State, Transport, stopped
 from listener.pos.talk import Talk
 from listener.pos.tracking import BrokenError, Ended, Schedule, Timing, Tracker, ended_by

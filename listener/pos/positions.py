@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from listener.errors import UnreadableError
-from listener.pos.frames import Position
+from listener.pos.events import Position
 
 _LOG: Final = logging.getLogger(__name__)
 _MODE: Final = 0o600

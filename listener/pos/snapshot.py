@@ -5,7 +5,7 @@ from collections import deque
 
 from listener.pos.api import Api, ApiError
 from listener.pos.codes import Duty
-from listener.pos.frames import Event
+from listener.pos.events import Event
 from listener.pos.link import Resynced
 from listener.pos.status import stopped
 from listener.pos.tracking import Schedule

@@ -11,18 +11,17 @@ from pydantic import SecretStr
 from listener.errors import UnreadableError
 from listener.pos.causes import Cause, Outage
 from listener.pos.codes import CloseCode, Duty, duty_of
+from listener.pos.events import PageEvent, ResyncMembers
 from listener.pos.frames import (
     PROTOCOL,
     ErrorFrame,
     EventFrame,
     Hello,
-    PageEvent,
     Ping,
     Pong,
     Ready,
     Reconnect,
     Resync,
-    ResyncMembers,
     ServerFrame,
 )
 from listener.pos.tracking import BrokenError, Ended, Timing, Tracker, ended_by

@@ -11,17 +11,8 @@ from typing import Final
 
 from listener.pos.causes import Cause, HttpRefusal, Outage
 from listener.pos.codes import CloseCode, Duty, duty_of
-from listener.pos.frames import (
-    Connect,
-    Event,
-    PageEvent,
-    Ping,
-    Position,
-    Ready,
-    ResyncMembers,
-    Start,
-    StreamStart,
-)
+from listener.pos.events import Event, PageEvent, Position, ResyncMembers, Start, StreamStart
+from listener.pos.frames import Connect, Ping, Ready
 
 VERSIONS_MAX: Final = 100_000
 AFTER_MS_MAX: Final = 600_000

@@ -8,9 +8,9 @@ import orjson
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from listener.errors import UnreadableError
+from listener.pos.events import After, Position
 from listener.pos.frames import (
     Ack,
-    After,
     ClientFrame,
     Connect,
     ErrorFrame,
@@ -18,7 +18,6 @@ from listener.pos.frames import (
     Hello,
     Ping,
     Pong,
-    Position,
     Ready,
     Reconnect,
     Resync,

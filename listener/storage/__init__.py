@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from listener.keys import Key, KeyStore
-from listener.ledger.promise import Head, Ledger, ReadEntry, Scope
+from listener.ledger.promise import Ledger
+from listener.ledger.results import Head, ReadEntry
 from listener.ledger.schedule import Confirm
+from listener.ledger.scope import Scope
 from listener.storage.checks import Progress, Verified
 from listener.storage.findings import Finding
 from listener.storage.postgres.location import is_postgres, require_driver

@@ -10,7 +10,7 @@ from msgspec import MsgspecError
 from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS, digest
 from listener.ledger.model import Entry, Transaction
-from listener.ledger.promise import Head
+from listener.ledger.results import Head
 from listener.storage.rows import Row, entry_of, transaction_of
 
 _TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")

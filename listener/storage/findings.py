@@ -20,3 +20,13 @@ class Finding:
     value: str | int
     severity: Severity = Severity.FINE
     advice: str | None = None
+
+
+def note(name: str, value: str | int, advice: str) -> Finding:
+    """Build a finding that an operator should know of, and that stops nothing."""
+    return Finding(name=name, value=value, severity=Severity.NOTE, advice=advice)
+
+
+def problem(name: str, value: str | int, advice: str) -> Finding:
+    """Build a finding that an operator has to do something about."""
+    return Finding(name=name, value=value, severity=Severity.PROBLEM, advice=advice)

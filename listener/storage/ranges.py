@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from listener.ledger.promise import Head, ReadEntry, Totals
+from listener.ledger.results import Head, ReadEntry, Totals
 
 # How many entries are searched in one go.
 RANGE_ENTRIES: Final = 20_000

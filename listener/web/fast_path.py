@@ -22,7 +22,8 @@ from msgspec import Struct
 from listener.errors import ListenerError
 from listener.ingest import Ingest
 from listener.ledger.model import Fact
-from listener.ledger.promise import Ledger, Recorded
+from listener.ledger.promise import Ledger
+from listener.ledger.results import Recorded
 from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
 from listener.web.connections import Connections
 from listener.web.headers import harden

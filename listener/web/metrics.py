@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from listener import __version__
 from listener.ledger.model import Why
-from listener.ledger.promise import Doubts
+from listener.ledger.results import Doubts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from listener.cli import main as listener
 from listener.ledger.model import Fact
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.sqlite import commit, connection, writer
 from listener.storage.sqlite import ledger as sqlite

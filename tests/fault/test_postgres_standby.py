@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from listener.errors import LedgerUnavailableError
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.storage import check_up, verify
 from listener.storage.postgres.ledger import PostgresLedger
 from tests.support.clusters import Server, pair

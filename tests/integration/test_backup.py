@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from listener.errors import LedgerError
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from listener.ledger.model import Kind
-from listener.ledger.promise import RecordedSale, Scope
+from listener.ledger.results import RecordedSale
+from listener.ledger.scope import Scope
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
 from tests.support.shop import Shop, Told, beside, open_shop, order

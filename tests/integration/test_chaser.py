@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from listener.ledger.model import EVERY_STREAM, CancelState, Status, Transaction
-from listener.ledger.promise import RecordedSale
+from listener.ledger.results import RecordedSale
 from listener.lifecycle import Lifecycle, OutcomeUnknownError
 from listener.lifecycle.chaser import Chaser
 from listener.pockyt.answer import PockytRefusedError

@@ -10,7 +10,8 @@ import pytest
 
 from listener.commands.export import csv_row
 from listener.ledger.model import Fact, Kind, Status, fields_text, rfc3339
-from listener.ledger.promise import ReadEntry, Scope
+from listener.ledger.results import ReadEntry
+from listener.ledger.scope import Scope
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.web.shapes.models import Entry
 from tests.support.commands import (

@@ -10,7 +10,7 @@ import pytest
 
 from listener.commands import check
 from listener.ledger.model import Fact, Kind, Status
-from listener.ledger.promise import Head
+from listener.ledger.results import Head
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.commands import before_a_person, here, run, started, write_settings
 

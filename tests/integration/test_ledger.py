@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
-from listener.ledger.promise import Recorded, Scope
+from listener.ledger.results import Recorded
+from listener.ledger.scope import Scope
 from listener.storage import AnyLedger
 from listener.storage.sqlite.ledger import ANSWER_DAYS
 from tests.support import backends, told

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.ledger.model import NO_STORE, Fact, Status
-from listener.ledger.promise import Cursor, Scope, Search
+from listener.ledger.scope import Cursor, Scope, Search
 from listener.ledger.status import read_word
 from listener.storage import AnyLedger, open_reader
 from listener.storage.sqlite.pages import PAGE_ENTRIES

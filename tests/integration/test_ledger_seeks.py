@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.ledger.model import NO_STORE, Status
-from listener.ledger.promise import Cursor, Scope, Search
+from listener.ledger.scope import Cursor, Scope, Search
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import told
 from tests.support.stored import STREAM, Clock, bound, numbered, sold

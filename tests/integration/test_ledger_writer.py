@@ -12,7 +12,8 @@ import pytest
 
 from listener.errors import LedgerUnavailableError, OverloadedError, ReferenceTakenError
 from listener.ledger.model import Event
-from listener.ledger.promise import Recorded, Scope
+from listener.ledger.results import Recorded
+from listener.ledger.scope import Scope
 from listener.storage.queue import WAITING_MAX
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger

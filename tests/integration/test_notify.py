@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Fact, Kind
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.pockyt import signature
 from listener.pockyt.body import FIELDS_MAX
 from listener.pockyt.notification import BODY_BYTES_MAX

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from listener.ledger.model import Alarm, Kind
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
 from tests.support.shop import Shop, Told, beside, open_shop, order

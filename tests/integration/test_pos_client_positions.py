@@ -9,7 +9,7 @@ from aiohttp import web
 from listener.errors import UnreadableError
 from listener.pos.client import SNAPSHOT, FilePositions, MemoryPositions, Position
 from listener.pos.codes import CloseCode
-from listener.pos.frames import ResyncMembers
+from listener.pos.events import ResyncMembers
 from tests.support.scripted import (
     EPOCH,
     OTHER,

@@ -7,7 +7,7 @@ import pytest
 
 from listener.errors import LedgerUnavailableError
 from listener.ledger.model import EVERY_STREAM, Event
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.storage import verify
 from listener.storage.postgres.ledger import PostgresLedger
 from tests.support.databases import execute, node

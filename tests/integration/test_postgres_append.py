@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from listener.errors import LedgerUnavailableError
 from listener.ledger.batch import decide, wanted
 from listener.ledger.model import Fact, fields_text
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.storage import verify
 from listener.storage.postgres import writer
 from listener.storage.postgres.channel import Channel

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.ledger.model import EVERY_STREAM, Fact, fields_text
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.storage import AnyLedger, backup, open_ledger, verify
 from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger

@@ -12,7 +12,7 @@ import pytest
 from listener.errors import LedgerUnavailableError
 from listener.keys import Role
 from listener.ledger.model import Kind
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 from listener.lifecycle.chaser import TURN
 from listener.lifecycle.turns import Turns, keep_turns
 from listener.sandbox.servers import Sandbox, SandboxSettings

@@ -10,7 +10,8 @@ import pytest
 
 from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event
-from listener.ledger.promise import Acked, Seat
+from listener.ledger.nodes import Seat
+from listener.ledger.results import Acked
 from listener.storage import open_reader
 from listener.storage.postgres import bell
 from listener.storage.postgres.connection import SERVER_NOW_MS

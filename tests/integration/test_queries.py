@@ -13,11 +13,12 @@ import pytest
 from listener.hub import hub as hub_module
 from listener.keys import Role, authenticate
 from listener.ledger.model import Fact, Kind, Status, fields_text
-from listener.ledger.promise import ReadEntry, Scope
+from listener.ledger.results import ReadEntry
+from listener.ledger.scope import Scope
 from listener.lifecycle import Clock
 from listener.storage import ranges
 from listener.storage.sqlite import connection as connection_module
-from listener.storage.sqlite import ledger as ledger_module
+from listener.storage.sqlite import readable as readable_module
 from listener.web import shares as shares_module
 from listener.web.api import queries as queries_module
 from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
@@ -841,7 +842,7 @@ async def test_a_search_that_takes_too_long_is_broken_off(
     await service.ledger.record(fact("1"))
     key = ledger_key(service)
     with monkeypatch.context() as patched:
-        patched.setattr(ledger_module, "SEARCH_SECONDS", -1.0)
+        patched.setattr(readable_module, "SEARCH_SECONDS", -1.0)
         status, code, detail = await refusal(service, "/v1/transactions", key)
         assert (status, code) == (400, "search-too-long")
         assert "name a store" in detail

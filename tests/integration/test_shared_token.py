@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from listener.errors import SignatureError
 from listener.ingest import Ingest
-from listener.ledger.promise import Scope, Search
+from listener.ledger.scope import Scope, Search
 from listener.pockyt import signature
 from listener.settings import Merchant
 from listener.storage.sqlite.ledger import SqliteLedger

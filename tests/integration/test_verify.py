@@ -15,11 +15,10 @@ from listener.ledger.model import Fact
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import EventPlaces
 from listener.storage.rows import PLAIN_COLUMNS, TRANSACTION_COLUMNS
-from listener.storage.sqlite import statements
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.replay import settle
-from listener.storage.sqlite.verify import TOLD_EVERY, Check, verify
+from listener.storage.sqlite.verify import EVERY_ENTRY, TOLD_EVERY, Check, verify
 from tests.support import told
 from tests.support.stored import Clock, bare, behind, bound, numbered, sold, url_of, without_number
 
@@ -376,7 +375,7 @@ def test_an_entry_that_none_can_be_is_found_although_the_chain_was_made_anew(pat
     with behind(path) as db:
         db.execute("UPDATE entries SET kind = 'rumour' WHERE seq = 4")
         previous = GENESIS
-        for row in db.execute(statements.EVERY_ENTRY).fetchall():
+        for row in db.execute(EVERY_ENTRY).fetchall():
             previous = digest(previous, row[:-1])
             db.execute("UPDATE entries SET hash = ? WHERE seq = ?", (previous, row[0]))
         db.execute("UPDATE ledger SET hash = ?", (previous,))

@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from listener.ledger.promise import ReadEntry, Scope
+from listener.ledger.results import ReadEntry
+from listener.ledger.scope import Scope
 from listener.web import connections, http_connection
 from listener.web.connections import Connections, Peer
 from listener.web.http_connection import HttpConnection

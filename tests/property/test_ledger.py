@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from listener.ledger.model import EVERY_STREAM, Event, Fact
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
 from tests.support import told

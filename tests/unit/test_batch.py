@@ -18,7 +18,7 @@ from listener.ledger.batch import (
     wanted,
 )
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS, SaleState
 from listener.ledger.summary import STORED_FROM
 from tests.support.stored import STREAM, bound, numbered, sold, without_number

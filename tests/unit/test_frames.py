@@ -7,24 +7,20 @@ from pydantic import BaseModel, SecretStr
 
 from listener.errors import UnreadableError
 from listener.pos.codes import CloseCode, Duty, duty_of
+from listener.pos.events import STREAM_CHARS_MAX, AckBody, EventsPage, Position, StreamStart
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
-    STREAM_CHARS_MAX,
     STREAMS_MAX,
     Ack,
-    AckBody,
     Connect,
     ErrorFrame,
     EventFrame,
-    EventsPage,
     Hello,
     Ping,
     Pong,
-    Position,
     Ready,
     Reconnect,
     Resync,
-    StreamStart,
 )
 from listener.pos.lenient import NUMBER_MAX, whole_of
 from listener.pos.wire import (

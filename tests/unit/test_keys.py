@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from listener.keys import KEY_CHARS_MAX, Key, Role, authenticate, mint
-from listener.ledger.promise import Scope
+from listener.ledger.scope import Scope
 
 
 class Kept:

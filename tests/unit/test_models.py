@@ -7,8 +7,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from listener.ledger import model
-from listener.ledger import promise as ledger
+from listener.ledger import model, results
 from listener.ledger.model import CancelState, DeliveryCount, Entry, Evidence, Fact, Kind, Status
 from listener.web.shapes import models
 from listener.web.shapes.parameters import CURSOR_CHARS_MAX, EntriesQuery, TransactionsQuery
@@ -37,7 +36,7 @@ TRANSACTION = model.Transaction(
         evidence=Evidence.SIGNATURE,
     ),
 )
-LINE = ledger.ReadEntry(
+LINE = results.ReadEntry(
     entry=Entry(
         seq=7,
         recorded_at_ms=1_792_000_000_000,
@@ -133,7 +132,9 @@ def test_an_entry_without_a_transaction_number_says_null() -> None:
     fact = Fact(kind=Kind.NOTIFICATION, merchant_no="200043")
     entry = Entry(seq=1, recorded_at_ms=0, fact=fact, hash="cd" * 32)
     deliveries = DeliveryCount(count=1, first_at_ms=0, last_at_ms=0)
-    told = written(models.Entry.of(ledger.ReadEntry(entry=entry, held=None, deliveries=deliveries)))
+    told = written(
+        models.Entry.of(results.ReadEntry(entry=entry, held=None, deliveries=deliveries))
+    )
     assert told["transactionNo"] is None
     assert (told["held"], told["heldReason"]) == (False, None)
 
@@ -149,8 +150,8 @@ def test_a_single_transaction_is_a_transaction_plus_its_entries() -> None:
 
 
 def test_the_deliveries_of_the_ledger_are_its_entries_and_their_repeats() -> None:
-    head = ledger.Head(epoch="e", seq=10, hash="ab", events=4, transactions=3, repeats=7)
-    counts = ledger.Totals(entries=10, transactions=3, events=4, repeats=7)
+    head = results.Head(epoch="e", seq=10, hash="ab", events=4, transactions=3, repeats=7)
+    counts = results.Totals(entries=10, transactions=3, events=4, repeats=7)
     assert written(models.LedgerHead.of(head, counts))["counts"] == {
         "entries": 10,
         "transactions": 3,

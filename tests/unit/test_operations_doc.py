@@ -34,8 +34,8 @@ INNER: Final = {
     "log.NAME_CHARS_MAX": "no event has a name as long",
     "ledger.summary.PAST_MAX": "no query is under way for as long",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
-    "pos.frames.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
-    "pos.frames.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
+    "pos.events.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
+    "pos.events.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
     "settings.PORT_MAX": "the settings say it themselves",
     "environment.SHOWN_CHARS_MAX": "what is shown of a wrong setting",
@@ -71,6 +71,8 @@ INNER: Final = {
 }
 # Programs of their own, with limits of their own.
 ASIDE: Final = ("listener.sandbox", "listener.commands", "listener.pos.")
+# These hold for both sides.
+WIRE: Final = ("listener.pos.frames", "listener.pos.events")
 _UNITS: Final = {"": 1, "s": 1, "h": 3_600, "days": 1, "KiB": 1024, "MiB": 1024**2}
 _LIMIT: Final = re.compile(r"^\| .+ \| ([\d,]+) ?(\w*) \| .+ \| `([\w.]+)` \|$", re.MULTILINE)
 
@@ -208,7 +210,7 @@ def test_every_limit_that_can_be_reached_is_documented() -> None:
     assert not told & INNER.keys()
     there = set()
     for module in pkgutil.walk_packages(listener.__path__, "listener."):
-        if module.name.startswith(ASIDE) and module.name != "listener.pos.frames":
+        if module.name.startswith(ASIDE) and module.name not in WIRE:
             continue
         if module.name == "listener.__main__":
             continue

@@ -13,16 +13,8 @@ from listener.pos.causes import Cause, HttpRefusal, Outage
 from listener.pos.client import Follower
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.credential import read_key
-from listener.pos.frames import (
-    Event,
-    EventData,
-    PageEvent,
-    Ping,
-    Position,
-    Ready,
-    ReadyStream,
-    ResyncMembers,
-)
+from listener.pos.events import Event, EventData, PageEvent, Position, ResyncMembers
+from listener.pos.frames import Ping, Ready, ReadyStream
 from listener.pos.positions import FilePositions, MemoryPositions
 from listener.pos.tracking import (
     AFTER_MS_MAX,

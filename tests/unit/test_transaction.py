@@ -33,7 +33,7 @@ from listener.ledger.schedule import (
 )
 from listener.ledger.summary import History
 from listener.ledger.transaction import Step, advance, event_text
-from listener.pos.frames import Event
+from listener.pos.events import Event
 from tests.support.told import (
     CURRENCY,
     MERCHANT,

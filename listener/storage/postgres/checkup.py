@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.model import rfc3339
-from listener.storage.findings import Finding, Severity
+from listener.storage.findings import Finding, note, problem
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 from listener.storage.postgres.location import read_location
@@ -47,7 +47,7 @@ def check_up(url: str) -> list[Finding]:
             findings += _nodes(connected)
             findings += _content(connected, connected.run(read_identity))
     except (LedgerError, LedgerUnavailableError) as error:
-        findings.append(_problem("readable", "no", str(error)))
+        findings.append(problem("readable", "no", str(error)))
     return findings
 
 
@@ -59,15 +59,15 @@ def _server(connected: Beside) -> Iterator[Finding]:
     if row["standbys"] and not row["sees_all"]:
         # Without that right the state of each standby, and each snapshot, reads as none.
         advice = f"standbys and snapshots stay unseen: GRANT pg_read_all_stats TO {row['role']}"
-        yield _note("pg_read_all_stats", "not granted", advice)
+        yield note("pg_read_all_stats", "not granted", advice)
     elif row["standbys"] and not row["synced"]:
-        yield _problem(
+        yield problem(
             "synchronous_standbys",
             0,
             "none is connected, so that commits wait and nothing is taken: bring one back",
         )
     elif not row["standbys"]:
-        yield _note(
+        yield note(
             "synchronous_standbys",
             0,
             "if this server is lost, so is what its backups do not hold: set"
@@ -77,10 +77,10 @@ def _server(connected: Beside) -> Iterator[Finding]:
         yield Finding(name="synchronous_standbys", value=row["synced"])
     if row["snapshot"] > SNAPSHOT_SECONDS_MAX:
         advice = "a transaction has been open for this long; end it, or tables grow"
-        yield _note("oldest_snapshot_seconds", row["snapshot"], advice)
+        yield note("oldest_snapshot_seconds", row["snapshot"], advice)
     if row["queue"] > QUEUE_USAGE_MAX:
         advice = "a listener of NOTIFY does not read; end its connection"
-        yield _problem("notification_queue", f"{row['queue']:.0%}", advice)
+        yield problem("notification_queue", f"{row['queue']:.0%}", advice)
 
 
 def _nodes(connected: Beside) -> Iterator[Finding]:
@@ -91,14 +91,14 @@ def _nodes(connected: Beside) -> Iterator[Finding]:
         value = f"{node.url} version {node.version} lag {node.lag}"
         if abs(node.clock_ms) > CLOCK_MS_MAX:
             advice = f"its clock is {node.clock_ms} ms ahead of the database's: set it right"
-            yield _note(name, value, advice)
+            yield note(name, value, advice)
         elif node.lag > LAG_MAX:
-            yield _note(name, value, "it publishes behind the others; look at its log")
+            yield note(name, value, "it publishes behind the others; look at its log")
         else:
             yield Finding(name=name, value=value)
     versions = {node.version for node in nodes}
     if len(versions) > 1:
-        yield _note("versions", ", ".join(sorted(versions)), "finish the rolling restart")
+        yield note("versions", ", ".join(sorted(versions)), "finish the rolling restart")
 
 
 def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
@@ -111,16 +111,8 @@ def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
     yield Finding(name="transactions", value=head.transactions)
     lost: Any = connected.run(lambda db: db.fetchrow(_LOST))
     if lost is not None:
-        yield _note(
+        yield note(
             "went_back",
             f"{rfc3339(lost['began_at'])}: from at least entry {lost['missing']} to {lost['seq']}",
             "acknowledged entries were lost with a server; compare with Pockyt's own list",
         )
-
-
-def _note(name: str, value: str | int, advice: str) -> Finding:
-    return Finding(name=name, value=value, severity=Severity.NOTE, advice=advice)
-
-
-def _problem(name: str, value: str | int, advice: str) -> Finding:
-    return Finding(name=name, value=value, severity=Severity.PROBLEM, advice=advice)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Final
 
-from listener.ledger.promise import Remembered
+from listener.ledger.results import Remembered
 from listener.storage.postgres import reading
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection

@@ -3,7 +3,7 @@
 from contextlib import closing
 
 from listener.errors import LedgerError
-from listener.ledger.promise import Head
+from listener.ledger.results import Head
 from listener.storage.checks import Progress
 from listener.storage.postgres import reading
 from listener.storage.postgres.backup import take

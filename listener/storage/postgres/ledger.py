@@ -6,61 +6,31 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-
-import asyncpg
+from typing import Any, Final, Self
 
 from listener import __version__, log
-from listener.errors import LedgerUnavailableError, SearchTooLongError
-from listener.keys import Key
-from listener.ledger.model import Event, Fact, Transaction
-from listener.ledger.promise import (
-    ACKS_PAGE,
-    EVERYWHERE,
-    Acked,
-    Bell,
-    Cursor,
-    Doubts,
-    Follows,
-    Head,
-    NodeState,
-    ReadEntry,
-    Recorded,
-    RecordedSale,
-    Remembered,
-    Scope,
-    Search,
-    Seat,
-    Skip,
-    StoredAck,
-    Totals,
-    Unacked,
-    always,
-    ignore,
-)
+from listener.errors import LedgerUnavailableError
+from listener.ledger.model import Event, Fact
+from listener.ledger.nodes import NodeState, Seat
+from listener.ledger.promise import Bell, Follows, Skip, always, ignore
+from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
-from listener.storage import ranges
-from listener.storage.pool import Pool
-from listener.storage.postgres import errands, keys, reading
+from listener.storage.postgres import errands
 from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.channel import SILENT_SECONDS, Channel
 from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
 from listener.storage.postgres.presence import NodeSessions
+from listener.storage.postgres.readable import ReadableLedger
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
 from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
 from listener.storage.postgres.writer import Appended, Writer
 from listener.storage.queue import OnCommit
 
-T = TypeVar("T")
-
 # One batch is worked out while the server appends another.
 WRITERS: Final = 2
-READERS: Final = 2
-SEARCHERS: Final = 2
-SEARCH_MS: Final = 1_000
 # A plan that was made on empty tables is kept; from here on there is something to look at.
 ANALYZE_ENTRIES: Final = 1_000
 
@@ -68,8 +38,8 @@ _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales"
 _LOG: Final = logging.getLogger(__name__)
 
 
-class PostgresLedger:
-    """``listener.ledger.Ledger`` and ``listener.keys.KeyStore`` on PostgreSQL."""
+class PostgresLedger(ReadableLedger):
+    """``listener.ledger.promise.Ledger`` and ``listener.keys.KeyStore`` on PostgreSQL."""
 
     def __init__(
         self,
@@ -81,6 +51,7 @@ class PostgresLedger:
         clock: Callable[[], int],
         on_commit: OnCommit | None,
     ) -> None:
+        super().__init__(channel, on_connect=node.meet)
         self.node = node
         self.secret = secret
         self._clock = clock
@@ -97,10 +68,6 @@ class PostgresLedger:
         )
         self._heart = channel("heart", on_connect=node.meet)
         self._errands = channel("errands", on_connect=node.meet)
-        self._readers = Pool([channel("reader", on_connect=node.meet) for _ in range(READERS)])
-        self._searchers = Pool(
-            [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
-        )
         self._writers = [channel("writer", on_connect=node.meet) for _ in range(WRITERS)]
         self._turns = NodeTurns(self._errands, node=node.id)
         self._presence = NodeSessions(self._errands, node=node.id)
@@ -313,146 +280,6 @@ class PostgresLedger:
                 db, key_id=key_id, idempotency_key=idempotency_key, status=status, body=body
             )
         )
-
-    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run a read of a few rows; repeat it once if the connection was lost."""
-        async with self._readers.one() as reader:
-            try:
-                return await reader.run(work)
-            except LedgerUnavailableError:
-                return await reader.run(work)
-
-    async def _search(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run a read that may go through many rows, for as long as a search may take."""
-        async with self._searchers.one() as searcher:
-            try:
-                return await searcher.run(work)
-            except LedgerUnavailableError as error:
-                if isinstance(error.__cause__, asyncpg.QueryCanceledError):
-                    raise SearchTooLongError from error
-                return await searcher.run(work)
-
-    async def seq(self) -> int:
-        return await self._read(reading.seq)
-
-    async def head(self) -> Head:
-        return await self._read(reading.head)
-
-    async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
-        return await self._read(lambda db: reading.stream_heads(db, streams=streams))
-
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
-        return await self._read(
-            lambda db: reading.events(db, stream=stream, after=after, limit=limit)
-        )
-
-    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
-        def read(after: int, upto: int, limit: int) -> Awaitable[list[ReadEntry]]:
-            return self._search(
-                partial(reading.lines, after=after, upto=upto, limit=limit, scope=scope)
-            )
-
-        return await ranges.entries(read, after=after, end=await self.seq(), limit=limit)
-
-    async def read_counts(self, scope: Scope) -> Totals:
-        head = await self.head()
-        if scope.merchant_no is None:
-            return ranges.all_of(head)
-
-        def count(after: int, upto: int) -> Awaitable[tuple[int, int]]:
-            return self._search(
-                partial(reading.counts_between, after=after, upto=upto, scope=scope)
-            )
-
-        entries, repeats = await ranges.counts(count, end=head.seq)
-        transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
-        return Totals(entries=entries, transactions=transactions, events=events, repeats=repeats)
-
-    async def read_transactions(
-        self, search: Search, *, before: Cursor | None, limit: int
-    ) -> list[Transaction]:
-        return await self._search(
-            partial(reading.transactions, search=search, before=before, limit=limit)
-        )
-
-    async def read_transaction(
-        self, transaction_no: str, *, merchant_no: str | None
-    ) -> list[Transaction]:
-        return await self._read(
-            lambda db: reading.transactions_of_number(
-                db, transaction_no=transaction_no, merchant_no=merchant_no
-            )
-        )
-
-    async def read_transaction_entries(
-        self,
-        transaction: Transaction,
-        *,
-        after: int = 0,
-        limit: int | None = None,
-        notifications: bool = True,
-    ) -> list[ReadEntry]:
-        return await self._read(
-            lambda db: reading.lines_of(
-                db,
-                transaction=transaction,
-                after=after,
-                limit=limit,
-                notifications=notifications,
-            )
-        )
-
-    async def read_unacked(
-        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
-    ) -> list[Unacked]:
-        return await self._read(
-            partial(reading.unacked, before_ms=before_ms, scope=scope, limit=limit)
-        )
-
-    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
-        return await self._read(lambda db: reading.doubts(db, now_ms=now_ms))
-
-    async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
-        return await self._read(lambda db: reading.due(db, now_ms=now_ms, limit=limit))
-
-    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
-        return await self._read(lambda db: reading.due_sales(db, now_ms=now_ms, limit=limit))
-
-    async def read_sales(
-        self, *, merchant_no: str, reference: str, store_no: str | None
-    ) -> list[RecordedSale]:
-        return await self._read(
-            partial(
-                reading.sales_of_reference,
-                merchant_no=merchant_no,
-                reference=reference,
-                store_no=store_no,
-            )
-        )
-
-    async def next_due_ms(self) -> int | None:
-        return await self._read(reading.next_due_ms)
-
-    async def acks(
-        self,
-        *,
-        after: tuple[str, str] = ("", ""),
-        scope: Scope = EVERYWHERE,
-        limit: int = ACKS_PAGE,
-    ) -> list[StoredAck]:
-        return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
-
-    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
-        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
-
-    async def find_key(self, key_id: str) -> Key | None:
-        return await self._read(lambda db: keys.find(db, key_id))
-
-    async def keys_version(self) -> int:
-        return await self._read(keys.version)
-
-    async def revoked_keys(self) -> frozenset[str]:
-        return await self._read(keys.revoked)
 
     async def claim_turn(self, name: str) -> bool:
         return await self._turns.claim(packed(name))

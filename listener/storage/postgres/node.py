@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.ledger.promise import NodeState
+from listener.ledger.nodes import NodeState
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import SERVER_NOW_MS, Connection
 from listener.storage.postgres.schema import LOCK, begin_epoch

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from listener.ledger.promise import Head, ReadEntry, Scope
+from listener.ledger.results import Head, ReadEntry
+from listener.ledger.scope import Scope
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 

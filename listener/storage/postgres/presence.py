@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from listener.ledger.promise import Seat
+from listener.ledger.nodes import Seat
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import SERVER_NOW_MS, Connection
 

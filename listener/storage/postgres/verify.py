@@ -12,8 +12,8 @@ from typing import Any, Final
 from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
 from listener.ledger.model import Entry
-from listener.ledger.promise import Head
 from listener.ledger.replay import Replay, StoredEvent, differs
+from listener.ledger.results import Head
 from listener.storage.checks import (
     EventPlaces,
     Progress,

@@ -19,7 +19,7 @@ from listener import log
 from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ledger.batch import Changes, decide, wanted
 from listener.ledger.model import Event, Fact
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection

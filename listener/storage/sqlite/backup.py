@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
-from listener.storage.sqlite import statements
+from listener.storage.sqlite import selects, statements
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, make_private, told_by
 from listener.storage.sqlite.location import sqlite_path
 
@@ -99,7 +99,7 @@ def _copy(source: sqlite3.Connection, partial: Path, progress: Progress) -> None
     (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
     # The read transaction holds the copy at one moment, however long it takes.
     source.execute("BEGIN")
-    source.execute(statements.HEAD).fetchone()
+    source.execute(selects.HEAD).fetchone()
     copy = sqlite3.connect(partial, isolation_level=None)
     try:
         source.backup(

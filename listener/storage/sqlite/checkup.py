@@ -10,8 +10,8 @@ from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
-from listener.storage.findings import Finding, Severity
-from listener.storage.sqlite import reading, statements
+from listener.storage.findings import Finding, note, problem
+from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import (
     FAULTS,
     SCHEMA_VERSION,
@@ -49,10 +49,10 @@ def _surroundings(path: Path) -> Iterator[Finding]:
     yield _sqlite()
     folder = path.resolve().parent
     if not folder.is_dir():
-        yield _problem("folder", str(folder), "create this folder for the ledger")
+        yield problem("folder", str(folder), "create this folder for the ledger")
         return
     if not os.access(folder, os.W_OK):
-        yield _problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
+        yield problem("folder", str(folder), "let the listener write here; SQLite's log is beside")
     loose = find_loose_mode(folder, "folder_mode", beyond=_WRITERS)
     if loose is not None:
         yield loose
@@ -66,11 +66,10 @@ def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & beyond:
         return None
-    return Finding(
-        name=name,
-        value=f"{mode:o}",
-        severity=Severity.NOTE,
-        advice=f"others on this machine may read or change it: chmod {mode & ~beyond:o} {path}",
+    return note(
+        name,
+        f"{mode:o}",
+        f"others on this machine may read or change it: chmod {mode & ~beyond:o} {path}",
     )
 
 
@@ -78,28 +77,25 @@ def _sqlite() -> Finding:
     version = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info >= SQLITE_SOUND:
         return Finding(name="sqlite", value=version)
-    return Finding(
-        name="sqlite",
-        value=version,
-        severity=Severity.NOTE,
-        advice="before 3.51.3 only one program may checkpoint; here that is the service alone,"
+    return note(
+        "sqlite",
+        version,
+        "before 3.51.3 only one program may checkpoint; here that is the service alone,"
         " so open the file with no other program while it is served",
     )
 
 
 def _free(free: int) -> Finding:
     if free < FREE_BYTES_MIN:
-        return _problem("disk_free_bytes", free, "make room now: a full disk stops the ledger")
+        return problem("disk_free_bytes", free, "make room now: a full disk stops the ledger")
     if free < FREE_BYTES_LOW:
-        advice = "make room soon: a full disk stops the ledger"
-        return Finding(name="disk_free_bytes", value=free, severity=Severity.NOTE, advice=advice)
+        return note("disk_free_bytes", free, "make room soon: a full disk stops the ledger")
     return Finding(name="disk_free_bytes", value=free)
 
 
 def _ledger(path: Path) -> Iterator[Finding]:
     if not path.exists():
-        advice = "`listener serve` makes it"
-        yield Finding(name="exists", value="no", severity=Severity.NOTE, advice=advice)
+        yield note("exists", "no", "`listener serve` makes it")
         return
     yield Finding(name="bytes", value=path.stat().st_size)
     yield _log(path)
@@ -109,12 +105,12 @@ def _ledger(path: Path) -> Iterator[Finding]:
     try:
         db = connect_read_only(path)
     except LedgerError as error:
-        yield _problem("readable", "no", str(error))
+        yield problem("readable", "no", str(error))
         return
     try:
         yield from _content(db, path)
     except (*FAULTS, TypeError) as error:
-        yield _problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
+        yield problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
     finally:
         db.close()
 
@@ -124,11 +120,10 @@ def _log(path: Path) -> Finding:
     size = log.stat().st_size if log.exists() else 0
     if size < LOG_BYTES_HIGH:
         return Finding(name="log_bytes", value=size)
-    return Finding(
-        name="log_bytes",
-        value=size,
-        severity=Severity.NOTE,
-        advice="a reader has been open for a long time; end it, so that the log can be cut",
+    return note(
+        "log_bytes",
+        size,
+        "a reader has been open for a long time; end it, so that the log can be cut",
     )
 
 
@@ -139,8 +134,8 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
         yield Finding(name="journal", value=mode)
     else:
         advice = "a copy has no log yet; the first `listener serve` on it sees to that"
-        yield Finding(name="journal", value=mode, severity=Severity.NOTE, advice=advice)
-    _, created_at, *_ = db.execute(statements.ORIGIN).fetchone()
+        yield note("journal", mode, advice)
+    _, created_at, *_ = db.execute(selects.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
     why_new = reason(db, path)
@@ -150,7 +145,7 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
             OTHER_FILE: "this is not the file that was last served, but a copy, or moved from"
             " another disk: the first `listener serve` on it makes a new epoch",
         }[why_new]
-        yield Finding(name="epoch", value=head.epoch, severity=Severity.NOTE, advice=advice)
+        yield note("epoch", head.epoch, advice)
     else:
         yield Finding(name="epoch", value=head.epoch)
     yield Finding(name="entries", value=head.seq)
@@ -160,8 +155,4 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     if fault is None:
         yield Finding(name="pages", value="ok")
     else:
-        yield _problem("pages", fault, "stop the listener, keep the file, restore a backup")
-
-
-def _problem(name: str, value: str | int, advice: str) -> Finding:
-    return Finding(name=name, value=value, severity=Severity.PROBLEM, advice=advice)
+        yield problem("pages", fault, "stop the listener, keep the file, restore a backup")

@@ -20,7 +20,7 @@ from listener.ledger.batch import (
 )
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
-from listener.ledger.promise import Recorded
+from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.rows import (
     PLAIN_COLUMNS,

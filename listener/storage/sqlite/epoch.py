@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
-from listener.storage.sqlite import statements
+from listener.storage.sqlite import selects, statements
 from listener.storage.sqlite.lock import ServiceLock
 
 BACKUP: Final = "backup"
@@ -35,7 +35,7 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
     Raises:
         LedgerError: The file has lost its head.
     """
-    row = db.execute(statements.ORIGIN).fetchone()
+    row = db.execute(selects.ORIGIN).fetchone()
     if row is None:
         raise LedgerError("the ledger's file has lost its head; restore a backup")
     epoch: str = row[0]
@@ -49,13 +49,13 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
 
 def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
     """Write beside the file how far it has come."""
-    epoch, seq, *_ = db.execute(statements.HEAD).fetchone()
+    epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
     lock.write_note(f"{epoch} {seq}")
 
 
 def reason(db: sqlite3.Connection, path: Path) -> str | None:
     """Return why the next service on a file will begin a new epoch, as far as the file shows."""
-    _, _, is_copy, file = db.execute(statements.ORIGIN).fetchone()
+    _, _, is_copy, file = db.execute(selects.ORIGIN).fetchone()
     if is_copy:
         return BACKUP
     # Until it is served for the first time it has no file number.
@@ -71,7 +71,7 @@ def identity(path: Path) -> str:
 
 
 def _went_back(db: sqlite3.Connection, note: str) -> str | None:
-    epoch, seq, *_ = db.execute(statements.HEAD).fetchone()
+    epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
     noted = note.split()
     if len(noted) == 2 and noted[0] == epoch and noted[1].isdecimal() and int(noted[1]) > seq:
         return WENT_BACK

@@ -1,10 +1,23 @@
 """The keys in the ledger's file: written briefly by the command line, read by the service."""
 
 import sqlite3
+from typing import Final
 
 from listener.keys import Key, Role
-from listener.storage.sqlite import statements
 from listener.storage.sqlite.connection import transaction
+
+_COLUMNS: Final = (
+    "id, hash, role, merchant_no, store_no, terminal, may_refund, created_at, revoked_at"
+)
+_ADD: Final = f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# id
+_FIND: Final = f"SELECT {_COLUMNS} FROM keys WHERE id = ?"
+_LIST: Final = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id"
+# revoked_at, id
+_REVOKE: Final = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
+_GROW_VERSION: Final = "UPDATE ledger SET keys_version = keys_version + 1"
+_VERSION: Final = "SELECT keys_version FROM ledger"
+_REVOKED: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
 
 
 def add(db: sqlite3.Connection, key: Key) -> None:
@@ -21,39 +34,39 @@ def add(db: sqlite3.Connection, key: Key) -> None:
         key.revoked_at_ms,
     )
     with transaction(db):
-        db.execute(statements.ADD_KEY, row)
-        db.execute(statements.GROW_KEYS_VERSION)
+        db.execute(_ADD, row)
+        db.execute(_GROW_VERSION)
 
 
 def find(db: sqlite3.Connection, key_id: str) -> Key | None:
     """Read a key by its id."""
-    row = db.execute(statements.KEY, (key_id,)).fetchone()
+    row = db.execute(_FIND, (key_id,)).fetchone()
     return _key_of(row) if row else None
 
 
 def list_all(db: sqlite3.Connection) -> list[Key]:
     """Read all keys, the oldest first."""
-    return [_key_of(row) for row in db.execute(statements.KEYS)]
+    return [_key_of(row) for row in db.execute(_LIST)]
 
 
 def revoke(db: sqlite3.Connection, key_id: str, *, now_ms: int) -> bool:
     """Revoke a key; return False if there is no such key, or it was revoked before."""
     with transaction(db):
-        changed = db.execute(statements.REVOKE_KEY, (now_ms, key_id)).rowcount
-        db.execute(statements.GROW_KEYS_VERSION)
+        changed = db.execute(_REVOKE, (now_ms, key_id)).rowcount
+        db.execute(_GROW_VERSION)
     return changed == 1
 
 
 def version(db: sqlite3.Connection) -> int:
     """Read the number that grows with every change of a key."""
-    (found,) = db.execute(statements.KEYS_VERSION).fetchone()
+    (found,) = db.execute(_VERSION).fetchone()
     number: int = found
     return number
 
 
 def revoked(db: sqlite3.Connection) -> frozenset[str]:
     """Read the ids of the keys that were revoked."""
-    return frozenset(key_id for (key_id,) in db.execute(statements.REVOKED_KEYS))
+    return frozenset(key_id for (key_id,) in db.execute(_REVOKED))
 
 
 def _key_of(row: tuple[object, ...]) -> Key:

@@ -2,63 +2,38 @@
 
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.keys import Key
-from listener.ledger.model import Event, Fact, Transaction
-from listener.ledger.promise import (
-    ACKS_PAGE,
-    EVERYWHERE,
-    Acked,
-    Bell,
-    Cursor,
-    Doubts,
-    Head,
-    NodeState,
-    ReadEntry,
-    Recorded,
-    RecordedSale,
-    Remembered,
-    Scope,
-    Search,
-    Seat,
-    StoredAck,
-    Totals,
-    Unacked,
-)
+from listener.ledger.model import Event, Fact
+from listener.ledger.nodes import NodeState, Seat
+from listener.ledger.promise import Bell
+from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
-from listener.storage import ranges
-from listener.storage.pool import Pool
 from listener.storage.queue import OnCommit
-from listener.storage.sqlite import keys, reading, statements
+from listener.storage.sqlite import reading, statements
 from listener.storage.sqlite.connection import Connection, connect, now_ms
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger, connect_reader
 from listener.storage.sqlite.writer import Writer
 
 _LOG: Final = logging.getLogger(__name__)
 
-T = TypeVar("T")
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
 
-# A till's reads are a few seeks, the look-up of its key among them. They never wait behind a
-# search through many rows.
-READERS: Final = 2
-SEARCHERS: Final = 1
-SEARCH_SECONDS: Final = 1.0
 ANSWER_DAYS: Final = 7
 
 
-class SqliteLedger:
-    """``listener.ledger.Ledger`` and ``listener.keys.KeyStore`` on one SQLite file."""
+class SqliteLedger(ReadableLedger):
+    """``listener.ledger.promise.Ledger`` and ``listener.keys.KeyStore`` on one SQLite file."""
 
     def __init__(
         self,
@@ -72,11 +47,11 @@ class SqliteLedger:
         clock: Clock,
         on_commit: OnCommit | None,
     ) -> None:
+        super().__init__(readers)
         self._lock = lock
         self._epoch = epoch
         self._bells: list[Bell] = []
         self._write_connection = writer
-        self._readers, self._searchers = Pool(readers[:READERS]), Pool(readers[READERS:])
         self._secret = secret
         self._writer = Writer(
             writer,
@@ -105,7 +80,7 @@ class SqliteLedger:
         opened: list[Connection] = []
         try:
             writer = partial(connect, path, create=True, clock=clock)
-            reader = partial(_connect_reader, path)
+            reader = partial(connect_reader, path)
             for connector in (writer, *[reader] * (READERS + SEARCHERS)):
                 connection = await Connection.open(connector)
                 opened.append(connection)
@@ -206,138 +181,6 @@ class SqliteLedger:
             lambda db, _at_ms: db.execute(statements.PUT_ANSWER, values).rowcount
         )
 
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a few rows on any reader that is free."""
-        async with self._readers.one() as reader:
-            return await reader.run(work)
-
-    async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read that may go through many rows, for as long as a search may take."""
-        async with self._searchers.one() as searcher:
-            return await searcher.search(work, seconds=SEARCH_SECONDS)
-
-    async def seq(self) -> int:
-        return (await self._read(reading.head)).seq
-
-    async def head(self) -> Head:
-        return await self._read(reading.head)
-
-    async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
-        return await self._read(partial(reading.stream_heads, streams=streams))
-
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
-        return await self._read(partial(reading.events, stream=stream, after=after, limit=limit))
-
-    async def read_entries(self, *, after: int, limit: int, scope: Scope) -> list[ReadEntry]:
-        def read(after: int, upto: int, limit: int) -> Awaitable[list[ReadEntry]]:
-            return self._search(
-                partial(reading.lines, after=after, upto=upto, limit=limit, scope=scope)
-            )
-
-        return await ranges.entries(read, after=after, end=await self.seq(), limit=limit)
-
-    async def read_counts(self, scope: Scope) -> Totals:
-        head = await self.head()
-        if scope.merchant_no is None:
-            return ranges.all_of(head)
-
-        def count(after: int, upto: int) -> Awaitable[tuple[int, int]]:
-            return self._search(
-                partial(reading.counts_between, after=after, upto=upto, scope=scope)
-            )
-
-        entries, repeats = await ranges.counts(count, end=head.seq)
-        transactions, events = await self._search(partial(reading.count_transactions, scope=scope))
-        return Totals(entries=entries, transactions=transactions, events=events, repeats=repeats)
-
-    async def read_transactions(
-        self, search: Search, *, before: Cursor | None, limit: int
-    ) -> list[Transaction]:
-        return await self._search(
-            partial(reading.transactions, search=search, before=before, limit=limit)
-        )
-
-    async def read_transaction(
-        self, transaction_no: str, *, merchant_no: str | None
-    ) -> list[Transaction]:
-        return await self._read(
-            partial(
-                reading.transactions_of_number,
-                transaction_no=transaction_no,
-                merchant_no=merchant_no,
-            )
-        )
-
-    async def read_transaction_entries(
-        self,
-        transaction: Transaction,
-        *,
-        after: int = 0,
-        limit: int | None = None,
-        notifications: bool = True,
-    ) -> list[ReadEntry]:
-        return await self._read(
-            partial(
-                reading.lines_of,
-                transaction=transaction,
-                after=after,
-                limit=limit,
-                notifications=notifications,
-            )
-        )
-
-    async def read_unacked(
-        self, *, before_ms: int, limit: int, scope: Scope = EVERYWHERE
-    ) -> list[Unacked]:
-        return await self._read(
-            partial(reading.unacked, before_ms=before_ms, scope=scope, limit=limit)
-        )
-
-    async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
-        return await self._read(partial(reading.doubts, now_ms=now_ms))
-
-    async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
-        return await self._read(partial(reading.due, now_ms=now_ms, limit=limit))
-
-    async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
-        return await self._read(partial(reading.due_sales, now_ms=now_ms, limit=limit))
-
-    async def read_sales(
-        self, *, merchant_no: str, reference: str, store_no: str | None
-    ) -> list[RecordedSale]:
-        return await self._read(
-            partial(
-                reading.sales_of_reference,
-                merchant_no=merchant_no,
-                reference=reference,
-                store_no=store_no,
-            )
-        )
-
-    async def next_due_ms(self) -> int | None:
-        return await self._read(reading.next_due_ms)
-
-    async def acks(
-        self,
-        *,
-        after: tuple[str, str] = ("", ""),
-        scope: Scope = EVERYWHERE,
-        limit: int = ACKS_PAGE,
-    ) -> list[StoredAck]:
-        return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
-
-    async def acked(self, *, terminal: str, stream: str) -> Acked | None:
-        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
-
-    async def find_key(self, key_id: str) -> Key | None:
-        return await self._read(partial(keys.find, key_id=key_id))
-
-    async def keys_version(self) -> int:
-        return await self._read(keys.version)
-
-    async def revoked_keys(self) -> frozenset[str]:
-        return await self._read(keys.revoked)
-
     # There is only one node, so nobody else can hold what this one has not locked.
 
     async def claim_turn(self, name: str) -> bool:
@@ -372,9 +215,3 @@ class SqliteLedger:
         for connection in (*readers, self._write_connection):
             await connection.close()
         self._lock.release()
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    db = connect(path, create=False)
-    db.execute("PRAGMA query_only = ON")
-    return db

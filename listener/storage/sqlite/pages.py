@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from listener.errors import LedgerUnavailableError
-from listener.ledger.promise import Head, ReadEntry, Scope
+from listener.ledger.results import Head, ReadEntry
+from listener.ledger.scope import Scope
 from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, told_by
 from listener.storage.sqlite.location import sqlite_path

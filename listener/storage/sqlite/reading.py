@@ -4,34 +4,28 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec.structs import replace
-
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
-    NO_STORE,
     DeliveryCount,
     Event,
-    Status,
     Transaction,
     Why,
 )
-from listener.ledger.promise import (
+from listener.ledger.results import (
     Acked,
-    Cursor,
     Doubts,
     Head,
     ReadEntry,
     RecordedSale,
     Remembered,
-    Scope,
-    Search,
     StoredAck,
     Unacked,
 )
+from listener.ledger.scope import Scope
 from listener.ledger.transaction import why_held_among
 from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
-from listener.storage.sqlite import statements
+from listener.storage.sqlite import selects, statements
 from listener.storage.sqlite.bulk import read
 
 # How many sales of one reference are read: those that use it, and the newest refused ones.
@@ -40,7 +34,7 @@ SALES_MAX: Final = 64
 
 def head(db: sqlite3.Connection) -> Head:
     """Read the end of the ledger."""
-    epoch, seq, digest, events, repeats, transactions = db.execute(statements.HEAD).fetchone()
+    epoch, seq, digest, events, repeats, transactions = db.execute(selects.HEAD).fetchone()
     return Head(
         epoch=epoch,
         seq=seq,
@@ -53,7 +47,7 @@ def head(db: sqlite3.Connection) -> Head:
 
 def secret(db: sqlite3.Connection) -> str:
     """Read the secret of this ledger."""
-    (found,) = db.execute(statements.SEAL).fetchone()
+    (found,) = db.execute(selects.SEAL).fetchone()
     text: str = found
     return text
 
@@ -63,17 +57,15 @@ def stream_heads(db: sqlite3.Connection, streams: Sequence[str]) -> dict[str, in
     heads = dict.fromkeys(streams, 0)
     heads.update(read(db, statements.STREAM_HEADS, [(stream,) for stream in heads]))
     if EVERY_STREAM in heads:
-        (heads[EVERY_STREAM],) = db.execute(statements.NUMBER).fetchone()
+        (heads[EVERY_STREAM],) = db.execute(selects.NUMBER).fetchone()
     return heads
 
 
 def events(db: sqlite3.Connection, stream: str, *, after: int, limit: int) -> list[Event]:
     """Read the events of a stream after an offset."""
     if stream == EVERY_STREAM:
-        return [event_of(row) for row in db.execute(statements.EVERY_EVENT, (after, limit))]
-    return [
-        event_of(row) for row in db.execute(statements.EVENTS_OF_STREAM, (stream, after, limit))
-    ]
+        return [event_of(row) for row in db.execute(selects.EVERY_EVENT, (after, limit))]
+    return [event_of(row) for row in db.execute(selects.EVENTS_OF_STREAM, (stream, after, limit))]
 
 
 def lines(
@@ -81,7 +73,7 @@ def lines(
 ) -> list[ReadEntry]:
     """Read entries in a range of seqs."""
     values = (after, upto, scope.merchant_no, scope.store_no, limit)
-    return _lines_of(db, db.execute(statements.LINES_AFTER, values).fetchall())
+    return _lines_of(db, db.execute(selects.LINES_AFTER, values).fetchall())
 
 
 def counts_between(
@@ -89,15 +81,15 @@ def counts_between(
 ) -> tuple[int, int]:
     """Count the entries in a range of seqs, and their repeats."""
     values = (after, upto, scope.merchant_no, scope.store_no)
-    entries, repeats = db.execute(statements.COUNTS_BETWEEN, values).fetchone()
+    entries, repeats = db.execute(selects.COUNTS_BETWEEN, values).fetchone()
     return entries, repeats
 
 
 def count_transactions(db: sqlite3.Connection, *, scope: Scope) -> tuple[int, int]:
     """Count the transactions of a merchant or a store, and their events."""
     values = (scope.merchant_no, scope.store_no)
-    (transactions,) = db.execute(statements.COUNT_TRANSACTIONS, values).fetchone()
-    (events,) = db.execute(statements.COUNT_EVENTS, values).fetchone()
+    (transactions,) = db.execute(selects.COUNT_TRANSACTIONS, values).fetchone()
+    (events,) = db.execute(selects.COUNT_EVENTS, values).fetchone()
     return transactions, events
 
 
@@ -112,7 +104,7 @@ def lines_between(
 ) -> list[ReadEntry]:
     """Read the entries in a range of seqs and times that a scope covers."""
     values = (after, upto, since_ms, until_ms, scope.merchant_no, scope.store_no)
-    return _lines_of(db, db.execute(statements.LINES_BETWEEN, values).fetchall())
+    return _lines_of(db, db.execute(selects.LINES_BETWEEN, values).fetchall())
 
 
 def lines_of(
@@ -126,7 +118,7 @@ def lines_of(
     """Read a transaction's entries past a seq, its sale's included."""
     key = (transaction.transaction_no, transaction.merchant_no, transaction.sale_seq)
     values = (*key, after, -1 if limit is None else limit, notifications)
-    return _lines_of(db, db.execute(statements.LINES_OF, values).fetchall())
+    return _lines_of(db, db.execute(selects.LINES_OF, values).fetchall())
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[ReadEntry]:
@@ -150,85 +142,13 @@ def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[ReadEntry]:
     return found
 
 
-def transactions(
-    db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
-) -> list[Transaction]:
-    """Read a page of transactions, newest first."""
-    scope, status = search.scope, search.status
-    # The condition that finds the fewest rows comes first, with its own index. A + stops SQLite
-    # from choosing another index for having more columns, and walking through a whole store.
-    by_status = status not in (None, Status.PAID)
-    leader = "reference" if search.reference else "terminal" if scope.terminal else None
-    leader = leader or ("status" if by_status else "store" if scope.store_no else "time")
-    if leader == "time" and scope.merchant_no:
-        return _of_every_store(db, search, before=before, limit=limit)
-    by_store = leader == "store" or (leader == "terminal" and scope.store_no is not None)
-    has_store = scope.store_no not in (None, NO_STORE)
-    has_none = scope.store_no == NO_STORE
-    # Each clause is a constant; the query only chooses among them.
-    clauses = {
-        "+merchant_no = :merchant": scope.merchant_no and not by_store,
-        "merchant_no = :merchant": scope.merchant_no and by_store,
-        "+store_no = :store": has_store and not by_store,
-        "store_no = :store": has_store and by_store,
-        "+store_no IS NULL": has_none and not by_store,
-        "store_no IS NULL": has_none and by_store,
-        "+terminal = :terminal": scope.terminal and leader != "terminal",
-        "terminal = :terminal": leader == "terminal",
-        "+status = :status": status and leader != "status",
-        "status = :status AND status <> 'paid'": leader == "status",
-        "reference = :reference": search.reference,
-        statements.CONTAINS: search.contains,
-        "created_at >= :since": search.since_ms is not None,
-        "created_at < :until": search.until_ms is not None,
-        "created_at <= :at AND (created_at < :at OR first_seq < :seq)": before,
-    }
-    wanted = " AND ".join(clause for clause, given in clauses.items() if given)
-    statement = f"{statements.TRANSACTIONS} WHERE {wanted or 'true'}{statements.NEWEST_FIRST}"
-    values = {
-        "merchant": scope.merchant_no,
-        "store": scope.store_no,
-        "terminal": scope.terminal,
-        "status": search.status,
-        "reference": search.reference,
-        "part": _like(search.contains) if search.contains else None,
-        "since": search.since_ms,
-        "until": search.until_ms,
-        "at": before.created_at_ms if before else None,
-        "seq": before.first_seq if before else None,
-        "limit": limit,
-    }
-    return [transaction_of(row) for row in db.execute(statement, values)]
-
-
-def _like(part: str) -> str:
-    """Return the LIKE pattern for a text anywhere in a value, without wildcards in the text."""
-    for char in ("\\", "%", "_"):
-        part = part.replace(char, f"\\{char}")
-    return f"%{part}%"
-
-
-def _of_every_store(
-    db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
-) -> list[Transaction]:
-    """Read a page store by store: by time alone, a small merchant's lines are hard to find."""
-    merchant_no = search.scope.merchant_no
-    stores = [store_no for (store_no,) in db.execute(statements.STORES_OF, (merchant_no,))]
-    found: list[Transaction] = []
-    for store_no in (*stores, NO_STORE):
-        of_store = replace(search, scope=replace(search.scope, store_no=store_no))
-        found += transactions(db, of_store, before=before, limit=limit)
-    found.sort(key=lambda one: (one.created_at_ms, one.first_seq), reverse=True)
-    return found[:limit]
-
-
 def transactions_of_number(
     db: sqlite3.Connection, transaction_no: str, *, merchant_no: str | None
 ) -> list[Transaction]:
     """Read the transactions with a number."""
     return [
         transaction_of(row)
-        for row in db.execute(statements.TRANSACTIONS_OF_NUMBER, (transaction_no, merchant_no))
+        for row in db.execute(selects.TRANSACTIONS_OF_NUMBER, (transaction_no, merchant_no))
     ]
 
 
@@ -236,18 +156,18 @@ def doubts(db: sqlite3.Connection, *, now_ms: int) -> list[Doubts]:
     """Count the transactions that Pockyt is asked about."""
     return [
         Doubts(why=Why(why), is_raised=bool(waits_no_more) and not Why(why).is_calm, count=count)
-        for why, waits_no_more, count in db.execute(statements.DOUBTS, (now_ms,))
+        for why, waits_no_more, count in db.execute(selects.DOUBTS, (now_ms,))
     ]
 
 
 def due(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Transaction]:
     """Read the transactions to ask about, or to raise, by now."""
-    return [transaction_of(row) for row in db.execute(statements.DUE, (now_ms, limit))]
+    return [transaction_of(row) for row in db.execute(selects.DUE, (now_ms, limit))]
 
 
 def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[RecordedSale]:
     """Read the sales to look for by now."""
-    return [_sale_of(row) for row in db.execute(statements.DUE_SALES, (now_ms, limit))]
+    return [_sale_of(row) for row in db.execute(selects.DUE_SALES, (now_ms, limit))]
 
 
 def sales_of_reference(
@@ -255,7 +175,7 @@ def sales_of_reference(
 ) -> list[RecordedSale]:
     """Read the sales with a reference."""
     values = (merchant_no, reference, store_no, SALES_MAX)
-    return [_sale_of(row) for row in db.execute(statements.SALES_OF_REFERENCE, values)]
+    return [_sale_of(row) for row in db.execute(selects.SALES_OF_REFERENCE, values)]
 
 
 def _sale_of(row: Row) -> RecordedSale:
@@ -273,7 +193,7 @@ def _sale_of(row: Row) -> RecordedSale:
 
 def next_due_ms(db: sqlite3.Connection) -> int | None:
     """Read when something is due next."""
-    (at,) = db.execute(statements.NEXT_DUE).fetchone()
+    (at,) = db.execute(selects.NEXT_DUE).fetchone()
     found: int | None = at
     return found
 
@@ -289,7 +209,7 @@ def unacked(db: sqlite3.Connection, *, before_ms: int, scope: Scope, limit: int)
             recorded_at_ms=row[3],
             body=row[4],
         )
-        for row in db.execute(statements.UNACKED, values)
+        for row in db.execute(selects.UNACKED, values)
     ]
 
 
@@ -307,17 +227,17 @@ def acks(
             acked=row[4],
             acked_at_ms=row[5],
         )
-        for row in db.execute(statements.ACKS, values)
+        for row in db.execute(selects.ACKS, values)
     ]
 
 
 def acked(db: sqlite3.Connection, *, terminal: str, stream: str) -> Acked | None:
     """Read where a terminal resumes in a stream."""
-    row = db.execute(statements.ACKED, (terminal, stream)).fetchone()
+    row = db.execute(selects.ACKED, (terminal, stream)).fetchone()
     return Acked(epoch=row[0], offset=row[1]) if row else None
 
 
 def remembered(db: sqlite3.Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:
     """Read what is stored for an Idempotency-Key."""
-    row = db.execute(statements.ANSWER, (key_id, idempotency_key)).fetchone()
+    row = db.execute(selects.ANSWER, (key_id, idempotency_key)).fetchone()
     return Remembered(request=row[0], status=row[1], body=row[2]) if row else None

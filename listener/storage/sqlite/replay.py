@@ -13,16 +13,40 @@ from typing import Final
 from msgspec import Struct
 
 from listener.errors import DamagedError
+from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import Replay, StoredEvent, differs
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import read_entry, read_transaction
-from listener.storage.rows import Row, entry_of, plain_row
-from listener.storage.sqlite import statements
+from listener.storage.rows import PLAIN_COLUMNS, Row, entry_of, plain_row
 from listener.storage.sqlite.bulk import read
+from listener.storage.sqlite.selects import TRANSACTIONS
+from listener.storage.sqlite.statements import ENTRIES_AT, KEYS
 
 # This many are read, then all their events, then each is replayed.
 TRANSACTIONS_AT_ONCE: Final = 256
+
+# Those that may be one plain notification: no sale, nothing beyond PLAIN_COLUMNS, no second entry.
+_ALONE_BY_SEQ: Final = (
+    f"SELECT {', '.join(PLAIN_COLUMNS)} FROM transactions t WHERE transaction_no > ''"
+    " AND sale_seq IS NULL AND cancel_state IS NULL AND ask_why IS NULL AND judge_seq IS NULL"
+    " AND disputed IS NULL AND summary IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.transaction_no = t.transaction_no"
+    " AND e.merchant_no = t.merchant_no AND e.seq <> t.first_seq) ORDER BY first_seq"
+)
+# One walk along the index that finds a transaction's entries, so that nothing is sorted.
+_BY_NUMBER: Final = " ORDER BY transaction_no, merchant_no"
+_OF_TRANSACTIONS: Final = (
+    f"SELECT {', '.join(ENTRY_COLUMNS)} FROM entries WHERE transaction_no > ''"
+)
+_ENTRIES_BY_TRANSACTION: Final = f"{_OF_TRANSACTIONS}{_BY_NUMBER}"
+# `replay` defines the function `settled`.
+_OPEN_ENTRIES_BY_TRANSACTION: Final = f"{_OF_TRANSACTIONS} AND NOT settled(seq){_BY_NUMBER}"
+_OPEN_TRANSACTIONS_BY_NUMBER: Final = f"{TRANSACTIONS} WHERE NOT settled(first_seq){_BY_NUMBER}"
+# Rows: number.
+_EVENTS_AT: Final = (
+    f"SELECT t.seq, t.stream, t.cancelled, t.body FROM {KEYS} events t ON t.number = k.column1"
+)
 
 # The columns of a row of entries, and of a row of transactions.
 _key_of_entry: Final = itemgetter(5, 3)
@@ -63,7 +87,7 @@ def settle(
     """
     settled = bytearray(1)
     replaying = Replay()
-    stored = iter(db.execute(statements.ALONE_BY_SEQ))
+    stored = iter(db.execute(_ALONE_BY_SEQ))
     state: Row | None = next(stored, None)
     at, event = next(events, _NO_EVENT)
     for row in entries:
@@ -109,7 +133,7 @@ def restate(
         DamagedError: An entry or event is not what was recorded.
     """
     replaying = Replay(first=confirm)
-    grouped = groupby(db.execute(statements.ENTRIES_BY_TRANSACTION), key=_key_of_entry)
+    grouped = groupby(db.execute(_ENTRIES_BY_TRANSACTION), key=_key_of_entry)
     groups = (_in_order(rows) for _, rows in grouped)
     while found := [*islice(groups, TRANSACTIONS_AT_ONCE)]:
         entries = [entry for group in found for entry in group]
@@ -121,9 +145,9 @@ def restate(
 
 def _everything(db: sqlite3.Connection) -> Iterator[_Found]:
     """Read the open transactions, and all entries of these, side by side."""
-    stored = db.execute(statements.OPEN_TRANSACTIONS_BY_NUMBER)
+    stored = db.execute(_OPEN_TRANSACTIONS_BY_NUMBER)
     row: Row | None = stored.fetchone()
-    entries_by_key = db.execute(statements.OPEN_ENTRIES_BY_TRANSACTION)
+    entries_by_key = db.execute(_OPEN_ENTRIES_BY_TRANSACTION)
     for key, rows in groupby(entries_by_key, key=_key_of_entry):
         # A stored transaction without entries sorts before the next one that has some.
         while row is not None and _key_of_stored(row) < key:
@@ -177,11 +201,11 @@ def _events_of(
             numbers.append((index + 1,))
     return {
         seq: StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body)
-        for seq, stream, cancelled, body in read(db, statements.EVENTS_AT, numbers)
+        for seq, stream, cancelled, body in read(db, _EVENTS_AT, numbers)
     }
 
 
 def _sales_of(db: sqlite3.Connection, entries: Iterable[Entry]) -> dict[int, Entry]:
     """Read the sales that some entries name, by their seq."""
     seqs = {(entry.fact.sale_seq,) for entry in entries if entry.fact.sale_seq}
-    return {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, seqs)}
+    return {row[0]: entry_of(row) for row in read(db, ENTRIES_AT, seqs)}

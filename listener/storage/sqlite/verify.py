@@ -11,17 +11,24 @@ from collections.abc import Iterator
 from typing import Final
 
 from listener.errors import DamagedError
-from listener.ledger.chain import GENESIS
+from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
 from listener.ledger.replay import StoredEvent
 from listener.storage.checks import EventPlaces, Progress, Verified, check_entry
 from listener.storage.rows import Row
-from listener.storage.sqlite import reading, statements
+from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.replay import replay, settle
 from listener.storage.statements import STRAYS
 
 TOLD_EVERY: Final = 1_000
+EVERY_ENTRY: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM entries ORDER BY seq"
+
+_EVENTS_BY_NUMBER: Final = (
+    'SELECT number, stream, "offset", seq, cancelled, body FROM events ORDER BY number'
+)
+_EVERY_STREAM_HEAD: Final = "SELECT stream, head FROM streams"
+_REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
 
 
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
@@ -93,7 +100,7 @@ class Check:
         seq, previous = 0, GENESIS
         try:
             # Row by row: of a page that ends in a fault, none would be seen.
-            for row in self._db.execute(statements.EVERY_ENTRY):
+            for row in self._db.execute(EVERY_ENTRY):
                 seq += 1
                 previous = check_entry(row, seq=seq, previous=previous)
                 if seq % TOLD_EVERY == 0:
@@ -123,7 +130,7 @@ class Check:
 
     def events(self, places: EventPlaces) -> Iterator[tuple[int, StoredEvent]]:
         """Yield all events with the seqs of their entries, each after its place was checked."""
-        rows = self._db.execute(statements.EVENTS_BY_NUMBER)
+        rows = self._db.execute(_EVENTS_BY_NUMBER)
         for number, stream, offset, seq, cancelled, body in rows:
             places.add(number=number, stream=stream, offset=offset, seq=seq)
             if number % TOLD_EVERY == 0:
@@ -133,7 +140,7 @@ class Check:
     def _check_heads(self, places: EventPlaces) -> None:
         """Check that the streams end, and the ledger, with their last events."""
         if (
-            places.heads != dict(self._db.execute(statements.EVERY_STREAM_HEAD))
+            places.heads != dict(self._db.execute(_EVERY_STREAM_HEAD))
             or len(places.seqs) != self._head.events
         ):
             raise DamagedError("the heads of the streams are not those of their events")
@@ -159,7 +166,7 @@ class Check:
             (seq,) = self._db.execute(statement).fetchone()
             if seq is not None:
                 raise DamagedError(f"at entry {seq}: {text}", seq=seq)
-        (repeats,) = self._db.execute(statements.REPEATS).fetchone()
+        (repeats,) = self._db.execute(_REPEATS).fetchone()
         if repeats != self._head.repeats:
             raise DamagedError("the number of repeats is not the sum of them")
         if transactions != self._head.transactions:

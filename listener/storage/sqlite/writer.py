@@ -10,7 +10,8 @@ from typing import Any, Final
 from listener import log
 from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ledger.model import Event, Fact
-from listener.ledger.promise import Bell, Recorded
+from listener.ledger.promise import Bell
+from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 from listener.storage.sqlite.commit import commit

@@ -8,7 +8,8 @@ import orjson
 from aiohttp import web
 
 from listener.keys import Key
-from listener.ledger.promise import Ledger, NodeState
+from listener.ledger.nodes import NodeState
+from listener.ledger.promise import Ledger
 from listener.web.context import CLOCK, LEDGER, LIFECYCLE, METRICS, SESSIONS
 from listener.web.metrics import CONTENT_TYPE, Metrics
 from listener.web.problem import draining

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import Transaction
-from listener.ledger.promise import RecordedSale
+from listener.ledger.results import RecordedSale
 from listener.web.context import LEDGER
 from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import TransactionQuery, read_query

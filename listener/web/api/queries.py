@@ -8,7 +8,9 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM
-from listener.ledger.promise import Cursor, Ledger, ReadEntry, Scope, Search
+from listener.ledger.promise import Ledger
+from listener.ledger.results import ReadEntry
+from listener.ledger.scope import Cursor, Scope, Search
 from listener.settings import Settings
 from listener.web.api.lookup import find_transaction
 from listener.web.context import HUB, LEDGER, SETTINGS, SHARES

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import PAYABLE, CancelState, Transaction
-from listener.ledger.promise import RecordedSale
+from listener.ledger.results import RecordedSale
 from listener.lifecycle import Order
 from listener.settings import Settings
 from listener.web.api.idempotency import ReadRequest, idempotent

@@ -8,7 +8,8 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import NO_STORE, rfc3339
-from listener.ledger.promise import Ledger, StoredAck, Unacked
+from listener.ledger.promise import Ledger
+from listener.ledger.results import StoredAck, Unacked
 from listener.web.api.health import UNACKED_MAX, UNACKED_SECONDS
 from listener.web.context import CLOCK, LEDGER, SESSIONS
 from listener.web.shapes.cursors import open_cursor, seal_cursor

@@ -3,7 +3,7 @@
 from typing import Final
 
 from listener.keys import Role
-from listener.pos.frames import AckBody, EventsPage, ResyncMembers
+from listener.pos.events import AckBody, EventsPage, ResyncMembers
 from listener.web.reference import examples
 from listener.web.reference.operations import BAD_QUERY, AnswerSpec, BodySpec, Operation, Tag
 from listener.web.shapes.models import Problem

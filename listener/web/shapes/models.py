@@ -12,8 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from listener.ledger import model
-from listener.ledger import promise as ledger
+from listener.ledger import model, results
 from listener.ledger.model import CancelState, Evidence, Kind, Status, rfc3339
 from listener.pos.codes import PROBLEM_TYPES
 
@@ -150,7 +149,7 @@ class Entry(Model):
     hash: Hash
 
     @classmethod
-    def of(cls, line: ledger.ReadEntry) -> Self:
+    def of(cls, line: results.ReadEntry) -> Self:
         """Describe an entry as it is read back."""
         entry, fact = line.entry, line.entry.fact
         return cls(
@@ -187,7 +186,7 @@ class TransactionDetail(Transaction):
 
     @classmethod
     def with_entries(
-        cls, transaction: model.Transaction, lines: Sequence[ledger.ReadEntry], *, has_more: bool
+        cls, transaction: model.Transaction, lines: Sequence[results.ReadEntry], *, has_more: bool
     ) -> Self:
         """Describe a transaction and a page of its entries."""
         entries = [Entry.of(line) for line in lines]
@@ -235,7 +234,7 @@ class LedgerHead(Model):
     counts: Counts
 
     @classmethod
-    def of(cls, head: ledger.Head, counts: ledger.Totals) -> Self:
+    def of(cls, head: results.Head, counts: results.Totals) -> Self:
         """Describe the end of the ledger, and what of it may be seen."""
         shown = Counts(
             entries=counts.entries,

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.errors import UnreadableError
 from listener.ledger.model import Status
-from listener.pos.frames import After, Stream
+from listener.pos.events import After, Stream
 from listener.pos.lenient import NUMBER_MAX, whole_of
 from listener.pos.wire import parse_after
 from listener.validation import explain

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field
 
 from listener.ledger.model import CancelState, Status, rfc3339
-from listener.ledger.promise import RecordedSale
+from listener.ledger.results import RecordedSale
 from listener.web.shapes import models
 
 _STATUSES = {CancelState.CONFIRMED: Status.CANCELLED, CancelState.REFUNDED: Status.REFUNDED}

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field
 
-from listener.ledger import promise as ledger
+from listener.ledger import nodes
 from listener.ledger.model import rfc3339
 from listener.web.shapes.models import (
     MerchantNo,
@@ -69,7 +69,7 @@ class NodeState(Model):
     here: bool = Field(description="Whether it is the one that answers.")
 
     @classmethod
-    def of(cls, node: ledger.NodeState) -> Self:
+    def of(cls, node: nodes.NodeState) -> Self:
         """Describe a node."""
         return cls(
             id=node.id,

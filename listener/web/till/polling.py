@@ -7,7 +7,7 @@ from aiohttp import web
 
 from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM, Event
-from listener.pos.frames import AckBody, Position, ResyncMembers, StreamStart
+from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import key_of

@@ -8,15 +8,10 @@ from urllib.parse import urlencode
 from listener.hub.hub import Hub
 from listener.keys import Key, Role
 from listener.ledger.model import EVERY_STREAM, NO_STORE
-from listener.ledger.promise import Acked, Ledger
-from listener.pos.frames import (
-    After,
-    Position,
-    ReadyStream,
-    ResyncMembers,
-    ResyncReason,
-    StreamStart,
-)
+from listener.ledger.promise import Ledger
+from listener.ledger.results import Acked
+from listener.pos.events import After, Position, ResyncMembers, ResyncReason, StreamStart
+from listener.pos.frames import ReadyStream
 from listener.settings import Merchant
 
 TRANSACTIONS_PATH: Final = "/v1/transactions"

@@ -14,7 +14,7 @@ from listener import log
 from listener.errors import ListenerError
 from listener.hub.subscription import Subscription
 from listener.keys import Key, KeyStore
-from listener.ledger.promise import Seat
+from listener.ledger.nodes import Seat
 from listener.pos.codes import CloseCode
 from listener.pos.frames import CONNECT_SECONDS, DEAD_SECONDS, PING_SECONDS, Ping, Reconnect
 from listener.pos.wire import encode, ws_text

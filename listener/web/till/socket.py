@@ -15,6 +15,7 @@ from aiohttp import WebSocketError, WSMsgType, web
 from listener.errors import LedgerUnavailableError, UnreadableError, let_go
 from listener.keys import Key, Role, authenticate
 from listener.pos.codes import CloseCode
+from listener.pos.events import StreamStart
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
     PROTOCOL,
@@ -26,7 +27,6 @@ from listener.pos.frames import (
     Hello,
     Ready,
     Resync,
-    StreamStart,
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
