@@ -9,12 +9,13 @@ import orjson
 
 from listener import log
 from listener.errors import LedgerUnavailableError, ListenerError
-from listener.ledger.model import Alarm, Fact, Kind, fields_text
+from listener.ledger.model import NOTIFICATION, Alarm, Fact, Kind, fields_text
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded
 from listener.ledger.status import read_word
 from listener.pockyt import signature
 from listener.pockyt.body import Fields, readings
+from listener.pockyt.layout import Layouts
 from listener.pockyt.notification import read_notification
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
@@ -38,6 +39,7 @@ class Ingest:
             for number, merchant in merchants.items()
         }
         self._stores = {number: merchant.stores for number, merchant in merchants.items()}
+        self._layouts = Layouts()
         self._siblings = {number: _sharing_a_token(number, merchants) for number in merchants}
 
     def knows(self, merchant_no: str) -> bool:
@@ -113,6 +115,11 @@ class Ingest:
         Raises:
             UnreadableError, SignatureError: What is wrong with the body, read as its type says.
         """
+        known = None if is_json else self._layouts.read(body)
+        if known is not None:
+            given = known[0].values[signature.FIELD].encode()
+            if signature.signed_by(tokens, [known[1]], given=given) is not None:
+                return known
         faults: list[ListenerError] = []
         for fields in readings(body, is_json=is_json):
             if isinstance(fields, ListenerError):
@@ -120,6 +127,7 @@ class Ingest:
                 continue
             signed = signature.signed_text(fields.values, tokens, encoding=fields.encoding)
             if signed is not None:
+                self._layouts.learn(fields.values)
                 return fields, signed
             faults.append(fields.fault())
         try:
@@ -167,13 +175,13 @@ def _sharing_a_token(number: str, merchants: Mapping[str, Merchant]) -> tuple[st
 def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes) -> Fact:
     """Build the fact of a verified notification."""
     values = fields.as_text()
-    said = read_notification(values)
+    said = read_notification(values, is_plain=fields.is_plain)
     number = said.transaction_no
     if said.suspect == AMBIGUOUS and (not number or "&" in number):
         number = _number_in(signed)
     del values[signature.FIELD]
     return Fact(
-        kind=Kind.NOTIFICATION,
+        kind=NOTIFICATION,
         merchant_no=merchant_no,
         store_no=store_no,
         transaction_no=number,

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
-from listener.ledger.model import Entry, Event, Fact, Kind, Transaction
+from listener.ledger.model import NOTIFICATION, SALE, Entry, Event, Fact, Transaction
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SaleState, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
@@ -47,12 +47,12 @@ class Wanted(Struct, frozen=True, kw_only=True):
             is not known yet, and its entry.
     """
 
-    transactions: frozenset[Key]
-    unnumbered: frozenset[Key]
-    numbered: frozenset[tuple[str, str, str]]
-    sales: frozenset[int]
-    references: frozenset[Reference]
-    notified: frozenset[Key]
+    transactions: set[Key] = set()
+    unnumbered: set[Key] = set()
+    numbered: set[tuple[str, str, str]] = set()
+    sales: set[int] = set()
+    references: set[Reference] = set()
+    notified: set[Key] = set()
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -111,25 +111,22 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 def wanted(facts: Iterable[Fact]) -> Wanted:
     """Return what must be read before these facts can be decided."""
-    facts = list(facts)
-    return Wanted(
-        transactions=frozenset(
-            (f.merchant_no, f.transaction_no) for f in facts if f.transaction_no
-        ),
-        unnumbered=frozenset(
-            (f.merchant_no, f.fingerprint) for f in facts if f.fingerprint and not f.transaction_no
-        ),
-        numbered=frozenset(
-            (f.merchant_no, f.transaction_no, f.fingerprint)
-            for f in facts
-            if f.fingerprint and f.transaction_no
-        ),
-        sales=frozenset(f.sale_seq for f in facts if f.sale_seq),
-        notified=frozenset(
-            (f.merchant_no, f.reference) for f in facts if _may_be_judged(f) and f.reference
-        ),
-        references=frozenset(_reference(f) for f in facts if f.kind is Kind.SALE),
-    )
+    wants = Wanted()
+    for fact in facts:
+        number, mark = fact.transaction_no, fact.fingerprint
+        if number:
+            wants.transactions.add((fact.merchant_no, number))
+            if fact.reference and fact.kind is NOTIFICATION:
+                wants.notified.add((fact.merchant_no, fact.reference))
+        if mark and number:
+            wants.numbered.add((fact.merchant_no, number, mark))
+        elif mark:
+            wants.unnumbered.add((fact.merchant_no, mark))
+        if fact.sale_seq:
+            wants.sales.add(fact.sale_seq)
+        if fact.kind is SALE:
+            wants.references.add(_reference(fact))
+    return wants
 
 
 def decide(
@@ -156,16 +153,18 @@ def to_sum_up(
     They are few: those too short to have a summary, and those that another sale may judge from
     now on. Of the others, only an entry with the same fingerprint is needed.
     """
+    summaries = {(t.merchant_no, t.transaction_no): t.summary for t in transactions}
+    if not summaries:
+        return set()
     facts = list(facts)
-    begun = {(f.merchant_no, f.reference or "") for f in facts if f.kind is Kind.SALE}
+    open_sales = {(f.merchant_no, f.reference or "") for f in facts if f.kind is SALE}
+    open_sales.update(unbound)
     judged = {
         (f.merchant_no, f.transaction_no)
         for f in facts
-        if f.sale_seq
-        or (_may_be_judged(f) and (f.merchant_no, f.reference or "") in begun | unbound.keys())
+        if f.sale_seq or (_may_be_judged(f) and (f.merchant_no, f.reference or "") in open_sales)
     }
-    keys = {(t.merchant_no, t.transaction_no): t.summary for t in transactions}
-    return {key for key, summary in keys.items() if summary is None or key in judged}
+    return {key for key, summary in summaries.items() if summary is None or key in judged}
 
 
 def next_step(
@@ -197,7 +196,7 @@ def next_step(
 
 
 def _may_be_judged(fact: Fact) -> bool:
-    return fact.kind is Kind.NOTIFICATION and bool(fact.transaction_no)
+    return fact.kind is NOTIFICATION and bool(fact.transaction_no)
 
 
 def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
@@ -276,7 +275,11 @@ class _Batch:
             known.history.entries.append(entry)
 
     def _of(self, fact: Fact) -> _Known:
-        return self._known.setdefault((fact.merchant_no, fact.transaction_no), _Known())
+        key = (fact.merchant_no, fact.transaction_no)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _Known()
+        return known
 
     def add(self, fact: Fact) -> Recorded | ListenerError:
         """Append an entry for a fact, or count it as a repeat of the existing one."""
@@ -286,7 +289,7 @@ class _Batch:
             repeats = self.changes.repeats
             repeats[original] = repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
-        if fact.kind is Kind.SALE and _reference(fact) in self._references:
+        if fact.kind is SALE and _reference(fact) in self._references:
             return ReferenceTakenError()
         if _brings_a_number(fact):
             sale = self._sale_states[fact.sale_seq or 0]
@@ -331,12 +334,12 @@ class _Batch:
     def _follow_sale(self, entry: Entry) -> None:
         """Update a sale until Pockyt has given its transaction number."""
         fact = entry.fact
-        if fact.kind is Kind.SALE:
+        if fact.kind is SALE:
             self._sales[entry.seq] = entry
             sale = begin_sale(entry)
             self._references.add(_reference(fact))
             self._unbound[fact.merchant_no, fact.reference or ""] = entry.seq
-        elif fact.sale_seq is not None and fact.kind is not Kind.NOTIFICATION:
+        elif fact.sale_seq is not None and fact.kind is not NOTIFICATION:
             began_ms = self._sales[fact.sale_seq].recorded_at_ms
             sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
             if sale.is_refused:
@@ -352,7 +355,7 @@ class _Batch:
 
 def _brings_a_number(fact: Fact) -> bool:
     """Return whether a fact brings the transaction number of a sale."""
-    is_ours = fact.kind is not Kind.NOTIFICATION
+    is_ours = fact.kind is not NOTIFICATION
     return is_ours and fact.sale_seq is not None and bool(fact.transaction_no)
 
 

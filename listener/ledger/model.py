@@ -29,6 +29,11 @@ class Kind(StrEnum):
     DECISION = "decision"
 
 
+# What is asked of every fact of a commit: in Python 3.11 ``Kind.SALE`` costs ten times a name.
+NOTIFICATION: Final = Kind.NOTIFICATION
+SALE: Final = Kind.SALE
+
+
 class Status(StrEnum):
     """What a transaction has come to, in our words; the open ones in rising order."""
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 
 import orjson
+from msgspec import Struct
 
 from listener.ledger.model import MONEY, Entry, Evidence, Fact, Kind, Status
 from listener.ledger.status import (
@@ -307,15 +308,14 @@ class Summary:
                 self.described[name] = (rank, value)
 
 
-@dataclass(slots=True)
-class History:
+class History(Struct):
     """The entries of one transaction, summed up as they arrive.
 
     ``entries`` may be left out where there is a summary of them, unless another sale is to judge
     it: see :func:`judge_after`.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = []
     summary: Summary | None = None
 
     def add(self, entry: Entry, *, sales: Mapping[int, Entry]) -> Summary:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from listener.ledger.model import (
+    NOTIFICATION,
     Cancel,
     CancelState,
     Entry,
@@ -26,6 +27,7 @@ from listener.ledger.schedule import Confirm, next_ask, why_ask
 from listener.ledger.status import WORDS, is_raised, why_held
 from listener.ledger.summary import STORED_FROM, Belief, Summary
 
+_SIGNATURE: Final = Evidence.SIGNATURE
 # The event of a transaction that begins with a word for this status.
 _BEGUN: Final[Mapping[Status | None, str]] = MappingProxyType(
     {status: f"transaction.{status}" for status in WORDS.values()}
@@ -103,7 +105,7 @@ def why_held_among(
     ``sale``, ``is_bound`` and ``disputed`` are what the transaction keeps of those.
     """
     alone = why_held(entry, sale, is_bound=is_bound)
-    if alone or not disputed or entry.fact.kind is not Kind.NOTIFICATION:
+    if alone or not disputed or entry.fact.kind is not NOTIFICATION:
         return alone
     names = [name for name in disputed.split(",") if getattr(entry.fact, name)]
     return f"{names[0]}_differs" if names else None
@@ -120,7 +122,7 @@ def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
     if (
         fact.says is None
         or event_type is None
-        or fact.kind is not Kind.NOTIFICATION
+        or fact.kind is not NOTIFICATION
         or fact.suspect
         or fact.sale_seq
         or confirm == "always"
@@ -138,7 +140,7 @@ def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
         settle_currency=fact.settle_currency or None,
         status=fact.says,
         provider_status=fact.provider_status,
-        evidence=Evidence.SIGNATURE,
+        evidence=_SIGNATURE,
         held=False,
         state_version=1,
         created_at_ms=entry.recorded_at_ms,

@@ -38,11 +38,13 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 class Fields(NamedTuple):
     """The fields of a message. ``encoding`` turns their text back into the signed bytes.
 
-    In a form that is not UTF-8, each byte is one character of the texts (``latin-1``).
+    In a form that is not UTF-8, each byte is one character of the texts (``latin-1``). Plain names
+    and values have no character that could end them, and none that is not shown.
     """
 
     values: dict[str, str]
     encoding: str
+    is_plain: bool = False
 
     @property
     def suspect(self) -> str | None:

@@ -55,13 +55,14 @@ class Notification(Struct, frozen=True, kw_only=True):
     suspect: str | None
 
 
-def read_notification(fields: Mapping[str, str]) -> Notification:
+def read_notification(fields: Mapping[str, str], *, is_plain: bool = False) -> Notification:
     """Read what verified fields say. Nothing is refused, whatever they hold.
 
-    An empty value counts as missing, because it can be added to a message unseen.
+    An empty value counts as missing, because it can be added to a message unseen. ``is_plain`` is
+    that of :class:`listener.pockyt.body.Fields`.
     """
     has_nul = False
-    if "\0" in "".join(fields.values()):
+    if not is_plain and "\0" in "".join(fields.values()):
         # No column can hold it. In a field that is not read here it says as little as any text.
         has_nul = any("\0" in fields.get(name, "") for name in _SAID)
         fields = {name: value.replace("\0", "\ufffd") for name, value in fields.items()}
@@ -74,7 +75,7 @@ def read_notification(fields: Mapping[str, str]) -> Notification:
     suspect = None
     if number and is_refund_notice(fields):
         suspect = REFUND_NOTICE
-    elif signature.is_ambiguous(fields):
+    elif not is_plain and signature.is_ambiguous(fields):
         suspect = AMBIGUOUS
     elif number and not is_readable:
         suspect = "amount_unreadable"

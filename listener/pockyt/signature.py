@@ -67,11 +67,16 @@ def signed_text(
     before. Hex is compared in any case, without closing line breaks. ``encoding`` turns the fields'
     text into the bytes that came.
     """
-    given = fields.get(FIELD, "").rstrip(LINE_BREAKS).encode(encoding).lower()
     variants = [join(fields).encode(encoding)]
     if not all(fields.values()):
         said = {name: value for name, value in fields.items() if value}
         variants.append(join(said).encode(encoding))
+    return signed_by(tokens, variants, given=fields.get(FIELD, "").encode(encoding))
+
+
+def signed_by(tokens: Iterable[Token], variants: Iterable[bytes], *, given: bytes) -> bytes | None:
+    """Return the one of some texts that a token signed with a given signature, as above."""
+    given = given.rstrip(LINE_BREAKS.encode()).lower()
     matched = None
     for token in tokens:
         for joined in variants:

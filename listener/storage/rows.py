@@ -117,7 +117,14 @@ def transaction_row(transaction: Transaction) -> Row:
 
 
 def plain_row(transaction: Transaction) -> Row:
-    """Return what PLAIN_COLUMNS hold of a transaction; for comparing, not for binding."""
+    """Write a transaction as the values of PLAIN_COLUMNS, which hold everything about it."""
+    row: list[Any] = to_builtins(transaction)[:_CANCEL]
+    row[_HELD] = int(row[_HELD])
+    return tuple(row)
+
+
+def plain_values(transaction: Transaction) -> Row:
+    """Return what equals the row of a transaction; to bind it would cost more."""
     return astuple(transaction)[:_CANCEL]
 
 

@@ -23,10 +23,10 @@ from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.rows import (
-    PLAIN_COLUMNS,
     Row,
     entry_of,
     is_plain,
+    plain_row,
     sale_of,
     sale_row,
     transaction_of,
@@ -82,7 +82,8 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
     # A transaction that is read whole brings its fingerprints along.
     same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
-    same |= {key for key in wants.numbered if key[:2] in present - whole}
+    if summed_up := present - whole:
+        same |= {key for key in wants.numbered if key[:2] in summed_up}
     rows = read(db, statements.ENTRIES_OF, whole) + read(db, statements.ENTRIES_LIKE, same)
     seqs = wants.sales | judges_of(transactions) | set(unbound.values())
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])
@@ -111,8 +112,8 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        (event.number, event.stream, event.offset, event.seq, int(new.is_cancellation), new.body)
-        for new, event in zip(changes.events, events, strict=True)
+        (e.number, e.stream, e.offset, e.seq, int(new.is_cancellation), e.body.decode())
+        for new, e in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
     # Of each stream the last one counts.
@@ -124,11 +125,10 @@ def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> N
     plain: list[Row] = []
     others: list[Row] = []
     for transaction in changes.transactions.values():
-        row = transaction_row(transaction)
         if is_plain(transaction):
-            plain.append(row[: len(PLAIN_COLUMNS)])
+            plain.append(plain_row(transaction))
         else:
-            others.append(row)
+            others.append(transaction_row(transaction))
     put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
     put(db, statements.PUT_TRANSACTIONS, others)
     put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])

@@ -18,7 +18,7 @@ from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import Replay, StoredEvent, differs
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import read_entry, read_transaction
-from listener.storage.rows import PLAIN_COLUMNS, Row, entry_of, plain_row
+from listener.storage.rows import PLAIN_COLUMNS, Row, entry_of, plain_values
 from listener.storage.sqlite.bulk import read
 from listener.storage.sqlite.selects import TRANSACTIONS
 from listener.storage.sqlite.statements import ENTRIES_AT, KEYS
@@ -100,7 +100,7 @@ def settle(
             settled.append(0)
             continue
         begun = replaying.begun(read_entry(row), event if at == seq else None)
-        settled.append(begun is not None and plain_row(begun) == state)
+        settled.append(begun is not None and plain_values(begun) == state)
     deque(events, maxlen=0)
     return settled
 
