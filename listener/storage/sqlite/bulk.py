@@ -5,7 +5,7 @@ each row is slow. A JSON array of all rows takes twice the time, and cuts text a
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import chain
 from typing import Final
@@ -18,22 +18,24 @@ ROWS_MAX: Final = 64
 
 def put(db: sqlite3.Connection, statement: str, rows: Collection[Row]) -> None:
     """Write rows with a statement that contains ``VALUES {rows}``."""
-    for part in _parts([*rows]):
+    for part in _parts(rows):
         db.execute(*_bound(statement, part))
 
 
 def read(db: sqlite3.Connection, statement: str, keys: Collection[Row]) -> list[Row]:
     """Read what a statement finds for keys, which it contains as ``(VALUES {rows})``."""
-    return [row for part in _parts([*keys]) for row in db.execute(*_bound(statement, part))]
+    return [row for part in _parts(keys) for row in db.execute(*_bound(statement, part))]
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _parts(rows: Collection[Row]) -> list[Sequence[Row]]:
     """Split rows into powers of two, so that a few compiled statements serve every number."""
-    at = 0
-    while at < len(rows):
-        size = min(ROWS_MAX, 1 << ((len(rows) - at).bit_length() - 1))
-        yield rows[at : at + size]
-        at += size
+    parts: list[Sequence[Row]] = []
+    left = [*rows]
+    while left:
+        size = min(ROWS_MAX, 1 << (len(left).bit_length() - 1))
+        parts.append(left[:size])
+        left = left[size:]
+    return parts
 
 
 def _bound(statement: str, rows: Sequence[Row]) -> tuple[str, list[object]]:
