@@ -127,7 +127,8 @@ class Ingest:
                 continue
             signed = signature.signed_text(fields.values, tokens, encoding=fields.encoding)
             if signed is not None:
-                self._layouts.learn(fields.values)
+                if not is_json:
+                    self._layouts.learn(fields.values)
                 return fields, signed
             faults.append(fields.fault())
         try:

@@ -6,7 +6,7 @@ For such a form this finds the fields and the signed text that :mod:`listener.po
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Final
 
@@ -27,12 +27,12 @@ Signed = tuple[Fields, bytes]
 class Layout:
     """The names of a form's fields, in the order in which they arrive."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names)
-        self._matched = re.compile("&".join(f"{name}={_VALUE}" for name in self.names)).fullmatch
-        in_order = sorted(name for name in self.names if name != signature.FIELD)
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self._matched = re.compile("&".join(f"{name}={_VALUE}" for name in names)).fullmatch
+        in_order = sorted(name for name in names if name != signature.FIELD)
         self._signed = "&".join(f"{name}=%s" for name in in_order)
-        self._pick = itemgetter(*(self.names.index(name) for name in in_order))
+        self._pick = itemgetter(*(names.index(name) for name in in_order))
 
     def read(self, text: str) -> Signed | None:
         """Read a form; None where it is not laid out like this."""
@@ -60,8 +60,10 @@ class Layouts:
         return None
 
     def learn(self, fields: Mapping[str, str]) -> None:
-        """Keep the layout of a form, if its names are plain."""
-        # More than one name beside the signature's; itemgetter returns no tuple for one.
-        if len(fields) > 2 and all(map(_NAME.fullmatch, fields)):
-            others = [layout for layout in self._kept if layout.names != tuple(fields)]
-            self._kept = [Layout(fields), *others][:LAYOUTS_KEPT]
+        """Keep the layout of a form, if its names are plain and it is not kept yet."""
+        names = tuple(fields)
+        if any(names == layout.names for layout in self._kept):
+            return
+        # Two names beside the signature's, or more: of one, itemgetter makes no tuple.
+        if len(names) > 2 and all(map(_NAME.fullmatch, names)):
+            self._kept = [Layout(names), *self._kept][:LAYOUTS_KEPT]

@@ -1,7 +1,7 @@
 """Databases of PostgreSQL for tests: each test gets an empty one under a name of its own.
 
-To make one and to drop it costs a third of a second, most of it for checkpoints: one that a test has
-left is emptied and serves the next. They are dropped as the process of tests ends.
+To make one and to drop it takes a third of a second, most of it for checkpoints: one that a test
+has left is emptied and serves the next. They are dropped as the process of tests ends.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -244,13 +245,23 @@ DEAR: Final = {
 @pytest.mark.parametrize("name", sorted(DEAR))
 @pytest.mark.parametrize("is_json", [True, False])
 def test_a_dear_body_is_refused_cheaply(name: str, is_json: bool) -> None:
-    def seconds() -> float:
-        started = time.process_time()
+    def refuse() -> None:
         for found in readings(DEAR[name], is_json=is_json):
             assert not isinstance(found, Fields)
+
+    # 4 ms on a machine that refuses the dearest in 4 ms; slower where that is slower.
+    assert least_seconds(refuse) < 2 * least_seconds(lambda: [str(n) for n in range(50_000)])
+
+
+def least_seconds(work: Callable[[], object]) -> float:
+    """Return the processor time that something takes when nothing disturbs it."""
+
+    def seconds() -> float:
+        started = time.process_time()
+        work()
         return time.process_time() - started
 
-    assert min(seconds() for _ in range(5)) < 0.005
+    return min(seconds() for _ in range(5))
 
 
 def test_a_long_form_of_escapes_is_decoded_cheaply() -> None:
