@@ -287,15 +287,25 @@ async def _check(site: Site, tills: Sequence[HoppingTill], cashiers: Sequence[Ca
     for till in tills:
         seqs = [int(one.rpartition("-")[2]) for one in till.told]
         # Since the tills were told all, the nodes may have gone on with a cancel in doubt.
-        assert seqs == [row[0] for row in told[: len(seqs)]], (
-            "a till was told twice, not at all, or out of order"
-        )
+        recorded_seqs = [row[0] for row in told[: len(seqs)]]
+        assert seqs == recorded_seqs, _difference(seqs, recorded_seqs)
     at_pockyt = Counter(sale.order.reference for sale in site.pockyt.book)
     wanted = {reference for cashier in cashiers for reference in cashier.sold}
     assert wanted <= at_pockyt.keys()
     assert set(at_pockyt.values()) | set(sales.values()) <= {1}, "a sale is double"
     for number, count in site.cancels.items():
         assert count <= wishes[number], f"/cancel of {number} was sent {count} times"
+
+
+def _difference(told: Sequence[int], recorded: Sequence[int]) -> str:
+    """Say where what a till was told leaves what was recorded."""
+    at = next(
+        (n for n, both in enumerate(zip(told, recorded, strict=False)) if len({*both}) > 1), 0
+    )
+    return (
+        "a till was told twice, not at all, or out of order:"
+        f" {told[at : at + 5]} where {recorded[at : at + 5]} was recorded"
+    )
 
 
 def _summed_up(

@@ -36,7 +36,7 @@ async def _service(tmp_path: Path) -> AsyncIterator[Serving]:
         yield running
 
 
-STALLING = SessionTiming(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=0.6)
+STALLING = SessionTiming(tick_seconds=0.02, close_seconds=0.3, stalled_seconds=1.2)
 
 
 @pytest.fixture(name="stalling")

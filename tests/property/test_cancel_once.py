@@ -16,7 +16,7 @@ from listener.pockyt.answer import PockytUnavailableError
 from listener.pockyt.client import Call
 from tests.property.world import BEGAN_MS, Plan, World
 
-SEEDS: Final = 40
+SEEDS: Final = 20
 HOUR_MS: Final = 3_600_000
 MEMORY: Final = Path("/dev/shm")
 # What Pockyt is known to answer where it refuses a call and did nothing.

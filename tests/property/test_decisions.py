@@ -11,7 +11,7 @@ from listener.ledger import batch
 from listener.ledger.transaction import Step, begin
 from tests.property.decisions import main, play
 
-HISTORIES = 400
+HISTORIES = 200
 
 
 def test_the_short_decision_comes_to_the_same_as_the_long_one() -> None:

@@ -167,7 +167,7 @@ async def play(history: list[Command], *, before: int, tail_events_max: int) -> 
 
 
 @pytest.mark.parametrize("tail_events_max", [TAIL_EVENTS_MAX, 3])
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(history=st.lists(commands, max_size=25), before=st.integers(0, 6))
 def test_each_subscriber_is_told_each_event_once_and_in_order(
     tail_events_max: int, history: list[Command], before: int

@@ -9,7 +9,7 @@ from tests.property.scenario import play
 from tests.property.simulate import main, play_some
 from tests.support import needs
 
-SCENARIOS = 60
+SCENARIOS = 40
 NODES_SCENARIOS = 6
 
 
