@@ -115,10 +115,10 @@ class Ingest:
         Raises:
             UnreadableError, SignatureError: What is wrong with the body, read as its type says.
         """
-        known = None if is_json else self._layouts.read(body)
-        if known is not None:
-            given = known[0].values[signature.FIELD].encode()
-            if signature.signed_by(tokens, [known[1]], given=given) is not None:
+        if not is_json and (known := self._layouts.read(body)) is not None:
+            plain, text = known
+            given = plain.values[signature.FIELD].encode()
+            if signature.signed_by(tokens, [text], given=given) is not None:
                 return known
         faults: list[ListenerError] = []
         for fields in readings(body, is_json=is_json):

@@ -63,9 +63,7 @@ def signed_text(
     """Return the bytes that one of the tokens signed; None where none of them did.
 
     Vendors' code differs on empty values: some signs ``name=``, some leaves the pair out. If there
-    are any, both are computed and compared in constant time, for every token, whatever matched
-    before. Hex is compared in any case, without closing line breaks. ``encoding`` turns the fields'
-    text into the bytes that came.
+    are any, both are tried. ``encoding`` turns the fields' text into the bytes that came.
     """
     variants = [join(fields).encode(encoding)]
     if not all(fields.values()):
@@ -75,7 +73,11 @@ def signed_text(
 
 
 def signed_by(tokens: Iterable[Token], variants: Iterable[bytes], *, given: bytes) -> bytes | None:
-    """Return the one of some texts that a token signed with a given signature, as above."""
+    """Return the text that one of the tokens signed as ``given``; None where none of them did.
+
+    Each token is tried on each text, in constant time, whatever matched before. Hex is compared in
+    any case, without closing line breaks.
+    """
     given = given.rstrip(LINE_BREAKS.encode()).lower()
     matched = None
     for token in tokens:
