@@ -127,8 +127,7 @@ class Ingest:
                 continue
             signed = signature.signed_text(fields.values, tokens, encoding=fields.encoding)
             if signed is not None:
-                if not is_json:
-                    self._layouts.learn(fields.values)
+                self._layouts.learn(body, fields.values)
                 return fields, signed
             faults.append(fields.fault())
         try:

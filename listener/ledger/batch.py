@@ -11,7 +11,7 @@ the hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the ev
 :func:`number_events` and ``NewEvent.body``; on PostgreSQL it is ``append_v1.sql``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final
 
 from msgspec import Struct, field
@@ -47,12 +47,12 @@ class Wanted(Struct, frozen=True, kw_only=True):
             is not known yet, and its entry.
     """
 
-    transactions: set[Key] = set()
-    unnumbered: set[Key] = set()
-    numbered: set[tuple[str, str, str]] = set()
-    sales: set[int] = set()
-    references: set[Reference] = set()
-    notified: set[Key] = set()
+    transactions: Set[Key]
+    unnumbered: Set[Key]
+    numbered: Set[tuple[str, str, str]]
+    sales: Set[int]
+    references: Set[Reference]
+    notified: Set[Key]
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -111,22 +111,34 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 def wanted(facts: Iterable[Fact]) -> Wanted:
     """Return what must be read before these facts can be decided."""
-    wants = Wanted()
+    transactions: set[Key] = set()
+    unnumbered: set[Key] = set()
+    numbered: set[tuple[str, str, str]] = set()
+    sales: set[int] = set()
+    references: set[Reference] = set()
+    notified: set[Key] = set()
     for fact in facts:
         number, mark = fact.transaction_no, fact.fingerprint
         if number:
-            wants.transactions.add((fact.merchant_no, number))
+            transactions.add((fact.merchant_no, number))
             if fact.reference and fact.kind is NOTIFICATION:
-                wants.notified.add((fact.merchant_no, fact.reference))
+                notified.add((fact.merchant_no, fact.reference))
         if mark and number:
-            wants.numbered.add((fact.merchant_no, number, mark))
+            numbered.add((fact.merchant_no, number, mark))
         elif mark:
-            wants.unnumbered.add((fact.merchant_no, mark))
+            unnumbered.add((fact.merchant_no, mark))
         if fact.sale_seq:
-            wants.sales.add(fact.sale_seq)
+            sales.add(fact.sale_seq)
         if fact.kind is SALE:
-            wants.references.add(_reference(fact))
-    return wants
+            references.add(_reference(fact))
+    return Wanted(
+        transactions=transactions,
+        unnumbered=unnumbered,
+        numbered=numbered,
+        sales=sales,
+        references=references,
+        notified=notified,
+    )
 
 
 def decide(

@@ -29,7 +29,7 @@ class Kind(StrEnum):
     DECISION = "decision"
 
 
-# What is asked of every fact of a commit: in Python 3.11 ``Kind.SALE`` costs ten times a name.
+# For what is asked of every fact: in Python 3.11, ``Kind.SALE`` costs ten times a plain name.
 NOTIFICATION: Final = Kind.NOTIFICATION
 SALE: Final = Kind.SALE
 

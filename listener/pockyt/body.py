@@ -38,8 +38,9 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 class Fields(NamedTuple):
     """The fields of a message. ``encoding`` turns their text back into the signed bytes.
 
-    In a form that is not UTF-8, each byte is one character of the texts (``latin-1``). Plain names
-    and values have no character that could end them, and none that is not shown.
+    In a form that is not UTF-8, each byte is one character of the texts (``latin-1``).
+    ``is_plain``: no name or value has an ``&``, an escape or a NUL, and no name an ``=``; set by
+    ``layout``.
     """
 
     values: dict[str, str]

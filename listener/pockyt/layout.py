@@ -2,26 +2,30 @@
 
 The forms of a sender are alike: the same names in the same order, with values of plain characters.
 For such a form this finds the fields and the signed text that :mod:`listener.pockyt.body` and
-:mod:`listener.pockyt.signature` would find; every other form is theirs.
+:mod:`listener.pockyt.signature` would find; they read every other form.
 """
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Final
 
 from listener.pockyt import signature
 from listener.pockyt.body import Fields
 
-LAYOUTS_KEPT: Final = 4
+LAYOUTS_KEPT: Final = 8
+NAMES_CHARS_MAX: Final = 1_024
+# To learn one takes about 1 ms, and whoever captured a message can send its fields in any order.
+LEARN_SECONDS: Final = 1.0
 
-_NAME: Final = re.compile(r"\w+", re.ASCII)
-# No escape, no separator, and nothing that is trimmed.
-_VALUE: Final = r"([!-$'-*,-~]+)"
+# No escape, no separator, and nothing that is trimmed. Possessive, so that no character is tried
+# twice.
+_VALUE: Final = "[!-$'-*,-~]++"
+_FORM: Final = re.compile(rf"\w++={_VALUE}(?:&\w++={_VALUE})*+", re.ASCII)
 
-
-# The fields of a form, and the text of which its signature is to be checked.
-Signed = tuple[Fields, bytes]
+# The fields of a form, and the text of which its signature is still to be checked.
+Form = tuple[Fields, bytes]
 
 
 class Layout:
@@ -29,13 +33,13 @@ class Layout:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self._matched = re.compile("&".join(f"{name}={_VALUE}" for name in names)).fullmatch
+        self._matched = re.compile("&".join(f"{name}=({_VALUE})" for name in names)).fullmatch
         in_order = sorted(name for name in names if name != signature.FIELD)
         self._signed = "&".join(f"{name}=%s" for name in in_order)
         self._pick = itemgetter(*(names.index(name) for name in in_order))
 
-    def read(self, text: str) -> Signed | None:
-        """Read a form; None where it is not laid out like this."""
+    def read(self, text: str) -> Form | None:
+        """Read a form; None if it has another layout."""
         found = self._matched(text)
         if found is None:
             return None
@@ -45,25 +49,37 @@ class Layout:
 
 
 class Layouts:
-    """The newest layouts of forms that verified, so that strangers cannot teach any."""
+    """The newest layouts of forms that verified."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._kept: list[Layout] = []
+        self._learns_at = clock()
 
-    def read(self, body: bytes) -> Signed | None:
-        """Read a form by a layout that is known; None where none of them is its own."""
-        # Never fails; what is not ASCII is not plain.
-        text = body.decode("latin-1")
+    def read(self, body: bytes) -> Form | None:
+        """Read a form; None if no known layout fits."""
+        text = _text(body)
         for layout in self._kept:
             if (form := layout.read(text)) is not None:
                 return form
         return None
 
-    def learn(self, fields: Mapping[str, str]) -> None:
-        """Keep the layout of a form, if its names are plain and it is not kept yet."""
-        names = tuple(fields)
-        if any(names == layout.names for layout in self._kept):
+    def learn(self, body: bytes, fields: Mapping[str, str]) -> None:
+        """Keep the layout of a form that verified, if it is plain, short and not kept yet."""
+        names, now = tuple(fields), self._clock()
+        if (
+            now < self._learns_at
+            # Two names beside the signature's, or more: of one, itemgetter makes no tuple.
+            or len(names) < 3
+            or sum(map(len, names)) > NAMES_CHARS_MAX
+            or any(names == layout.names for layout in self._kept)
+            or not _FORM.fullmatch(_text(body))
+        ):
             return
-        # Two names beside the signature's, or more: of one, itemgetter makes no tuple.
-        if len(names) > 2 and all(map(_NAME.fullmatch, names)):
-            self._kept = [Layout(names), *self._kept][:LAYOUTS_KEPT]
+        self._learns_at = now + LEARN_SECONDS
+        self._kept = [Layout(names), *self._kept][:LAYOUTS_KEPT]
+
+
+def _text(body: bytes) -> str:
+    # Never fails; what is not ASCII is not plain.
+    return body.decode("latin-1")

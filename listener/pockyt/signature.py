@@ -7,7 +7,7 @@ Source: Pockyt, "Signing API Calls"; every rule here is checked against publishe
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from listener.errors import SignatureError
@@ -72,7 +72,7 @@ def signed_text(
     return signed_by(tokens, variants, given=fields.get(FIELD, "").encode(encoding))
 
 
-def signed_by(tokens: Iterable[Token], variants: Iterable[bytes], *, given: bytes) -> bytes | None:
+def signed_by(tokens: Iterable[Token], variants: Sequence[bytes], *, given: bytes) -> bytes | None:
     """Return the text that one of the tokens signed as ``given``; None where none of them did.
 
     Each token is tried on each text, in constant time, whatever matched before. Hex is compared in

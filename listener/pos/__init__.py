@@ -1,1 +1,1 @@
-"""The POS side of the wire: the frames of ``pos.v1``, and a client that speaks it."""
+"""The POS side of the wire: the frames and events of ``pos.v1``, and a client that speaks it."""

@@ -47,7 +47,7 @@ class Memory:
     def read(self, wants: Wanted) -> Seen:
         """Read exactly what is wanted."""
         transactions = [t for key, t in self.transactions.items() if key in wants.transactions]
-        sales = wants.sales.union(t.sale_seq for t in transactions if t.sale_seq)
+        sales = {*wants.sales, *(t.sale_seq for t in transactions if t.sale_seq)}
         return Seen(
             seq=len(self.entries),
             entries=[entry for entry in self.entries if _is_wanted(entry.fact, wants)],

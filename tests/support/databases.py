@@ -20,13 +20,14 @@ from tests.support import needs
 from tests.support.stored import Clock
 
 T = TypeVar("T")
+Work = Callable[["asyncpg.Connection"], Awaitable[T]]
 
 # Databases that are empty again, by name.
 _spare: list[str] = []
-_LEAVE: Final = """
-SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = '{0}';
-ALTER DATABASE {0} RESET ALL;
-"""
+_CUT_OFF: Final = (
+    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = '{0}'"
+)
+_LEAVE: Final = f"{_CUT_OFF}; ALTER DATABASE {{0}} RESET ALL"
 _EMPTY: Final = """
 DO $$ DECLARE found name; BEGIN
   FOR found IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' LOOP
@@ -38,13 +39,13 @@ GRANT USAGE ON SCHEMA public TO public;
 """
 
 
-def run(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
+def run(url: str, work: "Work[T]") -> T:
     """Run a query as another program would, from a test without an event loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, _connected(url, work)).result()
 
 
-async def _connected(url: str, work: "Callable[[asyncpg.Connection], Awaitable[T]]") -> T:
+async def _connected(url: str, work: "Work[T]") -> T:
     connection = await asyncpg.connect(url)
     try:
         return await work(connection)
@@ -57,29 +58,48 @@ def database() -> Iterator[str]:
     """Lend an empty database; at the end all who are still connected to it are cut off."""
     server = needs.postgres()
     name = f"listener_{secrets.token_hex(6)}"
-    if _spare:
-        # Whoever still looks for it by its last name finds nothing.
-        run(server, lambda db: db.execute(f"ALTER DATABASE {_spare.pop()} RENAME TO {name}"))
-    else:
-        run(server, lambda db: db.execute(f"CREATE DATABASE {name}"))
+    run(server, _renamed_or_made(name))
     url = urlsplit(server)._replace(path=f"/{name}").geturl()
     try:
         yield url
     finally:
-        run(server, lambda db: db.execute(_LEAVE.format(name)))
-        run(url, lambda db: db.execute(_EMPTY))
-        _spare.append(name)
+        try:
+            run(server, lambda db: db.execute(_LEAVE.format(name)))
+            run(url, lambda db: db.execute(_EMPTY))
+            _spare.append(name)
+        except (asyncpg.PostgresError, OSError):
+            # A test that failed may have left it in any state.
+            run(server, _dropped(name))
+
+
+def _renamed_or_made(name: str) -> Work[None]:
+    async def work(db: asyncpg.Connection) -> None:
+        if _spare:
+            spare = _spare.pop()
+            try:
+                # Whoever still looks for it by its last name finds nothing.
+                await db.execute(_CUT_OFF.format(spare))
+                await db.execute(f"ALTER DATABASE {spare} RENAME TO {name}")
+                return
+            except asyncpg.PostgresError:
+                await _dropped(spare)(db)
+        await db.execute(f"CREATE DATABASE {name}")
+
+    return work
+
+
+def _dropped(name: str) -> Work[None]:
+    async def work(db: asyncpg.Connection) -> None:
+        await db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    return work
 
 
 @atexit.register
 def _drop_spare() -> None:
-    if _spare:  # no thread can be started any more
-        asyncio.run(_connected(needs.postgres(), _drop_each))
-
-
-async def _drop_each(db: asyncpg.Connection) -> None:
     for name in _spare:
-        await db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        # As `run`, but for its thread: none can be started any more.
+        asyncio.run(_connected(needs.postgres(), _dropped(name)))
 
 
 async def execute(url: str, *statements: str) -> None:

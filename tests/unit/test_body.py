@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,7 @@ from listener.pockyt.body import (
     read_json,
     readings,
 )
+from listener.pockyt.layout import LAYOUTS_KEPT, Layouts
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.pockyt.texts import DEPTH_MAX
 
@@ -237,6 +239,7 @@ DEAR: Final = {
     "JSON texts": b'{"a":[' + b'"",' * 20_000 + b"0]}",
     "JSON objects": b'{"a":' * 10_000,
     "JSON brackets": b"{" + b"[" * 65_000,
+    "a long value": b"a=" + b"x" * 65_000 + b"\n",
     "quotes": b'{"a":' + b'"' * 65_000,
     "escaped quotes": b'{"a":"' + b'\\"' * 32_000,
 }
@@ -245,7 +248,13 @@ DEAR: Final = {
 @pytest.mark.parametrize("name", sorted(DEAR))
 @pytest.mark.parametrize("is_json", [True, False])
 def test_a_dear_body_is_refused_cheaply(name: str, is_json: bool) -> None:
+    layouts = Layouts(clock=count().__next__)
+    for n in range(LAYOUTS_KEPT):
+        fields = {"a": "1", f"b{n}": "2", "verifySign": "s"}
+        layouts.learn(urlencode(fields).encode(), fields)
+
     def refuse() -> None:
+        assert layouts.read(DEAR[name]) is None
         for found in readings(DEAR[name], is_json=is_json):
             assert not isinstance(found, Fields)
 

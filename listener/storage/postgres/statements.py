@@ -66,7 +66,8 @@ async def see(db: Connection, facts: Sequence[Fact], wants: Wanted) -> Seen:
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
     # A transaction that is read whole brings its fingerprints with it.
     same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
-    same |= {key for key in wants.numbered if key[:2] in present - whole}
+    summed_up = present - whole
+    same |= {key for key in wants.numbered if key[:2] in summed_up}
     seqs = wants.sales | judges_of(transactions) | set(unbound.values())
     entries: Any = None
     judges: Any = None

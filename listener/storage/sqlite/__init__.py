@@ -5,7 +5,8 @@ Files of the same name do the same on PostgreSQL.
 - ``ledger``: a ledger that is being served; ``readable`` is the part of it that only reads.
 - ``writer``: the one writer; ``commit`` is one commit of it, ``bulk`` one statement for many rows.
 - ``reading``, ``searching``: a function for each question.
-- ``statements``, ``selects``: the SQL of what is written, and of what is read.
+- ``statements``: the SQL that a commit reads and writes with; ``selects``: that of all questions.
+  ``keys``, ``verify`` and ``replay`` have their own.
 - ``keys``: the keys in the file.
 - ``connection``, ``location``: how the file is opened, and which one it is.
 - ``lock``, ``epoch``: one service at a time, and whether the file is still the one it served.

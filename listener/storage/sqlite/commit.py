@@ -82,8 +82,8 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
     # A transaction that is read whole brings its fingerprints along.
     same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
-    if summed_up := present - whole:
-        same |= {key for key in wants.numbered if key[:2] in summed_up}
+    summed_up = present - whole
+    same |= {key for key in wants.numbered if key[:2] in summed_up}
     rows = read(db, statements.ENTRIES_OF, whole) + read(db, statements.ENTRIES_LIKE, same)
     seqs = wants.sales | judges_of(transactions) | set(unbound.values())
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])

@@ -204,6 +204,13 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
     return db
 
 
+def connect_query_only(path: Path) -> sqlite3.Connection:
+    """Open a ledger's file in its service, for reads; it is kept in step with the writer."""
+    db = connect(path, create=False)
+    db.execute("PRAGMA query_only = ON")
+    return db
+
+
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a ledger's file beside its service: nothing is written, migrated or checkpointed.
 

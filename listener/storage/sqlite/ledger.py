@@ -18,10 +18,10 @@ from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import OnCommit
 from listener.storage.sqlite import reading, statements
-from listener.storage.sqlite.connection import Connection, connect, now_ms
+from listener.storage.sqlite.connection import Connection, connect, connect_query_only, now_ms
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
-from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger, connect_reader
+from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
 from listener.storage.sqlite.writer import Writer
 
 _LOG: Final = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class SqliteLedger(ReadableLedger):
         opened: list[Connection] = []
         try:
             writer = partial(connect, path, create=True, clock=clock)
-            reader = partial(connect_reader, path)
+            reader = partial(connect_query_only, path)
             for connector in (writer, *[reader] * (READERS + SEARCHERS)):
                 connection = await Connection.open(connector)
                 opened.append(connection)

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final, TypeVar
 
 from listener.keys import Key
@@ -23,7 +22,7 @@ from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 from listener.storage import ranges
 from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, searching
-from listener.storage.sqlite.connection import Connection, connect
+from listener.storage.sqlite.connection import Connection
 
 T = TypeVar("T")
 
@@ -171,10 +170,3 @@ class ReadableLedger:
 
     async def revoked_keys(self) -> frozenset[str]:
         return await self._read(keys.revoked)
-
-
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """Connect to a ledger's file without being able to write it."""
-    db = connect(path, create=False)
-    db.execute("PRAGMA query_only = ON")
-    return db

@@ -1,4 +1,4 @@
-"""The statements that read the ledger on SQLite, each with its parameters listed above it."""
+"""The statements that answer questions about the ledger on SQLite, with their parameters."""
 
 from collections.abc import Iterable
 from typing import Final
