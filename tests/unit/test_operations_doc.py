@@ -34,6 +34,7 @@ INNER: Final = {
     "log.NAME_CHARS_MAX": "no event has a name as long",
     "ledger.summary.PAST_MAX": "no query is under way for as long",
     "pockyt.answer.MESSAGE_CHARS_MAX": "what is shown of Pockyt's words",
+    "pockyt.layout.NAMES_CHARS_MAX": "a form with longer names is read in full",
     "pos.events.EPOCH_CHARS_MAX": "the listener's own epochs are shorter",
     "pos.events.STREAM_CHARS_MAX": "two numbers of 64 fit in it",
     "settings.HOST_CHARS_MAX": "the settings say it themselves",
