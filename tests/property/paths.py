@@ -171,8 +171,10 @@ def _request(chance: random.Random, number: int, *, is_plain: bool) -> bytes:
     if kind is not None:
         lines.append(f"Content-Type: {kind}")
     lines.append(f"Content-Length: {length}")
-    for _ in range(chance.randint(0, 4)):
-        header = chance.choice(_HEADERS if is_odd else _HEADERS[:5])
+    count = chance.randint(0, 4)
+    # One that is sent twice is odd as well.
+    headers = chance.choices(_HEADERS, k=count) if is_odd else chance.sample(_HEADERS[:5], count)
+    for header in headers:
         filled = header.format(number=number % 250, long="x" * chance.choice((100, 2_100, 9_000)))
         lines.insert(chance.randint(1, len(lines)), filled)
     if is_odd and chance.random() < 0.05:
