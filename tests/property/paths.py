@@ -333,7 +333,7 @@ async def entries_of(service: Serving) -> list[tuple[object, ...]]:
 async def services(directory: Path) -> AsyncIterator[tuple[Serving, Serving]]:
     """Run a service with the fast path, and one without; neither minds how often it refuses."""
     with (
-        patch.object(http_connection, "LINGER_SECONDS", 0.1),
+        patch.object(http_connection, "LINGER_SECONDS", 0.3),
         patch.object(connections, "REFUSALS_PER_SECOND", sys.maxsize),
     ):
         async with (
