@@ -15,6 +15,9 @@ TESTS :=
 # that all processes end at about the same time.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 SHARES := --dist loadfile --no-loadscope-reorder
+# A test that hangs ends its process after so many seconds, with a stack of each thread, and has failed.
+# Its file goes on in another process, which begins with that test: after a few of them all is stopped.
+HANGS := --timeout 300 --timeout-method thread --max-worker-restart 2
 COVERAGE :=
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --allow-unsafe --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
@@ -40,7 +43,7 @@ run: $(RUNS) ## sandbox, listener and a till on this machine: the Cancel API tut
 # Tests start the command hundreds of times: it is compiled once.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP) ## every test; TESTS=tests/unit for some of them
-	$(BIN)/pytest -q --numprocesses $(WORKERS) $(SHARES) $(COVERAGE) $(TESTS)
+	$(BIN)/pytest -q --numprocesses $(WORKERS) $(SHARES) $(HANGS) $(COVERAGE) $(TESTS)
 
 lint: $(STAMP) node_modules/.installed ## format, lint, types, layers; of the JavaScript too (needs npm)
 	$(BIN)/ruff format --check .

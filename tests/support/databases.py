@@ -29,6 +29,7 @@ _CUT_OFF: Final = (
 )
 _LEAVE: Final = f"{_CUT_OFF}; ALTER DATABASE {{0}} RESET ALL"
 _EMPTY: Final = """
+SET lock_timeout = '10s';
 DO $$ DECLARE found name; BEGIN
   FOR found IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' LOOP
     EXECUTE format('DROP SCHEMA %I CASCADE', found);
@@ -68,7 +69,7 @@ def database() -> Iterator[str]:
             run(url, lambda db: db.execute(_EMPTY))
             _spare.append(name)
         except (asyncpg.PostgresError, OSError):
-            # A test that failed may have left it in any state.
+            # A test that failed may have left it in any state, or in use.
             run(server, _dropped(name))
 
 
