@@ -109,6 +109,14 @@ class Connections:
     def trust(self, connection: Peer) -> None:
         """Remove a connection from the list of those that may be crowded out."""
         self._unproven.pop(connection, None)
+        self.hear(connection)
+
+    def hear(self, connection: Peer) -> None:
+        """Count a connection no more against its address: it has said all, and waits for us.
+
+        Whoever waits is not cut off for being many, as tills are that come back at once. Cut off,
+        they would come again, and all that was done for them would be done anew.
+        """
         own = self._of_address.get(connection.address, {})
         own.pop(connection, None)
         if not own:

@@ -2,8 +2,8 @@
 
 A connection that sends nothing, or half a request, costs a socket and a few bytes here, but no
 transport, protocol, task or timer. So strangers can be accepted and cut off by the thousand a
-second, and nobody waits long behind them. A whole notification goes in at once; everything else in
-the order of its arrival, a few in each turn of the event loop. Only time and number are judged
+second, and nobody waits long behind them. A whole notification goes in at once; of everything else
+a few in each turn of the event loop, from each address in turn. Only time and number are judged
 here: what is not the plain beginning of a request goes in as well, for aiohttp to answer.
 """
 
@@ -159,8 +159,9 @@ class Lobby:
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
         self.guests: set[Guest] = set()
-        # In the order of admission; one that is no longer among the guests was cut off meanwhile.
-        self._ready: deque[Guest] = deque()
+        # By address, whose turn is next first; each address's own in the order in which they came.
+        # One that is no longer among the guests was cut off meanwhile.
+        self._ready: dict[str, deque[Guest]] = {}
         self._entering: set[asyncio.Task[None]] = set()
         self._log = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
         self._pause: asyncio.TimerHandle | None = None
@@ -197,9 +198,10 @@ class Lobby:
             return
         guest.is_ready = True
         self._hearing.unregister(guest.socket)
-        self._ready.append(guest)
-        if len(self._ready) == 1:
+        self._everyone.hear(guest)
+        if not self._ready:
             self._loop.call_soon(self._let_some_in)
+        self._ready.setdefault(guest.address, deque()).append(guest)
 
     def _hear(self) -> None:
         """Let some of the guests receive what has come; the next turn of the loop hears more."""
@@ -209,12 +211,22 @@ class Lobby:
                 guest.receive()
 
     def _let_some_in(self) -> None:
-        for _ in range(min(ENTRIES_AT_ONCE, len(self._ready))):
-            guest = self._ready.popleft()
+        for _ in range(ENTRIES_AT_ONCE):
+            guest = self._next()
             if guest in self.guests:
                 self._begin(guest)
-        if self._ready:
-            self._loop.call_soon(self._let_some_in)
+            if not self._ready:
+                return
+        self._loop.call_soon(self._let_some_in)
+
+    def _next(self) -> Guest:
+        """Take the guest whose turn it is; its address goes behind the others."""
+        address = next(iter(self._ready))
+        queue = self._ready.pop(address)
+        guest = queue.popleft()
+        if queue:
+            self._ready[address] = queue
+        return guest
 
     def _begin(self, guest: Guest) -> None:
         """Make a connection from a guest; it reads what has arrived of the first request."""

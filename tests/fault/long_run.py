@@ -117,7 +117,7 @@ async def cut(fork: Nursery, plan: Plan) -> Counts:
 
 async def come_back(fork: Nursery, plan: Plan) -> Counts:
     """Make thousands of tills come back after a kill."""
-    counts: Counts = {"storms": 0, "tills": plan.tills, "events": 0}
+    counts: Counts = {"storms": 0, "tills": plan.tills, "came again": 0, "events": 0}
     slowest, memory = 0.0, 0
     for seed in range(plan.seed, plan.seed + STORMS):
         with _folder() as made, _named(seed):
@@ -126,6 +126,7 @@ async def come_back(fork: Nursery, plan: Plan) -> Counts:
             )
             assert found.memory_bytes < storm.memory_bytes_max(plan.tills)
         counts["storms"] += 1
+        counts["came again"] += found.returns
         counts["events"] += found.events
         slowest = max(slowest, found.slowest_seconds)
         memory = max(memory, found.memory_bytes)

@@ -5,7 +5,7 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -448,6 +448,82 @@ async def test_who_stops_sending_in_the_lobby_is_answered_as_anywhere(
             told = await one.rest()
             assert told.startswith(answer)
             assert bool(told) is bool(answer)
+
+
+class Door:
+    """The way out of a lobby, which is shut for everything but notifications."""
+
+    def __init__(self) -> None:
+        self._lobby: Lobby | None = None
+        self._patch = pytest.MonkeyPatch()
+
+        def hold(lobby: Lobby) -> None:
+            self._lobby = lobby
+
+        self._patch.setattr(Lobby, "_let_some_in", hold)
+
+    async def reached(self, count: int) -> None:
+        """Wait until so many have brought their whole request."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not self._lobby or sum(one.is_ready for one in self._lobby.guests) < count:
+                await asyncio.sleep(0.005)
+
+    def open(self) -> None:
+        """Let in who waits, from now on."""
+        self._patch.undo()
+        shut, self._lobby = self._lobby, None
+        if shut is not None:
+            shut._let_some_in()
+
+
+@pytest.fixture(name="door")
+def _door() -> Iterator[Door]:
+    door = Door()
+    yield door
+    door.open()
+
+
+async def test_who_waits_to_be_let_in_is_not_one_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens, door: Door
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=3) as service:
+        asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        lines = [await line(service, asked) for _ in range(8)]
+        await door.reached(8)
+        door.open()
+        for one in lines:
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert b" 200 " in await one.reader.readuntil(b"\r\n\r\n")
+
+
+async def test_those_who_wait_make_room_when_all_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens, door: Door
+) -> None:
+    monkeypatch.setattr(connections, "connections_that_fit", lambda: 4)
+    async with limited(tmp_path, monkeypatch, GRACE_SECONDS=60.0) as service:
+        lines = [await line(service, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(4)]
+        await door.reached(4)
+        assert (await service.notify())[0] == 200
+        assert await lines[0].rest() == b""
+
+
+async def test_each_address_has_its_turn_however_many_of_another_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens, door: Door
+) -> None:
+    places = iter(["a crowd"] * 6 + ["a till"])
+    order: list[str] = []
+    async with limited(tmp_path, monkeypatch) as service:
+        with monkeypatch.context() as placed:
+            placed.setattr(lobby, "network", lambda _peer: next(places))
+            for _ in range(7):
+                await line(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await door.reached(7)
+        monkeypatch.setattr(Lobby, "_begin", lambda _lobby, guest: order.append(guest.address))
+        door.open()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(order) < 5:
+                await asyncio.sleep(0.005)
+    assert "a till" in order[:2]
 
 
 async def test_the_lobby_is_empty_when_the_service_has_ended(

@@ -1,6 +1,8 @@
 """What a ledger on SQLite promises of its file."""
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +15,10 @@ from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 
+BUSY_SECONDS = 0.5
+# From a thread's result to the end of the task that waits for it.
+TURNS = 5
+
 
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
@@ -23,6 +29,16 @@ def _path(tmp_path: Path) -> Path:
 async def _ledger(path: Path) -> AsyncIterator[SqliteLedger]:
     async with await SqliteLedger.open(path) as ledger:
         yield ledger
+
+
+async def test_reads_go_on_while_the_event_loop_is_busy(ledger: SqliteLedger) -> None:
+    reads = [asyncio.create_task(ledger.find_key(str(number))) for number in range(40)]
+    await asyncio.sleep(0)
+    # All are in the readers' hands by now, and none needs the loop to begin.
+    time.sleep(BUSY_SECONDS)  # noqa: ASYNC251 - it is to be blocked
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert all(read.done() for read in reads)
 
 
 @pytest.mark.parametrize("table", ["entries", "events"])

@@ -14,8 +14,9 @@ import pytest
 from aiohttp import web
 from websockets.frames import Opcode
 
+from listener.keys import Key
 from listener.pos.codes import CloseCode
-from listener.web.context import HUB, SESSIONS
+from listener.web.context import HUB, KEYS, SESSIONS
 from listener.web.guard import answering
 from listener.web.till import pulse
 from listener.web.till import sessions as sessions_module
@@ -62,6 +63,29 @@ async def test_the_oldest_connection_without_a_connect_makes_room(
             await third.say(type="connect")
             await third.hear("ready")
             await joined.nothing_more()
+
+
+async def test_a_connection_whose_connect_has_come_waits_for_us_and_makes_no_room(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "PENDING_MAX", 2)
+    key, keys = service.key(), service.service.app[KEYS]
+    find_key, is_read = keys.find_key, asyncio.Event()
+
+    async def found_late(key_id: str) -> Key | None:
+        await is_read.wait()
+        return await find_key(key_id)
+
+    monkeypatch.setattr(keys, "find_key", found_late)
+    async with till(service.url, key) as first, till(service.url) as second:
+        await first.say(type="connect")
+        await until(lambda: len(service.service.app[SESSIONS].connections) == 2)
+        await second.hear("hello")
+        async with till(service.url) as third:
+            await third.hear("hello")
+            is_read.set()
+            await first.hear("hello")
+            await first.hear("ready")
 
 
 async def test_a_till_that_came_while_the_process_was_paused_is_asked_to_come_back(

@@ -29,7 +29,9 @@ from listener.storage.postgres.connection import Connection
 
 T = TypeVar("T")
 
-READERS: Final = 2
+# Connected as they are needed: nearly always one or two. While thousands of tills come back, a read
+# takes as many turns of a busy event loop as it has messages, and this many go on meanwhile.
+READERS: Final = 8
 SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
 

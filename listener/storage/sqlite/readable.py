@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from listener.keys import Key
@@ -37,12 +38,16 @@ class ReadableLedger:
     """The part of a ledger on SQLite that only reads."""
 
     def __init__(self, readers: Sequence[Connection]) -> None:
-        self._readers, self._searchers = Pool(readers[:READERS]), Pool(readers[READERS:])
+        self._readers, self._searchers = readers[:READERS], Pool(readers[READERS:])
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a few rows on any reader that is free."""
-        async with self._readers.one() as reader:
-            return await reader.run(work)
+        """Run a read of a few rows on the reader that has least to do.
+
+        Its thread goes from one read to the next by itself: if each waited for a turn of the event
+        loop in between, there would be fewest of them when the loop has most to do.
+        """
+        reader = min(self._readers, key=attrgetter("running"))
+        return await reader.run(work)
 
     async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read that may go through many rows, for as long as a search may take."""

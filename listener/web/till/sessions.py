@@ -146,10 +146,13 @@ class Sessions:
             # till.
             self.close(next(iter(self._pending)), CloseCode.CONNECT_LATE)
 
+    def hear(self, connection: TillConnection) -> None:
+        """Note that a connection has sent its ``connect``: it waits for us from now on."""
+        self._pending.pop(connection, None)
+
     def add(self, session: Session) -> None:
         """Register a session; an older one of the same terminal is replaced."""
         self._connections[session.connection] = session
-        self._pending.pop(session.connection, None)
         self._of_key[session.key.id] += 1
         # Its key may have been revoked since it was looked up.
         self._keys_version = None

@@ -160,6 +160,7 @@ class _Till:
             raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
+        self._sessions.hear(self._connection)
         # A proxy may have replaced the key's header with its own.
         own = connect.key.get_secret_value().strip() if connect.key else ""
         text = own or bearer(request)
