@@ -64,7 +64,8 @@ simulate: $(STAMP) ## many random histories and requests, by seed; of two nodes 
 	$(BIN)/python -m tests.property.simulate --nodes 2 --scenarios 300
 	$(BIN)/python -m tests.property.decisions
 	$(BIN)/python -m tests.property.paths
-	TEST_EXAMPLES=100 $(BIN)/pytest -q tests/integration/test_schemathesis.py
+	TEST_EXAMPLES=100 $(BIN)/pytest -q tests/integration/test_schemathesis.py \
+	  tests/integration/test_large_transaction.py
 
 table: $(STAMP) ## play every fault of the sandbox, and write docs/faults.md
 	$(BIN)/python -m tests.fault.table

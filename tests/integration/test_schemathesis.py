@@ -12,7 +12,7 @@ from listener.sandbox.servers import Sandbox, SandboxSettings
 from tests.support.service import FIELDS, MERCHANT_NO, STORE_NO, TOKEN_TEXT, serving
 
 # Of each operation; `make simulate` tries more.
-EXAMPLES = os.environ.get("TEST_EXAMPLES", "2")
+EXAMPLES = os.environ.get("TEST_EXAMPLES", "1")
 RUN_SECONDS = 240
 # What is valid by its schema may still be refused: a position or a cursor of another ledger, a
 # field twice in a form.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import IO
 import pytest
 
 from listener.cli import main
+from tests.support.forked import Forked
 
 DEADLINE_SECONDS = 30
 PROGRAM = (sys.executable, "-m", "listener")
@@ -65,15 +67,12 @@ def here(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Done:
 
 def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
     """Run a command in a process of its own."""
-    done = subprocess.run(
-        [*PROGRAM, *arguments],
-        capture_output=True,
-        check=False,
-        env=environment(env),
-        text=True,
-        timeout=DEADLINE_SECONDS,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    with Forked(arguments, env=environment(env)) as process, ThreadPoolExecutor() as reading:
+        out, err = reading.submit(process.stdout.read), reading.submit(process.stderr.read)
+        try:
+            return Done(process.wait(DEADLINE_SECONDS), out.result(), err.result())
+        finally:
+            process.kill()
 
 
 def before_a_person(*arguments: str | Path, status: int = 0, until: str | None = None) -> str:
@@ -118,7 +117,7 @@ def _read_terminal(ours: int, process: "subprocess.Popen[bytes]", *, until: str 
 class Started:
     """A command that runs until it is stopped."""
 
-    def __init__(self, process: subprocess.Popen[str], *, reads: bool) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Forked, *, reads: bool) -> None:
         self.process = process
         self.out = _lines(process.stdout if reads else None)
         self.err = _lines(process.stderr)
@@ -155,15 +154,21 @@ def started(
 ) -> Iterator[Started]:
     """Start a command; it is killed at the end if it still runs.
 
-    Without ``reads`` its stdout is left to the test.
+    Without ``reads`` its stdout is left to the test, and it is not forked but started, as another
+    ``program`` is: how a stream ends is up to the interpreter.
     """
-    with subprocess.Popen(
-        [*program, *arguments],
-        env=environment({"PYTHONUNBUFFERED": "1", **(env or {})}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    changed = environment({"PYTHONUNBUFFERED": "1", **(env or {})})
+    with (
+        Forked(arguments, env=changed)
+        if reads and program == PROGRAM
+        else subprocess.Popen(
+            [*program, *arguments],
+            env=changed,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
         try:
             yield Started(process, reads=reads)
