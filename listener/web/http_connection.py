@@ -203,6 +203,10 @@ class HttpConnection(web.RequestHandler):
         if not self._is_resting:
             super()._resume_transport_reading()
 
+    def hear(self) -> None:
+        """Count this connection no more against its address: it waits for us."""
+        self._connections.hear(self)
+
     def prove(self) -> None:
         """Protect this connection from being crowded out."""
         self.is_proved = True
@@ -244,6 +248,13 @@ class HttpConnection(web.RequestHandler):
         """Cut the connection off, with whatever was still to be sent."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def hear(request: web.BaseRequest) -> None:
+    """Record that a websocket has said whose it is: to look that up is our turn."""
+    connection = request.protocol
+    if isinstance(connection, HttpConnection):
+        connection.hear()
 
 
 def prove(request: web.BaseRequest) -> None:

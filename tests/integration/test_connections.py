@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from listener.keys import Key
 from listener.web import connections, http_connection, lobby
 from listener.web.address import network
 from listener.web.connections import (
@@ -26,12 +27,14 @@ from listener.web.connections import (
     connections_that_fit,
     raise_descriptor_limit,
 )
+from listener.web.context import KEYS
 from listener.web.http_connection import LINE_BYTES_MAX, HttpConnection
 from listener.web.lobby import Lobby
 from listener.web.metrics import Metrics
 from listener.web.shapes import raw
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import FIELDS, FORM, Serving, serving, signed
+from tests.support.tills import till
 
 WAIT_SECONDS = 5
 HALF = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n".encode()
@@ -494,6 +497,30 @@ async def test_who_waits_to_be_let_in_is_not_one_too_many(
         for one in lines:
             async with asyncio.timeout(WAIT_SECONDS):
                 assert b" 200 " in await one.reader.readuntil(b"\r\n\r\n")
+
+
+async def test_a_till_whose_key_is_being_looked_up_is_not_one_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=3) as service:
+        key, keys = service.key(), service.service.app[KEYS]
+        find_key, is_asked, is_read = keys.find_key, asyncio.Event(), asyncio.Event()
+
+        async def found_late(key_id: str) -> Key | None:
+            is_asked.set()
+            await is_read.wait()
+            return await find_key(key_id)
+
+        monkeypatch.setattr(keys, "find_key", found_late)
+        async with till(service.url, key) as one:
+            await one.say(type="connect")
+            await is_asked.wait()
+            for _ in range(6):
+                await line(service, HALF)
+            assert (await service.notify())[0] == 200
+            is_read.set()
+            await one.hear("hello")
+            await one.hear("ready")
 
 
 async def test_those_who_wait_make_room_when_all_are_taken(

@@ -12,9 +12,11 @@ import pytest
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.readable import READERS, READS_AT_ONCE
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 
+READS = READERS * READS_AT_ONCE
 BUSY_SECONDS = 0.5
 # From a thread's result to the end of the task that waits for it.
 TURNS = 5
@@ -32,7 +34,7 @@ async def _ledger(path: Path) -> AsyncIterator[SqliteLedger]:
 
 
 async def test_reads_go_on_while_the_event_loop_is_busy(ledger: SqliteLedger) -> None:
-    reads = [asyncio.create_task(ledger.find_key(str(number))) for number in range(40)]
+    reads = [asyncio.create_task(ledger.find_key(str(number))) for number in range(READS)]
     await asyncio.sleep(0)
     # All are in the readers' hands by now, and none needs the loop to begin.
     time.sleep(BUSY_SECONDS)  # noqa: ASYNC251 - it is to be blocked

@@ -40,7 +40,7 @@ class Listening:
 
     async def _tell(self, hear: object) -> None:
         ledger = self._ledger
-        readers = (*ledger._readers, *ledger._searchers.all)
+        readers = (*ledger._readers.all, *ledger._searchers.all)
         for connection in (*readers, ledger._write_connection):
             await connection.run(lambda db: db.set_trace_callback(hear))  # type: ignore[arg-type]
 

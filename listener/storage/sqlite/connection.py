@@ -54,13 +54,7 @@ def now_ms() -> int:
 
 
 class Connection(aiosqlite.Connection):
-    """An aiosqlite connection that runs a whole function in its thread, in one call.
-
-    Attributes:
-        running: How many functions wait for its thread, or are in it.
-    """
-
-    running = 0
+    """An aiosqlite connection that runs a whole function in its thread, in one call."""
 
     @classmethod
     async def open(cls, connector: Callable[[], sqlite3.Connection]) -> Self:
@@ -96,13 +90,9 @@ class Connection(aiosqlite.Connection):
             connection = self._conn
         except ValueError:
             raise LedgerUnavailableError("the ledger is closed") from None
-        self.running += 1
-        try:
-            with faults_told():
-                # The only way to run a function in its thread; aiosqlite leaves it untyped.
-                result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
-        finally:
-            self.running -= 1
+        with faults_told():
+            # The only way to run a function in its thread; aiosqlite leaves it untyped.
+            result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
         return result
 
     def start(self, work: Callable[[sqlite3.Connection], None]) -> None:

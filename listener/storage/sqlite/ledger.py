@@ -211,7 +211,7 @@ class SqliteLedger(ReadableLedger):
         with suppress(LedgerUnavailableError):
             await self._write_connection.run(partial(leave, lock=self._lock))
         # The writer's connection closes last, so that it moves the log into the file.
-        readers = (*self._readers, *self._searchers.all)
+        readers = (*self._readers.all, *self._searchers.all)
         for connection in (*readers, self._write_connection):
             await connection.close()
         self._lock.release()

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Final, TypeVar
 
 from listener.keys import Key
@@ -30,6 +29,10 @@ T = TypeVar("T")
 # A till's reads are a few seeks, the look-up of its key among them. They never wait behind a
 # search through many rows.
 READERS: Final = 2
+# How many reads a reader's thread is given at a time. With one, each would wait for a turn of the
+# event loop after the one before: fewest would be made when most is to be done. With no end to
+# them, they would keep the writer from the interpreter.
+READS_AT_ONCE: Final = 4
 SEARCHERS: Final = 1
 SEARCH_SECONDS: Final = 1.0
 
@@ -38,16 +41,13 @@ class ReadableLedger:
     """The part of a ledger on SQLite that only reads."""
 
     def __init__(self, readers: Sequence[Connection]) -> None:
-        self._readers, self._searchers = readers[:READERS], Pool(readers[READERS:])
+        self._readers = Pool(readers[:READERS], at_once=READS_AT_ONCE)
+        self._searchers = Pool(readers[READERS:])
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a few rows on the reader that has least to do.
-
-        Its thread goes from one read to the next by itself: if each waited for a turn of the event
-        loop in between, there would be fewest of them when the loop has most to do.
-        """
-        reader = min(self._readers, key=attrgetter("running"))
-        return await reader.run(work)
+        """Run a read of a few rows on any reader that is free."""
+        async with self._readers.one() as reader:
+            return await reader.run(work)
 
     async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read that may go through many rows, for as long as a search may take."""
