@@ -1,9 +1,9 @@
 """Limit HTTP connections: how many there may be, and how long a request may take to arrive.
 
-A connection that has proved nothing yet (no key, no verified notification) may be cut off: under
-pressure the oldest of these go first, beginning with those of an address that has many. A
-connection that has proved itself is never crowded out, so that thousands of tills behind one
-proxy's address are safe.
+A connection that has proved nothing yet (no key, no verified notification) may be crowded out: the
+oldest of an address that has too many goes first, and where all places are taken, the oldest of
+all. One that has said all it has to, and waits for us, does not count against its address; one that
+has proved itself is never crowded out. So thousands of tills behind one proxy's address are safe.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
 from listener.web.unread import Unread
 
 CONNECTIONS_MAX: Final = 24_576
-# Of one address, and unproven for longer than the grace.
+# Of one address that still have to say something; one is crowded out only after the grace.
 UNPROVEN_MAX: Final = 1_024
 GRACE_SECONDS: Final = 2.0
 # Descriptors that connections leave alone, or an eighth of all where that is more: for the ledger,
@@ -81,7 +81,7 @@ class Connections:
         self._metrics = metrics
         self._max = connections_that_fit()
         self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
-        # In the order in which they came; by address, those that have proved nothing.
+        # In the order in which they came; by address, those that still have to say something.
         self._all: dict[Peer, None] = {}
         self._unproven: dict[Peer, None] = {}
         self._of_address: dict[str, dict[Peer, None]] = {}
@@ -109,13 +109,13 @@ class Connections:
     def trust(self, connection: Peer) -> None:
         """Remove a connection from the list of those that may be crowded out."""
         self._unproven.pop(connection, None)
-        self.hear(connection)
+        self.heard_out(connection)
 
-    def hear(self, connection: Peer) -> None:
+    def heard_out(self, connection: Peer) -> None:
         """Count a connection no more against its address: it has said all, and waits for us.
 
-        Whoever waits is not cut off for being many, as tills are that come back at once. Cut off,
-        they would come again, and all that was done for them would be done anew.
+        Tills that come back all at once must not be crowded out for being many: they would come
+        again, and all that was done for them would be done anew.
         """
         own = self._of_address.get(connection.address, {})
         own.pop(connection, None)
@@ -150,7 +150,7 @@ class Connections:
                 self._note(why, connection)
 
     def _crowd_out(self, some: Iterable[Peer], *, age: float) -> bool:
-        """Cut off the oldest connection that we wait for; return whether there was one."""
+        """Cut off the oldest that has proved nothing, where it may be; return whether one was."""
         youngest = self._clock() - age
         for connection in islice(some, _CANDIDATES_MAX):
             if connection.made_at > youngest:

@@ -203,9 +203,9 @@ class HttpConnection(web.RequestHandler):
         if not self._is_resting:
             super()._resume_transport_reading()
 
-    def hear(self) -> None:
+    def heard_out(self) -> None:
         """Count this connection no more against its address: it waits for us."""
-        self._connections.hear(self)
+        self._connections.heard_out(self)
 
     def prove(self) -> None:
         """Protect this connection from being crowded out."""
@@ -250,11 +250,11 @@ class HttpConnection(web.RequestHandler):
             self.transport.abort()
 
 
-def hear(request: web.BaseRequest) -> None:
+def heard_out(request: web.BaseRequest) -> None:
     """Record that a websocket has said whose it is: to look that up is our turn."""
     connection = request.protocol
     if isinstance(connection, HttpConnection):
-        connection.hear()
+        connection.heard_out()
 
 
 def prove(request: web.BaseRequest) -> None:

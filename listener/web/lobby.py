@@ -58,6 +58,7 @@ class Guest:
         "head_bytes",
         "is_notification",
         "is_ready",
+        "is_whole",
         "lobby",
         "made_at",
         "segments",
@@ -72,6 +73,8 @@ class Guest:
         self.came = b""
         self.segments: list[bytes] = []
         self.head_bytes = 0
+        # Whether all of the first request is here, and no more; whether it is a notification.
+        self.is_whole = False
         self.is_notification = False
         # Whether it waits to be let in.
         self.is_ready = False
@@ -103,9 +106,10 @@ class Guest:
             self.socket.send(answer)
 
     def cut(self) -> None:
-        """Close the line."""
+        """Close the line; its turn to be let in may still come."""
         self.lobby.leave(self)
         self.socket.close()
+        self.came, self.segments = b"", []
 
     def receive(self) -> None:
         """Receive bytes; go in once a whole request, or something else, has arrived."""
@@ -142,6 +146,7 @@ class Guest:
         if missing == 0:
             # A whole request is passed on as one segment, anything else as it arrived.
             self.segments = [came]
+            self.is_whole = True
             self.is_notification = len(came) > self.head_bytes
         return 0 < missing <= BODY_BYTES_MAX
 
@@ -198,7 +203,8 @@ class Lobby:
             return
         guest.is_ready = True
         self._hearing.unregister(guest.socket)
-        self._everyone.hear(guest)
+        if guest.is_whole and guest.head_bytes <= HEAD_BYTES_MAX:
+            self._everyone.heard_out(guest)
         if not self._ready:
             self._loop.call_soon(self._let_some_in)
         self._ready.setdefault(guest.address, deque()).append(guest)
@@ -211,13 +217,14 @@ class Lobby:
                 guest.receive()
 
     def _let_some_in(self) -> None:
-        for _ in range(ENTRIES_AT_ONCE):
+        entries = 0
+        while self._ready and entries < ENTRIES_AT_ONCE:
             guest = self._next()
             if guest in self.guests:
                 self._begin(guest)
-            if not self._ready:
-                return
-        self._loop.call_soon(self._let_some_in)
+                entries += 1
+        if self._ready:
+            self._loop.call_soon(self._let_some_in)
 
     def _next(self) -> Guest:
         """Take the guest whose turn it is; its address goes behind the others."""

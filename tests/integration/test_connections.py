@@ -37,6 +37,8 @@ from tests.support.service import FIELDS, FORM, Serving, serving, signed
 from tests.support.tills import till
 
 WAIT_SECONDS = 5
+# How a client begins that takes this for HTTPS.
+TLS = bytes.fromhex("16030100c5010000c10303")
 HALF = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n".encode()
 
 
@@ -497,6 +499,57 @@ async def test_who_waits_to_be_let_in_is_not_one_too_many(
         for one in lines:
             async with asyncio.timeout(WAIT_SECONDS):
                 assert b" 200 " in await one.reader.readuntil(b"\r\n\r\n")
+
+
+def _asked(head_bytes: int) -> bytes:
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n"
+    return head % (b"x" * (head_bytes - len(head % b"")))
+
+
+@pytest.mark.parametrize(
+    ("sent", "counts"),
+    [
+        (TLS, True),
+        (_asked(lobby.HEAD_BYTES_MAX), False),
+        (_asked(lobby.HEAD_BYTES_MAX + 1), True),
+        (_asked(100) + b"more", True),
+        (HALF + b"Content-Length: 9000\r\n\r\n", True),
+    ],
+    ids=["no HTTP", "a head at the limit", "one past it", "more than a request", "a large body"],
+)
+async def test_only_a_whole_short_request_counts_no_more_against_its_address(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: Opens,
+    door: Door,
+    sent: bytes,
+    counts: bool,
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=3) as service:
+        lines = []
+        for number in range(1, 9):
+            lines.append(await line(service, sent))
+            await door.reached(min(number, 3) if counts else number)
+        if counts:
+            for one in lines[:-3]:
+                assert await one.rest() == b""
+        assert all(one.is_open() for one in lines[-3:])
+        assert lines[0].is_open() is not counts
+
+
+async def test_who_was_cut_off_takes_nobodys_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens, door: Door
+) -> None:
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=3) as service:
+        lines = []
+        for number in range(1, 9):
+            lines.append(await line(service, TLS))
+            await door.reached(min(number, 3))
+        await lines[4].rest()
+        begun: list[lobby.Guest] = []
+        monkeypatch.setattr(Lobby, "_begin", lambda _lobby, guest: begun.append(guest))
+        door.open()
+        assert len(begun) == lobby.ENTRIES_AT_ONCE
 
 
 async def test_a_till_whose_key_is_being_looked_up_is_not_one_too_many(

@@ -12,11 +12,11 @@ import pytest
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
-from listener.storage.sqlite.readable import READERS, READS_AT_ONCE
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 
-READS = READERS * READS_AT_ONCE
+# Four in each of two threads.
+READS = 8
 BUSY_SECONDS = 0.5
 # From a thread's result to the end of the task that waits for it.
 TURNS = 5

@@ -29,9 +29,7 @@ from listener.storage.postgres.connection import Connection
 
 T = TypeVar("T")
 
-# Connected as they are needed: nearly always one or two. While thousands of tills come back, a read
-# takes as many turns of a busy event loop as it has messages, and this many go on meanwhile.
-READERS: Final = 8
+READERS: Final = 2
 SEARCHERS: Final = 2
 SEARCH_MS: Final = 1_000
 

@@ -91,8 +91,9 @@ class Sessions:
         self._presence = presence
         self._now_ms = now_ms
         self._closed = log.Throttle(_LOG, "pos_closed")
-        # Those without a session have not sent ``connect`` yet; the oldest first.
+        # Those that have not sent ``connect`` yet; the oldest first.
         self._pending: dict[TillConnection, None] = {}
+        # All; those whose key is not known yet have no session.
         self._connections: dict[TillConnection, Session | None] = {}
         self._left = asyncio.Event()
         self._of_key: Counter[str] = Counter()
@@ -146,8 +147,12 @@ class Sessions:
             # till.
             self.close(next(iter(self._pending)), CloseCode.CONNECT_LATE)
 
-    def hear(self, connection: TillConnection) -> None:
-        """Note that a connection has sent its ``connect``: it waits for us from now on."""
+    def heard_out(self, connection: TillConnection) -> None:
+        """Record that a connection has sent its ``connect``: it waits for us from now on.
+
+        With a key that is none it is closed once that was looked up; until then it makes room for
+        nobody, and only ``SESSIONS_MAX`` limits how many there are.
+        """
         self._pending.pop(connection, None)
 
     def add(self, session: Session) -> None:

@@ -32,7 +32,7 @@ from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.headers import harden
-from listener.web.http_connection import hear, prove
+from listener.web.http_connection import heard_out, prove
 from listener.web.till.connection import TillConnection
 from listener.web.till.resume import Start, begin, may_follow
 from listener.web.till.sessions import Session
@@ -160,8 +160,8 @@ class _Till:
             raise _CloseError(CloseCode.CONNECT_LATE) from None
         if connect is None:
             return
-        self._sessions.hear(self._connection)
-        hear(request)
+        self._sessions.heard_out(self._connection)
+        heard_out(request)
         # A proxy may have replaced the key's header with its own.
         own = connect.key.get_secret_value().strip() if connect.key else ""
         text = own or bearer(request)
