@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,16 +59,24 @@ class Nursery:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._forked: asyncio.Queue[int] = asyncio.Queue()
+        self._numbers = count()
+        self._awaited: dict[int, asyncio.Future[Life]] = {}
         self._lives: dict[int, Life] = {}
         self._reading = asyncio.create_task(self._read())
 
     async def fork(self, config: Path, *, twists: Sequence[str] = ()) -> Life:
         """Fork a service, whose log goes beside its settings; it waits to begin."""
         log = config.with_suffix(".log")
-        self.order(serve=str(config), log=str(log), twists=list(twists))
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            return self._lives[await self._forked.get()]
+        number = next(self._numbers)
+        life: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
+        self._awaited[number] = life
+        self.order(serve=str(config), log=str(log), twists=list(twists), number=number)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await life
+        finally:
+            # One that comes too late is nobody's.
+            del self._awaited[number]
 
     def order(self, **order: object) -> None:
         """Send an order."""
@@ -85,8 +94,9 @@ class Nursery:
         async for line in self._process.stdout:
             answer: dict[str, Any] = json.loads(line)
             if "forked" in answer:
-                self._lives[answer["forked"]] = Life(self, answer["forked"])
-                self._forked.put_nowait(answer["forked"])
+                life = self._lives[answer["forked"]] = Life(self, answer["forked"])
+                if answer["number"] in self._awaited:
+                    self._awaited[answer["number"]].set_result(life)
             else:
                 self._lives.pop(answer["ended"]).ended.set_result(answer["status"])
 

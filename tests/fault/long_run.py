@@ -125,6 +125,8 @@ async def come_back(fork: Nursery, plan: Plan) -> Counts:
                 fork, Path(made), tills=plan.tills, seconds=SPREAD_SECONDS, seed=seed
             )
             assert found.memory_bytes < storm.memory_bytes_max(plan.tills)
+            # More, and they would hold up those who are let in meanwhile, and come again for ever.
+            assert found.returns < plan.tills / 10
         counts["storms"] += 1
         counts["came again"] += found.returns
         counts["events"] += found.events

@@ -163,7 +163,7 @@ class Nursery:
         os.close(begin)
         self._begin[pid] = go
         self._ends[os.pidfd_open(pid)] = pid
-        say({"forked": pid})
+        say({"forked": pid, "number": order["number"]})
 
     def run(self) -> None:
         """Obey until nobody gives orders any more."""

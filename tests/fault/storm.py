@@ -209,19 +209,17 @@ async def _blow(
 ) -> Storm:
     starts = [till.offset for till in them]
     began = perf_counter()
-    # The jitter that the protocol asks of a till that comes back.
-    stays = [asyncio.create_task(till.stay(lambda: chance.uniform(0, seconds))) for till in them]
-    try:
+    async with asyncio.TaskGroup() as group:
+        # The jitter that the protocol asks of a till that comes back.
+        stays = [group.create_task(till.stay(lambda: chance.uniform(0, seconds))) for till in them]
         async with _watched(life) as grown, asyncio.timeout(CATCH_UP_SECONDS), _selling(one):
             await _all(them, lambda till: till.caught_up_seconds is not None)
             arrived = max(till.ready_at or 0.0 for till in them) - began
         head = len(one.outcome.acknowledged)
         async with asyncio.timeout(CATCH_UP_SECONDS):
             await _all(them, lambda till: till.offset >= head)
-    finally:
         for stay in stays:
             stay.cancel()
-        await asyncio.gather(*stays, return_exceptions=True)
     assert {till.offset for till in them} == {head}
     for till in them:
         till.close()

@@ -17,4 +17,5 @@ async def test_tills_that_all_come_back_at_once_get_what_they_missed_and_memory_
     found = await storm.run(nursery, tmp_path, tills=TILLS, seconds=SPREAD_SECONDS, seed=6)
     assert found.events > TILLS * storm.EVENTS / 3
     assert found.slowest_seconds < SLOWEST_SECONDS
+    assert found.returns == 0
     assert found.memory_bytes < storm.memory_bytes_max(TILLS)

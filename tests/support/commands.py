@@ -70,7 +70,8 @@ def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
     with Forked(arguments, env=environment(env)) as process, ThreadPoolExecutor() as reading:
         out, err = reading.submit(process.stdout.read), reading.submit(process.stderr.read)
         try:
-            return Done(process.wait(DEADLINE_SECONDS), out.result(), err.result())
+            status = process.wait(DEADLINE_SECONDS)
+            return Done(status, out.result(DEADLINE_SECONDS), err.result(DEADLINE_SECONDS))
         finally:
             process.kill()
 

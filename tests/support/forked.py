@@ -8,10 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, Final
+
+END_SECONDS: Final = 30
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -34,12 +38,15 @@ def _live(
     """Be the command; this leaves by `SystemExit`."""
     from listener.cli import main
 
+    # A group of its own: whatever it starts ends with it.
+    os.setsid()
     for ours, its in ((out, 1), (err, 2)):
         os.dup2(ours, its)
         os.close(ours)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(env)
+    time.tzset()
     # What it says is there at once.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a real stream
     main(arguments)
@@ -72,7 +79,8 @@ class Forked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.join()
+        self.kill()
+        self.wait(END_SECONDS)
         self._process.close()
         self.stdout.close()
         self.stderr.close()
@@ -92,6 +100,11 @@ class Forked:
             os.kill(self._process.pid, number)
 
     def kill(self) -> None:
+        """Kill it, and what it has started and left behind."""
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        # It may not have come as far as to a group of its own.
         self.send_signal(signal.SIGKILL)
 
 
