@@ -72,6 +72,24 @@ async def test_entries_are_those_of_a_scope(ledger: AnyLedger) -> None:
     assert await seqs(Scope(merchant_no=told.MERCHANT, store_no=NO_STORE)) == [3]
 
 
+async def test_counts_are_those_of_a_scope(ledger: AnyLedger) -> None:
+    await ledger.record(numbered(1))
+    await ledger.record(numbered(1))
+    await ledger.record(numbered(2, store_no="300014"))
+    await ledger.record(numbered(3, store_no=None))
+    await ledger.record(numbered(4, merchant_no="200044"))
+
+    async def counts(scope: Scope) -> tuple[int, ...]:
+        found = await ledger.read_counts(scope)
+        return found.entries, found.transactions, found.events, found.repeats
+
+    assert await counts(ALL) == (4, 4, 4, 1)
+    assert await counts(Scope(merchant_no=told.MERCHANT)) == (3, 3, 3, 1)
+    assert await counts(Scope(merchant_no=told.MERCHANT, store_no="300014")) == (1, 1, 1, 0)
+    assert await counts(Scope(merchant_no=told.MERCHANT, store_no=NO_STORE)) == (1, 1, 1, 0)
+    assert await counts(Scope(merchant_no="200045")) == (0, 0, 0, 0)
+
+
 async def test_held_is_worked_out_when_it_is_read(ledger: AnyLedger) -> None:
     await ledger.record(replace(numbered(77), amount="99.00", reference="r1"))
     (before,) = await ledger.read_entries(after=0, limit=9, scope=ALL)
@@ -150,6 +168,10 @@ async def test_transactions_are_found_by_what_is_asked_for(ledger: AnyLedger, cl
         Search(scope=store, status=Status.PAID): [],
         Search(scope=ALL, reference="r1"): ["4", "1"],
         Search(scope=merchant, reference="r5"): [],
+        Search(scope=ALL, contains="R"): ["5", "4", "3", "2", "1"],
+        Search(scope=ALL, contains="R1"): ["4", "1"],
+        Search(scope=merchant, contains="5"): [],
+        Search(scope=ALL, contains="r_"): [],
         Search(scope=ALL, since_ms=at_ms + 1_000): ["5", "4", "3", "2"],
         Search(scope=ALL, until_ms=at_ms + 1_000): ["1"],
         Search(scope=ALL, since_ms=at_ms + 1, until_ms=at_ms + 2_000): ["2"],
