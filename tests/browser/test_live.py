@@ -178,6 +178,24 @@ def test_an_operator_settles_what_pockyt_cannot(browser: Browser, stage: Stage) 
         expect(row(head.page, number)).to_contain_text("Cancelled")
 
 
+def test_the_focus_comes_back_to_a_row_that_changed_while_its_story_was_read(
+    browser: Browser, stage: Stage
+) -> None:
+    number = "297553638301000099"
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        stage.notify(number, "pending")
+        link = row(head.page, number).get_by_role("link")
+        link.focus()
+        link.press("Enter")
+        expect(head.page.locator("#story .top .status")).to_have_text("Pending")
+        stage.notify(number, "success")
+        expect(head.page.locator("#story .top .status")).to_have_text("Paid")
+        expect(row(head.page, number)).to_contain_text("Paid")
+        head.page.keyboard.press("Escape")
+        expect(link).to_be_focused()
+
+
 def test_a_story_tells_how_often_a_notification_came_and_why_one_is_held(
     browser: Browser, stage: Stage
 ) -> None:

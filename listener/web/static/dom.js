@@ -63,6 +63,23 @@ export function reconcile(list, items, { keyOf, signOf, draw }) {
   }
 }
 
+/**
+ * Remember where the focus is.
+ *
+ * @returns {() => void} It brings the focus back, even into a row of a list that was drawn anew.
+ */
+export function keepFocus() {
+  const element = document.activeElement;
+  const row = element?.closest('[data-key]');
+  const [list, key] = [row?.parentElement, row?.getAttribute('data-key')];
+  const name = element?.getAttribute('data-focus');
+  return () => {
+    if (element?.isConnected) return;
+    const now = [...(list?.children ?? [])].find((one) => one.getAttribute('data-key') === key);
+    (now?.querySelector(`[data-focus="${name}"]`) ?? at('main')).focus();
+  };
+}
+
 function fill(element, attributes = {}, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;

@@ -4,7 +4,7 @@ import { pathOf } from './api.js';
 import { keyOf } from './book.js';
 import { caseOf } from './attention.js';
 import { decisionForm } from './decide.js';
-import { at, h, reconcile, say } from './dom.js';
+import { at, h, keepFocus, reconcile, say } from './dom.js';
 import { STATUSES, badge, icon, money, shown, wordOf } from './statuses.js';
 import { moment } from './times.js';
 
@@ -37,6 +37,7 @@ export class Story {
   #onRead;
   #shown;
   #body;
+  #bringFocusBack;
 
   constructor(api, { canAct, onRead, onClose }) {
     this.#api = api;
@@ -45,6 +46,7 @@ export class Story {
     const dialog = at('story');
     dialog.onclose = () => {
       this.#shown = undefined;
+      this.#bringFocusBack();
       onClose();
     };
     dialog.onclick = ({ target, clientX }) => {
@@ -61,7 +63,10 @@ export class Story {
       this.#body = undefined;
       at('story').replaceChildren(h('p', { class: 'calm', id: 'story-title' }, 'Reading …'));
     }
-    if (!at('story').open) at('story').showModal();
+    if (!at('story').open) {
+      this.#bringFocusBack = keepFocus();
+      at('story').showModal();
+    }
     await this.refresh(identity);
     if (decides) this.#body?.form?.open();
   }
