@@ -135,9 +135,10 @@ def without_number(fact: Fact) -> Fact:
 
 
 def is_about(transaction: Transaction, query: Fact) -> bool:
-    """Return whether a query names the amount, currency and reference of a transaction.
+    """Return whether a query names the number, amount, currency and reference of a transaction.
 
-    A tip on top of the amount is not a difference.
+    A tip on top of the amount is not a difference. An answer that leaves one of them out may be
+    about anything: Pockyt's names all four. Source: the reference of tran-query.
     """
     known = Fact(
         kind=Kind.SALE,
@@ -146,7 +147,8 @@ def is_about(transaction: Transaction, query: Fact) -> bool:
         currency=transaction.currency or query.currency,
         reference=transaction.reference or query.reference,
     )
-    return is_of_sale(query, known)
+    names = (query.field("transactionNo"), query.amount, query.currency, query.reference)
+    return None not in names and is_of_sale(query, known)
 
 
 def is_refused(outcome: Outcome) -> bool:

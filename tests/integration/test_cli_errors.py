@@ -99,8 +99,12 @@ def test_a_wrong_command_is_one_line(
             'port = 0\ndatabase = "postgresql://me:secret@db/"\n[merchants.1]\ntokens = ["t"]',
             "in /NAME",
         ),
+        (
+            'port = 0\ndatabase = "sqlite:///:memory:"\n[merchants.1]\ntokens = ["t"]',
+            "the ledger is a file on disk",
+        ),
     ],
-    ids=["missing", "misspelt", "no-merchant", "no-toml", "postgresql"],
+    ids=["missing", "misspelt", "no-merchant", "no-toml", "postgresql", "in-memory"],
 )
 def test_settings_that_cannot_be_used_are_one_line(
     capsys: pytest.CaptureFixture[str],

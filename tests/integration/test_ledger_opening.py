@@ -48,7 +48,18 @@ def test_a_url_names_a_file(url: str, path: str) -> None:
     assert sqlite_path(url) == Path(path)
 
 
-@pytest.mark.parametrize("url", ["mysql://me:hidden@host/name", "sqlite:///", "ledger.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:hidden@host/name",
+        "sqlite:///",
+        "ledger.db",
+        # What SQLite would keep in memory, and another name of a file that is locked by its own.
+        "sqlite:///:memory:",
+        "sqlite:///file:ledger.db",
+        "sqlite:///file:hidden.db?mode=memory",
+    ],
+)
 async def test_another_kind_of_database_is_refused_in_a_line_without_the_url(url: str) -> None:
     with pytest.raises(LedgerError, match="set database to sqlite:///PATH") as raised:
         await open_ledger(url)

@@ -1,5 +1,6 @@
 """When /cancel may be sent for a cashier's wish, and when a wish changes nothing."""
 
+import orjson
 import pytest
 from msgspec.structs import replace
 
@@ -10,6 +11,7 @@ from listener.pockyt.answer import (
     PockytError,
     PockytRefusedError,
     PockytUnavailableError,
+    read_answer,
 )
 from tests.unit.test_lifecycle_facts import TRANSACTION
 
@@ -114,19 +116,26 @@ def test_a_wish_that_was_recorded_changes_nothing(
     ("said", "about"),
     [
         ({}, True),
-        ({"amount": "13", "currency": "USD", "reference": "R-1"}, True),
+        ({"amount": "13"}, True),
         ({"amount": "13.01"}, False),
         ({"currency": "GBP"}, False),
         ({"reference": "R-2"}, False),
+        ({"transactionNo": None}, False),
+        ({"amount": None}, False),
+        ({"currency": None}, False),
+        ({"reference": None}, False),
     ],
 )
-def test_a_query_licenses_a_cancel_only_of_the_sale_that_it_speaks_of(
-    said: dict[str, str], about: bool
+def test_a_query_licenses_a_cancel_only_of_the_sale_that_it_names(
+    said: dict[str, str | None], about: bool
 ) -> None:
     known = replace(TRANSACTION, amount="13.00", currency="USD", reference="R-1")
-    query = facts.query_fact(known, Answer(word="init", **said), as_of=1)  # type: ignore[arg-type]
+    named = {"amount": "13.00", "currency": "USD", "reference": "R-1"}
+    result = {"transactionNo": known.transaction_no, **named, "status": "init", **said}
+    outcome = read_answer(orjson.dumps({"ret_code": "000100", "result": result}))
+    query = facts.query_fact(known, outcome, as_of=1)
     assert facts.is_about(known, query) is about
     assert query.kind is Kind.QUERY
     assert facts.sending_cancel(query).fields == fields_text(
-        {"call": "tran-query", "next": "cancel"}
+        {**result, "call": "tran-query", "next": "cancel"}
     )

@@ -12,12 +12,18 @@ def sqlite_path(url: str) -> Path:
     """Return the file of ``sqlite:///PATH``: relative, unless PATH begins with a slash.
 
     Raises:
-        LedgerError: It is another kind of database; the message quotes nothing of the URL.
+        LedgerError: It is another kind of database, or no plain name of a file; the message quotes
+            nothing of the URL.
     """
     path = url.removeprefix(_SQLITE)
     if path == url or not path:
         raise LedgerError(
             "the ledger is in SQLite or PostgreSQL: set database to sqlite:///PATH or"
             " postgresql://USER@HOST/NAME"
+        )
+    # SQLite would keep the first in memory, and read the second as a URL of its own.
+    if path.startswith((":", "file:")):
+        raise LedgerError(
+            "the ledger is a file on disk: set database to sqlite:///PATH, and nothing else"
         )
     return Path(path)
