@@ -76,6 +76,12 @@ def bearer(request: web.Request) -> str | None:
     return text.strip() or None if scheme.lower() == _BEARER else None
 
 
+async def check_again(request: web.Request) -> None:
+    """Refuse a request that has waited, if its key was revoked meanwhile."""
+    if await key_of(request, request.app[KEYS]) is None:
+        raise unauthorized()
+
+
 async def key_of(request: web.Request, keys: KeyStore) -> Key | None:
     """Return the key of a request; None if it has none that is valid."""
     text = bearer(request)

@@ -505,6 +505,21 @@ async def test_a_waiting_request_reads_each_entry_once(
     assert asked[:2] == [0, 1]
 
 
+@pytest.mark.parametrize("comes", [True, False], ids=["an entry comes", "nothing comes"])
+async def test_a_key_that_is_revoked_while_it_waits_gets_no_entries(
+    service: Serving, comes: bool
+) -> None:
+    made, key = service.keyed(Role.LEDGER)
+    waiting = asyncio.create_task(refusal(service, "/v1/entries?wait=30", key))
+    async with asyncio.timeout(5):
+        while not service.service.app[HUB].waiting:
+            await asyncio.sleep(0.01)
+        service.revoke(made)
+        if comes:
+            await service.ledger.record(fact("1"))
+        assert (await waiting)[0] == 401
+
+
 async def test_the_number_of_waits_for_entries_is_limited(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from listener.ledger.scope import Cursor, Scope, Search
 from listener.settings import Settings
 from listener.web.api.lookup import find_transaction
 from listener.web.context import HUB, LEDGER, SETTINGS, SHARES
+from listener.web.guard import check_again
 from listener.web.problem import ProblemError
 from listener.web.shapes.cursors import open_cursor, seal_cursor
 from listener.web.shapes.models import (
@@ -132,6 +133,8 @@ async def _read_entries(
             # Everything up to there was read.
             after = max(after, head)
             await bell
+            # A revocation takes effect within a second, however long this waits.
+            await check_again(request)
         finally:
             bell.cancel()
             # The error of a waiter that nobody awaited must be read.

@@ -9,9 +9,9 @@ from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
-from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS, SHARES
-from listener.web.guard import key_of
-from listener.web.problem import ProblemError, unauthorized
+from listener.web.context import HUB, LEDGER, SESSIONS, SETTINGS, SHARES
+from listener.web.guard import check_again
+from listener.web.problem import ProblemError
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import EventsQuery, read_query
@@ -33,8 +33,8 @@ async def events(request: web.Request, key: Key) -> web.Response:
     with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
         page = await hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
     # A revocation takes effect within a second, however long this has waited.
-    if wait_seconds and await key_of(request, request.app[KEYS]) is None:
-        raise unauthorized()
+    if wait_seconds:
+        await check_again(request)
     head = (await hub.heads([name]))[name]
     return _page(name, page, epoch=begun.epoch, head=head, after=begun.after)
 
