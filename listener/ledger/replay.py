@@ -107,15 +107,21 @@ def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
 
     Its notifications are left out, because they do not change it.
     """
-    for _, group in groupby(entries, key=_sale_seq):
+    for _, group in groupby(entries, key=sale_seq_of):
         sale, *others = group
-        state = begin_sale(sale)
-        for entry in others:
-            state = follow_sale(state, entry, began_ms=sale.recorded_at_ms)
-        yield state
+        yield restate_sale(sale, others)
 
 
-def _sale_seq(entry: Entry) -> int | None:
+def restate_sale(sale: Entry, others: Iterable[Entry]) -> SaleState:
+    """Return the state of a sale after the entries that name it, in seq order."""
+    state = begin_sale(sale)
+    for entry in others:
+        state = follow_sale(state, entry, began_ms=sale.recorded_at_ms)
+    return state
+
+
+def sale_seq_of(entry: Entry) -> int | None:
+    """Return the seq of the sale that an entry is, or names."""
     return entry.seq if entry.fact.kind is Kind.SALE else entry.fact.sale_seq
 
 

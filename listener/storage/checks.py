@@ -1,8 +1,9 @@
 """The checks of `listener verify` that both back-ends share."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from msgspec import MsgspecError
@@ -10,8 +11,10 @@ from msgspec import MsgspecError
 from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS, digest
 from listener.ledger.model import Entry, Transaction
+from listener.ledger.replay import differs, restate_sale, sale_seq_of
 from listener.ledger.results import Head
-from listener.storage.rows import Row, entry_of, transaction_of
+from listener.ledger.sale import SaleState
+from listener.storage.rows import Row, entry_of, sale_of, transaction_of
 
 _TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")
 
@@ -96,6 +99,41 @@ def read_transaction(row: Row) -> Transaction:
     except MsgspecError as error:
         text = f"transaction {row[2]} is not what its entries add up to"
         raise DamagedError(f"at entry {row[0]}: {text}", seq=row[0]) from error
+
+
+def read_sale(row: Row) -> SaleState:
+    """Read the state of a sale that a ledger holds.
+
+    Raises:
+        DamagedError: It holds what no sale can.
+    """
+    try:
+        return sale_of(row)
+    except MsgspecError as error:
+        raise _not_added_up(row[0]) from error
+
+
+def check_sales(found: Iterable[tuple[Entry, SaleState | None]]) -> None:
+    """Check that the state of each sale is what its entries add up to.
+
+    Args:
+        found: The entry of each sale with the state that is stored; after it those that name the
+            sale, except notifications, in seq order.
+
+    Raises:
+        DamagedError: A state is missing, or another.
+    """
+    for _, group in groupby(found, key=lambda one: sale_seq_of(one[0])):
+        (sale, stored), *rest = group
+        others = [entry for entry, _ in rest]
+        if stored is None:
+            raise differs(sale.seq, "it is a sale that is not among the sales")
+        if stored != restate_sale(sale, others):
+            raise _not_added_up([sale, *others][-1].seq)
+
+
+def _not_added_up(seq: int) -> DamagedError:
+    return differs(seq, "the state of the sale is not what its entries add up to")
 
 
 def _not_as_recorded(seq: int) -> DamagedError:

@@ -53,6 +53,22 @@ def test_a_sound_ledger_passes(path: Path) -> None:
     assert found.head.repeats == 1
 
 
+async def test_the_end_of_a_cancel_that_pockyt_never_answered_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    async with await SqliteLedger.open(path, clock=Clock()) as ledger:
+        sale = await ledger.record(sold("r1"))
+        wish = replace(told.cancel_request(), transaction_no="", sale_seq=sale.seq)
+        await ledger.record(replace(wish, reference="r1"))
+    verify(url_of(path))
+    with behind(path) as db:
+        db.execute(
+            "UPDATE sales SET cancel_state = 'confirmed', cancel_resolved_at = 1,"
+            " cancel_evidence = 'query'"
+        )
+    with pytest.raises(DamagedError, match="at entry 2: the state of the sale"):
+        verify(url_of(path))
+
+
 def test_an_empty_ledger_passes(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     asyncio.run(make(path))
@@ -262,23 +278,38 @@ DAMAGE: Final = {
     ),
     "a sale's number": (
         "UPDATE sales SET transaction_no = '2' WHERE seq = 1",
-        1,
-        "that no entry brought",
+        2,
+        "the state of the sale",
     ),
     "a sale without its number": (
         "UPDATE sales SET transaction_no = NULL WHERE seq = 1",
         2,
-        "that its sale does not have",
+        "the state of the sale",
     ),
     "a cancel of a sale that nobody wished": (
         "UPDATE sales SET cancel_state = 'confirmed', cancel_requested_at = 1 WHERE seq = 8",
         8,
-        "a cancel that nobody asked for",
+        "the state of the sale",
     ),
     "a reference that is not free": (
         "UPDATE sales SET is_refused = 1 WHERE seq = 8",
         8,
-        "free, and no answer refused",
+        "the state of the sale",
+    ),
+    "a cancel that was not sent": (
+        "UPDATE sales SET cancel_sent = 1 WHERE seq = 8",
+        8,
+        "the state of the sale",
+    ),
+    "the store of a sale": (
+        "UPDATE sales SET store_no = '300014' WHERE seq = 8",
+        8,
+        "the state of the sale",
+    ),
+    "when a sale is looked for": (
+        "UPDATE sales SET ask_due_at = NULL WHERE seq = 8",
+        8,
+        "the state of the sale",
     ),
     "the body of a plain event": (
         "UPDATE events SET body = replace(body, '13.00', '1.00') WHERE seq = 7",

@@ -13,6 +13,9 @@ from listener.storage.postgres.schema import prepare, read_identity
 T = TypeVar("T")
 
 NAME: Final = "pockyt-listener command"
+ROWS_AT_ONCE: Final = 1_000
+# For as long as it takes to work with the rows between two statements.
+BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 
 _SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {SERVER_NOW_MS}"
 
@@ -45,6 +48,13 @@ class Beside:
             raise LedgerUnavailableError(
                 f"the ledger cannot be used now: {told_by(error)}"
             ) from error
+
+    def rows(self, statement: str) -> Iterator[Any]:
+        """Yield what a statement selects, all of one moment; within a transaction."""
+        self.run(lambda db: db.execute(f"DECLARE selected CURSOR FOR {statement}"))
+        while some := self.run(lambda db: db.fetch(f"FETCH {ROWS_AT_ONCE} FROM selected")):
+            yield from some
+        self.run(lambda db: db.execute("CLOSE selected"))
 
 
 def refuse_served(connected: Beside) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from listener.ledger.model import Entry, Transaction
+from listener.ledger.model import Transaction
 from listener.ledger.replay import Replay, restate_sales
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import Progress
-from listener.storage.postgres.beside import Beside, beside, refuse_served
+from listener.storage.postgres.beside import BEGIN, ROWS_AT_ONCE, Beside, beside, refuse_served
 from listener.storage.postgres.rows import entry_of
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.texts import packed
@@ -16,12 +16,7 @@ from listener.storage.postgres.verify import Check, told_by_rows
 from listener.storage.rows import SALE_COLUMNS, TRANSACTION_COLUMNS, sale_row, transaction_row
 from listener.storage.statements import SALES_WITH_ENTRIES
 
-ROWS_AT_ONCE: Final = 1_000
-
-_BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 _CLEAR: Final = "DELETE FROM transactions; DELETE FROM sales"
-_SALES: Final = f"DECLARE sold CURSOR FOR {SALES_WITH_ENTRIES}"
-_FETCH: Final = f"FETCH {ROWS_AT_ONCE} FROM sold"
 
 
 def rebuild(url: str, *, confirm: Confirm, progress: Progress) -> None:
@@ -34,14 +29,14 @@ def rebuild(url: str, *, confirm: Confirm, progress: Progress) -> None:
     """
     with beside(url) as connected:
         refuse_served(connected)
-        for statement in (_BEGIN, LOCK, _CLEAR):
+        for statement in (BEGIN, LOCK, _CLEAR):
             _execute(connected, statement)
         check = Check(connected, progress)
         check.check_chain()
         check.check_events()
         transactions = _transactions(check, confirm)
         _put(connected, "transactions", TRANSACTION_COLUMNS, map(transaction_row, transactions))
-        sales = restate_sales(_sales_with_entries(connected))
+        sales = restate_sales(map(entry_of, connected.rows(SALES_WITH_ENTRIES)))
         _put(connected, "sales", SALE_COLUMNS, map(sale_row, sales))
         _execute(connected, "COMMIT")
 
@@ -55,12 +50,6 @@ def _transactions(check: Check, confirm: Confirm) -> Iterator[Transaction]:
     for rows, events in check.transactions():
         entries, told, sales = told_by_rows(rows, events)
         yield replaying.restate(entries, events=told, sales=sales)
-
-
-def _sales_with_entries(connected: Beside) -> Iterator[Entry]:
-    _execute(connected, _SALES)
-    while rows := connected.run(lambda db: db.fetch(_FETCH)):
-        yield from map(entry_of, rows)
 
 
 def _put(

@@ -14,21 +14,24 @@ from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
 from listener.ledger.model import Entry
 from listener.ledger.replay import Replay, StoredEvent, differs
 from listener.ledger.results import Head
+from listener.ledger.sale import SaleState
 from listener.storage.checks import (
     EventPlaces,
     Progress,
     Verified,
     check_entry,
+    check_sales,
     read_entry,
+    read_sale,
     read_transaction,
 )
 from listener.storage.postgres import reading
-from listener.storage.postgres.beside import Beside, beside
+from listener.storage.postgres.beside import BEGIN, Beside, beside
 from listener.storage.postgres.rows import entry_of, plain
 from listener.storage.postgres.selects import listed
 from listener.storage.postgres.texts import unpacked
 from listener.storage.rows import TRANSACTION_COLUMNS
-from listener.storage.statements import STRAYS
+from listener.storage.statements import SALES_WITH_STATES, STRAYS
 
 PAGE_ROWS: Final = 1_000
 
@@ -107,6 +110,7 @@ class Check:
         self.check_chain()
         self.check_events()
         transactions = self._check_transactions()
+        check_sales(self._sales())
         self._check_strays()
         self._progress(self._total, self._total)
         return Verified(
@@ -202,6 +206,15 @@ class Check:
             seq: StoredEvent(stream=unpacked(stream), is_cancellation=bool(cancelled), body=body)
             for seq, stream, cancelled, body in found
         }
+
+    def _sales(self) -> Iterator[tuple[Entry, SaleState | None]]:
+        """Yield each sale with its state, then the entries that name it; all of one moment."""
+        begin = len(ENTRY_COLUMNS)
+        self._connected.run(lambda db: db.execute(BEGIN))
+        for row in map(plain, self._connected.rows(SALES_WITH_STATES)):
+            state = row[begin:]
+            yield read_entry(row[:begin]), read_sale(state) if state[0] is not None else None
+        self._connected.run(lambda db: db.execute("COMMIT"))
 
     def _check_strays(self) -> None:
         for text, statement in STRAYS.items():

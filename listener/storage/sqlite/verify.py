@@ -12,14 +12,24 @@ from typing import Final
 
 from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS, GENESIS
+from listener.ledger.model import Entry
 from listener.ledger.replay import StoredEvent
-from listener.storage.checks import EventPlaces, Progress, Verified, check_entry
+from listener.ledger.sale import SaleState
+from listener.storage.checks import (
+    EventPlaces,
+    Progress,
+    Verified,
+    check_entry,
+    check_sales,
+    read_entry,
+    read_sale,
+)
 from listener.storage.rows import Row
 from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.replay import replay, settle
-from listener.storage.statements import STRAYS
+from listener.storage.statements import SALES_WITH_STATES, STRAYS
 
 TOLD_EVERY: Final = 1_000
 EVERY_ENTRY: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM entries ORDER BY seq"
@@ -34,9 +44,9 @@ _REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
     """Check the ledger at a URL as it stands now, even while it is being served.
 
-    The hash chain is checked, all numbers, the events, the states of transactions, and the sums;
-    but not the acknowledgements and keys, which are in no chain. While it runs, the log cannot
-    shrink.
+    The hash chain is checked, all numbers, the events, the states of transactions and of sales, and
+    the sums; but not the acknowledgements and keys, which are in no chain, nor when a repeat came.
+    While it runs, the log cannot shrink.
 
     Raises:
         DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.
@@ -76,6 +86,7 @@ class Check:
             raise
         self._check_heads(places)
         transactions = self._check_transactions(settled, places.seqs)
+        check_sales(self._sales())
         self._check_sums(transactions)
         self._progress(self._total, self._total)
         return Verified(
@@ -159,6 +170,13 @@ class Check:
         if first:
             raise first
         return transactions
+
+    def _sales(self) -> Iterator[tuple[Entry, SaleState | None]]:
+        """Yield each sale with its state, then the entries that name it."""
+        begin = len(ENTRY_COLUMNS)
+        for row in self._db.execute(SALES_WITH_STATES):
+            state = row[begin:]
+            yield read_entry(row[:begin]), read_sale(state) if state[0] is not None else None
 
     def _check_sums(self, transactions: int) -> None:
         """Check the counts, and look for what must not exist."""
