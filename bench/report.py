@@ -225,6 +225,7 @@ FAULTS: Final = {
     "steps": "SIGKILL before each system call of a service's life",
     "cuts": "The power cut: only what was synced is sure to be left",
     "storms": "Tills that come back within 5 s of a kill",
+    "postgres-storms": "The same, with the ledger on PostgreSQL",
     "clients": "The Python and the JavaScript client under kills and on a bad line",
     "nodes": "Nodes on one PostgreSQL: killed, paused, their connections cut",
 }

@@ -9,12 +9,12 @@ C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """Connections that each serve so many readers at a time, by default one."""
+    """Connections that each serve one reader at a time."""
 
-    def __init__(self, connections: Sequence[C], *, at_once: int = 1) -> None:
+    def __init__(self, connections: Sequence[C]) -> None:
         self.all = list(connections)
         self._free: asyncio.LifoQueue[C] = asyncio.LifoQueue()
-        for connection in [*connections] * at_once:
+        for connection in self.all:
             self._free.put_nowait(connection)
 
     @asynccontextmanager

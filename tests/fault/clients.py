@@ -46,7 +46,7 @@ async def run(
         port = urlsplit(one.url).port
         assert port
         line = await stack.enter_async_context(bad_line(port, seed=seed))
-        keys = [make_key(one.ledger, terminal=name) for name in ("T-2", "T-3", "T-4")]
+        keys = [make_key(one.database, terminal=name) for name in ("T-2", "T-3", "T-4")]
         # The shop's own till is the Python client on the good line.
         _, told = await stack.enter_async_context(till(line.url, key=keys[0]))
         one.tills.append(told)

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,10 +18,9 @@ import aiohttp
 
 from listener.keys import Role, mint
 from listener.pos.client import Follower, MemoryPositions, Timing
+from listener.storage import open_keys, open_reader, verify
 from listener.storage.checks import Verified
-from listener.storage.sqlite import keys
-from listener.storage.sqlite.connection import connect, connect_read_only, now_ms
-from listener.storage.sqlite.verify import verify
+from listener.storage.sqlite.connection import now_ms
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
 from tests.support.stored import url_of
@@ -37,7 +36,7 @@ QUICK: Final = Timing(
 )
 SETTINGS: Final = """\
 port = {port}
-database = "sqlite:///{ledger}"
+database = "{database}"
 [pockyt]
 url = "http://127.0.0.1:9"
 [merchants.{merchant_no}]
@@ -76,6 +75,8 @@ class Shop:
     """A ledger, its service's settings, those who send, and a till that follows all the while."""
 
     nursery: Nursery
+    # The ledger as the setting names it, and its file where it is one on SQLite.
+    database: str
     ledger: Path
     config: Path
     url: str
@@ -157,7 +158,7 @@ class Shop:
         async with self.life() as life:
             while self._again:
                 assert await self.send_one() == SUCCESS
-            wanted = verify(url_of(self.ledger)).events
+            wanted = verify(self.database).events
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while any(len(told) < wanted for told in (self.outcome.told, *self.tills)):
                     await asyncio.sleep(0.005)
@@ -165,10 +166,12 @@ class Shop:
 
     def check(self) -> Verified:
         """Check the ledger as it lies there: sound, nothing acknowledged missing, none double."""
-        verified = verify(url_of(self.ledger))
+        verified = verify(self.database)
         # Only read, so that it is the next service that has to put in order what a kill has left.
-        with closing(connect_read_only(self.ledger)) as db:
-            recorded = [number for (number,) in db.execute("SELECT transaction_no FROM entries")]
+        with open_reader(self.database) as reader:
+            recorded = [
+                line.entry.fact.transaction_no for _, lines in reader.pages() for line in lines
+            ]
         lost = self.outcome.acknowledged - set(recorded)
         assert not lost, f"acknowledged, and lost: {len(lost)}"
         assert len(recorded) == len(set(recorded)), "an entry is double"
@@ -187,16 +190,17 @@ class Shop:
 
 @asynccontextmanager
 async def counter(
-    nursery: Nursery, directory: Path, *, twists: Sequence[str] = ()
+    nursery: Nursery, directory: Path, *, database: str | None = None, twists: Sequence[str] = ()
 ) -> AsyncIterator[Shop]:
-    """Open a shop without a till, whose ledger does not exist yet."""
+    """Open a shop without a till, whose ledger does not exist yet; by default a file."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     config, ledger = directory / "listener.toml", directory / "ledger.db"
+    database = database or url_of(ledger)
     config.write_text(
         SETTINGS.format(
             port=port,
-            ledger=ledger,
+            database=database,
             merchant_no=MERCHANT_NO,
             store_no=STORE_NO,
             token=TOKEN_TEXT,
@@ -206,6 +210,7 @@ async def counter(
     async with aiohttp.ClientSession(timeout=timeout) as client:
         yield Shop(
             nursery=nursery,
+            database=database,
             ledger=ledger,
             config=config,
             url=f"http://127.0.0.1:{port}",
@@ -220,7 +225,7 @@ async def shop(
 ) -> AsyncIterator[Shop]:
     """Open a shop with a ledger, and a till that follows it from its beginning."""
     async with counter(nursery, directory, twists=twists) as one:
-        key = make_key(one.ledger)
+        key = make_key(one.database)
         async with till(one.url, key=key) as (follower, told):
             one.outcome.told = told
             # It is there before the first message, so that it must see every one.
@@ -250,7 +255,7 @@ async def till(url: str, *, key: str) -> AsyncIterator[tuple[Follower, list[str]
             await asyncio.gather(following, return_exceptions=True)
 
 
-def make_key(ledger: Path, *, terminal: str | None = "T-1") -> str:
+def make_key(database: str, *, terminal: str | None = "T-1") -> str:
     """Make the key of a till, and the ledger if need be, as ``listener keys create`` does."""
     made, text = mint(
         role=Role.POS,
@@ -260,6 +265,6 @@ def make_key(ledger: Path, *, terminal: str | None = "T-1") -> str:
         terminal=terminal,
         may_refund=False,
     )
-    with closing(connect(ledger, create=True)) as db:
-        keys.add(db, made)
+    with open_keys(database, create=True) as stored:
+        stored.add(made)
     return text

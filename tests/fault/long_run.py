@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,13 +117,30 @@ async def cut(fork: Nursery, plan: Plan) -> Counts:
 
 async def come_back(fork: Nursery, plan: Plan) -> Counts:
     """Make thousands of tills come back after a kill."""
+    return await _storms(fork, plan, nullcontext)
+
+
+async def come_back_to_postgres(fork: Nursery, plan: Plan) -> Counts:
+    """Make them come back to a ledger on PostgreSQL."""
+    return await _storms(fork, plan, _database)
+
+
+async def _storms(
+    fork: Nursery, plan: Plan, place: Callable[[], AbstractAsyncContextManager[str | None]]
+) -> Counts:
     counts: Counts = {"storms": 0, "tills": plan.tills, "came again": 0, "events": 0}
     slowest, memory = 0.0, 0
     for seed in range(plan.seed, plan.seed + STORMS):
         with _folder() as made, _named(seed):
-            found = await storm.run(
-                fork, Path(made), tills=plan.tills, seconds=SPREAD_SECONDS, seed=seed
-            )
+            async with place() as url:
+                found = await storm.run(
+                    fork,
+                    Path(made),
+                    tills=plan.tills,
+                    seconds=SPREAD_SECONDS,
+                    seed=seed,
+                    database=url,
+                )
             assert found.memory_bytes < storm.memory_bytes_max(plan.tills)
             # More, and they would hold up those who are let in meanwhile, and come again for ever.
             assert found.returns < plan.tills / 10
@@ -193,6 +210,7 @@ PARTS: Final[dict[str, Callable[[Nursery, Plan], Awaitable[Counts]]]] = {
     "steps": kill_everywhere,
     "cuts": cut,
     "storms": come_back,
+    "postgres-storms": come_back_to_postgres,
     "clients": kill_under_clients,
     "nodes": strike_nodes,
 }

@@ -20,11 +20,10 @@ from typing import Final
 import aiohttp
 import asyncpg
 
-from listener.keys import Role, mint
 from listener.sandbox.servers import Sandbox, SandboxSettings
-from listener.storage import open_keys, verify
-from listener.storage.sqlite.connection import now_ms
+from listener.storage import verify
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
+from tests.fault.load import make_key
 from tests.fault.nodes_load import Cashier, HoppingTill, Sender, Sent
 from tests.support.service import MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT
 from tests.support.shop import free_port
@@ -155,9 +154,9 @@ async def run(
 ) -> Counter[str]:
     """Strike so often; return what was done, once all is found as it must be."""
     async with site_of(nursery, directory, url, nodes=nodes, seed=seed) as site:
-        key = await asyncio.to_thread(_make_key, url)
+        key = await asyncio.to_thread(make_key, url, terminal=None)
         tills = [HoppingTill(site.nodes, site.chance) for _ in range(TILLS)]
-        keys = [await asyncio.to_thread(_make_key, url, f"T-{n}") for n in range(TILLS)]
+        keys = [await asyncio.to_thread(make_key, url, terminal=f"T-{n}") for n in range(TILLS)]
         senders = [site.sender() for _ in range(SENDERS)]
         cashiers = [Cashier(site.nodes, site.client, site.chance, key) for _ in range(CASHIERS)]
         following = [
@@ -323,18 +322,3 @@ def _summed_up(
     if beside:
         counts[SLOWEST] = round(beside[len(beside) * 99 // 100] * 1_000)
     return counts
-
-
-def _make_key(url: str, terminal: str | None = None) -> str:
-    """Make the key of a till, as ``listener keys create`` does."""
-    made, text = mint(
-        role=Role.POS,
-        now_ms=now_ms(),
-        merchant_no=MERCHANT_NO,
-        store_no=STORE_NO,
-        terminal=terminal,
-        may_refund=False,
-    )
-    with open_keys(url, create=True) as stored:
-        stored.add(made)
-    return text

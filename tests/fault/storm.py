@@ -9,7 +9,7 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from listener.pos.codes import CloseCode
-from listener.storage.sqlite.connection import connect_read_only
+from listener.storage import open_reader
 from tests.fault.lives import Life, Nursery
 from tests.fault.load import SUCCESS, Shop, counter, make_key
 from tests.support.service import STREAM
@@ -176,18 +176,29 @@ def memory_bytes_max(tills: int) -> int:
     return tills * TILL_BYTES_MAX + MORE_BYTES_MAX
 
 
-async def run(nursery: Nursery, directory: Path, *, tills: int, seconds: float, seed: int) -> Storm:
+async def run(
+    nursery: Nursery,
+    directory: Path,
+    *,
+    tills: int,
+    seconds: float,
+    seed: int,
+    database: str | None = None,
+) -> Storm:
     """Make many tills come back within some seconds, each from a position of its own.
 
-    Each has to get what it has missed and what comes meanwhile, in order and without a hole.
+    Each has to get what it has missed and what comes meanwhile, in order and without a hole. The
+    ledger is a file unless a database is named.
     """
     chance = random.Random(seed)
-    async with counter(nursery, directory) as one:
-        keys = [make_key(one.ledger, terminal=None) for _ in range(-(-tills // TILLS_A_KEY))]
+    async with counter(nursery, directory, database=database) as one:
+        keys = [
+            await asyncio.to_thread(make_key, one.database, terminal=None)
+            for _ in range(-(-tills // TILLS_A_KEY))
+        ]
         async with one.life():
             await asyncio.gather(*(one.send(count=EVENTS // SENDERS) for _ in range(SENDERS)))
-        with closing(connect_read_only(one.ledger)) as db:
-            (epoch,) = db.execute("SELECT epoch FROM ledger").fetchone()
+        epoch = await asyncio.to_thread(_epoch, one.database)
         them = [
             StormTill(
                 url=one.url,
@@ -200,8 +211,13 @@ async def run(nursery: Nursery, directory: Path, *, tills: int, seconds: float, 
         ]
         async with one.life() as life:
             storm = await _blow(one, life, them, seconds=seconds, chance=chance)
-        one.check()
+        await asyncio.to_thread(one.check)
         return storm
+
+
+def _epoch(database: str) -> str:
+    with open_reader(database) as reader:
+        return reader.head().epoch
 
 
 async def _blow(

@@ -53,7 +53,7 @@ async def test_a_stop_under_load_keeps_what_was_acknowledged_and_sends_every_til
 ) -> None:
     async with shop(nursery, tmp_path) as one, AsyncExitStack() as stack:
         one.padding = PADDING
-        key = make_key(one.ledger, terminal=None)
+        key = make_key(one.database, terminal=None)
         async with one.life() as life:
             if with_stalled:
                 await stall(stack, one, key)

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -14,12 +13,6 @@ from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
-
-# Four in each of two threads.
-READS = 8
-BUSY_SECONDS = 0.5
-# From a thread's result to the end of the task that waits for it.
-TURNS = 5
 
 
 @pytest.fixture(name="path")
@@ -33,14 +26,13 @@ async def _ledger(path: Path) -> AsyncIterator[SqliteLedger]:
         yield ledger
 
 
-async def test_reads_go_on_while_the_event_loop_is_busy(ledger: SqliteLedger) -> None:
-    reads = [asyncio.create_task(ledger.find_key(str(number))) for number in range(READS)]
-    await asyncio.sleep(0)
-    # All are in the readers' hands by now, and none needs the loop to begin.
-    time.sleep(BUSY_SECONDS)  # noqa: ASYNC251 - it is to be blocked
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
-    assert all(read.done() for read in reads)
+async def test_a_read_that_fails_among_many_is_only_its_askers_error(ledger: SqliteLedger) -> None:
+    # Half a character: SQLite cannot be asked for it.
+    asked = ["a", "b", "c", "\ud800", "d"]
+    found = await asyncio.gather(
+        *(ledger.find_key(key_id) for key_id in asked), return_exceptions=True
+    )
+    assert [type(one) for one in found] == [*[type(None)] * 3, UnicodeEncodeError, type(None)]
 
 
 @pytest.mark.parametrize("table", ["entries", "events"])

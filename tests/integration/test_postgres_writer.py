@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 
 from listener.storage import verify
-from listener.storage.postgres import bell, statements
+from listener.storage.postgres import bell, keys, selects, statements
 from listener.storage.postgres.connection import connect
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
@@ -45,6 +45,9 @@ async def test_a_plan_that_was_made_of_empty_tables_is_a_seek() -> None:
         statements._ENTRIES: f"({', '.join(['NULL'] * 7)})",
         bell._HEADS: "(0, 512)",
         bell._EVENTS: "(0, 512, NULL)",
+        keys._FIND: "(ARRAY['k'])",
+        selects.STREAM_HEADS: "(ARRAY['s'])",
+        selects.ACKED: "(ARRAY['t'], ARRAY['s'])",
     }
     with database() as url:
         async with node(url):

@@ -43,6 +43,7 @@ INNER: Final = {
     "settings.TOKEN_CHARS_MAX": "the settings say it themselves",
     "settings.URL_CHARS_MAX": "the settings say it themselves",
     "lifecycle.turns.NAME_CHARS_MAX": "a longer name is hashed",
+    "storage.gathered.GATHERED_MAX": "how many are read for at once; the others are next",
     "storage.postgres.checkup.CLOCK_MS_MAX": "check says it itself",
     "storage.postgres.checkup.LAG_MAX": "check says it itself",
     "storage.postgres.checkup.QUEUE_USAGE_MAX": "check says it itself",

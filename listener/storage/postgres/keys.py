@@ -1,5 +1,6 @@
 """The keys in the ledger's database: written by the command line, read by every node."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from listener.keys import Key, Role
@@ -18,7 +19,7 @@ _REVOKE: Final = (
     " RETURNING id), grown AS (UPDATE ledger SET keys_version = keys_version + 1)"
     " SELECT count(*) FROM revoked"
 )
-_FIND: Final = f"SELECT {_COLUMNS} FROM keys WHERE id = $1"
+_FIND: Final = f"SELECT {_COLUMNS} FROM keys WHERE id = ANY ($1::text[])"
 _LIST: Final = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id"
 _VERSION: Final = "SELECT keys_version FROM ledger"
 _REVOKED: Final = "SELECT id FROM keys WHERE revoked_at IS NOT NULL"
@@ -48,10 +49,15 @@ async def revoke(db: Connection, key_id: str, *, now_ms: int) -> bool:
 
 async def find(db: Connection, key_id: str) -> Key | None:
     """Read a key by its id."""
+    return (await find_all(db, [key_id])).get(key_id)
+
+
+async def find_all(db: Connection, ids: Sequence[str]) -> dict[str, Key]:
+    """Read keys by their ids."""
     # Anyone who connects can ask for an id; with a NUL it is neither a key nor text for
     # PostgreSQL.
-    row = None if "\0" in key_id else await db.fetchrow(_FIND, key_id)
-    return _key_of(row) if row else None
+    sought = [*{key_id for key_id in ids if "\0" not in key_id}]
+    return {row[0]: _key_of(row) for row in await db.fetch(_FIND, sought)}
 
 
 async def list_all(db: Connection) -> list[Key]:

@@ -22,6 +22,7 @@ from listener.ledger.results import (
 )
 from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 from listener.storage import ranges
+from listener.storage.gathered import Gathered
 from listener.storage.pool import Pool
 from listener.storage.postgres import keys, reading, searching
 from listener.storage.postgres.channel import Channel
@@ -47,6 +48,24 @@ class ReadableLedger:
         self._searchers = Pool(
             [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
         )
+        # A till that comes back asks for these three: thousands may at once, and each statement
+        # costs a way to the server and back, and some turns of a busy loop.
+        self._keys = Gathered(self._find_keys)
+        self._heads = Gathered(self._read_heads)
+        self._acked = Gathered(self._read_acked)
+
+    async def _find_keys(self, ids: Sequence[str]) -> list[Key | None]:
+        found = await self._read(lambda db: keys.find_all(db, ids))
+        return [found.get(key_id) for key_id in ids]
+
+    async def _read_heads(self, asked: Sequence[Sequence[str]]) -> list[dict[str, int]]:
+        streams = [*{stream for streams in asked for stream in streams}]
+        heads = await self._read(lambda db: reading.stream_heads(db, streams=streams))
+        return [{stream: heads[stream] for stream in streams} for streams in asked]
+
+    async def _read_acked(self, places: Sequence[tuple[str, str]]) -> list[Acked | None]:
+        found = await self._read(lambda db: reading.acked(db, places=places))
+        return [found.get(place) for place in places]
 
     async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run a read of a few rows; repeat it once if the connection was lost."""
@@ -73,7 +92,7 @@ class ReadableLedger:
         return await self._read(reading.head)
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
-        return await self._read(lambda db: reading.stream_heads(db, streams=streams))
+        return await self._heads.ask(streams)
 
     async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
         return await self._read(
@@ -177,10 +196,10 @@ class ReadableLedger:
         return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
 
     async def acked(self, *, terminal: str, stream: str) -> Acked | None:
-        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
+        return await self._acked.ask((terminal, stream))
 
     async def find_key(self, key_id: str) -> Key | None:
-        return await self._read(lambda db: keys.find(db, key_id))
+        return await self._keys.ask(key_id)
 
     async def keys_version(self) -> int:
         return await self._read(keys.version)

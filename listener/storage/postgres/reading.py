@@ -230,10 +230,13 @@ async def acks(
     ]
 
 
-async def acked(db: Connection, *, terminal: str, stream: str) -> Acked | None:
-    """Read where a terminal resumes in a stream."""
-    row = await db.fetchrow(selects.ACKED, terminal, stream)
-    return Acked(epoch=row[0], offset=row[1]) if row else None
+async def acked(
+    db: Connection, *, places: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Acked]:
+    """Read where terminals resume in streams."""
+    terminals, streams = zip(*{*places}, strict=True)
+    rows = await db.fetch(selects.ACKED, terminals, streams)
+    return {(row[0], row[1]): Acked(epoch=row[2], offset=row[3]) for row in rows}
 
 
 async def remembered(db: Connection, *, key_id: str, idempotency_key: str) -> Remembered | None:

@@ -144,7 +144,10 @@ ACKS: Final = (
     " AND ($3::text IS NULL OR starts_with(stream, $3 || '/'))"
     " AND ($4::text IS NULL OR stream = $3 || '/' || $4) ORDER BY terminal, stream LIMIT $5"
 )
-ACKED: Final = 'SELECT epoch, "offset" FROM acks WHERE terminal = $1 AND stream = $2'
+ACKED: Final = (
+    'SELECT a.terminal, a.stream, a.epoch, a."offset" FROM acks a'
+    " JOIN unnest($1::text[], $2::text[]) x(terminal, stream) USING (terminal, stream)"
+)
 REMEMBERED: Final = (
     "SELECT request, status, body FROM answers WHERE key_id = $1 AND idempotency_key = $2"
 )

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from listener.keys import Key
 from listener.ledger.model import Event, Transaction
@@ -20,19 +20,16 @@ from listener.ledger.results import (
 )
 from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 from listener.storage import ranges
+from listener.storage.gathered import Gathered
 from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, searching
-from listener.storage.sqlite.connection import Connection
+from listener.storage.sqlite.connection import Connection, faults_told
 
 T = TypeVar("T")
 
 # A till's reads are a few seeks, the look-up of its key among them. They never wait behind a
 # search through many rows.
 READERS: Final = 2
-# How many reads a reader's thread is given at a time. With one, each would wait for a turn of the
-# event loop after the one before: fewest would be made when most is to be done. With no end to
-# them, they would keep the writer from the interpreter.
-READS_AT_ONCE: Final = 4
 SEARCHERS: Final = 1
 SEARCH_SECONDS: Final = 1.0
 
@@ -41,13 +38,25 @@ class ReadableLedger:
     """The part of a ledger on SQLite that only reads."""
 
     def __init__(self, readers: Sequence[Connection]) -> None:
-        self._readers = Pool(readers[:READERS], at_once=READS_AT_ONCE)
+        self._readers = Pool(readers[:READERS])
         self._searchers = Pool(readers[READERS:])
+        self._gathered = Gathered[Callable[[sqlite3.Connection], object], Any](
+            self._read_all, at_once=READERS
+        )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a few rows on any reader that is free."""
+        """Run a read of a few rows on any reader, in one call with all that wait."""
+        result: T = await self._gathered.ask(work)
+        return result
+
+    async def _read_all(
+        self, works: Sequence[Callable[[sqlite3.Connection], object]]
+    ) -> list[object]:
         async with self._readers.one() as reader:
-            return await reader.run(work)
+            if len(works) == 1:
+                # One that is alone needs nobody's errors kept apart.
+                return [await reader.run(works[0])]
+            return await reader.run(lambda db: [_outcome(db, work) for work in works])
 
     async def _search(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read that may go through many rows, for as long as a search may take."""
@@ -175,3 +184,12 @@ class ReadableLedger:
 
     async def revoked_keys(self) -> frozenset[str]:
         return await self._read(keys.revoked)
+
+
+def _outcome(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], object]) -> object:
+    """Return what a read found, or its error, which is nobody else's."""
+    try:
+        with faults_told():
+            return work(db)
+    except Exception as error:  # noqa: BLE001 - whoever asked raises it
+        return error

@@ -1,0 +1,85 @@
+"""Read for all who wait at once: while one read is under way, those who ask are gathered."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+# How many questions one read takes: the first of them waits for the answer to the last.
+GATHERED_MAX: Final = 64
+
+
+class Gathered(Generic[Q, A]):
+    """A way to read that takes many questions in one go; a question that is alone never waits.
+
+    Args:
+        read: Answers questions, in their order; an answer that is an error is raised by whoever
+            asked, and one that it raises by all of them.
+        at_once: How many reads are under way at a time.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]],
+        *,
+        at_once: int = 1,
+    ) -> None:
+        self._read = read
+        self._at_once = at_once
+        self._under_way = 0
+        self._asked: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, question: Q) -> A:
+        """Return the answer to a question, from a read that began after it was asked.
+
+        Cancelling one who asks disturbs nobody else.
+        """
+        if self._under_way >= self._at_once:
+            waiting: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+            self._asked.append((question, waiting))
+            return await waiting
+        # Without a task, which would cost a turn of the loop.
+        self._under_way += 1
+        try:
+            (answer,) = await self._read([question])
+        finally:
+            self._under_way -= 1
+            self._go_on()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _go_on(self) -> None:
+        """Read for those who have asked meanwhile."""
+        if self._asked:
+            self._under_way += 1
+            task = asyncio.create_task(self._read_on())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _read_on(self) -> None:
+        try:
+            while self._asked:
+                count = min(GATHERED_MAX, len(self._asked))
+                await self._answer([self._asked.popleft() for _ in range(count)])
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, asked: Sequence[tuple[Q, "asyncio.Future[A]"]]) -> None:
+        answers: Sequence[A | Exception]
+        try:
+            answers = await self._read([question for question, _ in asked])
+        except Exception as error:  # noqa: BLE001 - whoever asked raises it
+            answers = [error] * len(asked)
+        for (_, waiting), answer in zip(asked, answers, strict=True):
+            # Whoever was cancelled waits no more.
+            if waiting.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
