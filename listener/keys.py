@@ -109,7 +109,8 @@ def mint(
         raise ValueError("a terminal needs the role pos")
     if may_refund and role is not Role.POS:
         raise ValueError("only a pos key can refund")
-    if any(number and not _NUMBER.fullmatch(number) for number in (merchant_no, store_no)):
+    named = (merchant_no, None if store_no == NO_STORE else store_no)
+    if any(number and not _NUMBER.fullmatch(number) for number in named):
         raise ValueError("a merchant or store is at most 64 letters, digits, - and _")
     if terminal is not None and not _is_name(terminal):
         raise ValueError(

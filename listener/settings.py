@@ -36,7 +36,8 @@ HOST_CHARS_MAX: Final = 255
 TIMEOUT_SECONDS_MIN: Final = 0.1
 TIMEOUT_SECONDS_MAX: Final = 60.0
 
-NUMBER_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
+# A hyphen alone is no store's number: "200043/-" is the stream of what no store is known for.
+NUMBER_PATTERN: Final = r"^([0-9A-Za-z_]|[0-9A-Za-z_-]{2,64})$"
 _ADD_A_MERCHANT: Final = (
     "no merchant is configured: add [merchants.<merchantNo>] with tokens = ["
     '"<API token>"] to the settings file, or set LISTENER_MERCHANTS'

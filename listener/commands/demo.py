@@ -80,9 +80,9 @@ async def _demo(port: int | None, directory: Path, *, once: bool) -> None:
 
 async def _go_on(stage: _Stage) -> None:
     """Go on serving, and show what tills are told, until the person stops it."""
-    from listener.commands.stopping import told_to_stop
     from listener.commands.tail import say_event
     from listener.pos.client import Follower
+    from listener.stopping import told_to_stop
 
     async def follow() -> None:
         # From the earliest event on: what the tutorial's till was told is shown as well.

@@ -26,8 +26,16 @@ _COLUMNS: Final = (
 # "CSV Injection".
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _FORMULA_BLANKS: Final = ("\t", "\r", "\n")
-# Digits that a spreadsheet would round (it keeps 15 of them), cut or write as a power of ten.
-_LOST_AS_NUMBER: Final = re.compile(r"\d{12,}|0\d+|\d+[eE]\d+")
+_MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+# What a spreadsheet would not show as it is: digits that it rounds (it keeps 15 of them), cuts or
+# writes as a power of ten, and what it takes for a date, a time, a share, a truth.
+_NOT_AS_TEXT: Final = re.compile(
+    r"\d{12,}|0\d+|\d+(\.\d+)?e[+-]?\d+|\d{1,3}(,\d{3})+(\.\d+)?|\d+(\.\d+)?%"
+    r"|\d{1,4}[-/]\d{1,2}([-/]\d{1,4})?|\d{1,4}\.\d{1,2}\.\d{1,4}"
+    rf"|\d{{1,4}}[- /]?{_MONTH}([- /]?\d{{1,4}})?|{_MONTH}[- /]?\d{{1,4}}"
+    r"|\d{1,4}:\d{1,2}(:\d{1,2})?( ?[ap]m)?|true|false",
+    re.IGNORECASE | re.ASCII,
+)
 # Without it a spreadsheet reads UTF-8 in the encoding of its own country.
 _BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
@@ -143,7 +151,7 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if not isinstance(value, str):
         return value
-    if _LOST_AS_NUMBER.fullmatch(value):
+    if _NOT_AS_TEXT.fullmatch(value):
         return f'="{value}"'
     shown = escaped(value, but="\t\r\n")
     # strip() knows more blanks than a spreadsheet skips.

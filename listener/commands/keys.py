@@ -81,6 +81,8 @@ def create(
         KEY=$(listener keys create --config listener.toml --role ledger --json | jq -r .key)
     """
     from listener.keys import Role
+    from listener.storage import open_keys
+    from listener.storage.sqlite.connection import now_ms
 
     settings = read_settings(config)
     if (
@@ -101,11 +103,18 @@ def create(
         )
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
-    if as_json:
-        say_json({"id": key.id, "key": text} | _told(key))
-        return
-    say(text)
-    note(f"This is key {key.id}, shown only now: store it where the till or program reads it.")
+    try:
+        if as_json:
+            say_json({"id": key.id, "key": text} | _told(key))
+        else:
+            say(text)
+    except OSError:
+        # One that nobody has read must not stay in force.
+        with open_keys(settings.database, create=False) as stored:
+            stored.revoke(key.id, at_ms=now_ms())
+        raise
+    if not as_json:
+        note(f"This is key {key.id}, shown only now: store it where the till or program reads it.")
 
 
 @keys.command(name="list")

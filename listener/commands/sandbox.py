@@ -207,8 +207,8 @@ def _with_merchants(
 
 
 async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
-    from listener.commands.stopping import told_to_stop
     from listener.sandbox.servers import Sandbox
+    from listener.stopping import told_to_stop
 
     with told_to_stop() as told:
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from listener import log
 from listener.settings import Settings
+from listener.stopping import stop_signals
 from listener.web.address import bind
 
 # A worker that dies is started again, but with a pause.
@@ -44,12 +45,12 @@ class Workers:
         self._stopping = False
 
     def run(self) -> int:
-        """Run all workers until SIGTERM or SIGINT; then stop them, and wait.
+        """Run all workers until told to stop; then stop them, and wait.
 
         Returns:
             0 where all ended by themselves in time.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, self._stop)
         while not self._stopping:
             self._tend()

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +21,7 @@ from listener.lifecycle import Clock, Lifecycle, Limits
 from listener.pockyt.client import PockytClient
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
+from listener.stopping import told_to_stop
 from listener.storage import open_ledger
 from listener.web import notify
 from listener.web.address import bind, is_everywhere
@@ -204,7 +204,7 @@ async def serve(
     ready: Callable[[str], None] | None = None,
     shares_port: bool = False,
 ) -> None:
-    """Run the service until SIGTERM or SIGINT; ``ready`` is called with its URL once it answers.
+    """Run the service until it is told to stop; ``ready`` is called with its URL once it answers.
 
     With ``shares_port``, other workers of the same service listen on the port too.
 
@@ -212,12 +212,10 @@ async def serve(
         LedgerError: The ledger cannot be opened.
         OSError: The port is taken.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     raise_descriptor_limit()
-    async with running(settings, shares_port=shares_port) as service:
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(told_to_stop())
+        service = await stack.enter_async_context(running(settings, shares_port=shares_port))
         _calm_collector()
         log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
         if ready is not None:

@@ -152,7 +152,7 @@ def test_a_ledger_that_another_listener_serves_is_one_line(tmp_path: Path) -> No
         assert serving.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_serve_prints_its_address_once_and_stops_cleanly(
     tmp_path: Path, number: signal.Signals
 ) -> None:

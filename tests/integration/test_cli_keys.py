@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ import pytest
 from listener.keys import Role, authenticate
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
-from tests.support.commands import before_a_person, here, run, write_settings
+from tests.support.commands import (
+    DEADLINE_SECONDS,
+    PROGRAM,
+    before_a_person,
+    here,
+    run,
+    write_settings,
+)
 
 
 @pytest.fixture
@@ -48,6 +56,25 @@ def test_a_key_tells_what_it_is_for(capsys: pytest.CaptureFixture[str], config: 
         "mayRefund": True,
     }
     assert str(made["id"]) in str(made["key"])
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_key_that_could_not_be_shown_is_revoked(
+    capsys: pytest.CaptureFixture[str], config: Path, options: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "keys", "create", "--config", config, "--role", "admin", *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=DEADLINE_SECONDS,
+        )
+    assert done.returncode == 1
+    assert "shown only now" not in done.stderr
+    (key,) = listed(capsys, config)
+    assert key["revokedAt"] is not None
 
 
 async def test_a_key_made_before_the_first_serve_opens_the_ledger_served_then(

@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -237,6 +238,28 @@ async def test_a_migration_that_fails_changes_nothing(
         found = db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'later'")
         assert found.fetchone() == (0,)
     await (await SqliteLedger.open(path)).close()
+
+
+async def test_a_closed_ledger_is_read_where_nothing_can_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await SqliteLedger.open(path, clock=Clock()) as ledger:
+        await ledger.record(numbered(1))
+    before = {one.name for one in path.parent.iterdir()}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with closing(connect_read_only(path)) as db:
+        assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+        assert {one.name for one in path.parent.iterdir()} == before
+    assert verify(url_of(path)).entries == 1
+
+
+async def test_a_ledger_that_is_served_is_read_with_its_log_by_whoever_may_not_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    async with await SqliteLedger.open(path, clock=Clock()) as ledger:
+        await ledger.record(numbered(1))
+        assert verify(url_of(path)).entries == 1
 
 
 def test_every_version_has_a_way_to_this_one() -> None:

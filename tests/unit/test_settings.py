@@ -226,6 +226,7 @@ def test_a_wrong_database_is_answered_with_the_kind_that_there_is(loaded: Load) 
         ({"stores": ["1"]}, "tokens"),
         ({"tokens": [SECRET], "stores": ["1", "1"]}, "stores"),
         ({"tokens": [SECRET], "stores": ["1/2"]}, "stores.0"),
+        ({"tokens": [SECRET], "stores": ["-"]}, "stores.0"),
         ({"tokens": [SECRET], "stores": [1]}, "stores.0"),
         ({"tokens": [SECRET], "stores": ["x" * 65]}, "stores.0"),
     ],

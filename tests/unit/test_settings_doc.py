@@ -81,7 +81,7 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     least, most = settings.TIMEOUT_SECONDS_MIN, settings.TIMEOUT_SECONDS_MAX
     assert f"{least:g} to {most:g}" in ROWS["pockyt.timeout_seconds"][2]
     assert "1 to 64 of `0-9 A-Z a-z _ -`" in DOC
-    assert settings.NUMBER_PATTERN == r"^[0-9A-Za-z_-]{1,64}$"
+    assert settings.NUMBER_PATTERN == r"^([0-9A-Za-z_]|[0-9A-Za-z_-]{2,64})$"
 
 
 def test_every_word_of_confirm_is_documented() -> None:

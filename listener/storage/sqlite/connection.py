@@ -221,7 +221,8 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         raise LedgerError(_missing(path))
     refuse_other_name(path)
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        mode = "mode=ro&immutable=1" if _is_at_rest(path.resolve()) else "mode=ro"
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
     try:
@@ -259,6 +260,15 @@ def find_damage(db: sqlite3.Connection, *, quick: bool) -> str | None:
 def make_private(path: Path) -> None:
     """Create an empty file that only its owner can read, if there is none."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _is_at_rest(path: Path) -> bool:
+    """Return whether a ledger lies where nothing can be written, and was closed: on evidence, say.
+
+    SQLite would want files of its own beside it. Source: SQLite, "Write-Ahead Logging", 5.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    return not os.access(path.parent, os.W_OK) and not log.exists()
 
 
 def _missing(path: Path) -> str:

@@ -1,0 +1,36 @@
+"""Wait for the signal that a server is to stop, from a person or a supervisor."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask a server to stop in good order.
+
+    SIGHUP is among them, which a terminal sends as it closes, and some rotate logs by. Whoever
+    started the program with ``nohup`` wants it ignored.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
+@contextmanager
+def told_to_stop() -> Iterator[asyncio.Event]:
+    """Yield an event that is set at the first of these signals, instead of ending the program.
+
+    Enter this before the program says that it is ready: whoever reads that may stop it at once.
+    """
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    numbers = stop_signals()
+    for number in numbers:
+        loop.add_signal_handler(number, told.set)
+    try:
+        yield told
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
