@@ -79,16 +79,12 @@ const CODES = {
   4200: ['come back now'],
   4201: ['nothing was heard for too long'],
 };
-// A problem's code says more than the close code of the same meaning.
-const TO_DO = {
-  'stream-missing': 'without WebSocket a key of several stores has to name `streams`',
-};
 
 /** The listener said not to come back unchanged; `code` says why, the message what to do. */
 export class StoppedError extends Error {
-  constructor(code, detail, problem) {
+  constructor(code, detail) {
     const [meaning, toDo] = CODES[code] ?? [];
-    const known = TO_DO[problem] ?? (toDo && `${meaning}; ${toDo}`);
+    const known = toDo && `${meaning}; ${toDo}`;
     super(`the listener refused (${code}): ${known || detail || "ask the listener's operator"}`);
     this.name = 'StoppedError';
     this.code = code;
@@ -193,7 +189,7 @@ function endedByAnswer(status, outage, problem) {
     return { duty: 'backOff', code: status === 503 ? OVERLOADED : SERVER_ERROR, ...outage };
   }
   const code = { 401: BAD_KEY, 403: STREAM_NOT_ALLOWED }[status] ?? MALFORMED;
-  return { duty: 'stop', code, problem: problem.code, ...outage };
+  return { duty: 'stop', code, streams: problem.streams, ...outage };
 }
 
 function backOff(cause, why) {
@@ -217,7 +213,10 @@ function readProblem(text) {
     return undefined;
   }
   const code = members.code ?? members.type.slice(PROBLEM_TYPES.length);
-  return { code: String(code), detail: shown(members.detail, 300), retry: members.retry !== false };
+  // Those of the key, where the request had to name one.
+  const streams = Array.isArray(members.streams) ? members.streams.map(String) : [];
+  const { detail, retry } = members;
+  return { code: String(code), detail: shown(detail, 300), retry: retry !== false, streams };
 }
 
 /** Shorten a stranger's text to one line that a page or a log may show. */
@@ -373,6 +372,11 @@ class Tracker {
 
   get names() {
     return this.#wanted ?? this.#named;
+  }
+
+  /** Follow the streams that the listener has named: those of the key. */
+  name(streams) {
+    this.#named = [...streams];
   }
 
   starts() {
@@ -836,7 +840,7 @@ export class Follower {
       }
       if (ended === undefined || this.#isClosed) continue;
       if (ended.duty === 'stop') {
-        const error = new StoppedError(ended.code, ended.why, ended.problem);
+        const error = new StoppedError(ended.code, ended.why);
         this.#change('stopped', null, { cause: 'stopped', why: error.message });
         throw error;
       }
@@ -945,8 +949,8 @@ export class Follower {
         if (!(error instanceof ApiError)) throw error;
         if (error.ended.duty === 'stop') {
           {
-            const { code, why, problem } = error.ended;
-            throw this.#fail(new StoppedError(code, why, problem));
+            const { code, why } = error.ended;
+            throw this.#fail(new StoppedError(code, why));
           }
         }
         await pause(snapshot.schedule.next(error.ended), this.#closing.signal);
@@ -1204,7 +1208,7 @@ export class Follower {
         }
         const { name, page } = await Promise.race(polls.values());
         polls.delete(name);
-        this.#takePage(name, page);
+        if (page !== undefined) this.#takePage(name, page);
         // The listener may just have come back: only now is it certain that WebSocket is blocked.
         if (this.#WebSocket && !this.#isHttpWell) return undefined;
         await this.#queue.drained();
@@ -1225,11 +1229,18 @@ export class Follower {
     return undefined;
   }
 
+  /** Read a page of a stream; none where the key has several, which are known from now on. */
   async #page(name, signal) {
     // The first answer comes at once, so that the connection is known to be live.
     const wait = this.#transport === 'long-poll' ? this.#timing.pollSeconds : 0;
     const after = name === undefined ? undefined : this.#tracker.received.get(name);
-    return { name, page: await this.#api.page(name, after, wait, signal) };
+    try {
+      return { name, page: await this.#api.page(name, after, wait, signal) };
+    } catch (error) {
+      if (name !== undefined || !error.ended?.streams?.length) throw error;
+      this.#tracker.name(error.ended.streams);
+      return { name };
+    }
   }
 
   #takePage(asked, page) {

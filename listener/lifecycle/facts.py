@@ -148,8 +148,8 @@ def is_about(transaction: Transaction, query: Fact) -> bool:
         reference=transaction.reference or query.reference,
     )
     # An answer without these may be about anything, such as one that a proxy made up.
-    is_named = query.field("transactionNo") is not None and query.amount is not None
-    return is_named and is_of_sale(query, known)
+    is_named = query.field("transactionNo") == transaction.transaction_no
+    return is_named and query.amount is not None and is_of_sale(query, known)
 
 
 def is_refused(outcome: Outcome) -> bool:

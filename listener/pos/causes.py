@@ -49,11 +49,15 @@ class Outage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRefusal:
-    """A problem that the listener itself answered; without ``retry`` do not come back unchanged."""
+    """A problem that the listener itself answered; without ``retry`` do not come back unchanged.
+
+    ``streams`` are those of the key, where the request had to name one.
+    """
 
     code: str
     detail: str
     retry: bool
+    streams: tuple[str, ...] = ()
 
 
 def is_problem(headers: Mapping[str, str]) -> bool:
@@ -78,7 +82,12 @@ def read_problem(headers: Mapping[str, str], body: bytes) -> HttpRefusal | None:
         code=code if isinstance(code, str) else kind.removeprefix(PROBLEM_TYPES),
         detail=_shown(members.get("detail"), limit=300),
         retry=members.get("retry") is not False,
+        streams=_texts(members.get("streams")),
     )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
 
 
 def of_error(error: BaseException, *, host: str) -> Outage:

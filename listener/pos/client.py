@@ -61,8 +61,7 @@ class Follower:
     Args:
         url: The listener's, in http or ws, with or without the path of its stream.
         key: Of a POS; surrounding blanks are ignored. It never goes into a URL.
-        streams: The streams to follow; None for all of the key's scope. Where WebSocket is
-            blocked, a key of several stores has to name them.
+        streams: The streams to follow; None for all of the key's scope.
         position: Where to store how far this POS has come; with None, only the listener does.
         start: Where a stream without a position begins: "acked", "latest" or "earliest".
         timing: How long to wait for what.

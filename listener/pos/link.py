@@ -217,7 +217,7 @@ class Link:
         """Read by long-poll until it fails, or until WebSocket is to be tried again (None)."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timing.websocket_again_seconds
-        polls: dict[str | None, asyncio.Task[EventsPage | ResyncMembers]] = {}
+        polls: dict[str | None, asyncio.Task[EventsPage | ResyncMembers | None]] = {}
         try:
             while (left := until - loop.time()) > 0:
                 names: list[str | None] = [*self._tracker.names] or [None]
@@ -228,7 +228,8 @@ class Link:
                     polls.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED
                 )
                 for name in [name for name, poll in polls.items() if poll in done]:
-                    await self._take_page(name, polls.pop(name).result())
+                    if (page := polls.pop(name).result()) is not None:
+                        await self._take_page(name, page)
                 # The listener may just have come back: only now is it certain that WebSocket is
                 # blocked.
                 if done and not self._is_http_well:
@@ -243,13 +244,20 @@ class Link:
             await asyncio.gather(*polls.values(), return_exceptions=True)
         return None
 
-    async def _page(self, stream: str | None) -> EventsPage | ResyncMembers:
+    async def _page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
+        """Read a page of a stream; None where the key has several, which are known from now on."""
         # The first answer comes at once, so that the connection is known to be live.
         wait = self._timing.poll_seconds if self.transport == "long-poll" else 0
         tracker = self._tracker
         start = None if tracker.start == "acked" else tracker.start
         after = start if stream is None else tracker.received.get(stream, start)
-        return await self._api.page(stream, after=after, wait_seconds=wait)
+        try:
+            return await self._api.page(stream, after=after, wait_seconds=wait)
+        except ApiError as error:
+            if stream is not None or not error.ended.streams:
+                raise
+            tracker.name(error.ended.streams)
+            return None
 
     async def _take_page(self, stream: str | None, page: EventsPage | ResyncMembers) -> None:
         self.word()

@@ -1,9 +1,7 @@
 """What a program is told about its connection to the listener: live, or why not."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
 from listener.errors import ListenerError
 from listener.pos.causes import Cause
@@ -12,11 +10,6 @@ from listener.pos.tracking import Ended
 
 State = Literal["connecting", "live", "stopped"]
 Transport = Literal["websocket", "long-poll"]
-
-# A problem's code says more than the close code of the same meaning.
-_TO_DO: Final[Mapping[str, str]] = MappingProxyType(
-    {"stream-missing": "without WebSocket a key of several stores has to name `streams`"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +38,7 @@ class StoppedError(ListenerError):
 
 def stopped(ended: Ended) -> StoppedError:
     """Build the error that says what a person must do before the client may come back."""
-    detail = _TO_DO.get(ended.problem) or _row_of(ended.code) or ended.outage.why
+    detail = _row_of(ended.code) or ended.outage.why
     text = detail or "ask the listener's operator"
     return StoppedError(code=ended.code, detail=f"the listener refused ({ended.code}): {text}")
 

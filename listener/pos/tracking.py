@@ -57,8 +57,8 @@ class Ended:
     """How a connection, or an attempt at one, ended, and what follows.
 
     ``jitter_ms`` is from the listener's ``hello``; None if the listener was not reached.
-    ``after_ms`` is when it asked to be called again. ``problem`` is the code of the listener's own
-    problem over HTTP; '' if there was none.
+    ``after_ms`` is when it asked to be called again. ``streams`` are those of the key, where the
+    listener's own problem over HTTP named them.
     """
 
     duty: Duty
@@ -66,7 +66,7 @@ class Ended:
     code: int = CloseCode.CUT
     jitter_ms: int | None = None
     after_ms: int | None = None
-    problem: str = ""
+    streams: tuple[str, ...] = ()
 
 
 def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, why: str = "") -> Ended:
@@ -83,7 +83,7 @@ def ended_by_answer(status: int, outage: Outage, *, problem: HttpRefusal | None)
         code = CloseCode.OVERLOADED if status == _UNAVAILABLE else CloseCode.SERVER_ERROR
         return Ended(duty=Duty.BACK_OFF, code=code, outage=outage)
     code = _CODE_OF_STATUS.get(status, CloseCode.MALFORMED)
-    return Ended(duty=Duty.STOP, code=code, outage=outage, problem=problem.code)
+    return Ended(duty=Duty.STOP, code=code, outage=outage, streams=problem.streams)
 
 
 def _meaning(code: int) -> str:
@@ -177,6 +177,10 @@ class Tracker:
     def names(self) -> list[str]:
         """The streams that are followed, as far as known: ``ready`` shows the key's scope."""
         return list(self.streams) if self.streams is not None else list(self._named)
+
+    def name(self, streams: Sequence[str]) -> None:
+        """Follow the streams that the listener has named: those of the key."""
+        self._named = list(streams)
 
     def connect(self, number: int) -> Connect:
         """Build the connect frame: from our own positions, else from the acknowledged ones."""

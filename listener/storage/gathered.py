@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from listener.errors import LedgerUnavailableError
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -17,7 +19,8 @@ class Gathered(Generic[Q, A]):
 
     Args:
         read: Answers questions, in their order; an answer that is an error is raised by whoever
-            asked, and one that it raises by all of them.
+            asked. If it raises that the ledger is unavailable, all of them do; after any other
+            error each question is asked alone.
         at_once: How many reads are under way at a time.
     """
 
@@ -63,18 +66,37 @@ class Gathered(Generic[Q, A]):
 
     async def _read_on(self) -> None:
         try:
-            while self._asked:
-                count = min(GATHERED_MAX, len(self._asked))
-                await self._answer([self._asked.popleft() for _ in range(count)])
+            while asked := self._next():
+                await self._answer(asked)
         finally:
             self._under_way -= 1
 
-    async def _answer(self, asked: Sequence[tuple[Q, "asyncio.Future[A]"]]) -> None:
+    def _next(self) -> "list[tuple[Q, asyncio.Future[A]]]":
+        """Take the questions of the next read; whoever has left asks nothing any more."""
+        asked: list[tuple[Q, asyncio.Future[A]]] = []
+        while self._asked and len(asked) < GATHERED_MAX:
+            question, waiting = self._asked.popleft()
+            if not waiting.done():
+                asked.append((question, waiting))
+        return asked
+
+    async def _answer(self, asked: "Sequence[tuple[Q, asyncio.Future[A]]]") -> None:
         answers: Sequence[A | Exception]
         try:
             answers = await self._read([question for question, _ in asked])
-        except Exception as error:  # noqa: BLE001 - whoever asked raises it
+        except LedgerUnavailableError as error:
             answers = [error] * len(asked)
+        except Exception as error:  # noqa: BLE001 - whoever asked raises it
+            if len(asked) > 1:
+                # One that cannot be asked fails alone.
+                for one in asked:
+                    await self._answer([one])
+                return
+            answers = [error]
+        except BaseException:
+            for _, waiting in asked:
+                waiting.cancel()
+            raise
         for (_, waiting), answer in zip(asked, answers, strict=True):
             # Whoever was cancelled waits no more.
             if waiting.done():

@@ -108,14 +108,19 @@ async def test_long_poll_stops_where_the_listener_refuses(
     assert str(stopped) == client.status.why
 
 
-async def test_a_key_of_several_stores_without_websocket_is_told_to_name_streams(
+async def test_a_key_of_several_stores_without_websocket_follows_those_that_it_is_told(
     blocked: Scripted,
 ) -> None:
-    blocked.pages = [problem(400, "stream-missing", streams=[STREAM, OTHER])]
+    blocked.pages = [problem(400, "stream-missing", streams=[STREAM, OTHER]), page(1), page(2)]
     async with follower(blocked, streams=None) as client:
-        stopped = await stop(client)
-    assert stopped.code == CloseCode.MALFORMED
-    assert "several stores has to name `streams`" in str(stopped)
+        assert await take(client, 2) == ["t1", "t2"]
+        assert {poll.get("stream") for poll in blocked.polls} == {None, STREAM, OTHER}
+
+
+async def test_a_refusal_that_names_no_streams_stops(blocked: Scripted) -> None:
+    blocked.pages = [problem(400, "stream-missing")]
+    async with follower(blocked, streams=None) as client:
+        assert (await stop(client)).code == CloseCode.MALFORMED
 
 
 async def test_long_poll_goes_on_after_faults_and_broken_pages(blocked: Scripted) -> None:

@@ -199,6 +199,27 @@ async def test_a_slow_till_that_goes_on_reading_is_not_stalled(stalling: Serving
         await flooded
 
 
+async def test_a_slow_till_is_not_stalled_while_the_system_sends_what_it_holds(
+    stalling: Serving,
+) -> None:
+    bare = await BareTill.open(stalling.url, stalling.key())
+    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
+    await bare.read_until(b'"ready"')
+    with closing(bare.sock):
+        talk = asyncio.create_task(keep_talking(bare))
+        await flood(stalling)
+        (connection,) = stalling.service.app[SESSIONS].connections
+        # For as long as three stalls take, the listener itself can send nothing.
+        waits = connection.buffered
+        assert waits > 0
+        for _ in range(int(3 * STALLING.stalled_seconds / 0.3)):
+            await bare.some(4_096)
+            await asyncio.sleep(0.3)
+        assert connection.buffered == waits
+        assert not connection.is_closing
+        talk.cancel()
+
+
 async def flood(service: Serving) -> None:
     """Record far more than a socket's buffers hold."""
     long = "c" * 4_000

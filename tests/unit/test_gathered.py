@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from listener.errors import LedgerUnavailableError
 from listener.storage.gathered import GATHERED_MAX, Gathered
 
 TURNS: Final = 5
@@ -99,16 +100,52 @@ async def test_as_many_reads_are_under_way_as_there_may_be(source: Source) -> No
     await answers(tasks)
 
 
-async def test_a_read_that_fails_is_an_error_to_each_who_asked_and_to_nobody_later(
+async def test_an_unavailable_ledger_is_an_error_to_each_who_asked_and_to_nobody_later(
     source: Source, gathered: Gathered[int, int]
 ) -> None:
     tasks = await asked(gathered, 1, 2, 3)
-    source.error = OSError("gone")
+    source.error = LedgerUnavailableError("gone")
     source.let.set()
     found = await answers(tasks)
     assert found == [source.error] * 3
+    assert source.reads == [[1], [2, 3]]
     source.error = None
     assert await gathered.ask(4) == 8
+
+
+async def test_a_question_that_cannot_be_asked_fails_alone(source: Source) -> None:
+    async def read(numbers: Sequence[int]) -> list[int | Exception]:
+        found = await source.read(numbers)
+        if 3 in numbers:
+            raise ValueError("3")
+        return found
+
+    tasks = await asked(Gathered(read), 1, 2, 3, 4)
+    source.let.set()
+    with pytest.raises(ValueError, match="3"):
+        await tasks.pop(2)
+    assert await answers(tasks) == [2, 4, 8]
+
+
+async def test_nobody_who_has_left_is_read_for(
+    source: Source, gathered: Gathered[int, int]
+) -> None:
+    first, second, third = await asked(gathered, 1, 2, 3)
+    second.cancel()
+    await turns()
+    source.let.set()
+    assert await answers([first, third]) == [2, 6]
+    assert source.reads == [[1], [3]]
+
+
+async def test_a_read_that_is_cancelled_leaves_nobody_waiting(gathered: Gathered[int, int]) -> None:
+    first, second, third = await asked(gathered, 1, 2, 3)
+    first.cancel()
+    await turns()
+    for reading in gathered._tasks:
+        reading.cancel()
+    found = await answers([second, third])
+    assert [type(one) for one in found] == [asyncio.CancelledError] * 2
 
 
 async def test_an_answer_that_is_an_error_is_so_to_its_own_asker_alone(

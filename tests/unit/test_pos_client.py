@@ -111,9 +111,9 @@ def test_progress_makes_the_next_wait_short_again_and_jitter_is_full() -> None:
 def test_the_listeners_own_refusal_stops_with_the_close_code_of_the_same_meaning(
     status: int, code: int
 ) -> None:
-    final = HttpRefusal(code="some-code", detail="", retry=False)
+    final = HttpRefusal(code="some-code", detail="", retry=False, streams=("200043/-",))
     ended = ended_by_answer(status, OUTAGE, problem=final)
-    assert (ended.duty, ended.code, ended.problem) == (Duty.STOP, code, "some-code")
+    assert (ended.duty, ended.code, ended.streams) == (Duty.STOP, code, ("200043/-",))
     may_pass = HttpRefusal(code="some-code", detail="", retry=True)
     assert ended_by_answer(status, OUTAGE, problem=may_pass).duty is Duty.BACK_OFF
 

@@ -121,6 +121,8 @@ def test_a_wish_that_was_recorded_changes_nothing(
         ({"currency": "GBP"}, False),
         ({"reference": "R-2"}, False),
         ({"transactionNo": None}, False),
+        ({"transactionNo": ""}, False),
+        ({"transactionNo": "other"}, False),
         ({"amount": None}, False),
         ({"currency": None, "reference": None}, True),
     ],

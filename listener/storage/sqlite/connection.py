@@ -263,12 +263,12 @@ def make_private(path: Path) -> None:
 
 
 def _is_at_rest(path: Path) -> bool:
-    """Return whether a ledger lies where nothing can be written, and was closed: on evidence, say.
+    """Return whether a ledger was closed, and lies where nobody can write: on evidence, say.
 
     SQLite would want files of its own beside it. Source: SQLite, "Write-Ahead Logging", 5.
     """
-    log = path.with_name(f"{path.name}-wal")
-    return not os.access(path.parent, os.W_OK) and not log.exists()
+    is_read_only = os.statvfs(path.parent).f_flag & os.ST_RDONLY
+    return bool(is_read_only) and not path.with_name(f"{path.name}-wal").exists()
 
 
 def _missing(path: Path) -> str:

@@ -27,8 +27,7 @@ from listener.storage.sqlite.connection import Connection, faults_told
 
 T = TypeVar("T")
 
-# A till's reads are a few seeks, the look-up of its key among them. They never wait behind a
-# search through many rows.
+# For reads of a page or less, which never wait behind a search through many rows.
 READERS: Final = 2
 SEARCHERS: Final = 1
 SEARCH_SECONDS: Final = 1.0
@@ -45,7 +44,12 @@ class ReadableLedger:
         )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a few rows on any reader, in one call with all that wait."""
+        """Run a read of a page or less on any reader that is free."""
+        async with self._readers.one() as reader:
+            return await reader.run(work)
+
+    async def _seek(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read of a row or two, as each till that comes back asks for, with all that wait."""
         result: T = await self._gathered.ask(work)
         return result
 
@@ -70,7 +74,7 @@ class ReadableLedger:
         return await self._read(reading.head)
 
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]:
-        return await self._read(partial(reading.stream_heads, streams=streams))
+        return await self._seek(partial(reading.stream_heads, streams=streams))
 
     async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]:
         return await self._read(partial(reading.events, stream=stream, after=after, limit=limit))
@@ -174,10 +178,10 @@ class ReadableLedger:
         return await self._read(partial(reading.acks, after=after, scope=scope, limit=limit))
 
     async def acked(self, *, terminal: str, stream: str) -> Acked | None:
-        return await self._read(partial(reading.acked, terminal=terminal, stream=stream))
+        return await self._seek(partial(reading.acked, terminal=terminal, stream=stream))
 
     async def find_key(self, key_id: str) -> Key | None:
-        return await self._read(partial(keys.find, key_id=key_id))
+        return await self._seek(partial(keys.find, key_id=key_id))
 
     async def keys_version(self) -> int:
         return await self._read(keys.version)

@@ -1,7 +1,11 @@
 """One websocket of a till, written to directly: limited, measured, and always closed at the end."""
 
 import asyncio
+import fcntl
+import struct
+import termios
 import time
+from contextlib import suppress
 from typing import Final
 
 from listener.pos.codes import CloseCode
@@ -32,7 +36,8 @@ class TillConnection:
         self._close_seconds = close_seconds
         self._loop = asyncio.get_running_loop()
         self._written = 0
-        self._taken = 0
+        # How much its client has taken; None while it has nothing to wait for.
+        self._taken: int | None = None
         self._taken_at = self._loop.time()
 
     @property
@@ -73,11 +78,17 @@ class TillConnection:
         self._written += size
 
     def is_stalled(self, now: float, *, limit_seconds: float) -> bool:
-        """Return whether the socket has sent nothing for too long, though it had something."""
-        waiting = self.buffered
-        taken = self._written - waiting
-        if not waiting or taken > self._taken:
-            self._taken, self._taken_at = max(taken, self._taken), now
+        """Return whether the client has taken nothing for too long, though more waits for it.
+
+        The system holds megabytes for a slow client, and takes no more until a good part of them
+        is gone: it is asked how much of them that client has still to take.
+        """
+        if not self.buffered:
+            self._taken, self._taken_at = None, now
+            return False
+        taken = self._written - self.buffered - _held(self._transport)
+        if self._taken is None or taken > self._taken:
+            self._taken, self._taken_at = taken, now
         return now - self._taken_at > limit_seconds
 
     def close(self, code: CloseCode) -> None:
@@ -99,3 +110,14 @@ class TillConnection:
         self._transport.close()
         if self.buffered:
             self._loop.call_later(self._close_seconds, self._transport.abort)
+
+
+def _held(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes the system holds that the other side has not acknowledged."""
+    line = transport.get_extra_info("socket")
+    answer = bytes(struct.calcsize("i"))
+    if line is not None:
+        # Not everywhere can a socket be asked; then only what the system takes is progress.
+        with suppress(OSError):
+            answer = fcntl.ioctl(line.fileno(), termios.TIOCOUTQ, answer)
+    return int(struct.unpack("i", answer)[0])

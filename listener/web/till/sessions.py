@@ -150,8 +150,8 @@ class Sessions:
     def heard_out(self, connection: TillConnection) -> None:
         """Record that a connection has sent its ``connect``: it waits for us from now on.
 
-        With a key that is none it is closed once that was looked up; until then it makes room for
-        nobody, and only ``SESSIONS_MAX`` limits how many there are.
+        An invalid key closes it once it was looked up; until then it makes room for nobody, and
+        only ``SESSIONS_MAX`` limits how many there are.
         """
         self._pending.pop(connection, None)
 
