@@ -118,6 +118,6 @@ def _held(transport: asyncio.WriteTransport) -> int:
     answer = bytes(struct.calcsize("i"))
     if line is not None:
         # Not everywhere can a socket be asked; then only what the system takes is progress.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             answer = fcntl.ioctl(line.fileno(), termios.TIOCOUTQ, answer)
     return int(struct.unpack("i", answer)[0])
