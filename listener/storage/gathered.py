@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from listener.errors import LedgerUnavailableError
+from listener.storage.queue import settle
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -98,10 +99,4 @@ class Gathered(Generic[Q, A]):
                 waiting.cancel()
             raise
         for (_, waiting), answer in zip(asked, answers, strict=True):
-            # Whoever was cancelled waits no more.
-            if waiting.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
+            settle(waiting, answer)

@@ -73,7 +73,7 @@ class CommitQueue(ABC, Generic[Item, News]):
     def submit(self, item: Item) -> "asyncio.Future[Any]":
         """Queue an item, and return its result as a future; raises as :meth:`queue` does."""
         done: asyncio.Future[Any] = self._loop.create_future()
-        self.queue(item, partial(_settle, done))
+        self.queue(item, partial(settle, done))
         return done
 
     @abstractmethod
@@ -136,7 +136,7 @@ def halves(batch: Sequence[Waiter[Item]]) -> tuple[Sequence[Waiter[Item]], Seque
     return batch[:middle], batch[middle:]
 
 
-def _settle(done: "asyncio.Future[Any]", result: object) -> None:
+def settle(done: "asyncio.Future[Any]", result: object) -> None:
     """Settle a future; an error is raised where it is awaited. A caller that left cancelled it."""
     if done.done():
         return

@@ -41,10 +41,8 @@ async def join_all(stack: AsyncExitStack, shop: Shop, key: str) -> list[Till]:
 
 async def stall(stack: AsyncExitStack, shop: Shop, key: str) -> None:
     """Connect a till that reads no more, though far more is sent than its socket holds."""
-    bare = await BareTill.open(shop.url, key)
+    bare = await BareTill.follow(shop.url, key)
     stack.callback(bare.close)
-    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
-    await bare.read_until(b'"ready"')
 
 
 @pytest.mark.parametrize("with_stalled", [False, True], ids=["all-read", "one-is-stalled"])

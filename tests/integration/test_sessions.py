@@ -241,9 +241,7 @@ async def test_the_number_of_tills_remembered_is_limited(
 async def test_a_till_that_closes_without_reading_on_is_cut_off_in_the_end(
     service: Serving,
 ) -> None:
-    bare = await BareTill.open(service.url, service.key())
-    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
-    await bare.read_until(b'"ready"')
+    bare = await BareTill.follow(service.url, service.key())
     with closing(bare.sock):
         long = "c" * 4_000
         for number in range(150):
@@ -260,9 +258,7 @@ async def test_a_till_that_closes_without_reading_on_is_cut_off_in_the_end(
 
 
 async def test_a_socket_holds_no_more_than_its_bound_and_one_write(service: Serving) -> None:
-    bare = await BareTill.open(service.url, service.key())
-    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
-    await bare.read_until(b'"ready"')
+    bare = await BareTill.follow(service.url, service.key())
     with closing(bare.sock):
         (connection,) = service.service.app[SESSIONS].connections
         for number in range(300):

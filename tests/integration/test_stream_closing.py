@@ -169,9 +169,7 @@ async def test_a_till_that_says_nothing_is_closed_with_4201(quick: Serving) -> N
 
 
 async def test_a_stalled_till_is_told_4108_and_cut_off(stalling: Serving) -> None:
-    bare = await BareTill.open(stalling.url, stalling.key())
-    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
-    await bare.read_until(b'"ready"')
+    bare = await BareTill.follow(stalling.url, stalling.key())
     with closing(bare.sock):
         talk = asyncio.create_task(keep_talking(bare))
         await flood(stalling)
@@ -183,9 +181,7 @@ async def test_a_stalled_till_is_told_4108_and_cut_off(stalling: Serving) -> Non
 
 
 async def test_a_slow_till_that_goes_on_reading_is_not_stalled(stalling: Serving) -> None:
-    bare = await BareTill.open(stalling.url, stalling.key())
-    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
-    await bare.read_until(b'"ready"')
+    bare = await BareTill.follow(stalling.url, stalling.key())
     with closing(bare.sock):
         talk = asyncio.create_task(keep_talking(bare))
         flooded = asyncio.create_task(flood(stalling))
@@ -202,9 +198,7 @@ async def test_a_slow_till_that_goes_on_reading_is_not_stalled(stalling: Serving
 async def test_a_slow_till_is_not_stalled_while_the_system_sends_what_it_holds(
     stalling: Serving,
 ) -> None:
-    bare = await BareTill.open(stalling.url, stalling.key())
-    await bare.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
-    await bare.read_until(b'"ready"')
+    bare = await BareTill.follow(stalling.url, stalling.key())
     with closing(bare.sock):
         talk = asyncio.create_task(keep_talking(bare))
         await flood(stalling)

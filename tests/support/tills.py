@@ -19,6 +19,7 @@ from websockets.typing import Origin, Subprotocol
 
 from listener.ledger.promise import Ledger
 from listener.web.context import HUB, SESSIONS
+from tests.support.service import STREAM
 
 PATH = "/v1/pos/stream"
 DEADLINE_SECONDS = 10.0
@@ -166,6 +167,14 @@ class BareTill:
                 answer += await loop.sock_recv(sock, 1)
         assert answer.startswith(b"HTTP/1.1 101 "), answer
         return cls(sock)
+
+    @classmethod
+    async def follow(cls, url: str, key: str) -> "BareTill":
+        """Connect, and follow a stream from its beginning; its events stay in the socket."""
+        made = await cls.open(url, key)
+        await made.say(type="connect", streams=[{"stream": STREAM, "after": "earliest"}])
+        await made.read_until(b'"ready"')
+        return made
 
     async def send(self, payload: bytes, *, opcode: Opcode = Opcode.TEXT) -> None:
         """Send one masked frame."""
