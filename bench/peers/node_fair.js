@@ -19,8 +19,10 @@ const BODY_BYTES_MAX = 64 * 1024;
 const FIELDS_MAX = 64;
 const WAITING_MAX = 4096;
 const BATCH_MAX = 512;
+// In pages: about so many for a commit, and one for each of its items.
+const COMMIT_PAGES = 12;
 const CHECKPOINT_AFTER = 1000;
-const CHECKPOINT_AT_LATEST = 8000;
+const CHECKPOINT_AT_LATEST = 4000;
 const QUIET_MS = 50;
 const CONNECTIONS_MAX = 24_576;
 const IDLE_MS = 75_000;
@@ -347,7 +349,7 @@ class Commit {
 // ---- Group commit: all that came in one turn of the event loop.
 
 const waiting = [];
-let uncheckpointed = 0;
+let pages = 0;
 let quiet = null;
 
 function queue(item) {
@@ -397,16 +399,16 @@ function commitBatch(batch) {
 
 // The log is moved into the file as the listener does it: when it is quiet, or at the latest.
 function tidy(count) {
-  uncheckpointed += count;
-  if (uncheckpointed >= CHECKPOINT_AT_LATEST) checkpoint();
-  else if (uncheckpointed >= CHECKPOINT_AFTER) {
+  pages += COMMIT_PAGES + count;
+  if (pages >= CHECKPOINT_AT_LATEST) checkpoint();
+  else if (pages >= CHECKPOINT_AFTER) {
     if (quiet === null) quiet = setTimeout(checkpoint, QUIET_MS);
     else quiet.refresh();
   }
 }
 
 function checkpoint() {
-  uncheckpointed = 0;
+  pages = 0;
   if (quiet !== null) clearTimeout(quiet);
   quiet = null;
   db.pragma('wal_checkpoint(PASSIVE)');

@@ -64,11 +64,11 @@ class Seen(Struct, frozen=True, kw_only=True):
     """
 
     seq: int
-    entries: Sequence[Entry]
-    transactions: Sequence[Transaction]
-    sales: Mapping[int, Entry]
-    sale_states: Mapping[int, SaleState]
-    references: frozenset[Reference]
+    entries: Sequence[Entry] = ()
+    transactions: Sequence[Transaction] = ()
+    sales: Mapping[int, Entry] = {}
+    sale_states: Mapping[int, SaleState] = {}
+    references: frozenset[Reference] = frozenset()
     unbound: Mapping[Key, int] = {}
 
 

@@ -91,11 +91,11 @@ class CommitQueue(ABC, Generic[Item, News]):
         # Events are in the hub before anybody is answered: a reader never sees less than a caller.
         try:
             self._publish(news)
-            if self._on_commit:
-                self._on_commit(seconds, len(batch))
         except Exception:  # noqa: BLE001 - what is committed is answered all the same
             _LOG.exception("bell_failed")
         answer(batch, results)
+        if self._on_commit:
+            self._on_commit(seconds, len(batch))
 
 
 def answer(batch: Sequence[Waiter[Any]], results: Sequence[object]) -> None:

@@ -114,7 +114,7 @@ async def running(
         )
         stack.push_async_callback(ledger.close)
         hub = Hub(ledger)
-        hub.on_publish = metrics.events.inc
+        hub.on_publish = metrics.published
         hub.on_read = metrics.event_reads.inc
         await hub.start()
         stack.push_async_callback(hub.close)

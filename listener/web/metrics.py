@@ -1,7 +1,7 @@
 """Count what an operator watches, as Prometheus metrics. No label holds anything from outside."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from enum import StrEnum
 from itertools import accumulate
@@ -33,13 +33,14 @@ class Cut(StrEnum):
     FULL = "full"
 
 
-class Times(Collector):
-    """A histogram of seconds that is updated in one thread only, and so without locks."""
+class Observed(Collector):
+    """A histogram that is updated in one thread only, and so without locks."""
 
-    def __init__(self, name: str, told: str) -> None:
+    def __init__(self, name: str, told: str, *, bounds: Sequence[float]) -> None:
         self._name = name
         self._told = told
-        self._counts = [0] * (len(_SECONDS) + 1)
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
     @property
@@ -47,14 +48,14 @@ class Times(Collector):
         """How many values were observed."""
         return sum(self._counts)
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, value: float) -> None:
         """Count a value."""
-        self._counts[bisect_left(_SECONDS, seconds)] += 1
-        self._sum += seconds
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the samples for the registry."""
-        bounds = [*(str(bound) for bound in _SECONDS), "+Inf"]
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         buckets = [*zip(bounds, accumulate(self._counts), strict=True)]
         yield HistogramMetricFamily(self._name, self._told, buckets=buckets, sum_value=self._sum)
 
@@ -122,28 +123,29 @@ class Metrics:
         )
         for why in Cut:
             self.cuts.labels(why)
+        # What is counted often, and told to the registry when somebody asks: that takes a lock.
         self._counted = 0
+        self._published = 0
         self.repeats = Counter(
             "listener_notification_repeats",
             "Notifications that were known already.",
             registry=self.registry,
         )
-        self._notify_seconds = Times(
-            "listener_notify_seconds", "From a notification's head to its acknowledgement."
+        self._notify_seconds = Observed(
+            "listener_notify_seconds",
+            "From a notification's head to its acknowledgement.",
+            bounds=_SECONDS,
         )
-        self.registry.register(self._notify_seconds)
-        self.commit_seconds = Histogram(
+        self._commit_seconds = Observed(
             "listener_commit_seconds",
             "A group commit, its sync to disk included.",
-            buckets=_SECONDS,
-            registry=self.registry,
+            bounds=_SECONDS,
         )
-        self.commit_facts = Histogram(
-            "listener_commit_facts",
-            "What one commit carried.",
-            buckets=_BATCHES,
-            registry=self.registry,
+        self._commit_facts = Observed(
+            "listener_commit_facts", "What one commit carried.", bounds=_BATCHES
         )
+        for observed in (self._notify_seconds, self._commit_seconds, self._commit_facts):
+            self.registry.register(observed)
         self.events = Counter("listener_events", "Events made for tills.", registry=self.registry)
         self.event_reads = Counter(
             "listener_event_reads",
@@ -201,8 +203,12 @@ class Metrics:
 
     def observe_commit(self, seconds: float, facts: int) -> None:
         """Count a commit."""
-        self.commit_seconds.observe(seconds)
-        self.commit_facts.observe(facts)
+        self._commit_seconds.observe(seconds)
+        self._commit_facts.observe(facts)
+
+    def published(self, events: int) -> None:
+        """Count events that were made for tills."""
+        self._published += events
 
     def called(self, call: str, outcome: str, seconds: float) -> None:
         """Count a call to Pockyt."""
@@ -229,10 +235,11 @@ class Metrics:
                 the label tells their counters apart.
             with_ledger: Whether this listener is the one that tells of the whole ledger.
         """
-        # Counted only when somebody asks, since each count has to take a lock.
         acknowledged = self._notify_seconds.count
         self._acknowledged.inc(acknowledged - self._counted)
         self._counted = acknowledged
+        self.events.inc(self._published)
+        self._published = 0
         families = [*self.registry.collect()]
         if node is not None:
             families = [_labelled(family, node) for family in families]

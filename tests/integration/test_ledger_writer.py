@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
@@ -15,10 +16,19 @@ from listener.ledger.model import Event
 from listener.ledger.results import Recorded
 from listener.ledger.scope import Scope
 from listener.storage.queue import WAITING_MAX
+from listener.storage.sqlite import writer as writing
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.verify import verify
-from listener.storage.sqlite.writer import BATCH_MAX, CHECKPOINT_AFTER, Writer
+from listener.storage.sqlite.writer import (
+    BATCH_MAX,
+    CHECKPOINT_AFTER,
+    COMMIT_PAGES,
+    LIGHT_MAX,
+    SLOW_COMMITS,
+    SLOW_SECONDS,
+    Writer,
+)
 from tests.support.stored import STREAM, bare, numbered, sold, url_of
 
 DEADLINE_SECONDS: Final = 20.0
@@ -96,6 +106,66 @@ async def test_callers_that_come_during_a_commit_share_the_next(
 async def test_the_size_of_a_commit_is_limited(ledger: SqliteLedger, commits: list[int]) -> None:
     await asyncio.gather(*(ledger.record(numbered(n)) for n in range(BATCH_MAX + 1)))
     assert commits == [BATCH_MAX, 1]
+
+
+# In the loop, or in the thread
+
+
+def where(_db: sqlite3.Connection, _now_ms: int) -> bool:
+    """Tell whether a commit is made in the loop."""
+    return threading.current_thread() is threading.main_thread()
+
+
+async def shared(ledger: SqliteLedger, count: int) -> set[bool]:
+    """Make one commit of so many items; return whether it was made in the loop."""
+    return {*await asyncio.gather(*(ledger._writer.submit(where) for _ in range(count)))}
+
+
+async def test_a_commit_of_a_few_is_made_in_the_loop(ledger: SqliteLedger) -> None:
+    assert await shared(ledger, 1) == {True}
+    assert await shared(ledger, LIGHT_MAX) == {True}
+    assert await shared(ledger, LIGHT_MAX + 1) == {False}
+    # Where many came, many are expected; then few again.
+    assert await shared(ledger, 1) == {False}
+    assert await shared(ledger, 1) == {True}
+
+
+async def test_the_loop_never_waits_for_another_process_that_writes(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    hold = Hold(path)
+    record = asyncio.create_task(ledger.record(numbered(1)))
+    where_task = asyncio.create_task(shared(ledger, 1))
+    turns, ends_at = 0, time.monotonic() + 0.2
+    while time.monotonic() < ends_at:
+        await asyncio.sleep(0.005)
+        turns += 1
+    assert turns >= 10
+    assert not record.done()
+    hold.release()
+    assert (await record).seq == 1
+    assert await where_task == {False}
+
+
+async def test_while_the_disk_is_slow_commits_are_made_in_the_thread(ledger: SqliteLedger) -> None:
+    await ledger._writer.submit(lambda _db, _now_ms: time.sleep(2 * SLOW_SECONDS))
+    for _ in range(SLOW_COMMITS):
+        assert await shared(ledger, 1) == {False}
+    assert await shared(ledger, 1) == {True}
+
+
+async def test_what_fails_in_the_loop_is_tried_again_in_the_thread(ledger: SqliteLedger) -> None:
+    tries: list[bool] = []
+
+    def change(db: sqlite3.Connection, now_ms: int) -> int:
+        tries.append(where(db, now_ms))
+        if len(tries) == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return 7
+
+    writer = ledger._writer
+    recorded, answer = await asyncio.gather(ledger.record(numbered(1)), writer.submit(change))
+    assert (recorded.seq, answer, tries) == (1, 7, [True, False])
 
 
 # Durable before anybody is told
@@ -327,12 +397,14 @@ async def test_nothing_is_taken_after_the_end(path: Path) -> None:
 async def test_a_writer_that_has_died_leaves_nobody_waiting(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def die(_self: Writer, _db: sqlite3.Connection) -> None:
+    def die(_self: Writer, _most: int) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(Writer, "_commit_waiting", die)
-    with pytest.raises(LedgerUnavailableError, match="has ended"):
-        await ledger.record(numbered(1))
+    monkeypatch.setattr(Writer, "_take", die)
+    results = await asyncio.gather(
+        *(ledger.record(numbered(n)) for n in range(LIGHT_MAX + 1)), return_exceptions=True
+    )
+    assert {str(one) for one in results} == {"the ledger's writer has ended"}
     # Its service is not ready any more, and can be stopped.
     with pytest.raises(LedgerUnavailableError, match="closing"):
         await ledger.check_writable()
@@ -366,6 +438,13 @@ INSERT INTO keys (id, hash, role, created_at) SELECT i, hex(randomblob(2000)), '
 """
 
 
+# A page, and what the log adds to it.
+PAGE_BYTES: Final = 4_096
+FRAME_BYTES: Final = 24
+# Instead of CHECKPOINT_AT_LATEST, in pages.
+LATEST: Final = 400
+
+
 def log_of(path: Path) -> int:
     return path.with_name(f"{path.name}-wal").stat().st_size
 
@@ -378,6 +457,7 @@ async def test_the_log_is_moved_into_the_file_when_it_is_quiet(
     ledger: SqliteLedger, path: Path
 ) -> None:
     before = size_of(path)
+    # A commit takes more pages than one for each of its items, so that this is enough.
     await asyncio.gather(*(ledger.record(numbered(n)) for n in range(CHECKPOINT_AFTER)))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while size_of(path) == before:
@@ -387,6 +467,16 @@ async def test_the_log_is_moved_into_the_file_when_it_is_quiet(
     size = log_of(path)
     await ledger.record(numbered("next"))
     assert log_of(path) == size
+
+
+async def test_the_log_stays_short_although_it_is_never_quiet(
+    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "CHECKPOINT_AT_LATEST", LATEST)
+    monkeypatch.setattr(writing, "QUIET_SECONDS", DEADLINE_SECONDS)
+    for number in range(4 * LATEST // COMMIT_PAGES):
+        await ledger.record(numbered(number))
+    assert log_of(path) < 2 * LATEST * (PAGE_BYTES + FRAME_BYTES)
 
 
 async def test_keys_made_beside_the_service_leave_the_log_alone(

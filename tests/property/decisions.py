@@ -86,7 +86,7 @@ def play(seed: int) -> Counter[str]:
     memory = Memory()
     seen_kinds: Counter[str] = Counter()
     for number in range(BATCHES_A_HISTORY):
-        facts = [_fact(chance, memory) for _ in range(chance.randint(1, FACTS_MAX))]
+        facts = [any_fact(chance, memory) for _ in range(chance.randint(1, FACTS_MAX))]
         seen = memory.read(wanted(facts))
         at_ms = told.START_MS + number * chance.randint(0, 9_000)
         changes = decide(facts, seen, epoch="e", now_ms=at_ms, confirm=confirm)
@@ -112,7 +112,7 @@ def _told(changes: Changes) -> Sequence[object]:
     return [*(getattr(changes, name) for name in changes.__struct_fields__[1:]), recorded]
 
 
-def _fact(chance: random.Random, memory: Memory) -> Fact:
+def any_fact(chance: random.Random, memory: Memory) -> Fact:
     """Make up something that may be told about one of a few transactions."""
     number = chance.randint(1, 5)
     kind = chance.randint(0, 9)

@@ -18,28 +18,31 @@ ROWS_MAX: Final = 64
 
 def put(db: sqlite3.Connection, statement: str, rows: Collection[Row]) -> None:
     """Write rows with a statement that contains ``VALUES {rows}``."""
-    for part in _parts(rows):
-        db.execute(*_bound(statement, part))
+    for text, values in _calls(statement, rows):
+        db.execute(text, values)
 
 
 def read(db: sqlite3.Connection, statement: str, keys: Collection[Row]) -> list[Row]:
     """Read what a statement finds for keys, which it contains as ``(VALUES {rows})``."""
-    return [row for part in _parts(keys) for row in db.execute(*_bound(statement, part))]
+    return [row for text, values in _calls(statement, keys) for row in db.execute(text, values)]
 
 
-def _parts(rows: Collection[Row]) -> list[Sequence[Row]]:
-    """Split rows into powers of two, so that a few compiled statements serve every number."""
-    parts: list[Sequence[Row]] = []
+def _calls(statement: str, rows: Collection[Row]) -> Sequence[tuple[str, Sequence[object]]]:
+    """Return the calls that bind all rows, each a power of two: so few texts are compiled."""
+    if not rows:
+        return ()
+    if len(rows) == 1:
+        (row,) = rows
+        return ((_text(statement, len(row), 1), row),)
     left = [*rows]
+    width = len(left[0])
+    calls: list[tuple[str, Sequence[object]]] = []
     while left:
         size = min(ROWS_MAX, 1 << (len(left).bit_length() - 1))
-        parts.append(left[:size])
+        values = [*chain.from_iterable(left[:size])]
+        calls.append((_text(statement, width, size), values))
         left = left[size:]
-    return parts
-
-
-def _bound(statement: str, rows: Sequence[Row]) -> tuple[str, list[object]]:
-    return _text(statement, len(rows[0]), len(rows)), [*chain.from_iterable(rows)]
+    return calls
 
 
 @cache

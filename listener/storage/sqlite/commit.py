@@ -34,6 +34,7 @@ from listener.storage.rows import (
 )
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put, read
+from listener.storage.sqlite.single import commit_single
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,10 @@ def commit(
     db: sqlite3.Connection, facts: Sequence[Fact], *, epoch: str, now_ms: int, confirm: Confirm
 ) -> Committed:
     """Append facts in one transaction, which the caller begins and ends."""
+    if len(facts) == 1:
+        single = commit_single(db, facts[0], epoch=epoch, now_ms=now_ms, confirm=confirm)
+        if single is not None:
+            return Committed(recorded=[single[0]], events=[single[1]])
     seq, previous, number = db.execute(statements.HEAD_TO_APPEND).fetchone()
     seen = _see(db, facts, seq=seq)
     changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=confirm)
@@ -78,6 +83,9 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
         (merchant_no, reference): sale_seq
         for merchant_no, reference, sale_seq in read(db, statements.UNBOUND, wants.notified)
     }
+    if not (found or unbound or wants.unnumbered or wants.sales or wants.references):
+        # Nearly always: nothing that is known concerns them.
+        return Seen(seq=seq)
     whole = to_sum_up(facts, transactions, unbound)
     present = {(t.merchant_no, t.transaction_no) for t in transactions}
     # A transaction that is read whole brings its fingerprints along.
@@ -122,14 +130,9 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
 
 
 def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> None:
-    plain: list[Row] = []
-    others: list[Row] = []
-    for transaction in changes.transactions.values():
-        if is_plain(transaction):
-            plain.append(plain_row(transaction))
-        else:
-            others.append(transaction_row(transaction))
-    put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
+    transactions = changes.transactions.values()
+    put(db, statements.PUT_PLAIN_TRANSACTIONS, [plain_row(t) for t in transactions if is_plain(t)])
+    others = [transaction_row(t) for t in transactions if not is_plain(t)]
     put(db, statements.PUT_TRANSACTIONS, others)
     put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]

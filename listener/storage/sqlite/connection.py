@@ -26,6 +26,9 @@ SECRET_BYTES: Final = 32
 # "pokt": distinguishes our file from any other SQLite database.
 APPLICATION_ID: Final = 0x706F6B74
 BUSY_SECONDS: Final = 5.0
+LOCK_POLL_SECONDS: Final = 0.002
+# The last byte of an extended result code.
+PRIMARY_CODE: Final = 0xFF
 CACHE_KIB: Final = 64 * 1024
 TOLD_CHARS_MAX: Final = 200
 # aiosqlite asks for this; here a whole page is fetched in one call.
@@ -95,6 +98,10 @@ class Connection(aiosqlite.Connection):
             result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
         return result
 
+    def run_here(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` in the caller's thread, while this connection's own has nothing to do."""
+        return work(self._conn)
+
     def start(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Start ``work``, which must not raise, in this connection's thread, without waiting."""
         # Costs a third of a future, a task and two turns of the loop.
@@ -131,11 +138,12 @@ def faults_told() -> Iterator[None]:
 
 
 @contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Commit everything or nothing, once no other connection is writing; durable at the end."""
-    if db.in_transaction:  # A rollback that failed with the disk.
-        db.execute("ROLLBACK")
-    db.execute("BEGIN IMMEDIATE")
+def transaction(db: sqlite3.Connection, *, waits: bool = True) -> Iterator[None]:
+    """Commit everything or nothing; durable at the end.
+
+    ``waits`` is whether it waits for another connection that is writing, or raises.
+    """
+    _begin(db, seconds=BUSY_SECONDS if waits else 0.0)
     try:
         yield
         db.execute("COMMIT")
@@ -143,6 +151,27 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def wait_for_nobody(db: sqlite3.Connection) -> None:
+    """Let a connection not wait for locks by itself, so that only ``transaction`` does."""
+    db.execute("PRAGMA busy_timeout = 0")
+
+
+def _begin(db: sqlite3.Connection, *, seconds: float) -> None:
+    if db.in_transaction:  # A rollback that failed with the disk.
+        db.execute("ROLLBACK")
+    ends_at = time.monotonic() + seconds
+    while True:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            is_locked = error.sqlite_errorcode & PRIMARY_CODE == sqlite3.SQLITE_BUSY
+            if not is_locked or time.monotonic() >= ends_at:
+                raise
+            time.sleep(LOCK_POLL_SECONDS)
+        else:
+            return
 
 
 def schema_text() -> str:

@@ -18,7 +18,13 @@ from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import OnCommit
 from listener.storage.sqlite import reading, statements
-from listener.storage.sqlite.connection import Connection, connect, connect_query_only, now_ms
+from listener.storage.sqlite.connection import (
+    Connection,
+    connect,
+    connect_query_only,
+    now_ms,
+    wait_for_nobody,
+)
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
 from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
@@ -86,6 +92,7 @@ class SqliteLedger(ReadableLedger):
                 opened.append(connection)
             epoch, why_new = await opened[0].run(partial(begin, path=path, lock=lock))
             secret = await opened[0].run(reading.secret)
+            await opened[0].run(wait_for_nobody)
         except BaseException:
             for connection in opened:
                 await connection.close()

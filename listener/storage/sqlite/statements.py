@@ -67,6 +67,16 @@ UNBOUND: Final = (
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {KEYS} streams t ON t.stream = k.column1"
 
+# All that is read for one notification: the head of the ledger and of its stream (NULL where it has
+# none), and whether its transaction is known, or a sale that it may belong to.
+# stream, merchant_no, transaction_no, merchant_no, reference
+SINGLE: Final = (
+    "SELECT seq, hash, number, (SELECT head FROM streams WHERE stream = ?),"
+    " EXISTS (SELECT 1 FROM transactions WHERE merchant_no = ? AND transaction_no = ?)"
+    " OR EXISTS (SELECT 1 FROM sales WHERE merchant_no = ? AND reference = ?"
+    " AND is_refused = 0 AND transaction_no IS NULL) FROM ledger"
+)
+
 # What a commit writes.
 
 # Rows: ENTRY_COLUMNS.

@@ -20,15 +20,24 @@ from listener.storage.sqlite.connection import Connection, faults_told, transact
 logger = logging.getLogger(__name__)
 
 BATCH_MAX: Final = 512
-# Turns of the event loop before a commit: in the first, those that were answered are written to,
-# and in the second, what they send at once is read. So they share the next commit.
+# So few are committed in the event loop: to wake a thread, most often on the other core, and to be
+# woken by it, costs as much as that.
+LIGHT_MAX: Final = 4
+# Whatever may keep the loop waiting is done in the thread, and so are the next commits.
+SLOW_SECONDS: Final = 0.005
+SLOW_COMMITS: Final = 64
+# Turns of the loop before a commit in the thread: in the first, those that were answered are
+# written to, and in the second, what they send at once is read. So they share the next commit.
 GATHER_TURNS: Final = 2
 # With so much else in the loop, one turn is long enough. A turn of many good notifications is not:
 # to end sooner would make two commits of one.
 GATHER_SECONDS: Final = 0.01
-# A checkpoint waits until nothing has come for a moment, unless this many changes wait for it.
+# What a commit adds to the log: about so many pages, and one for each of its items.
+COMMIT_PAGES: Final = 12
+# A checkpoint waits until nothing has come for a moment, unless so many pages wait for it. Then the
+# log is written over; while it grows, every sync costs more.
 CHECKPOINT_AFTER: Final = 1_000
-CHECKPOINT_AT_LATEST: Final = 8_000
+CHECKPOINT_AT_LATEST: Final = 4_000
 QUIET_SECONDS: Final = 0.05
 
 # Other work than a fact that is to be in the next commit; it gets the connection, and now.
@@ -38,8 +47,8 @@ Change = Callable[[sqlite3.Connection, int], Any]
 class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     """Queues facts and changes, commits them in groups, rings the bell, then answers.
 
-    Commits are made in the connection's thread, one at a time; everything else happens in the loop.
-    Either the thread is working, or it will be in a few turns of the loop, or nothing waits.
+    One commit is made at a time: of a few items in the loop, of more in the connection's thread.
+    Either one is being made, or it will be in a few turns of the loop, or nothing waits.
     """
 
     def __init__(
@@ -60,7 +69,13 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         self._is_busy = False
         self._has_ended = False
         self._ended = asyncio.Event()
-        self._uncheckpointed = 0
+        # How many the last commit carried, and how many commits are not to be made in the loop.
+        self._last_size = 0
+        self._slow_commits = 0
+        # In the log since the last checkpoint, about.
+        self._pages = 0
+        self._is_quiet = False
+        self._rested_at = 0.0
         self._quiet: asyncio.TimerHandle | None = None
         self._in_loop = self._loop.call_soon_threadsafe
 
@@ -75,7 +90,39 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     def _wake(self) -> None:
         if not self._is_busy:
             self._is_busy = True
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Commit what this turn of the loop brings, if that is little; else gather more."""
+        is_light = self._last_size <= LIGHT_MAX and not self._slow_commits
+        if is_light and not self._closing and self._pages < CHECKPOINT_AT_LATEST:
+            self._loop.call_soon(self._commit_here)
+        else:
             self._gather()
+
+    def _commit_here(self) -> None:
+        """Commit in the loop what waits, unless that is much."""
+        if len(self._waiting) > LIGHT_MAX:
+            self._gather(GATHER_TURNS - 1)
+            return
+        batch = self._take(LIGHT_MAX)
+        started = time.perf_counter()
+        try:
+            results, events = self._connection.run_here(
+                lambda db: self._commit(db, batch, waits=False)
+            )
+        except Exception:  # noqa: BLE001 - it is rolled back; the thread tries again, and tells
+            self._waiting.extendleft(reversed(batch))
+            self._slow_commits = SLOW_COMMITS
+            self._gather()
+            return
+        seconds = time.perf_counter() - started
+        if seconds > SLOW_SECONDS:
+            self._slow_commits = SLOW_COMMITS
+        try:
+            self._finish(batch, results, events, seconds)
+        finally:
+            self._rest()
 
     def _gather(self, turns: int = GATHER_TURNS, ends_at: float = 0.0) -> None:
         """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
@@ -88,18 +135,16 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
 
     def _start(self) -> None:
         """Start the work in the connection's thread."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-            self._quiet = None
         self._connection.start(self._work)
 
     def _work(self, db: sqlite3.Connection) -> None:
         """Commit what waits, and checkpoint when that is due; in the connection's thread."""
         try:
             if self._waiting:
-                self._commit_waiting(db)
+                self._slow_commits = max(0, self._slow_commits - 1)
+                self._serve(db, self._take(BATCH_MAX))
             is_last = self._closing and not self._waiting
-            if is_last or self._uncheckpointed >= CHECKPOINT_AT_LATEST:
+            if is_last or self._is_quiet or self._pages >= CHECKPOINT_AT_LATEST:
                 self._checkpoint(db)
             self._has_ended = is_last
         except Exception:
@@ -109,46 +154,42 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._in_loop(self._rest)
 
     def _rest(self) -> None:
-        """Go on if something came meanwhile; else checkpoint once it stays quiet."""
+        """Go on if something came meanwhile, or is due; else checkpoint once it stays quiet."""
         if self._has_ended:
             # However it ended, nobody waits for it in vain.
             refuse(self._waiting, "the ledger's writer has ended")
             self._waiting.clear()
+            if self._quiet is not None:
+                self._quiet.cancel()
             self._ended.set()
-        elif self._waiting or self._closing:
-            self._gather()
+        elif self._waiting or self._closing or self._pages >= CHECKPOINT_AT_LATEST:
+            self._go_on()
         else:
             self._is_busy = False
-            if self._uncheckpointed >= CHECKPOINT_AFTER:
+            self._rested_at = self._loop.time()
+            if self._pages >= CHECKPOINT_AFTER and self._quiet is None:
                 self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
 
     def _tidy(self) -> None:
-        """Checkpoint in a quiet moment."""
+        """Checkpoint, if nothing has come for a moment; else look again after another."""
         self._quiet = None
-        self._connection.start(self._checkpoint)
-
-    def _commit_waiting(self, db: sqlite3.Connection) -> None:
-        """Commit what waits, up to the size of one commit."""
-        self._serve(db, self._take(BATCH_MAX))
+        if self._is_busy or self._loop.time() < self._rested_at + QUIET_SECONDS:
+            self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
+        else:
+            self._is_busy = self._is_quiet = True
+            self._start()
 
     def _serve(self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]]) -> None:
         """Commit a batch, and answer everybody in it, whatever happens."""
         started = time.perf_counter()
         try:
             with faults_told():
-                results, events = _commit(
-                    db,
-                    items=[waiter.item for waiter in batch],
-                    epoch=self._epoch,
-                    now_ms=self._now_ms,
-                    confirm=self._confirm,
-                )
+                results, events = self._commit(db, batch)
         except LedgerUnavailableError as error:
             self._in_loop(fail, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             self._isolate(db, batch, error)
         else:
-            self._uncheckpointed += len(batch)
             self._in_loop(self._finish, batch, results, events, time.perf_counter() - started)
 
     def _isolate(
@@ -163,33 +204,35 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:
         """Move the log into the database file; if that fails, the log only grows longer."""
-        self._uncheckpointed = 0
+        self._pages, self._is_quiet = 0, False
         try:
             with faults_told():
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except LedgerUnavailableError as error:
             log.event(logger, "checkpoint_failed", level=logging.WARNING, cause=str(error))
 
+    def _commit(
+        self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]], *, waits: bool = True
+    ) -> tuple[list[object], list[Event]]:
+        """Commit a batch in one transaction; return each item's result, and the events.
 
-def _commit(
-    db: sqlite3.Connection,
-    *,
-    items: Sequence[Fact | Change],
-    epoch: str,
-    now_ms: Callable[[], int],
-    confirm: Confirm,
-) -> tuple[list[object], list[Event]]:
-    """Commit a batch in one transaction."""
-    facts = [item for item in items if isinstance(item, Fact)]
-    at_ms = now_ms()
-    events: list[Event] = []
-    recorded: list[Recorded | ListenerError] = []
-    with transaction(db):
-        if facts:
-            committed = commit(db, facts, epoch=epoch, now_ms=at_ms, confirm=confirm)
-            events, recorded = committed.events, committed.recorded
-        answers = iter(recorded)
-        results: list[object] = [
-            next(answers) if isinstance(item, Fact) else item(db, at_ms) for item in items
-        ]
-    return results, events
+        ``waits`` is whether another process that is writing is waited for.
+        """
+        items = [waiter.item for waiter in batch]
+        facts = [item for item in items if isinstance(item, Fact)]
+        at_ms = self._now_ms()
+        events: list[Event] = []
+        recorded: list[Recorded | ListenerError] = []
+        with transaction(db, waits=waits):
+            if facts:
+                committed = commit(
+                    db, facts, epoch=self._epoch, now_ms=at_ms, confirm=self._confirm
+                )
+                events, recorded = committed.events, committed.recorded
+            answers = iter(recorded)
+            results: list[object] = [
+                next(answers) if isinstance(item, Fact) else item(db, at_ms) for item in items
+            ]
+        self._last_size = len(batch)
+        self._pages += COMMIT_PAGES + len(batch)
+        return results, events
