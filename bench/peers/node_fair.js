@@ -19,7 +19,7 @@ const BODY_BYTES_MAX = 64 * 1024;
 const FIELDS_MAX = 64;
 const WAITING_MAX = 4096;
 const BATCH_MAX = 512;
-// In pages: about so many for a commit, and one for each of its items.
+// In pages: about so many for a commit, and one for two of its items.
 const COMMIT_PAGES = 12;
 const CHECKPOINT_AFTER = 1000;
 const CHECKPOINT_AT_LATEST = 4000;
@@ -399,7 +399,7 @@ function commitBatch(batch) {
 
 // The log is moved into the file as the listener does it: when it is quiet, or at the latest.
 function tidy(count) {
-  pages += COMMIT_PAGES + count;
+  pages += COMMIT_PAGES + Math.floor(count / 2);
   if (pages >= CHECKPOINT_AT_LATEST) checkpoint();
   else if (pages >= CHECKPOINT_AFTER) {
     if (quiet === null) quiet = setTimeout(checkpoint, QUIET_MS);

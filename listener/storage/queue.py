@@ -94,8 +94,11 @@ class CommitQueue(ABC, Generic[Item, News]):
         except Exception:  # noqa: BLE001 - what is committed is answered all the same
             _LOG.exception("bell_failed")
         answer(batch, results)
-        if self._on_commit:
-            self._on_commit(seconds, len(batch))
+        try:
+            if self._on_commit:
+                self._on_commit(seconds, len(batch))
+        except Exception:  # noqa: BLE001 - nor does that stop the writer
+            _LOG.exception("bell_failed")
 
 
 def answer(batch: Sequence[Waiter[Any]], results: Sequence[object]) -> None:

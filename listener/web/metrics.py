@@ -123,7 +123,7 @@ class Metrics:
         )
         for why in Cut:
             self.cuts.labels(why)
-        # What is counted often, and told to the registry when somebody asks: that takes a lock.
+        # Added to the registry only when somebody asks, since that takes a lock.
         self._counted = 0
         self._published = 0
         self.repeats = Counter(

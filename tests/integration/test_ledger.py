@@ -60,6 +60,17 @@ async def events_of(ledger: AnyLedger, stream: str = STREAM) -> list[Event]:
     return await ledger.read_events(stream, after=0, limit=1_000)
 
 
+async def test_who_counts_commits_and_fails_stops_nobody(
+    place: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    def count(_seconds: float, _items: int) -> None:
+        raise RuntimeError("no counting")
+
+    async with await place.open(on_commit=count) as ledger:
+        assert [(await ledger.record(numbered(n))).seq for n in (1, 2)] == [1, 2]
+    assert "bell_failed" in caplog.text
+
+
 # Numbers
 
 

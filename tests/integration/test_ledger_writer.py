@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+from unittest.mock import Mock
 
 import pytest
 
@@ -111,17 +112,20 @@ async def test_the_size_of_a_commit_is_limited(ledger: SqliteLedger, commits: li
 # In the loop, or in the thread
 
 
-def where(_db: sqlite3.Connection, _now_ms: int) -> bool:
-    """Tell whether a commit is made in the loop."""
+def is_in_loop(_db: sqlite3.Connection, _now_ms: int) -> bool:
+    """Return whether a commit is made in the loop."""
     return threading.current_thread() is threading.main_thread()
 
 
 async def shared(ledger: SqliteLedger, count: int) -> set[bool]:
-    """Make one commit of so many items; return whether it was made in the loop."""
-    return {*await asyncio.gather(*(ledger._writer.submit(where) for _ in range(count)))}
+    """Commit ``count`` items at once; return whether that was in the loop."""
+    return {*await asyncio.gather(*(ledger._writer.submit(is_in_loop) for _ in range(count)))}
 
 
-async def test_a_commit_of_a_few_is_made_in_the_loop(ledger: SqliteLedger) -> None:
+async def test_a_commit_of_a_few_is_made_in_the_loop(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "SLOW_SECONDS", DEADLINE_SECONDS)
     assert await shared(ledger, 1) == {True}
     assert await shared(ledger, LIGHT_MAX) == {True}
     assert await shared(ledger, LIGHT_MAX + 1) == {False}
@@ -147,25 +151,48 @@ async def test_the_loop_never_waits_for_another_process_that_writes(
     assert await where_task == {False}
 
 
-async def test_while_the_disk_is_slow_commits_are_made_in_the_thread(ledger: SqliteLedger) -> None:
+async def test_until_a_slow_disk_is_quick_again_commits_are_made_in_the_thread(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ledger._writer.submit(lambda _db, _now_ms: time.sleep(2 * SLOW_SECONDS))
+    assert await shared(ledger, 1) == {False}
+    await ledger._writer.submit(lambda _db, _now_ms: time.sleep(2 * SLOW_SECONDS))
+    monkeypatch.setattr(writing, "SLOW_SECONDS", DEADLINE_SECONDS)
     for _ in range(SLOW_COMMITS):
         assert await shared(ledger, 1) == {False}
     assert await shared(ledger, 1) == {True}
 
 
-async def test_what_fails_in_the_loop_is_tried_again_in_the_thread(ledger: SqliteLedger) -> None:
+async def test_what_fails_in_the_loop_is_tried_again_in_the_thread(
+    ledger: SqliteLedger, path: Path, commits: list[int]
+) -> None:
     tries: list[bool] = []
 
     def change(db: sqlite3.Connection, now_ms: int) -> int:
-        tries.append(where(db, now_ms))
+        tries.append(is_in_loop(db, now_ms))
         if len(tries) == 1:
             raise sqlite3.OperationalError("disk I/O error")
         return 7
 
+    facts = [ledger._writer.submit(numbered(number)) for number in (1, 2)]
+    changed = ledger._writer.submit(change)
+    assert [(await fact).seq for fact in facts] == [1, 2]
+    assert (await changed, tries) == (7, [True, False])
+    assert commits == [3]
+    assert verify(url_of(path)).entries == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_who_interrupts_a_commit_in_the_loop_loses_nothing(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
     writer = ledger._writer
-    recorded, answer = await asyncio.gather(ledger.record(numbered(1)), writer.submit(change))
-    assert (recorded.seq, answer, tries) == (1, 7, [True, False])
+    recorded = writer.submit(numbered(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "_commit", Mock(side_effect=error))
+        with pytest.raises(error):
+            writer._commit_here()
+    assert (await recorded).seq == 1
 
 
 # Durable before anybody is told
@@ -394,15 +421,19 @@ async def test_nothing_is_taken_after_the_end(path: Path) -> None:
     await ledger.close()
 
 
+@pytest.mark.parametrize("count", [1, LIGHT_MAX + 1])
 async def test_a_writer_that_has_died_leaves_nobody_waiting(
-    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ledger: SqliteLedger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    count: int,
 ) -> None:
     def die(_self: Writer, _most: int) -> None:
         raise AssertionError
 
     monkeypatch.setattr(Writer, "_take", die)
     results = await asyncio.gather(
-        *(ledger.record(numbered(n)) for n in range(LIGHT_MAX + 1)), return_exceptions=True
+        *(ledger.record(numbered(n)) for n in range(count)), return_exceptions=True
     )
     assert {str(one) for one in results} == {"the ledger's writer has ended"}
     # Its service is not ready any more, and can be stopped.
@@ -457,8 +488,8 @@ async def test_the_log_is_moved_into_the_file_when_it_is_quiet(
     ledger: SqliteLedger, path: Path
 ) -> None:
     before = size_of(path)
-    # A commit takes more pages than one for each of its items, so that this is enough.
-    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(CHECKPOINT_AFTER)))
+    # Two items are a page, and each commit has some of its own.
+    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(2 * CHECKPOINT_AFTER)))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while size_of(path) == before:
         assert time.monotonic() < deadline
@@ -473,7 +504,6 @@ async def test_the_log_stays_short_although_it_is_never_quiet(
     ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "CHECKPOINT_AT_LATEST", LATEST)
-    monkeypatch.setattr(writing, "QUIET_SECONDS", DEADLINE_SECONDS)
     for number in range(4 * LATEST // COMMIT_PAGES):
         await ledger.record(numbered(number))
     assert log_of(path) < 2 * LATEST * (PAGE_BYTES + FRAME_BYTES)

@@ -23,7 +23,7 @@ from listener.storage.sqlite.connection import connect, transaction
 from listener.storage.sqlite.single import commit_single
 from tests.property.decisions import Memory, any_fact
 from tests.support import told
-from tests.support.stored import numbered
+from tests.support.stored import numbered, sold
 
 HISTORIES: Final = 40
 COMMITS_A_HISTORY: Final = 40
@@ -31,6 +31,13 @@ CONFIRMS: Final[tuple[Confirm, ...]] = ("suspicious", "suspicious", "off", "alwa
 # How many are notifications in the common case, and how many of those name no transaction.
 PLAIN: Final = 0.4
 NAMELESS: Final = 0.05
+# What may be there, or not, in a plain notification; "r1" is a reference that sales have as well.
+SHAPES: Final = {
+    "reference": ("r1", "r2", "r99", None, ""),
+    "store_no": (told.STORE, None, ""),
+    "terminal": (None, "T-1"),
+    "settle_currency": (None, "USD"),
+}
 TABLES: Final = ("entries", "events", "streams", "transactions", "sales", "repeats")
 HEAD: Final = "SELECT seq, hash, number, repeats, transactions FROM ledger"
 
@@ -81,7 +88,10 @@ def play(ledgers: Ledgers, seed: int) -> None:
     for number in range(COMMITS_A_HISTORY):
         fact = any_fact(chance, memory)
         if chance.random() < PLAIN:
-            fact = numbered(chance.randint(10, 30))
+            fact = replace(
+                numbered(chance.randint(10, 30)),
+                **{name: chance.choice(values) for name, values in SHAPES.items()},
+            )
         if fact.kind is NOTIFICATION and chance.random() < NAMELESS:
             fact = replace(fact, transaction_no="")
         at_ms = told.START_MS + number * 1_000
@@ -99,12 +109,15 @@ def test_a_single_notification_is_committed_as_in_the_general_way(
     ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     was_short: list[bool] = []
+    shapes: set[tuple[str, object]] = set()
 
     def counted(
         db: sqlite3.Connection, fact: Fact, *, epoch: str, now_ms: int, confirm: Confirm
     ) -> tuple[Recorded, Event] | None:
         done = commit_single(db, fact, epoch=epoch, now_ms=now_ms, confirm=confirm)
         was_short.append(done is not None)
+        if done is not None:
+            shapes.update((name, getattr(fact, name)) for name in SHAPES)
         return done
 
     monkeypatch.setattr(general, "commit_single", counted)
@@ -113,6 +126,19 @@ def test_a_single_notification_is_committed_as_in_the_general_way(
     # What never takes the short way, or never the other, shows nothing.
     assert was_short.count(True) > 5 * HISTORIES
     assert was_short.count(False) > 5 * HISTORIES
+    assert shapes >= {(name, value) for name, values in SHAPES.items() for value in values}
+
+
+def test_a_notification_with_the_reference_of_a_sale_takes_the_general_way(
+    ledgers: Ledgers,
+) -> None:
+    one, other = ledgers()
+    for db, name in ((one, "r1"), (other, "r2")):
+        committed(db, sold("r1"), at_ms=told.START_MS, confirm="suspicious")
+        fact = replace(numbered(7), reference=name)
+        with transaction(db):
+            done = commit_single(db, fact, epoch="e", now_ms=told.START_MS, confirm="suspicious")
+        assert (done is None) == (name == "r1")
 
 
 def test_a_single_commit_that_differs_is_found(

@@ -1,7 +1,7 @@
 """Commit a group of facts to SQLite: read what they need, decide them, write the changes.
 
-Runs in the writer's thread, within a transaction that holds the ledger's write lock. So the head
-does not change between reading and writing, and every number is final.
+Runs within a transaction that holds the ledger's write lock. So the head does not change between
+reading and writing, and every number is final.
 """
 
 import sqlite3
@@ -25,6 +25,7 @@ from listener.ledger.schedule import Confirm
 from listener.storage.rows import (
     Row,
     entry_of,
+    event_row,
     is_plain,
     plain_row,
     sale_of,
@@ -120,8 +121,8 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        (e.number, e.stream, e.offset, e.seq, int(new.is_cancellation), e.body.decode())
-        for new, e in zip(changes.events, events, strict=True)
+        event_row(event, new.body, is_cancellation=new.is_cancellation)
+        for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
     # Of each stream the last one counts.

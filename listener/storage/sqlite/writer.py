@@ -23,7 +23,8 @@ BATCH_MAX: Final = 512
 # So few are committed in the event loop: to wake a thread, most often on the other core, and to be
 # woken by it, costs as much as that.
 LIGHT_MAX: Final = 4
-# Whatever may keep the loop waiting is done in the thread, and so are the next commits.
+# What may keep the loop waiting is done in the thread, and so is what comes after it: until so many
+# commits in a row were quick.
 SLOW_SECONDS: Final = 0.005
 SLOW_COMMITS: Final = 64
 # Turns of the loop before a commit in the thread: in the first, those that were answered are
@@ -32,7 +33,7 @@ GATHER_TURNS: Final = 2
 # With so much else in the loop, one turn is long enough. A turn of many good notifications is not:
 # to end sooner would make two commits of one.
 GATHER_SECONDS: Final = 0.01
-# What a commit adds to the log: about so many pages, and one for each of its items.
+# What a commit adds to the log: about so many pages, and one for two of its items.
 COMMIT_PAGES: Final = 12
 # A checkpoint waits until nothing has come for a moment, unless so many pages wait for it. Then the
 # log is written over; while it grows, every sync costs more.
@@ -93,7 +94,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Commit what this turn of the loop brings, if that is little; else gather more."""
+        """Commit in the next turn of the loop if little is expected; otherwise gather first."""
         is_light = self._last_size <= LIGHT_MAX and not self._slow_commits
         if is_light and not self._closing and self._pages < CHECKPOINT_AT_LATEST:
             self._loop.call_soon(self._commit_here)
@@ -105,24 +106,32 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         if len(self._waiting) > LIGHT_MAX:
             self._gather(GATHER_TURNS - 1)
             return
-        batch = self._take(LIGHT_MAX)
+        batch: list[Waiter[Fact | Change]] = []
         started = time.perf_counter()
         try:
+            batch = self._take(LIGHT_MAX)
             results, events = self._connection.run_here(
                 lambda db: self._commit(db, batch, waits=False)
             )
-        except Exception:  # noqa: BLE001 - it is rolled back; the thread tries again, and tells
+        except BaseException as error:
+            # It is rolled back. The thread tries again, and tells whom it cannot serve.
             self._waiting.extendleft(reversed(batch))
             self._slow_commits = SLOW_COMMITS
             self._gather()
-            return
+            if isinstance(error, Exception):
+                return
+            raise
         seconds = time.perf_counter() - started
-        if seconds > SLOW_SECONDS:
-            self._slow_commits = SLOW_COMMITS
+        self._note_speed(batch, seconds)
         try:
             self._finish(batch, results, events, seconds)
         finally:
             self._rest()
+
+    def _note_speed(self, batch: Sequence[Waiter[Fact | Change]], seconds: float) -> None:
+        """Notice a disk that is slow: by small commits, since large ones take long on any."""
+        if seconds > SLOW_SECONDS and len(batch) <= LIGHT_MAX:
+            self._slow_commits = SLOW_COMMITS
 
     def _gather(self, turns: int = GATHER_TURNS, ends_at: float = 0.0) -> None:
         """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
@@ -171,8 +180,10 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
                 self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
 
     def _tidy(self) -> None:
-        """Checkpoint, if nothing has come for a moment; else look again after another."""
+        """Checkpoint, if nothing has come for a moment; otherwise look again after another."""
         self._quiet = None
+        if self._pages < CHECKPOINT_AFTER:
+            return
         if self._is_busy or self._loop.time() < self._rested_at + QUIET_SECONDS:
             self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
         else:
@@ -190,7 +201,9 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             self._isolate(db, batch, error)
         else:
-            self._in_loop(self._finish, batch, results, events, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._note_speed(batch, seconds)
+            self._in_loop(self._finish, batch, results, events, seconds)
 
     def _isolate(
         self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]], error: Exception
@@ -234,5 +247,5 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
                 next(answers) if isinstance(item, Fact) else item(db, at_ms) for item in items
             ]
         self._last_size = len(batch)
-        self._pages += COMMIT_PAGES + len(batch)
+        self._pages += COMMIT_PAGES + len(batch) // 2
         return results, events
