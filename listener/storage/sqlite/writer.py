@@ -25,8 +25,8 @@ BATCH_MAX: Final = 512
 LIGHT_MAX: Final = 4
 # What may keep the loop waiting is done in the thread, and so is what comes after it: until so many
 # commits in a row were quick.
-SLOW_SECONDS: Final = 0.005
-SLOW_COMMITS: Final = 64
+SLOW_SECONDS: Final = 0.01
+SLOW_COMMITS: Final = 16
 # Turns of the loop before a commit in the thread: in the first, those that were answered are
 # written to, and in the second, what they send at once is read. So they share the next commit.
 GATHER_TURNS: Final = 2
