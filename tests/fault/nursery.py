@@ -32,8 +32,8 @@ from listener.storage.sqlite import ledger as sqlite
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_PTRACER: Final = 0x59616D61
 ANYBODY: Final = -1
-# Pages: about four commits of one.
-CHECKPOINT_AFTER: Final = 52
+# Pages: one commit has as many.
+CHECKPOINT_AFTER: Final = 12
 # Imported by whoever serves such a ledger, and is an extra.
 POSTGRES: Final = ["listener.storage.postgres.ledger"] if find_spec("asyncpg") else []
 
