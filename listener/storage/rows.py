@@ -89,10 +89,10 @@ def event_of(row: Row) -> Event:
     return Event(number=row[0], stream=row[1], offset=row[2], seq=row[3], body=row[4].encode())
 
 
-def event_row(event: Event, body: str, *, is_cancellation: bool) -> Row:
-    """Write an event as a row of the table of events; ``body`` is its body as text."""
+def event_row(event: Event, *, is_cancellation: bool) -> Row:
+    """Write an event as a row of the table of events, all columns."""
     place = (event.number, event.stream, event.offset, event.seq)
-    return (*place, int(is_cancellation), body)
+    return (*place, int(is_cancellation), event.body.decode())
 
 
 def transaction_of(row: Row) -> Transaction:

@@ -187,9 +187,11 @@ async def test_who_interrupts_a_commit_in_the_loop_loses_nothing(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     writer = ledger._writer
-    recorded = writer.submit(numbered(1))
     with monkeypatch.context() as patched:
+        # Only the interrupted commit may see to it that there is another.
+        patched.setattr(Writer, "_wake", lambda writer: setattr(writer, "_is_busy", True))
         patched.setattr(Writer, "_commit", Mock(side_effect=error))
+        recorded = writer.submit(numbered(1))
         with pytest.raises(error):
             writer._commit_here()
     assert (await recorded).seq == 1

@@ -121,7 +121,7 @@ def _chained(entries: Sequence[Entry], *, previous: str) -> list[Row]:
 
 def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Event]) -> None:
     rows = [
-        event_row(event, new.body, is_cancellation=new.is_cancellation)
+        event_row(event, is_cancellation=new.is_cancellation)
         for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
@@ -131,9 +131,14 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
 
 
 def _write_states(db: sqlite3.Connection, changes: Changes, *, now_ms: int) -> None:
-    transactions = changes.transactions.values()
-    put(db, statements.PUT_PLAIN_TRANSACTIONS, [plain_row(t) for t in transactions if is_plain(t)])
-    others = [transaction_row(t) for t in transactions if not is_plain(t)]
+    plain: list[Row] = []
+    others: list[Row] = []
+    for transaction in changes.transactions.values():
+        if is_plain(transaction):
+            plain.append(plain_row(transaction))
+        else:
+            others.append(transaction_row(transaction))
+    put(db, statements.PUT_PLAIN_TRANSACTIONS, plain)
     put(db, statements.PUT_TRANSACTIONS, others)
     put(db, statements.PUT_SALES, [sale_row(sale) for sale in changes.sales.values()])
     repeats = [(seq, count, now_ms) for seq, count in changes.repeats.items()]

@@ -48,7 +48,7 @@ def commit_single(
         seq=entry.seq,
         body=new.body.encode(),
     )
-    told = event_row(event, new.body, is_cancellation=new.is_cancellation)
+    told = event_row(event, is_cancellation=new.is_cancellation)
     put(db, statements.ADD_ENTRIES, [(*row, entry_hash)])
     put(db, statements.ADD_EVENTS, [told])
     put(db, statements.PUT_STREAMS, [(stream, event.offset)])
