@@ -46,9 +46,9 @@ class Ingest:
         """Return whether a merchant is configured."""
         return merchant_no in self._tokens
 
-    def shares_a_token(self, merchant_no: str) -> bool:
-        """Return whether another merchant has a token of this one, and perhaps the message."""
-        return bool(self._siblings[merchant_no])
+    def is_alone(self, merchant_no: str) -> bool:
+        """Return whether a merchant is configured, and no other has a token of it."""
+        return self._siblings.get(merchant_no) == ()
 
     async def receive(
         self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
@@ -62,7 +62,7 @@ class Ingest:
             SignatureError: It is not signed with one of the merchant's tokens.
             LedgerUnavailableError: It was not recorded; Pockyt will send it again.
         """
-        fact, signed = self._read(
+        fact, signed = self.read(
             merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body
         )
         repeated = await self._find_at_siblings(fact, signed)
@@ -75,20 +75,15 @@ class Ingest:
                 await self._raise_unknown_store(fact, store_no)
         return recorded
 
-    def read(self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes) -> Fact:
-        """Verify a body and return the fact that it states.
+    def read(
+        self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
+    ) -> tuple[Fact, bytes]:
+        """Verify a body; return the fact that it states, and the text that was signed.
 
         Raises:
             UnreadableError: The body is not a message, or names a field twice.
             SignatureError: It is not signed with one of the merchant's tokens.
         """
-        fact, _ = self._read(merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body)
-        return fact
-
-    def _read(
-        self, *, merchant_no: str, store_no: str | None, is_json: bool, body: bytes
-    ) -> tuple[Fact, bytes]:
-        """Return the fact that a body states, and the text that was signed."""
         fields, signed = self._verified(self._tokens[merchant_no], is_json=is_json, body=body)
         return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed), signed
 
@@ -174,7 +169,7 @@ def _sharing_a_token(number: str, merchants: Mapping[str, Merchant]) -> tuple[st
 
 def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes) -> Fact:
     """Build the fact of a verified notification."""
-    values = fields.as_text()
+    values = fields.values if fields.is_plain else fields.as_text()
     said = read_notification(values, is_plain=fields.is_plain)
     number = said.transaction_no
     if said.suspect == AMBIGUOUS and (not number or "&" in number):
@@ -191,7 +186,7 @@ def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes)
         amount=said.amount,
         currency=said.currency,
         settle_currency=said.settle_currency,
-        suspect=said.suspect or fields.suspect,
+        suspect=said.suspect or (None if fields.is_plain else fields.suspect),
         fingerprint=signature.fingerprint(merchant_no, signed),
         fields=orjson.dumps(values).decode(),
     )

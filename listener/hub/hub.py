@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from listener import log
 from listener.errors import OverloadedError
 from listener.hub.subscription import Sink, Stream, Subscription
-from listener.hub.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail, offset_in
+from listener.hub.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Bell, Follows, Skip
 
@@ -231,8 +231,10 @@ class Hub:
         if events and EVERY_STREAM in self._streams:
             grown[EVERY_STREAM] = [*events]
         # All events are remembered first, so that a follower of two streams finds both grown.
-        for stream in [self._remember(name, told) for name, told in grown.items()]:
-            _ring(stream)
+        for name, told in grown.items():
+            self._remember(name, told)
+        for name in grown:
+            _ring(self._streams[name])
         self.on_publish(len(events))
 
     def _is_followed(self, name: str) -> bool:
@@ -250,14 +252,10 @@ class Hub:
                 _ring(stream)
         self.on_publish(count)
 
-    def _remember(self, name: str, events: Sequence[Event]) -> Stream:
+    def _remember(self, name: str, events: Sequence[Event]) -> None:
         stream = self._stream(name)
-        tail = stream.tail
-        # A tail that nobody needs is not begun anew each time that events were left out.
-        if stream.is_followed or not tail.events or offset_in(name, events[0]) <= tail.head + 1:
-            self._tail.add(tail, events)
-        stream.head = max(stream.head, offset_in(name, events[-1]))
-        return stream
+        last = self._tail.add(stream.tail, events, is_followed=stream.is_followed)
+        stream.head = max(stream.head, last)
 
     def _stream(self, name: str) -> Stream:
         stream = self._streams.get(name)
@@ -308,7 +306,8 @@ def _ring(stream: Stream) -> None:
     """Advance the subscriptions of a stream, and wake whoever waits for it."""
     for subscription in list(stream.subscriptions):
         _advance(subscription)
-    _wake(stream)
+    if stream.waiters:
+        _wake(stream)
 
 
 def _wake(stream: Stream) -> None:

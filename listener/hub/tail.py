@@ -65,9 +65,17 @@ class Tail:
         # The streams of the oldest event, the next one, and so on: one item for each event held.
         self._order: deque[StreamTail] = deque()
 
-    def add(self, tail: StreamTail, events: Sequence[Event]) -> None:
-        """Add events of a stream, in order, to its tail; skip those that are there already."""
+    def add(self, tail: StreamTail, events: Sequence[Event], *, is_followed: bool = True) -> int:
+        """Add events of a stream, in order, to its tail; skip those that are there already.
+
+        A tail that nobody follows is not begun anew each time that events were left out.
+
+        Returns:
+            The offset of the last event.
+        """
         first, last = offset_in(tail.name, events[0]), offset_in(tail.name, events[-1])
+        if not is_followed and tail.events and first > tail.head + 1:
+            return last
         if first == tail.head + 1 and last == tail.head + len(events):
             self._append(tail, events)
         else:
@@ -75,6 +83,7 @@ class Tail:
                 self._add_apart(tail, event)
         while self._bytes > self._bytes_max or len(self._order) > self._events_max:
             self._drop(self._order.popleft())
+        return last
 
     def _add_apart(self, tail: StreamTail, event: Event) -> None:
         """Add an event that may be there already, or may not follow the last one."""
@@ -91,7 +100,8 @@ class Tail:
         tail.head += len(events)
         tail.joined = None
         self._order.extend([tail] * len(events))
-        self._bytes += sum([len(event.body) for event in events])
+        for event in events:
+            self._bytes += len(event.body)
 
     def _drop(self, tail: StreamTail) -> None:
         self._bytes -= len(tail.events.popleft().body)

@@ -8,7 +8,7 @@ lock, these seqs are final. PostgreSQL decides before it takes the lock, then sh
 the number of entries that others have added meanwhile; that is safe, because decisions depend only
 on the order of the seqs. What depends on the end of the ledger is computed last, under the lock:
 the hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the events. Here that is
-:func:`number_events` and ``NewEvent.body``; on PostgreSQL it is ``append_v1.sql``.
+:func:`number_events`; on PostgreSQL it is ``append_v1.sql``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -25,7 +25,7 @@ from listener.ledger.schedule import Confirm
 from listener.ledger.summary import History, Summary
 from listener.ledger.transaction import Step, advance, begin, event_text
 
-_CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
+CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
 
 # merchant_no, and one of its: a transaction number, a fingerprint.
 Key = tuple[str, str]
@@ -79,13 +79,12 @@ class NewEvent(Struct, frozen=True, kw_only=True):
     seq: int
     is_cancellation: bool
     # The body up to the entry's seq, and from there on.
-    before_seq: str
-    after_seq: str
+    before_seq: bytes
+    after_seq: bytes
 
-    @property
-    def body(self) -> str:
-        """The event as tills get it: CloudEvents JSON."""
-        return f"{self.before_seq}{self.seq}{self.after_seq}"
+    def body(self, seq: int) -> bytes:
+        """Return the event as tills get it, CloudEvents JSON, of an entry that has this seq."""
+        return b"%b%d%b" % (self.before_seq, seq, self.after_seq)
 
 
 class Changes(Struct, frozen=True, kw_only=True):
@@ -220,7 +219,7 @@ def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
         stream=step.transaction.stream,
         seq=entry.seq,
         # A till has to acknowledge it in time.
-        is_cancellation=step.event_type in _CANCELLATIONS,
+        is_cancellation=step.event_type in CANCELLATIONS,
         before_seq=before_seq,
         after_seq=after_seq,
     )
@@ -244,7 +243,7 @@ def number_events(
                 stream=event.stream,
                 offset=offset,
                 seq=event.seq,
-                body=event.body.encode(),
+                body=event.body(event.seq),
             )
         )
     return numbered

@@ -243,7 +243,7 @@ class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
         return self.cancel is not None and self.cancel.resolved_at_ms is None
 
 
-class Event(Struct, frozen=True, kw_only=True):
+class Event(Struct, frozen=True):
     """What tills are told. ``number`` is its offset in the stream of all events."""
 
     number: int
@@ -258,12 +258,16 @@ def stream_of(merchant_no: str, store_no: str | None) -> str:
     return f"{merchant_no}/{store_no or NO_STORE}"
 
 
-# Entries of one commit have the same time.
-@lru_cache(maxsize=64)
 def rfc3339(at_ms: int) -> str:
     """Write a Unix time in ms as RFC 3339 in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
+    seconds, ms = divmod(at_ms, 1_000)
+    return f"{_utc(seconds)}.{ms:03d}Z"
+
+
+# Most times that are written are of the same few seconds.
+@lru_cache(maxsize=64)
+def _utc(at_seconds: int) -> str:
+    return datetime.fromtimestamp(at_seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 def fields_text(fields: Mapping[str, str | None]) -> str:

@@ -185,7 +185,7 @@ def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
     return (event.stream, event.is_cancellation, event.body) == (
         made.stream,
         made.is_cancellation,
-        made.body,
+        made.body(entry.seq).decode(),
     )
 
 

@@ -6,7 +6,7 @@ from listener.ledger.model import DeliveryCount, Entry, Fact, Transaction, Why
 from listener.ledger.sale import SaleState
 
 
-class Recorded(Struct, frozen=True, kw_only=True):
+class Recorded(Struct, frozen=True):
     """What became of a fact: the seq of its entry, or of the entry recorded before.
 
     ``transaction`` is the transaction after it; None for a repeat, and for a fact without a

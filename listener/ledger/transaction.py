@@ -149,7 +149,7 @@ def begin(entry: Entry, *, confirm: Confirm) -> Step | None:
     return Step(transaction=transaction, event_type=event_type, reason=fact.kind)
 
 
-def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
+def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[bytes, bytes]:
     """Write the event of a step as CloudEvents 1.0 in JSON; ``pos.events.Event`` is its schema.
 
     Returns:
@@ -179,7 +179,7 @@ def event_text(step: Step, entry: Entry, *, epoch: str) -> tuple[str, str]:
             },
         }
     )
-    return f'{{"specversion":"1.0","id":"{epoch}-', f'",{rest.decode()[1:]}'
+    return b'{"specversion":"1.0","id":"%b-' % epoch.encode(), b'",' + rest[1:]
 
 
 def _shown(transaction: Transaction) -> tuple[object, ...]:

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError, NumberTakenError
-from listener.ledger.model import Transaction, Why
+from listener.ledger.model import Event, Transaction, Why
 from listener.ledger.promise import Ledger
 from listener.ledger.results import RecordedSale
 from listener.lifecycle import orders
@@ -58,13 +58,13 @@ class Chaser:
         self._chasing: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._bell = asyncio.Event()
 
-    def nudge(self) -> None:
-        """Look at the schedule soon."""
+    def nudge(self, _events: Sequence[Event] = ()) -> None:
+        """Look at the schedule soon: something was recorded."""
         self._bell.set()
 
     async def run(self) -> None:
         """Chase for ever. Cancelling this ends what is under way; it is resumed later."""
-        self._ledger.listen(lambda _events: self.nudge(), follows=lambda _stream: False)
+        self._ledger.listen(self.nudge, follows=lambda _stream: False)
         try:
             while True:
                 await self._rest(await self._look())

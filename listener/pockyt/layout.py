@@ -24,6 +24,9 @@ LEARN_SECONDS: Final = 1.0
 _VALUE: Final = "[!-$'-*,-~]++"
 _FORM: Final = re.compile(rf"\w++={_VALUE}(?:&\w++={_VALUE})*+", re.ASCII)
 
+# Reading it never fails; what is not ASCII is not plain.
+_PLAIN: Final = "latin-1"
+
 # The fields of a form, and the text of which its signature is still to be checked.
 Form = tuple[Fields, bytes]
 
@@ -58,7 +61,7 @@ class Layouts:
 
     def read(self, body: bytes) -> Form | None:
         """Read a form; None if no known layout fits."""
-        text = _text(body)
+        text = body.decode(_PLAIN)
         for layout in self._kept:
             if (form := layout.read(text)) is not None:
                 return form
@@ -73,13 +76,8 @@ class Layouts:
             or len(names) < 3
             or sum(map(len, names)) > NAMES_CHARS_MAX
             or any(names == layout.names for layout in self._kept)
-            or not _FORM.fullmatch(_text(body))
+            or not _FORM.fullmatch(body.decode(_PLAIN))
         ):
             return
         self._learns_at = now + LEARN_SECONDS
         self._kept = [Layout(names), *self._kept][:LAYOUTS_KEPT]
-
-
-def _text(body: bytes) -> str:
-    # Never fails; what is not ASCII is not plain.
-    return body.decode("latin-1")

@@ -91,10 +91,11 @@ class FastPath:
         head = self._read_head(data[:end])
         if head is None or len(data) - end != head.length:
             return None
-        if not self._ingest.knows(head.merchant_no):
+        # A message that another merchant may have is looked for there first.
+        if not self._ingest.is_alone(head.merchant_no):
             return None
         try:
-            fact = self._ingest.read(
+            fact, _ = self._ingest.read(
                 merchant_no=head.merchant_no,
                 store_no=head.store_no,
                 is_json=head.is_json,
@@ -102,10 +103,8 @@ class FastPath:
             )
         except ListenerError as error:
             return self._refuse(error, head, peer)
-        # A store that nobody configured raises an alarm as well; a message that another merchant
-        # may have is looked for there first.
-        is_odd = head.store_no and fact.store_no is None
-        return None if is_odd or self._ingest.shares_a_token(head.merchant_no) else fact
+        # A store that nobody configured raises an alarm as well.
+        return None if head.store_no and fact.store_no is None else fact
 
     def _refuse(self, error: ListenerError, head: RequestHead, peer: object) -> bytes:
         told = of_error(error)
@@ -288,7 +287,6 @@ class FastConnection(HttpConnection):
         if not self.is_proved:
             self.prove()
         self.transport.write(self._path.success())
-        self._be_kept_alive()
 
     def _be_kept_alive(self) -> None:
         """Postpone the end of an idle connection; aiohttp's timer checks when it is due."""

@@ -28,6 +28,7 @@ from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.sqlite import commit, connection, writer
 from listener.storage.sqlite import ledger as sqlite
+from listener.storage.sqlite.plain import Committed
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_PTRACER: Final = 0x59616D61
@@ -79,7 +80,7 @@ def _forget_fingerprints() -> None:
 
     def forgetful(
         db: sqlite3.Connection, facts: Sequence[Fact], *, epoch: str, now_ms: int, confirm: Confirm
-    ) -> commit.Committed:
+    ) -> Committed:
         news = [replace(fact, fingerprint=os.urandom(8).hex()) for fact in facts]
         return add(db, news, epoch=epoch, now_ms=now_ms, confirm=confirm)
 

@@ -42,9 +42,10 @@ def ingest() -> Ingest:
 
 def read(of: Ingest, body: bytes, *, merchant_no: str = MERCHANT_NO) -> Fact | str:
     try:
-        return of.read(merchant_no=merchant_no, store_no=STORE_NO, is_json=False, body=body)
+        fact, _ = of.read(merchant_no=merchant_no, store_no=STORE_NO, is_json=False, body=body)
     except ListenerError as error:
         return repr(error)
+    return fact
 
 
 def made_up(chance: random.Random) -> bytes:

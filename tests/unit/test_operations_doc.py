@@ -52,6 +52,7 @@ INNER: Final = {
     "storage.postgres.location.HOSTS_MAX": "the settings say it themselves",
     "storage.postgres.reading.SALES_MAX": "as on SQLite",
     "storage.postgres.writer.PAUSE_SECONDS_MAX": "between two tries to connect",
+    "storage.sqlite.bulk.EXACT_MAX": "rows of one statement",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
     "storage.sqlite.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
     "storage.sqlite.writer.LIGHT_MAX": "a commit of more is made in the thread",

@@ -302,7 +302,7 @@ def test_while_somebody_waits_for_a_cancel_it_is_the_reason() -> None:
 
 def test_an_event_is_the_protocols_and_holds_exactly_its_fields() -> None:
     told = story(sale(), bound(1), cancel_request(), notification("closed"))
-    body = "4".join(event_text(told.last, told.entry, epoch="9f3c"))
+    body = b"4".join(event_text(told.last, told.entry, epoch="9f3c"))
     assert orjson.loads(body) == {
         "specversion": "1.0",
         "id": "9f3c-4",
@@ -333,7 +333,7 @@ def test_an_event_is_the_protocols_and_holds_exactly_its_fields() -> None:
 
 def test_every_field_of_the_protocols_event_is_written() -> None:
     told = story(notification("voided", amount=None, currency=None, store_no=None))
-    written = orjson.loads("1".join(event_text(told.last, told.entry, epoch="e")))
+    written = orjson.loads(b"1".join(event_text(told.last, told.entry, epoch="e")))
     event = Event.model_validate(written)
     assert written.keys() == event.model_dump(by_alias=True).keys()
     assert written["data"].keys() == event.data.model_dump(by_alias=True).keys()

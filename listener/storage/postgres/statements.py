@@ -113,8 +113,8 @@ def append_arguments(
         [event.seq for event in events],
         [packed(event.stream) for event in events],
         [int(event.is_cancellation) for event in events],
-        [event.before_seq for event in events],
-        [event.after_seq for event in events],
+        [event.before_seq.decode() for event in events],
+        [event.after_seq.decode() for event in events],
         *_columns(
             [transaction_row(one) for one in changes.transactions.values()],
             len(TRANSACTION_COLUMNS),

@@ -234,7 +234,7 @@ def _placed(changes: Changes, row: Any, *, seen: int) -> Appended:  # noqa: ANN4
             stream=new.stream,
             offset=offset,
             seq=new.seq + shift,
-            body=f"{new.before_seq}{new.seq + shift}{new.after_seq}".encode(),
+            body=new.body(new.seq + shift),
         )
         for n, (new, offset) in enumerate(zip(changes.events, row["offsets"], strict=True))
     ]

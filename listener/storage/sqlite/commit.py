@@ -6,9 +6,7 @@ reading and writing, and every number is final.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from listener.errors import ListenerError
 from listener.ledger.batch import (
     Changes,
     Seen,
@@ -20,7 +18,6 @@ from listener.ledger.batch import (
 )
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
-from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.rows import (
     Row,
@@ -35,25 +32,16 @@ from listener.storage.rows import (
 )
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put, read
-from listener.storage.sqlite.single import commit_single
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """What a batch became: for each fact, in order, its place or why it has none; the events."""
-
-    recorded: list[Recorded | ListenerError]
-    events: list[Event]
+from listener.storage.sqlite.plain import Committed, commit_plain
 
 
 def commit(
     db: sqlite3.Connection, facts: Sequence[Fact], *, epoch: str, now_ms: int, confirm: Confirm
 ) -> Committed:
     """Append facts in one transaction, which the caller begins and ends."""
-    if len(facts) == 1:
-        single = commit_single(db, facts[0], epoch=epoch, now_ms=now_ms, confirm=confirm)
-        if single is not None:
-            return Committed(recorded=[single[0]], events=[single[1]])
+    plain = commit_plain(db, facts, epoch=epoch, now_ms=now_ms, confirm=confirm)
+    if plain is not None:
+        return plain
     seq, previous, number = db.execute(statements.HEAD_TO_APPEND).fetchone()
     seen = _see(db, facts, seq=seq)
     changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=confirm)
@@ -72,7 +60,7 @@ def commit(
         len(changes.begun),
     )
     db.execute(statements.PUT_HEAD, head)
-    return Committed(recorded=changes.recorded, events=events)
+    return Committed(changes.recorded, events)
 
 
 def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:

@@ -98,9 +98,10 @@ class Connection(aiosqlite.Connection):
             result: T = await self._execute(work, connection)  # type: ignore[no-untyped-call]
         return result
 
-    def run_here(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` in the caller's thread, while this connection's own has nothing to do."""
-        return work(self._conn)
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The connection itself, for the caller's thread, while its own has nothing to do."""
+        return self._conn
 
     def start(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Start ``work``, which must not raise, in this connection's thread, without waiting."""
@@ -137,20 +138,28 @@ def faults_told() -> Iterator[None]:
         raise LedgerUnavailableError(f"the ledger cannot be used now: {told_by(error)}") from error
 
 
-@contextmanager
-def transaction(db: sqlite3.Connection, *, waits: bool = True) -> Iterator[None]:
+class transaction:  # noqa: N801 - used as a statement; a generator costs twice the calls
     """Commit everything or nothing; durable at the end.
 
     ``waits`` is whether it waits for another connection that is writing, or raises.
     """
-    _begin(db, seconds=BUSY_SECONDS if waits else 0.0)
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+
+    __slots__ = ("_db", "_seconds")
+
+    def __init__(self, db: sqlite3.Connection, *, waits: bool = True) -> None:
+        self._db = db
+        self._seconds = BUSY_SECONDS if waits else 0.0
+
+    def __enter__(self) -> None:
+        _begin(self._db, seconds=self._seconds)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
 
 def wait_for_nobody(db: sqlite3.Connection) -> None:

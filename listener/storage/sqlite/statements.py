@@ -17,7 +17,6 @@ ROWS: Final = "{rows}"
 MAKE_LEDGER: Final = (
     "INSERT INTO ledger (id, epoch, created_at, hash, secret) VALUES (1, ?, ?, ?, ?)"
 )
-HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
 # seq, hash, number, repeats, transactions; the last two are added to what is there.
 PUT_HEAD: Final = (
     "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
@@ -32,6 +31,19 @@ MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"
 
 KEYS: Final = f"(VALUES {ROWS}) k CROSS JOIN"
 _KEYED: Final = "t.merchant_no = k.column1 AND t.transaction_no = k.column2"
+
+HEAD_TO_APPEND: Final = "SELECT seq, hash, number FROM ledger"
+# The head of the ledger and of a stream (NULL where it has none), and whether one of the rows is
+# known: its transaction, or a sale without a number that it may belong to.
+# stream; rows: merchant_no, transaction_no, reference
+PLACE: Final = (
+    "SELECT seq, hash, number, (SELECT head FROM streams WHERE stream = ?),"
+    f" EXISTS (SELECT 1 FROM (VALUES {ROWS}) k WHERE"
+    " EXISTS (SELECT 1 FROM transactions t WHERE t.merchant_no = k.column1"
+    " AND t.transaction_no = k.column2)"
+    " OR EXISTS (SELECT 1 FROM sales t WHERE t.merchant_no = k.column1"
+    " AND t.reference = k.column3 AND t.is_refused = 0 AND t.transaction_no IS NULL)) FROM ledger"
+)
 
 # Rows: merchant_no, transaction_no.
 ENTRIES_OF: Final = (
@@ -66,16 +78,6 @@ UNBOUND: Final = (
 )
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {KEYS} streams t ON t.stream = k.column1"
-
-# All that is read for one notification: the head of the ledger and of its stream (NULL where it has
-# none), and whether its transaction is known, or a sale that it may belong to.
-# stream, merchant_no, transaction_no, merchant_no, reference
-SINGLE: Final = (
-    "SELECT seq, hash, number, (SELECT head FROM streams WHERE stream = ?),"
-    " EXISTS (SELECT 1 FROM transactions WHERE merchant_no = ? AND transaction_no = ?)"
-    " OR EXISTS (SELECT 1 FROM sales WHERE merchant_no = ? AND reference = ?"
-    " AND is_refused = 0 AND transaction_no IS NULL) FROM ledger"
-)
 
 # What a commit writes.
 

@@ -4,14 +4,13 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from listener import log
-from listener.errors import LedgerUnavailableError, ListenerError
+from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Bell
-from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 from listener.storage.sqlite.commit import commit
@@ -110,9 +109,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         started = time.perf_counter()
         try:
             batch = self._take(LIGHT_MAX)
-            results, events = self._connection.run_here(
-                lambda db: self._commit(db, batch, waits=False)
-            )
+            results, events = self._commit(self._connection.raw, batch, waits=False)
         except BaseException as error:
             # It is rolled back. The thread tries again, and tells whom it cannot serve.
             self._waiting.extendleft(reversed(batch))
@@ -122,16 +119,12 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
                 return
             raise
         seconds = time.perf_counter() - started
-        self._note_speed(batch, seconds)
+        if seconds > SLOW_SECONDS:
+            self._slow_commits = SLOW_COMMITS
         try:
             self._finish(batch, results, events, seconds)
         finally:
             self._rest()
-
-    def _note_speed(self, batch: Sequence[Waiter[Fact | Change]], seconds: float) -> None:
-        """Notice a disk that is slow: by small commits, since large ones take long on any."""
-        if seconds > SLOW_SECONDS and len(batch) <= LIGHT_MAX:
-            self._slow_commits = SLOW_COMMITS
 
     def _gather(self, turns: int = GATHER_TURNS, ends_at: float = 0.0) -> None:
         """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
@@ -202,7 +195,9 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._isolate(db, batch, error)
         else:
             seconds = time.perf_counter() - started
-            self._note_speed(batch, seconds)
+            # A large commit takes long on any disk.
+            if seconds > SLOW_SECONDS and len(batch) <= LIGHT_MAX:
+                self._slow_commits = SLOW_COMMITS
             self._in_loop(self._finish, batch, results, events, seconds)
 
     def _isolate(
@@ -226,26 +221,36 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
 
     def _commit(
         self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]], *, waits: bool = True
-    ) -> tuple[list[object], list[Event]]:
+    ) -> tuple[Sequence[object], Sequence[Event]]:
         """Commit a batch in one transaction; return each item's result, and the events.
 
         ``waits`` is whether another process that is writing is waited for.
         """
-        items = [waiter.item for waiter in batch]
-        facts = [item for item in items if isinstance(item, Fact)]
+        facts = [waiter.item for waiter in batch if isinstance(waiter.item, Fact)]
         at_ms = self._now_ms()
+        results: list[Any] = []
         events: list[Event] = []
-        recorded: list[Recorded | ListenerError] = []
         with transaction(db, waits=waits):
             if facts:
                 committed = commit(
                     db, facts, epoch=self._epoch, now_ms=at_ms, confirm=self._confirm
                 )
-                events, recorded = committed.events, committed.recorded
-            answers = iter(recorded)
-            results: list[object] = [
-                next(answers) if isinstance(item, Fact) else item(db, at_ms) for item in items
-            ]
+                results, events = committed.recorded, committed.events
+            if len(facts) < len(batch):
+                results = _apply(db, at_ms, batch, iter(results))
         self._last_size = len(batch)
         self._pages += COMMIT_PAGES + len(batch) // 2
         return results, events
+
+
+def _apply(
+    db: sqlite3.Connection,
+    at_ms: int,
+    batch: Sequence[Waiter[Fact | Change]],
+    recorded: Iterator[Any],
+) -> list[Any]:
+    """Make the changes of a batch; return each item's result, that of a fact as it was recorded."""
+    return [
+        next(recorded) if isinstance(waiter.item, Fact) else waiter.item(db, at_ms)
+        for waiter in batch
+    ]

@@ -1,8 +1,8 @@
-"""One notification committed in few steps leaves the ledger that the general way leaves."""
+"""Plain notifications committed in few steps leave the ledger that the general way leaves."""
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -11,26 +11,27 @@ from unittest.mock import patch
 import pytest
 from msgspec.structs import replace
 
-from listener.ledger.batch import NewEvent, new_event
-from listener.ledger.model import NOTIFICATION, Entry, Event, Fact
-from listener.ledger.results import Recorded
+from listener.ledger.model import Fact
 from listener.ledger.schedule import Confirm
-from listener.ledger.transaction import Step
 from listener.storage.rows import entry_of
 from listener.storage.sqlite import commit as general
-from listener.storage.sqlite import single
+from listener.storage.sqlite import plain
+from listener.storage.sqlite.bulk import ROWS_MAX
 from listener.storage.sqlite.connection import connect, transaction
-from listener.storage.sqlite.single import commit_single
+from listener.storage.sqlite.plain import Committed, commit_plain
 from tests.property.decisions import Memory, any_fact
 from tests.support import told
 from tests.support.stored import numbered, sold
 
 HISTORIES: Final = 40
 COMMITS_A_HISTORY: Final = 40
+FACTS_MAX: Final = 3
 CONFIRMS: Final[tuple[Confirm, ...]] = ("suspicious", "suspicious", "off", "always")
-# How many are notifications in the common case, and how many of those name no transaction.
-PLAIN: Final = 0.4
+# How many commits are of notifications in the common case, how many of those name no transaction,
+# and how many the transaction of another.
+PLAIN: Final = 0.6
 NAMELESS: Final = 0.05
+AGAIN: Final = 0.1
 # What may be there, or not, in a plain notification; "r1" is a reference that sales have as well.
 SHAPES: Final = {
     "reference": ("r1", "r2", "r99", None, ""),
@@ -62,10 +63,12 @@ def _ledgers(tmp_path: Path) -> Iterator[Ledgers]:
         yield make
 
 
-def committed(db: sqlite3.Connection, fact: Fact, *, at_ms: int, confirm: Confirm) -> object:
-    """Commit one fact, and return what its caller and the hub get."""
+def committed(
+    db: sqlite3.Connection, facts: Sequence[Fact], *, at_ms: int, confirm: Confirm
+) -> object:
+    """Commit facts, and return what their callers and the hub get."""
     with transaction(db):
-        done = general.commit(db, [fact], epoch="e", now_ms=at_ms, confirm=confirm)
+        done = general.commit(db, facts, epoch="e", now_ms=at_ms, confirm=confirm)
     return [str(one) if isinstance(one, Exception) else one for one in done.recorded], done.events
 
 
@@ -73,6 +76,26 @@ def rows(db: sqlite3.Connection) -> dict[str, list[object]]:
     """Read all that commits have written."""
     tables = {name: f"SELECT * FROM {name} ORDER BY 1" for name in TABLES} | {"head": HEAD}
     return {name: db.execute(query).fetchall() for name, query in tables.items()}
+
+
+def some_facts(chance: random.Random, memory: Memory) -> list[Fact]:
+    """Make up the facts of one commit."""
+    count = chance.randint(1, FACTS_MAX)
+    if chance.random() >= PLAIN:
+        return [any_fact(chance, memory) for _ in range(count)]
+    numbers = chance.sample(range(10, 200), count)
+    if chance.random() < AGAIN:
+        numbers[-1] = numbers[0]
+    facts = [
+        replace(
+            numbered(number, mark=str(chance.randint(0, 1))),
+            **{name: chance.choice(values) for name, values in SHAPES.items()},
+        )
+        for number in numbers
+    ]
+    if chance.random() < NAMELESS:
+        facts[-1] = replace(facts[-1], transaction_no="")
+    return facts
 
 
 def play(ledgers: Ledgers, seed: int) -> None:
@@ -86,18 +109,11 @@ def play(ledgers: Ledgers, seed: int) -> None:
     one, other = ledgers()
     memory = Memory()
     for number in range(COMMITS_A_HISTORY):
-        fact = any_fact(chance, memory)
-        if chance.random() < PLAIN:
-            fact = replace(
-                numbered(chance.randint(10, 30)),
-                **{name: chance.choice(values) for name, values in SHAPES.items()},
-            )
-        if fact.kind is NOTIFICATION and chance.random() < NAMELESS:
-            fact = replace(fact, transaction_no="")
+        facts = some_facts(chance, memory)
         at_ms = told.START_MS + number * 1_000
-        short = committed(one, fact, at_ms=at_ms, confirm=confirm)
-        with patch.object(general, "commit_single", return_value=None):
-            long = committed(other, fact, at_ms=at_ms, confirm=confirm)
+        short = committed(one, facts, at_ms=at_ms, confirm=confirm)
+        with patch.object(general, "commit_plain", return_value=None):
+            long = committed(other, facts, at_ms=at_ms, confirm=confirm)
         assert short == long, f"seed {seed}: commit {number}"
         memory.entries = [
             entry_of(row) for row in other.execute("SELECT * FROM entries ORDER BY seq")
@@ -105,28 +121,31 @@ def play(ledgers: Ledgers, seed: int) -> None:
     assert rows(one) == rows(other), f"seed {seed}"
 
 
-def test_a_single_notification_is_committed_as_in_the_general_way(
+def test_plain_notifications_are_committed_as_in_the_general_way(
     ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    was_short: list[bool] = []
+    sizes: dict[bool, list[int]] = {True: [], False: []}
     shapes: set[tuple[str, object]] = set()
+    streams: list[int] = []
 
     def counted(
-        db: sqlite3.Connection, fact: Fact, *, epoch: str, now_ms: int, confirm: Confirm
-    ) -> tuple[Recorded, Event] | None:
-        done = commit_single(db, fact, epoch=epoch, now_ms=now_ms, confirm=confirm)
-        was_short.append(done is not None)
+        db: sqlite3.Connection, facts: Sequence[Fact], *, epoch: str, now_ms: int, confirm: Confirm
+    ) -> Committed | None:
+        done = commit_plain(db, facts, epoch=epoch, now_ms=now_ms, confirm=confirm)
+        sizes[done is not None].append(len(facts))
         if done is not None:
-            shapes.update((name, getattr(fact, name)) for name in SHAPES)
+            shapes.update((name, getattr(fact, name)) for name in SHAPES for fact in facts)
+            streams.append(len({event.stream for event in done.events}))
         return done
 
-    monkeypatch.setattr(general, "commit_single", counted)
+    monkeypatch.setattr(general, "commit_plain", counted)
     for seed in range(HISTORIES):
         play(ledgers, seed)
     # What never takes the short way, or never the other, shows nothing.
-    assert was_short.count(True) > 5 * HISTORIES
-    assert was_short.count(False) > 5 * HISTORIES
+    for way in sizes.values():
+        assert all(way.count(size) > HISTORIES for size in range(1, FACTS_MAX + 1))
     assert shapes >= {(name, value) for name, values in SHAPES.items() for value in values}
+    assert streams.count(2) > HISTORIES
 
 
 def test_a_notification_with_the_reference_of_a_sale_takes_the_general_way(
@@ -134,21 +153,26 @@ def test_a_notification_with_the_reference_of_a_sale_takes_the_general_way(
 ) -> None:
     one, other = ledgers()
     for db, name in ((one, "r1"), (other, "r2")):
-        committed(db, sold("r1"), at_ms=told.START_MS, confirm="suspicious")
-        fact = replace(numbered(7), reference=name)
+        committed(db, [sold("r1")], at_ms=told.START_MS, confirm="suspicious")
+        facts = [replace(numbered(7), reference=name), replace(numbered(8), reference="r3")]
         with transaction(db):
-            done = commit_single(db, fact, epoch="e", now_ms=told.START_MS, confirm="suspicious")
+            done = commit_plain(db, facts, epoch="e", now_ms=told.START_MS, confirm="suspicious")
         assert (done is None) == (name == "r1")
 
 
-def test_a_single_commit_that_differs_is_found(
-    ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def careless(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
-        made = new_event(step, entry, epoch=epoch)
-        return replace(made, is_cancellation=True) if made else None
+def test_a_batch_in_which_a_late_one_is_known_takes_the_general_way(ledgers: Ledgers) -> None:
+    one, _ = ledgers()
+    # More than one statement binds: the known one is bound by the first, or by the last.
+    for at in (0, ROWS_MAX):
+        facts = [numbered(1_000 * (at + 1) + n) for n in range(ROWS_MAX + 1)]
+        committed(one, [facts[at]], at_ms=told.START_MS, confirm="suspicious")
+        with transaction(one):
+            done = commit_plain(one, facts, epoch="e", now_ms=told.START_MS, confirm="suspicious")
+        assert done is None
 
-    monkeypatch.setattr(single, "new_event", careless)
+
+def test_a_commit_that_differs_is_found(ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "CANCELLATIONS", frozenset({"transaction.paid"}))
     with pytest.raises(AssertionError, match="seed"):
         for seed in range(5):
             play(ledgers, seed)
