@@ -6,6 +6,7 @@ project's own, in docs/architecture.md.
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -45,6 +46,8 @@ _TAKEN_BACK: Final = frozenset({Status.PAID, Status.CANCELLED})
 DISPUTABLE: Final = ("amount", "currency", "reference")
 
 
+# A few words, again and again.
+@lru_cache(maxsize=64)
 def read_word(word: str | None) -> Status | None:
     """Read one of Pockyt's status words, trimmed, in any case; None where it is not known."""
     return WORDS.get(word.strip().lower()) if word else None

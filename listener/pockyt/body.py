@@ -8,8 +8,10 @@ Source: Pockyt, "Webhook Notification Format" and "Signing API Calls".
 import re
 from binascii import a2b_qp
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 from listener.errors import ListenerError, SignatureError, UnreadableError
 from listener.pockyt import signature
@@ -35,7 +37,7 @@ _TORN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
-class Fields(NamedTuple):
+class Fields(Struct, frozen=True):
     """The fields of a message. ``encoding`` turns their text back into the signed bytes.
 
     In a form that is not UTF-8, each byte is one character of the texts (``latin-1``).

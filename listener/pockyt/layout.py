@@ -48,7 +48,7 @@ class Layout:
             return None
         values = found.groups()
         signed = (self._signed % self._pick(values)).encode()
-        return Fields(dict(zip(self.names, values, strict=True)), "utf-8", is_plain=True), signed
+        return Fields(dict(zip(self.names, values, strict=True)), "utf-8", True), signed
 
 
 class Layouts:

@@ -100,7 +100,7 @@ class Connection(aiosqlite.Connection):
 
     @property
     def raw(self) -> sqlite3.Connection:
-        """The connection itself, for the caller's thread, while its own has nothing to do."""
+        """The connection itself, to be used while its own thread has nothing to do."""
         return self._conn
 
     def start(self, work: Callable[[sqlite3.Connection], None]) -> None:

@@ -63,6 +63,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     ) -> None:
         super().__init__(publish=bell, on_commit=on_commit)
         self._connection = connection
+        # Used in the loop, too, while its thread has nothing to do.
+        self._db = connection.raw
         self._epoch = epoch
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
@@ -75,7 +77,6 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         # In the log since the last checkpoint, about.
         self._pages = 0
         self._is_quiet = False
-        self._rested_at = 0.0
         self._quiet: asyncio.TimerHandle | None = None
         self._in_loop = self._loop.call_soon_threadsafe
 
@@ -109,7 +110,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         started = time.perf_counter()
         try:
             batch = self._take(LIGHT_MAX)
-            results, events = self._commit(self._connection.raw, batch, waits=False)
+            results, events = self._commit(self._db, batch, waits=False)
         except BaseException as error:
             # It is rolled back. The thread tries again, and tells whom it cannot serve.
             self._waiting.extendleft(reversed(batch))
@@ -168,17 +169,16 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._go_on()
         else:
             self._is_busy = False
-            self._rested_at = self._loop.time()
             if self._pages >= CHECKPOINT_AFTER and self._quiet is None:
-                self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
+                self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy, self._pages)
 
-    def _tidy(self) -> None:
+    def _tidy(self, pages: int) -> None:
         """Checkpoint, if nothing has come for a moment; otherwise look again after another."""
         self._quiet = None
         if self._pages < CHECKPOINT_AFTER:
             return
-        if self._is_busy or self._loop.time() < self._rested_at + QUIET_SECONDS:
-            self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy)
+        if self._is_busy or self._pages != pages:
+            self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy, self._pages)
         else:
             self._is_busy = self._is_quiet = True
             self._start()
