@@ -258,13 +258,14 @@ def stream_of(merchant_no: str, store_no: str | None) -> str:
     return f"{merchant_no}/{store_no or NO_STORE}"
 
 
+# Entries of one commit have the same time, and most are of the same few seconds.
+@lru_cache(maxsize=64)
 def rfc3339(at_ms: int) -> str:
     """Write a Unix time in ms as RFC 3339 in UTC, to the millisecond."""
     seconds, ms = divmod(at_ms, 1_000)
     return f"{_utc(seconds)}.{ms:03d}Z"
 
 
-# Most times that are written are of the same few seconds.
 @lru_cache(maxsize=64)
 def _utc(at_seconds: int) -> str:
     return datetime.fromtimestamp(at_seconds, UTC).isoformat().removesuffix("+00:00")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -500,6 +500,24 @@ async def test_the_log_is_moved_into_the_file_when_it_is_quiet(
     size = log_of(path)
     await ledger.record(numbered("next"))
     assert log_of(path) == size
+
+
+async def test_while_commits_come_it_is_not_quiet(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "CHECKPOINT_AFTER", 1)
+    monkeypatch.setattr(writing, "QUIET_SECONDS", DEADLINE_SECONDS)
+    writer = ledger._writer
+    await ledger.record(numbered(1))
+    pages = writer._pages
+    await ledger.record(numbered(2))
+    # What the timer calls: one that was set before the last commit, and one after it.
+    with patch.object(writer, "_start") as started:
+        writer._tidy(pages)
+        started.assert_not_called()
+        writer._tidy(writer._pages)
+        started.assert_called_once()
+    writer._start()
 
 
 async def test_the_log_stays_short_although_it_is_never_quiet(

@@ -36,6 +36,15 @@ def test_a_tail_holds_the_newest_events_without_a_hole(
     assert (tail.after, tail.head) == (kept[0] - 1, kept[-1])
 
 
+def test_a_tail_that_nobody_follows_is_not_begun_anew_after_a_hole() -> None:
+    tail, tails = StreamTail(STREAM), Tail(events_max=9, bytes_max=100)
+    assert tails.add(tail, events(1, 2), is_followed=False) == 2
+    assert tails.add(tail, events(4, 5), is_followed=False) == 5
+    assert [event.offset for event in tail.events] == [1, 2]
+    assert tails.add(tail, events(3), is_followed=False) == 3
+    assert [event.offset for event in tail.events] == [1, 2, 3]
+
+
 def test_a_group_pushes_out_the_oldest_events_of_all_streams() -> None:
     one, other = StreamTail(STREAM), StreamTail(f"{STREAM}-2")
     tails = Tail(events_max=4, bytes_max=7)
