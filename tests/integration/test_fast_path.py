@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.storage.sqlite.connection import connect
 from listener.web import connections, http_connection
 from listener.web.app import running
@@ -291,3 +292,33 @@ async def test_a_notification_that_the_ledger_cannot_take_is_refused_by_aiohttp(
         assert (await answer_of(reader)).endswith(b"success")
         writer.close()
     assert not taken
+
+
+# The ordinary way.
+
+
+def chunked(size: int) -> bytes:
+    """Return a notification whose body has so many bytes, which its head does not say."""
+    sent = request(b"x" * size, "Transfer-Encoding: chunked")
+    length, body = b"Content-Length: %d\r\n" % size, b"x" * size
+    return sent.replace(length, b"").replace(body, b"%x\r\n%b\r\n0\r\n\r\n" % (size, body))
+
+
+async def test_bodies_that_came_behind_another_request_are_limited_and_read_to_their_end(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        other = connect(tmp_path / "ledger.db", create=False)
+        other.execute("BEGIN IMMEDIATE")
+        reader, writer = await opened(service.url)
+        # One that has arrived, and one that is too large to be kept: reading is paused.
+        writer.write(request() + chunked(BODY_BYTES_MAX + 1) + chunked(600_000))
+        await asyncio.sleep(0.2)
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await answer_of(reader)).endswith(b"success")
+        for _ in range(2):
+            assert (await answer_of(reader)).startswith(b"HTTP/1.1 413 ")
+        writer.write(request())
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
