@@ -9,7 +9,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from listener.errors import ListenerError
-from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
+from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.web.acknowledgement import Acknowledgement, acknowledgement, is_for
 from listener.web.context import INGEST, METRICS, REFUSALS
 from listener.web.http_connection import prove
 from listener.web.problem import ProblemError, of_error, problem
@@ -32,13 +33,13 @@ def loose_route() -> web.RouteDef:
     return web.route("*", f"/{{path:/*(?i:{_SEGMENT})(?:/.*)?}}", notify_loosely)
 
 
-async def notify(request: web.Request) -> web.Response:
+async def notify(request: web.Request) -> web.StreamResponse:
     """Receive one delivery of a notification."""
     place = request.match_info
     return await _take(request, place["merchantNo"], place.get("storeNo"))
 
 
-async def notify_loosely(request: web.Request) -> web.Response:
+async def notify_loosely(request: web.Request) -> web.StreamResponse:
     """Receive a delivery whose URL has extra slashes; refuse what is not a notify URL."""
     first, *place = [unquote(part) for part in request.rel_url.raw_path.split("/") if part]
     if first != _SEGMENT or not 1 <= len(place) <= 2:
@@ -65,7 +66,7 @@ def is_notify(request: web.Request) -> bool:
     return request.rel_url.raw_path.lstrip("/").partition("/")[0].lower() == _SEGMENT
 
 
-async def _take(request: web.Request, merchant_no: str, store_no: str | None) -> web.Response:
+async def _take(request: web.Request, merchant_no: str, store_no: str | None) -> web.StreamResponse:
     started = time.perf_counter()
     app = request.app
     ingest = app[INGEST]
@@ -85,7 +86,7 @@ async def _take(request: web.Request, merchant_no: str, store_no: str | None) ->
         return refuse(request, of_error(error), merchant_no=merchant_no)
     prove(request)
     app[METRICS].acknowledged(time.perf_counter() - started, is_repeat=not recorded.is_new)
-    return web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
+    return Acknowledgement() if is_for(request) else acknowledgement()
 
 
 def _check_head(request: web.Request) -> bool:

@@ -1,6 +1,7 @@
 """The fast path: what it takes, what it leaves to aiohttp, and how its connections end."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -322,3 +323,22 @@ async def test_bodies_that_came_behind_another_request_are_limited_and_read_to_t
         writer.write(request())
         assert (await answer_of(reader)).endswith(b"success")
         writer.close()
+
+
+async def test_the_acknowledgement_is_what_aiohttp_writes(tmp_path: Path) -> None:
+    kept = request()
+    # aiohttp writes these two itself.
+    older = request(None, "Connection: keep-alive").replace(b"/1.1\r", b"/1.0\r")
+    closed = request(None, "Connection: close")
+    told = []
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        reader, writer = await opened(service.url)
+        for sent in (kept, older, closed):
+            writer.write(sent)
+            told.append(re.sub(rb"\r\nDate: [^\r]+", b"", await answer_of(reader)))
+        writer.close()
+    one, of_older, last = told
+    assert of_older == one.replace(b"/1.1", b"/1.0").replace(
+        b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"
+    )
+    assert last == one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
