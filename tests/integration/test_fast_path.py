@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.storage.sqlite.connection import connect
 from listener.web import connections, http_connection
@@ -342,3 +344,53 @@ async def test_the_acknowledgement_is_what_aiohttp_writes(tmp_path: Path) -> Non
         b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"
     )
     assert last == one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_routed"),
+    [
+        (NOTIFY, False),
+        (f"/notify/{MERCHANT_NO}", False),
+        (f"{NOTIFY}?a=1", False),
+        (f"{NOTIFY}/", True),
+        (NOTIFY.replace("notify", "notif%79"), True),
+        (NOTIFY.replace(STORE_NO, f"%33{STORE_NO[1:]}"), True),
+    ],
+)
+async def test_what_is_plainly_a_notification_is_not_routed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_routed: bool
+) -> None:
+    routed = []
+    resolve = web.UrlDispatcher.resolve
+
+    async def noted(router: web.UrlDispatcher, asked: web.Request) -> web.UrlMappingMatchInfo:
+        routed.append(asked)
+        return await resolve(router, asked)
+
+    monkeypatch.setattr(web.UrlDispatcher, "resolve", noted)
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        reader, writer = await opened(service.url)
+        writer.write(request().replace(NOTIFY.encode(), path.encode()))
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
+        assert bool(routed) is is_routed
+        (entry,) = await entries(service)
+        assert entry["storeNo"] == (STORE_NO if STORE_NO[1:] in path else None)
+
+
+@pytest.mark.parametrize("path", [NOTIFY, f"{NOTIFY}/"])
+async def test_a_failure_of_the_listener_is_logged_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        monkeypatch.setattr(Ingest, "receive", fail)
+        reader, writer = await opened(service.url)
+        for _ in range(2):
+            writer.write(request().replace(NOTIFY.encode(), path.encode()))
+            assert (await answer_of(reader)).startswith(b"HTTP/1.1 500 ")
+        writer.close()
+    lines = [one for one in caplog.records if one.msg == "request_failed"]
+    assert [one.__dict__["fields"]["route"] for one in lines] == [path, path]
