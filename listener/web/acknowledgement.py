@@ -30,7 +30,7 @@ class Acknowledgement(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Send it."""
         writer = request.writer
-        await writer.write_eof(success())
+        await writer.write_eof(success(rfc822_formatted_time()))
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -47,13 +47,9 @@ def acknowledgement() -> web.Response:
     return web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
 
 
-def success() -> bytes:
-    """Return the acknowledgement as aiohttp sends it, with the date of this second."""
-    return _success(rfc822_formatted_time())
-
-
 @lru_cache(maxsize=1)
-def _success(date: str) -> bytes:
+def success(date: str) -> bytes:
+    """Return the acknowledgement as aiohttp sends it at a time."""
     return written(acknowledgement(), date)
 
 

@@ -128,7 +128,7 @@ class FastPath:
 
     def success(self) -> bytes:
         """Return the acknowledgement, with the date of this second."""
-        return success()
+        return success(rfc822_formatted_time())
 
 
 def read_head(head: bytes) -> RequestHead | None:
