@@ -65,9 +65,10 @@ class Ingest:
         fact, signed = self.read(
             merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body
         )
-        repeated = await self._find_at_siblings(fact, signed)
-        if repeated is not None:
-            return repeated
+        if self.shares_a_token(merchant_no):
+            repeated = await self._find_at_siblings(fact, signed)
+            if repeated is not None:
+                return repeated
         recorded = await self._ledger.record(fact)
         if recorded.is_new and store_no and fact.store_no is None:
             # The notification is on disk: it is acknowledged even if recording the alarm fails.

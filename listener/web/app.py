@@ -23,7 +23,6 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
 from listener.stopping import told_to_stop
 from listener.storage import open_ledger
-from listener.web import notify
 from listener.web.address import bind, is_everywhere
 from listener.web.api.health import READINESS, Readiness
 from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
@@ -47,6 +46,7 @@ from listener.web.guard import answering, no_route
 from listener.web.http_connection import HttpConnection
 from listener.web.lobby import Lobby, Make, Size
 from listener.web.metrics import Metrics
+from listener.web.notify import RECEIVER, Receiver, loose_route
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
@@ -148,7 +148,8 @@ async def running(
         app[INGEST] = ingest = Ingest(ledger=ledger, merchants=settings.merchants)
         app[LIFECYCLE] = lifecycle
         app[METRICS] = metrics
-        app[REFUSALS] = Refusals(ingest=ingest, metrics=metrics)
+        app[REFUSALS] = refusals = Refusals(ingest=ingest, metrics=metrics)
+        app[RECEIVER] = Receiver(ingest=ingest, metrics=metrics, refusals=refusals)
         app[READINESS] = Readiness(ledger)
         app[IDEMPOTENCY] = Idempotency()
         app[DESCRIBED] = OPERATIONS
@@ -171,7 +172,7 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
     unknown = web.route("*", "/{unknown:.*}", answering(no_route))
     app.add_routes(
         web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
-        for one in (*routes(), *app[FILES].routes(), notify.loose_route(), unknown)
+        for one in (*routes(), *app[FILES].routes(), loose_route(), unknown)
     )
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
@@ -185,7 +186,14 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         runner = web.AppRunner(app, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        handlers = cast(web.Server, runner.server)
+        routed = cast(web.Server, runner.server)
+        handlers = web.Server(
+            app[RECEIVER].before(routed.request_handler),  # type: ignore[arg-type]  # as aiohttp does
+            request_factory=routed.request_factory,
+        )
+        server = web.ServerRunner(handlers, shutdown_timeout=STOP_SECONDS)
+        await server.setup()
+        stack.push_async_callback(server.cleanup)
         make: Make = partial(HttpConnection, handlers, connections, loop=loop)
         size: Size = _head_alone
         if app[SETTINGS].fast_path:

@@ -15,4 +15,5 @@ async def expect(request: web.Request) -> web.Response | None:
     error = ProblemError(417, "unmet-expectation", "expect 100-continue, or nothing")
     if not notify.is_notify(request):
         return problem(error)
-    return notify.refuse(request, error, merchant_no=request.match_info.get("merchantNo"))
+    merchant_no = request.match_info.get("merchantNo")
+    return request.app[notify.RECEIVER].refuse(request, error, merchant_no=merchant_no)

@@ -24,9 +24,9 @@ from listener.ingest import Ingest
 from listener.ledger.model import Fact
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded
-from listener.pockyt.notification import ACKNOWLEDGEMENT, BODY_BYTES_MAX
+from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.web.acknowledgement import success, written
 from listener.web.connections import Connections
-from listener.web.headers import harden
 from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Metrics
 from listener.web.notify import is_json
@@ -75,7 +75,6 @@ class FastPath:
         self._refusals = refusals
         # A sender's heads are alike but for the length, so that nearly all were read before.
         self._read_head = lru_cache(maxsize=HEADS_KEPT)(read_head)
-        self._dated = lru_cache(maxsize=1)(_acknowledgement)
         self._refused = lru_cache(maxsize=REFUSALS_KEPT)(_refusal)
 
     def read(self, data: bytes, peer: object) -> Fact | bytes | None:
@@ -128,7 +127,7 @@ class FastPath:
 
     def success(self) -> bytes:
         """Return the acknowledgement, with the date of this second."""
-        return self._dated(rfc822_formatted_time())
+        return success(rfc822_formatted_time())
 
 
 def read_head(head: bytes) -> RequestHead | None:
@@ -163,24 +162,8 @@ def read_head(head: bytes) -> RequestHead | None:
     )
 
 
-def _acknowledgement(date: str) -> bytes:
-    """Build the answer as aiohttp sends it."""
-    return _written(web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain"), date)
-
-
 def _refusal(status: int, code: str, detail: str, date: str) -> bytes:
-    return _written(problem(ProblemError(status, code, detail)), date)
-
-
-def _written(response: web.Response, date: str) -> bytes:
-    harden(response)
-    body = response.body
-    if not isinstance(body, bytes):
-        raise TypeError("an answer of the fast path is bytes")
-    own = (("Content-Length", str(len(body))), ("Date", date))
-    lines = [f"{name}: {value}" for name, value in (*response.headers.items(), *own)]
-    status = f"HTTP/1.1 {response.status} {response.reason}"
-    return "\r\n".join([status, *lines, "", ""]).encode() + body
+    return written(problem(ProblemError(status, code, detail)), date)
 
 
 class FastConnection(HttpConnection):

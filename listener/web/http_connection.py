@@ -30,6 +30,7 @@ REST_SECONDS_MIN: Final = 0.002
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
+_ERROR: Final = 400
 _REFUSED: Final = range(400, 500)
 _TOO_MANY: Final = 429
 
@@ -157,7 +158,8 @@ class HttpConnection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, hardened; the last one, if the sender has stopped sending."""
-        if isinstance(resp, web.HTTPError):
+        # Its status is asked first: the type of a class with an abstract base costs more to ask.
+        if resp.status >= _ERROR and isinstance(resp, web.HTTPError):
             # aiohttp's own, where a target has no path that a route could take: `OPTIONS *`.
             resp = problem(nothing_here())
         if not resp.prepared:
@@ -197,6 +199,11 @@ class HttpConnection(web.RequestHandler):
         self._is_resting = False
         if not self._reading_paused and not self._buffer_paused:
             self._resume_transport_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on after a pause. aiohttp asks for it with each part of a body, paused or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def _resume_transport_reading(self) -> None:
         """Read on, as aiohttp asks for; but not while the sender is not to be listened to."""

@@ -1,10 +1,14 @@
 """The fast path: what it takes, what it leaves to aiohttp, and how its connections end."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from listener.ingest import Ingest
+from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.storage.sqlite.connection import connect
 from listener.web import connections, http_connection
 from listener.web.app import running
@@ -237,8 +241,9 @@ async def test_an_idle_connection_ends_in_its_time_and_not_before(
     assert len(taken) == 4
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
 async def test_a_queued_notification_is_answered_before_the_service_ends(
-    tmp_path: Path, taken: list[bytes]
+    tmp_path: Path, taken: list[bytes], fast_path: bool
 ) -> None:
     path = tmp_path / "ledger.db"
     stop = asyncio.Event()
@@ -246,7 +251,7 @@ async def test_a_queued_notification_is_answered_before_the_service_ends(
     urls: list[str] = []
 
     async def serve() -> None:
-        async with running(settings(path)) as service:
+        async with running(settings(path, fast_path=fast_path)) as service:
             urls.append(service.url)
             began.set()
             await stop.wait()
@@ -269,7 +274,7 @@ async def test_a_queued_notification_is_answered_before_the_service_ends(
         assert await reader.read() == b""
         await task
     writer.close()
-    assert len(taken) == 1
+    assert len(taken) == fast_path
 
 
 async def test_a_notification_that_the_ledger_cannot_take_is_refused_by_aiohttp(
@@ -291,3 +296,102 @@ async def test_a_notification_that_the_ledger_cannot_take_is_refused_by_aiohttp(
         assert (await answer_of(reader)).endswith(b"success")
         writer.close()
     assert not taken
+
+
+# The ordinary way.
+
+
+def chunked(size: int) -> bytes:
+    """Return a notification whose body has so many bytes, which its head does not say."""
+    sent = request(b"x" * size, "Transfer-Encoding: chunked")
+    length, body = b"Content-Length: %d\r\n" % size, b"x" * size
+    return sent.replace(length, b"").replace(body, b"%x\r\n%b\r\n0\r\n\r\n" % (size, body))
+
+
+async def test_bodies_that_came_behind_another_request_are_limited_and_read_to_their_end(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        other = connect(tmp_path / "ledger.db", create=False)
+        other.execute("BEGIN IMMEDIATE")
+        reader, writer = await opened(service.url)
+        # One that has arrived, and one that is too large to be kept: reading is paused.
+        writer.write(request() + chunked(BODY_BYTES_MAX + 1) + chunked(600_000))
+        await asyncio.sleep(0.2)
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await answer_of(reader)).endswith(b"success")
+        for _ in range(2):
+            assert (await answer_of(reader)).startswith(b"HTTP/1.1 413 ")
+        writer.write(request())
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
+
+
+async def test_the_acknowledgement_is_what_aiohttp_writes(tmp_path: Path) -> None:
+    kept = request()
+    # aiohttp writes these two itself.
+    older = request(None, "Connection: keep-alive").replace(b"/1.1\r", b"/1.0\r")
+    closed = request(None, "Connection: close")
+    told = []
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        reader, writer = await opened(service.url)
+        for sent in (kept, older, closed):
+            writer.write(sent)
+            told.append(re.sub(rb"\r\nDate: [^\r]+", b"", await answer_of(reader)))
+        writer.close()
+    one, of_older, last = told
+    assert of_older == one.replace(b"/1.1", b"/1.0").replace(
+        b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"
+    )
+    assert last == one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_routed"),
+    [
+        (NOTIFY, False),
+        (f"/notify/{MERCHANT_NO}", False),
+        (f"{NOTIFY}?a=1", False),
+        (f"{NOTIFY}/", True),
+        (NOTIFY.replace("notify", "notif%79"), True),
+        (NOTIFY.replace(STORE_NO, f"%33{STORE_NO[1:]}"), True),
+    ],
+)
+async def test_what_is_plainly_a_notification_is_not_routed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_routed: bool
+) -> None:
+    routed = []
+    resolve = web.UrlDispatcher.resolve
+
+    async def noted(router: web.UrlDispatcher, asked: web.Request) -> web.UrlMappingMatchInfo:
+        routed.append(asked)
+        return await resolve(router, asked)
+
+    monkeypatch.setattr(web.UrlDispatcher, "resolve", noted)
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        reader, writer = await opened(service.url)
+        writer.write(request().replace(NOTIFY.encode(), path.encode()))
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
+        assert bool(routed) is is_routed
+        (entry,) = await entries(service)
+        assert entry["storeNo"] == (STORE_NO if STORE_NO[1:] in path else None)
+
+
+@pytest.mark.parametrize("path", [NOTIFY, f"{NOTIFY}/"])
+async def test_a_failure_of_the_listener_is_logged_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    async with serving(tmp_path / "ledger.db", fast_path=False) as service:
+        monkeypatch.setattr(Ingest, "receive", fail)
+        reader, writer = await opened(service.url)
+        for _ in range(2):
+            writer.write(request().replace(NOTIFY.encode(), path.encode()))
+            assert (await answer_of(reader)).startswith(b"HTTP/1.1 500 ")
+        writer.close()
+    lines = [one for one in caplog.records if one.msg == "request_failed"]
+    assert [one.__dict__["fields"]["route"] for one in lines] == [path, path]

@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.problem import ProblemError
@@ -30,13 +30,16 @@ _RAW_BITS: Final = -15
 async def read_notification(request: web.Request) -> bytes:
     """Read the body of a notification, even if it is plain but labelled as compressed.
 
-    A proxy that decompresses a body may leave the header that says how it was compressed.
+    A proxy that decompresses a body may leave the header that says how it was compressed. The
+    body can be read once; raises as :func:`read_raw` does.
     """
+    body = await _read(request, again=False)
+    if "Content-Encoding" not in request.headers:
+        return body
     try:
-        return await read_raw(request)
+        return _decoded(body, _coding(request))
     except ProblemError as error:
-        # What was read already is buffered, and returned as it arrived.
-        if error.code in _MISNAMED and _SIGNED in (body := await _read(request)):
+        if error.code in _MISNAMED and _SIGNED in body:
             return body
         raise
 
@@ -49,8 +52,7 @@ async def read_raw(request: web.Request) -> bytes:
             or after decompression (413), in a coding that is not read here (415).
     """
     coding = _coding(request) if "Content-Encoding" in request.headers else None
-    body = await _read(request)
-    return body if coding is None else _decompressed(body, coding)
+    return _decoded(await _read(request, again=True), coding)
 
 
 def too_large() -> ProblemError:
@@ -58,11 +60,12 @@ def too_large() -> ProblemError:
     return ProblemError(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
 
 
-async def _read(request: web.Request) -> bytes:
+async def _read(request: web.Request, *, again: bool) -> bytes:
+    """Read the body; ``again`` is whether it may be read another time."""
     try:
         # A time-out costs more than the reading; a body that has arrived already needs none.
         if request.content.is_eof():
-            return await request.read()
+            return await request.read() if again else _arrived(request.content)
         if "Expect" in request.headers:
             await _ask_for(request)
         async with asyncio.timeout(BODY_SECONDS):
@@ -73,6 +76,14 @@ async def _read(request: web.Request) -> bytes:
         raise ProblemError(400, "cut-off", "the body was cut off") from None
     except TimeoutError:
         raise ProblemError(408, "too-slow", "the body did not arrive in time") from None
+
+
+def _arrived(content: StreamReader) -> bytes:
+    """Take a body that has arrived, in one step where aiohttp's own reading takes many."""
+    body = content.read_nowait()
+    if len(body) > BODY_BYTES_MAX:
+        raise too_large()
+    return body
 
 
 async def _ask_for(request: web.Request) -> None:
@@ -95,8 +106,10 @@ def _coding(request: web.Request) -> str | None:
     return codings[0]
 
 
-def _decompressed(body: bytes, coding: str) -> bytes:
-    """Decompress a body, up to the size that a body may have."""
+def _decoded(body: bytes, coding: str | None) -> bytes:
+    """Decompress a body that is compressed, up to the size that a body may have."""
+    if coding is None:
+        return body
     bits = _GZIP_BITS if coding in _GZIP else _deflate_bits(body)
     text = b""
     for _ in range(MEMBERS_MAX):
