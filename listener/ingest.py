@@ -65,7 +65,7 @@ class Ingest:
         fact, signed = self.read(
             merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body
         )
-        if self.shares_a_token(merchant_no):
+        if self._siblings[merchant_no]:
             repeated = await self._find_at_siblings(fact, signed)
             if repeated is not None:
                 return repeated
