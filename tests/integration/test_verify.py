@@ -342,6 +342,19 @@ DAMAGE: Final = {
     "a plain transaction too many": (ANOTHER.format(seq=6), 6, "has no entries"),
     "one after the end": (ANOTHER.format(seq=100), 100, "has no entries"),
     "one before the start": (ANOTHER.format(seq=-3), -3, "has no entries"),
+    "an entry that is no text": (
+        "UPDATE entries SET currency = CAST(x'ff' AS TEXT) WHERE seq = 4",
+        4,
+        "entry 4 cannot be read",
+    ),
+    "an entry before one that is no text": (
+        (
+            "UPDATE entries SET currency = CAST(x'ff' AS TEXT) WHERE seq = 4;"
+            " UPDATE entries SET amount = '99' WHERE seq = 3"
+        ),
+        3,
+        "entry 3 is not what was recorded",
+    ),
     "an entry after an event": (
         "DELETE FROM events WHERE number = 2; UPDATE entries SET amount = '99' WHERE seq = 7",
         7,
