@@ -52,8 +52,10 @@ class Replay:
             events: The events that its entries made, by their seq.
             sales: The sales that its entries name, by their seq.
         """
-        if len(entries) == 1 and self.begun(entries[0], events.get(entries[0].seq)) == stored:
-            return None
+        if len(entries) == 1:
+            [begun] = self.begun([(entries[0], events.get(entries[0].seq))])
+            if begun == stored:
+                return None
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
             if bad is None and _is_among(stored, states):
@@ -93,13 +95,20 @@ class Replay:
         number = entries[0].fact.transaction_no
         raise differs(bad or 0, f"transaction {number}: its event is not what its entries tell")
 
-    def begun(self, entry: Entry, event: StoredEvent | None) -> Transaction | None:
-        """Return the plain state of most transactions, whose only entry this is, with its event.
+    def begun(self, alone: Sequence[tuple[Entry, StoredEvent | None]]) -> list[Transaction | None]:
+        """Return the plain state that each of some entries begins, given with its event.
 
-        None where the entry is not so plain, or does not make that event.
+        None where an entry is not so plain, or does not make that event.
         """
-        step = begin(entry, confirm=self._settings[0])
-        return step.transaction if step is not None and _makes(event, step, entry) else None
+        steps = [begin(entry, confirm=self._settings[0]) for entry, _ in alone]
+        # Those of another epoch are left to `check`.
+        epoch = next((_epoch_in(event, entry) for entry, event in alone if event), "")
+        return [
+            step.transaction
+            if step is not None and _makes(event, step, entry, epoch=epoch)
+            else None
+            for step, (entry, event) in zip(steps, alone, strict=True)
+        ]
 
 
 def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
@@ -142,9 +151,11 @@ def _walk(
     history = History()
     for entry in entries:
         event = events.get(entry.seq)
+        # A restored backup goes on under a new epoch; the events before keep their own.
+        epoch = _epoch_in(event, entry) if event else ""
         after: list[Transaction] = []
         for step in _steps(states, history, entry, sales=sales, settings=settings):
-            if step.transaction not in after and _makes(event, step, entry):
+            if step.transaction not in after and _makes(event, step, entry, epoch=epoch):
                 after.append(step.transaction)
         if not after:
             return [], entry.seq
@@ -176,23 +187,22 @@ def _steps(
     ]
 
 
-def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
+def _makes(event: StoredEvent | None, step: Step, entry: Entry, *, epoch: str) -> bool:
     """Return whether a step makes exactly the event that is stored, or none if none is."""
-    # A restored backup goes on under a new epoch; the events before keep their own.
-    made = new_event(step, entry, epoch=_epoch_in(event.body, entry.seq) if event else "")
+    made = new_event(step, entry, epoch=epoch)
     if event is None or made is None:
         return event is None and made is None
-    return (event.stream, event.is_cancellation, event.body) == (
-        made.stream,
-        made.is_cancellation,
-        made.body,
+    return (
+        event.body == made.body
+        and event.stream == made.stream
+        and event.is_cancellation == made.is_cancellation
     )
 
 
-def _epoch_in(body: str, seq: int) -> str:
+def _epoch_in(event: StoredEvent, entry: Entry) -> str:
     """Return the epoch that an event's id begins with; anything where it is not an event."""
-    at = body.find(f'-{seq}"')
-    return body[body.rfind('"', 0, at) + 1 : at]
+    at = event.body.find(f'-{entry.seq}"')
+    return event.body[event.body.rfind('"', 0, at) + 1 : at]
 
 
 def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:

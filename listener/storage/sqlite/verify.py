@@ -106,7 +106,7 @@ class Check:
         """Check the number and the hash of every entry."""
         deque(self.entries(), maxlen=0)
 
-    def entries(self) -> Iterator[Row]:
+    def entries(self) -> Iterator[list[Row]]:
         """Yield the rows of all entries, each after its number and its hash were checked."""
         seq, previous = 0, GENESIS
         try:
@@ -115,7 +115,7 @@ class Check:
                     seq += 1
                     previous = check_entry(row, seq=seq, previous=previous)
                 self._step(len(rows))
-                yield from rows
+                yield rows
         except FAULTS as error:
             text = f"entry {seq + 1} cannot be read: {told_by(error)}"
             raise DamagedError(text, seq=seq + 1) from error
@@ -138,14 +138,16 @@ class Check:
         deque(self.events(places), maxlen=0)
         return places
 
-    def events(self, places: EventPlaces) -> Iterator[tuple[int, StoredEvent]]:
+    def events(self, places: EventPlaces) -> Iterator[list[tuple[int, StoredEvent]]]:
         """Yield all events with the seqs of their entries, each after its place was checked."""
         for rows in chunks(self._db.execute(_EVENTS_BY_NUMBER)):
             for number, stream, offset, seq, _, _ in rows:
                 places.add(number=number, stream=stream, offset=offset, seq=seq)
             self._step(len(rows))
-            for _, stream, _, seq, cancelled, body in rows:
-                yield seq, StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body)
+            yield [
+                (seq, StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body))
+                for _, stream, _, seq, cancelled, body in rows
+            ]
 
     def _check_heads(self, places: EventPlaces) -> None:
         """Check that the streams end, and the ledger, with their last events."""
