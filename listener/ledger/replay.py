@@ -53,8 +53,8 @@ class Replay:
             sales: The sales that its entries name, by their seq.
         """
         if len(entries) == 1:
-            [begun] = self.begun([(entries[0], events.get(entries[0].seq))])
-            if begun == stored:
+            entry, event = entries[0], events.get(entries[0].seq)
+            if self.begun(entry, event, epoch=epoch_in(event, entry)) == stored:
                 return None
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
@@ -95,20 +95,15 @@ class Replay:
         number = entries[0].fact.transaction_no
         raise differs(bad or 0, f"transaction {number}: its event is not what its entries tell")
 
-    def begun(self, alone: Sequence[tuple[Entry, StoredEvent | None]]) -> list[Transaction | None]:
-        """Return the plain state that each of some entries begins, given with its event.
+    def begun(self, entry: Entry, event: StoredEvent | None, *, epoch: str) -> Transaction | None:
+        """Return the plain state of most transactions, whose only entry this is, with its event.
 
-        None where an entry is not so plain, or does not make that event.
+        None where the entry is not so plain, or does not make that event in this epoch.
         """
-        steps = [begin(entry, confirm=self._settings[0]) for entry, _ in alone]
-        # Those of another epoch are left to `check`.
-        epoch = next((_epoch_in(event, entry) for entry, event in alone if event), "")
-        return [
-            step.transaction
-            if step is not None and _makes(event, step, entry, epoch=epoch)
-            else None
-            for step, (entry, event) in zip(steps, alone, strict=True)
-        ]
+        step = begin(entry, confirm=self._settings[0])
+        if step is None or not _makes(event, step, entry, epoch=epoch):
+            return None
+        return step.transaction
 
 
 def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
@@ -134,6 +129,17 @@ def sale_seq_of(entry: Entry) -> int | None:
     return entry.seq if entry.fact.kind is Kind.SALE else entry.fact.sale_seq
 
 
+def epoch_in(event: StoredEvent | None, entry: Entry) -> str:
+    """Return the epoch that the id of an entry's event begins with; anything where it has none.
+
+    A restored backup goes on under a new epoch; the events before keep their own.
+    """
+    if event is None:
+        return ""
+    at = event.body.find(f'-{entry.seq}"')
+    return event.body[event.body.rfind('"', 0, at) + 1 : at]
+
+
 def differs(seq: int, text: str) -> DamagedError:
     """Build the error for a difference that shows at an entry."""
     return DamagedError(f"at entry {seq}: {text}", seq=seq)
@@ -151,8 +157,7 @@ def _walk(
     history = History()
     for entry in entries:
         event = events.get(entry.seq)
-        # A restored backup goes on under a new epoch; the events before keep their own.
-        epoch = _epoch_in(event, entry) if event else ""
+        epoch = epoch_in(event, entry)
         after: list[Transaction] = []
         for step in _steps(states, history, entry, sales=sales, settings=settings):
             if step.transaction not in after and _makes(event, step, entry, epoch=epoch):
@@ -197,12 +202,6 @@ def _makes(event: StoredEvent | None, step: Step, entry: Entry, *, epoch: str) -
         and event.stream == made.stream
         and event.is_cancellation == made.is_cancellation
     )
-
-
-def _epoch_in(event: StoredEvent, entry: Entry) -> str:
-    """Return the epoch that an event's id begins with; anything where it is not an event."""
-    at = event.body.find(f'-{entry.seq}"')
-    return event.body[event.body.rfind('"', 0, at) + 1 : at]
 
 
 def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:

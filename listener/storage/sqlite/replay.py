@@ -14,7 +14,7 @@ from msgspec import Struct
 from listener.errors import DamagedError
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import Entry, Transaction
-from listener.ledger.replay import Replay, StoredEvent, differs
+from listener.ledger.replay import Replay, StoredEvent, differs, epoch_in
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import read_entry, read_transaction
 from listener.storage.rows import PLAIN_COLUMNS, Row, entry_of, plain_values
@@ -25,8 +25,8 @@ from listener.storage.sqlite.statements import ENTRIES_AT, KEYS
 
 # This many are read, then all their events, then each is replayed.
 TRANSACTIONS_AT_ONCE: Final = 256
-# So many rows are read in a row, then checked: to read and check in turns takes a third longer.
-ROWS_AT_ONCE: Final = 50
+# So many rows are read, then checked: row by row, as many instructions take a quarter longer.
+ROWS_AT_ONCE: Final = 100
 
 # Those that may be one plain notification: no sale, nothing beyond PLAIN_COLUMNS, no second entry.
 _ALONE_BETWEEN: Final = (
@@ -115,7 +115,10 @@ def settle(
         found = [(row, told.pop(row[0], None)) for row in rows]
         alone = [(read_entry(row), event) for row, event in found if row[0] in states]
         settled.extend(bytes(len(rows)))
-        for (entry, _), begun in zip(alone, replaying.begun(alone), strict=True):
+        # Those of another epoch than the first are left to `replay`.
+        epoch = epoch_in(alone[0][1], alone[0][0]) if alone else ""
+        for entry, event in alone:
+            begun = replaying.begun(entry, event, epoch=epoch)
             settled[entry.seq] = begun is not None and plain_values(begun) == states[entry.seq]
     deque(events, maxlen=0)
     return settled
