@@ -52,8 +52,10 @@ class Replay:
             events: The events that its entries made, by their seq.
             sales: The sales that its entries name, by their seq.
         """
-        if len(entries) == 1 and self.begun(entries[0], events.get(entries[0].seq)) == stored:
-            return None
+        if len(entries) == 1:
+            entry, event = entries[0], events.get(entries[0].seq)
+            if self.begun(entry, event, epoch=epoch_in(event, entry)) == stored:
+                return None
         for confirm in self._settings:
             states, bad = _walk(entries, events, sales, settings=[confirm])
             if bad is None and _is_among(stored, states):
@@ -93,13 +95,15 @@ class Replay:
         number = entries[0].fact.transaction_no
         raise differs(bad or 0, f"transaction {number}: its event is not what its entries tell")
 
-    def begun(self, entry: Entry, event: StoredEvent | None) -> Transaction | None:
+    def begun(self, entry: Entry, event: StoredEvent | None, *, epoch: str) -> Transaction | None:
         """Return the plain state of most transactions, whose only entry this is, with its event.
 
-        None where the entry is not so plain, or does not make that event.
+        None where the entry is not so plain, or does not make that event in this epoch.
         """
         step = begin(entry, confirm=self._settings[0])
-        return step.transaction if step is not None and _makes(event, step, entry) else None
+        if step is None or not _makes(event, step, entry, epoch=epoch):
+            return None
+        return step.transaction
 
 
 def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
@@ -125,6 +129,17 @@ def sale_seq_of(entry: Entry) -> int | None:
     return entry.seq if entry.fact.kind is Kind.SALE else entry.fact.sale_seq
 
 
+def epoch_in(event: StoredEvent | None, entry: Entry) -> str:
+    """Return the epoch that the id of an entry's event begins with; anything where it has none.
+
+    A restored backup goes on under a new epoch; the events before keep their own.
+    """
+    if event is None:
+        return ""
+    at = event.body.find(f'-{entry.seq}"')
+    return event.body[event.body.rfind('"', 0, at) + 1 : at]
+
+
 def differs(seq: int, text: str) -> DamagedError:
     """Build the error for a difference that shows at an entry."""
     return DamagedError(f"at entry {seq}: {text}", seq=seq)
@@ -142,9 +157,10 @@ def _walk(
     history = History()
     for entry in entries:
         event = events.get(entry.seq)
+        epoch = epoch_in(event, entry)
         after: list[Transaction] = []
         for step in _steps(states, history, entry, sales=sales, settings=settings):
-            if step.transaction not in after and _makes(event, step, entry):
+            if step.transaction not in after and _makes(event, step, entry, epoch=epoch):
                 after.append(step.transaction)
         if not after:
             return [], entry.seq
@@ -176,23 +192,16 @@ def _steps(
     ]
 
 
-def _makes(event: StoredEvent | None, step: Step, entry: Entry) -> bool:
+def _makes(event: StoredEvent | None, step: Step, entry: Entry, *, epoch: str) -> bool:
     """Return whether a step makes exactly the event that is stored, or none if none is."""
-    # A restored backup goes on under a new epoch; the events before keep their own.
-    made = new_event(step, entry, epoch=_epoch_in(event.body, entry.seq) if event else "")
+    made = new_event(step, entry, epoch=epoch)
     if event is None or made is None:
         return event is None and made is None
-    return (event.stream, event.is_cancellation, event.body) == (
-        made.stream,
-        made.is_cancellation,
-        made.body(entry.seq).decode(),
+    return (
+        event.body == made.body(entry.seq).decode()
+        and event.stream == made.stream
+        and event.is_cancellation == made.is_cancellation
     )
-
-
-def _epoch_in(body: str, seq: int) -> str:
-    """Return the epoch that an event's id begins with; anything where it is not an event."""
-    at = body.find(f'-{seq}"')
-    return body[body.rfind('"', 0, at) + 1 : at]
 
 
 def _is_among(stored: Transaction, states: Sequence[Transaction]) -> bool:

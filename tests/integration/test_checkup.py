@@ -13,8 +13,8 @@ from listener.storage.findings import Finding, Severity
 from listener.storage.sqlite import checkup
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.checkup import check_up
-from listener.storage.sqlite.connection import SCHEMA_VERSION
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.schema import SCHEMA_VERSION
 from tests.support.stored import bare, numbered, url_of
 
 

@@ -13,17 +13,12 @@ import pytest
 
 from listener.errors import LedgerError
 from listener.storage import open_ledger
-from listener.storage.sqlite import connection
-from listener.storage.sqlite.connection import (
-    APPLICATION_ID,
-    SCHEMA_VERSION,
-    connect,
-    connect_read_only,
-    schema_text,
-)
+from listener.storage.sqlite import schema
+from listener.storage.sqlite.connection import connect, connect_read_only
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock, is_served
+from listener.storage.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION, schema_text
 from listener.storage.sqlite.verify import verify
 from tests.support.commands import run, write_settings
 from tests.support.stored import STREAM, Clock, bare, numbered, url_of
@@ -212,9 +207,9 @@ async def test_an_older_ledger_is_brought_up_to_date_with_what_it_holds(
 ) -> None:
     async with await SqliteLedger.open(path) as ledger:
         await ledger.record(numbered(1))
-    monkeypatch.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     step = "CREATE TABLE later (x TEXT) STRICT;\nINSERT INTO later VALUES ('a;b');"
-    monkeypatch.setitem(connection.MIGRATIONS, SCHEMA_VERSION, step)
+    monkeypatch.setitem(schema.MIGRATIONS, SCHEMA_VERSION, step)
     with pytest.raises(LedgerError, match="earlier version"):
         connect_read_only(path)
     async with await SqliteLedger.open(path) as ledger:
@@ -229,9 +224,9 @@ async def test_a_migration_that_fails_changes_nothing(
 ) -> None:
     await (await SqliteLedger.open(path)).close()
     with monkeypatch.context() as patched:
-        patched.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patched.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         step = "CREATE TABLE later (x TEXT) STRICT;\nINSERT INTO nowhere VALUES (1);"
-        patched.setitem(connection.MIGRATIONS, SCHEMA_VERSION, step)
+        patched.setitem(schema.MIGRATIONS, SCHEMA_VERSION, step)
         with pytest.raises(LedgerError, match="nowhere"):
             await SqliteLedger.open(path)
     with closing(bare(path)) as db:
@@ -265,7 +260,7 @@ async def test_a_ledger_that_is_served_elsewhere_is_read_with_its_log_on_read_on
 
 
 def test_every_version_has_a_way_to_this_one() -> None:
-    assert set(connection.MIGRATIONS) == set(range(1, SCHEMA_VERSION))
+    assert set(schema.MIGRATIONS) == set(range(1, SCHEMA_VERSION))
 
 
 def test_every_column_has_a_comment() -> None:

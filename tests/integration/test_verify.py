@@ -15,9 +15,10 @@ from listener.ledger.model import Fact
 from listener.ledger.schedule import Confirm
 from listener.storage.checks import EventPlaces
 from listener.storage.rows import PLAIN_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.sqlite import replay
 from listener.storage.sqlite.backup import backup
 from listener.storage.sqlite.ledger import SqliteLedger
-from listener.storage.sqlite.replay import settle
+from listener.storage.sqlite.replay import ROWS_AT_ONCE, settle
 from listener.storage.sqlite.verify import EVERY_ENTRY, TOLD_EVERY, Check, verify
 from tests.support import told
 from tests.support.stored import Clock, bare, behind, bound, numbered, sold, url_of, without_number
@@ -129,7 +130,8 @@ async def test_a_restored_backup_passes_with_the_events_of_its_past(
     backup(url_of(path), copy)
     async with await SqliteLedger.open(copy) as ledger:
         await ledger.record(numbered(1, "success"))
-    assert verify(url_of(copy)).entries == 10
+        await ledger.record(numbered(5))
+    assert verify(url_of(copy)).entries == 11
 
 
 async def test_progress_rises_to_its_total(tmp_path: Path) -> None:
@@ -342,6 +344,19 @@ DAMAGE: Final = {
     "a plain transaction too many": (ANOTHER.format(seq=6), 6, "has no entries"),
     "one after the end": (ANOTHER.format(seq=100), 100, "has no entries"),
     "one before the start": (ANOTHER.format(seq=-3), -3, "has no entries"),
+    "an entry that is no text": (
+        "UPDATE entries SET currency = CAST(x'ff' AS TEXT) WHERE seq = 4",
+        4,
+        "entry 4 cannot be read",
+    ),
+    "an entry before one that is no text": (
+        (
+            "UPDATE entries SET currency = CAST(x'ff' AS TEXT) WHERE seq = 4;"
+            " UPDATE entries SET amount = '99' WHERE seq = 3"
+        ),
+        3,
+        "entry 3 is not what was recorded",
+    ),
     "an entry after an event": (
         "DELETE FROM events WHERE number = 2; UPDATE entries SET amount = '99' WHERE seq = 7",
         7,
@@ -367,8 +382,12 @@ DAMAGE: Final = {
 }
 
 
+@pytest.mark.parametrize("at_once", [1, ROWS_AT_ONCE])
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_found_with_the_first_entry_that_shows_it(path: Path, name: str) -> None:
+def test_damage_is_found_with_the_first_entry_that_shows_it(
+    path: Path, name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "ROWS_AT_ONCE", at_once)
     damage, seq, text = DAMAGE[name]
     with behind(path) as db:
         db.executescript(damage)
@@ -386,7 +405,11 @@ def test_any_column_of_a_plain_transaction_is_compared(path: Path, column: str) 
     assert raised.value.seq == 7
 
 
-def test_only_a_plain_transaction_needs_no_second_look(path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 4, ROWS_AT_ONCE])
+def test_only_a_plain_transaction_needs_no_second_look(
+    path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "ROWS_AT_ONCE", at_once)
     with closing(bare(path)) as db:
         check = Check(db, lambda _done, _total: None)
         settled = settle(db, check.entries(), check.events(EventPlaces()))

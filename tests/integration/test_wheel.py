@@ -70,7 +70,7 @@ import sys
 sys.path.insert(0, {str(target)!r})
 import listener
 assert listener.__file__.startswith({str(target)!r}), listener.__file__
-from listener.storage.sqlite.connection import schema_text
+from listener.storage.sqlite.schema import schema_text
 assert "CREATE TABLE" in schema_text()
 print("found")
 """

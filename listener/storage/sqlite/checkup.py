@@ -12,16 +12,11 @@ from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
 from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
-from listener.storage.sqlite.connection import (
-    FAULTS,
-    SCHEMA_VERSION,
-    connect_read_only,
-    find_damage,
-    told_by,
-)
+from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.epoch import BACKUP, OTHER_FILE, reason
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import is_served
+from listener.storage.sqlite.schema import SCHEMA_VERSION
 
 FREE_BYTES_LOW: Final = 1024**3
 FREE_BYTES_MIN: Final = 100 * 1024**2

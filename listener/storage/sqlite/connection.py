@@ -2,29 +2,22 @@
 
 import asyncio
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import aiosqlite
 
 from listener.errors import LedgerError, LedgerUnavailableError, SearchTooLongError
-from listener.ledger.chain import GENESIS
-from listener.storage.sqlite import statements
 from listener.storage.sqlite.lock import refuse_other_name
+from listener.storage.sqlite.schema import is_current, migrate
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
-SECRET_BYTES: Final = 32
-# "pokt": distinguishes our file from any other SQLite database.
-APPLICATION_ID: Final = 0x706F6B74
 BUSY_SECONDS: Final = 5.0
 LOCK_POLL_SECONDS: Final = 0.002
 # The last byte of an extended result code.
@@ -37,8 +30,6 @@ ROWS_AT_ONCE: Final = 64
 STEPS_BETWEEN_LOOKS: Final = 10_000
 # Enough for every statement with every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 256
-# The migrations from each released version to the next; version 1 is schema.sql.
-MIGRATIONS: Final[dict[int, str]] = {}
 
 # Everything that SQLite raises; the second where its message quotes bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
@@ -183,14 +174,6 @@ def _begin(db: sqlite3.Connection, *, seconds: float) -> None:
             return
 
 
-def schema_text() -> str:
-    """Read schema.sql: beside the package in the wheel, at the top level in a checkout."""
-    packaged = resources.files("listener.storage.sqlite").joinpath("schema.sql")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[3] / "schema.sql").read_text(encoding="utf-8")
-
-
 def prepare(db: sqlite3.Connection) -> None:
     """Set up a connection to a ledger."""
     db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
@@ -228,11 +211,12 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
         raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
     try:
         prepare(db)
-        is_current = _is_current(db, path)
+        is_behind = not is_current(db, path)
         # A copy made by another tool may have lost this.
         db.execute("PRAGMA journal_mode = WAL")
-        if not is_current:
-            _migrate(db, path, clock=clock)
+        if is_behind:
+            with transaction(db):
+                migrate(db, path, clock=clock)
     except FAULTS as error:
         db.close()
         raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
@@ -266,14 +250,14 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     try:
         db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        is_current = _is_current(db, path)
+        is_behind = not is_current(db, path)
     except FAULTS as error:
         db.close()
         raise LedgerError(f"the ledger {path} cannot be read: {told_by(error)}") from error
     except BaseException:
         db.close()
         raise
-    if not is_current:
+    if is_behind:
         db.close()
         raise LedgerError(f"{path} is of an earlier version; `listener serve` brings it up to date")
     return db
@@ -311,48 +295,3 @@ def _is_at_rest(path: Path) -> bool:
 
 def _missing(path: Path) -> str:
     return f"there is no ledger at {path}; `listener serve` makes it"
-
-
-def _is_current(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether a file is a ledger of this version; False if it is older, or a new file."""
-    (found,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application != APPLICATION_ID:
-        raise LedgerError(f"{path} is another program's database; name a new file")
-    if found > SCHEMA_VERSION:
-        raise LedgerError(
-            f"{path} was written by a later version (schema {found}, this one knows"
-            f" {SCHEMA_VERSION}); run that version"
-        )
-    return bool(tables) and found == SCHEMA_VERSION
-
-
-def _migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) -> None:
-    """Bring the file to this version's schema, all steps in one transaction."""
-    with transaction(db):
-        # Another process may have done it while this one waited.
-        if _is_current(db, path):
-            return
-        (found,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        steps = [MIGRATIONS[n] for n in range(found, SCHEMA_VERSION)] if tables else []
-        for statement in _statements("\n".join(steps or [schema_text()])):
-            db.execute(statement)
-        if not tables:
-            db.execute(
-                statements.MAKE_LEDGER,
-                (secrets.token_hex(8), clock(), GENESIS, secrets.token_hex(SECRET_BYTES)),
-            )
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script into statements; executescript would end the surrounding transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

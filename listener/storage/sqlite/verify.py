@@ -28,7 +28,7 @@ from listener.storage.rows import Row
 from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
-from listener.storage.sqlite.replay import replay, settle
+from listener.storage.sqlite.replay import chunks, replay, settle
 from listener.storage.statements import SALES_WITH_STATES, STRAYS
 
 TOLD_EVERY: Final = 1_000
@@ -106,17 +106,16 @@ class Check:
         """Check the number and the hash of every entry."""
         deque(self.entries(), maxlen=0)
 
-    def entries(self) -> Iterator[Row]:
+    def entries(self) -> Iterator[list[Row]]:
         """Yield the rows of all entries, each after its number and its hash were checked."""
         seq, previous = 0, GENESIS
         try:
-            # Row by row: of a page that ends in a fault, none would be seen.
-            for row in self._db.execute(EVERY_ENTRY):
-                seq += 1
-                previous = check_entry(row, seq=seq, previous=previous)
-                if seq % TOLD_EVERY == 0:
-                    self._step(TOLD_EVERY)
-                yield row
+            for rows in chunks(self._db.execute(EVERY_ENTRY)):
+                for row in rows:
+                    seq += 1
+                    previous = check_entry(row, seq=seq, previous=previous)
+                self._step(len(rows))
+                yield rows
         except FAULTS as error:
             text = f"entry {seq + 1} cannot be read: {told_by(error)}"
             raise DamagedError(text, seq=seq + 1) from error
@@ -139,14 +138,16 @@ class Check:
         deque(self.events(places), maxlen=0)
         return places
 
-    def events(self, places: EventPlaces) -> Iterator[tuple[int, StoredEvent]]:
+    def events(self, places: EventPlaces) -> Iterator[list[tuple[int, StoredEvent]]]:
         """Yield all events with the seqs of their entries, each after its place was checked."""
-        rows = self._db.execute(_EVENTS_BY_NUMBER)
-        for number, stream, offset, seq, cancelled, body in rows:
-            places.add(number=number, stream=stream, offset=offset, seq=seq)
-            if number % TOLD_EVERY == 0:
-                self._step(TOLD_EVERY)
-            yield seq, StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body)
+        for rows in chunks(self._db.execute(_EVENTS_BY_NUMBER)):
+            for number, stream, offset, seq, _, _ in rows:
+                places.add(number=number, stream=stream, offset=offset, seq=seq)
+            self._step(len(rows))
+            yield [
+                (seq, StoredEvent(stream=stream, is_cancellation=cancelled == 1, body=body))
+                for _, stream, _, seq, cancelled, body in rows
+            ]
 
     def _check_heads(self, places: EventPlaces) -> None:
         """Check that the streams end, and the ledger, with their last events."""
