@@ -174,7 +174,7 @@ const sql = {
   head: db.prepare('SELECT seq, hash, number FROM ledger'),
   putHead: db.prepare(
     'UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,' +
-      ' transactions = transactions + ?',
+      ' transactions = transactions + ? WHERE id = 1',
   ),
   state: db
     .prepare('SELECT first_seq FROM transactions WHERE transaction_no = ? AND merchant_no = ?')
@@ -368,11 +368,11 @@ function commitWaiting() {
     for (const { response } of batch) refuse(response, 503, 'the ledger cannot be used now');
     return;
   }
-  publish(commit.events);
   for (const item of batch) {
     if (item.refused) refuse(item.response, item.refused.status, item.refused.message);
     else acknowledge(item);
   }
+  publish(commit.events);
   tidy(batch.length);
 }
 

@@ -264,12 +264,11 @@ class FastConnection(HttpConnection):
             self._settled.set_result(None)
 
     def _acknowledge(self, *, is_repeat: bool) -> None:
+        if self.transport is not None:
+            self.transport.write(self._path.success())
         self._path.acknowledged(time.perf_counter() - self._started, is_repeat=is_repeat)
-        if self.transport is None:
-            return
-        if not self.is_proved:
+        if not self.is_proved and self.transport is not None:
             self.prove()
-        self.transport.write(self._path.success())
 
     def _be_kept_alive(self) -> None:
         """Postpone the end of an idle connection; aiohttp's timer checks when it is due."""

@@ -20,7 +20,7 @@ MAKE_LEDGER: Final = (
 # seq, hash, number, repeats, transactions; the last two are added to what is there.
 PUT_HEAD: Final = (
     "UPDATE ledger SET seq = ?, hash = ?, number = ?, repeats = repeats + ?,"
-    " transactions = transactions + ?"
+    " transactions = transactions + ? WHERE id = 1"
 )
 TOUCH: Final = "UPDATE ledger SET id = id"
 # epoch, file

@@ -45,7 +45,7 @@ Change = Callable[[sqlite3.Connection, int], Any]
 
 
 class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
-    """Queues facts and changes, commits them in groups, rings the bell, then answers.
+    """Queues facts and changes, commits them in groups, answers, then rings the bell.
 
     One commit is made at a time: of a few items in the loop, of more in the connection's thread.
     Either one is being made, or it will be in a few turns of the loop, or nothing waits.
