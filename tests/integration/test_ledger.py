@@ -68,7 +68,7 @@ async def test_who_counts_commits_and_fails_stops_nobody(
 
     async with await place.open(on_commit=count) as ledger:
         assert [(await ledger.record(numbered(n))).seq for n in (1, 2)] == [1, 2]
-    assert "bell_failed" in caplog.text
+    assert "count_failed" in caplog.text
 
 
 # Numbers
