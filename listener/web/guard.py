@@ -49,15 +49,10 @@ def answering(handler: Handler) -> Handler:
             code = error.reason.lower().replace(" ", "-")
             return problem(ProblemError(error.status, code, error.text or error.reason))
         except Exception:  # noqa: BLE001 - one faulty handler must not become an HTML page
-            return failed(request)
+            _LOG.exception("request_failed", extra={"fields": {"route": request.path[:200]}})
+            return problem(ProblemError(500, "failed", "the listener failed; its log says how"))
 
     return answer
-
-
-def failed(request: web.Request) -> web.Response:
-    """Log the exception that a handler raised, and build the answer."""
-    _LOG.exception("request_failed", extra={"fields": {"route": request.path[:200]}})
-    return problem(ProblemError(500, "failed", "the listener failed; its log says how"))
 
 
 async def no_route(request: web.Request) -> web.Response:

@@ -200,11 +200,6 @@ class HttpConnection(web.RequestHandler):
         if not self._reading_paused and not self._buffer_paused:
             self._resume_transport_reading()
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Read on after a pause. aiohttp asks for it with each part of a body, paused or not."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
     def _resume_transport_reading(self) -> None:
         """Read on, as aiohttp asks for; but not while the sender is not to be listened to."""
         if not self._is_resting:

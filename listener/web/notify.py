@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 from urllib.parse import unquote
 
@@ -13,7 +13,7 @@ from listener.errors import ListenerError
 from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.acknowledgement import Acknowledgement, acknowledgement, is_for
-from listener.web.guard import Handler, failed
+from listener.web.guard import Handler, answering
 from listener.web.http_connection import prove
 from listener.web.metrics import Metrics
 from listener.web.problem import ProblemError, of_error, problem
@@ -61,8 +61,6 @@ class Receiver:
             return self.refuse(request, error, merchant_no=merchant_no)
         except ListenerError as error:
             return self.refuse(request, of_error(error), merchant_no=merchant_no)
-        except Exception:  # noqa: BLE001 - as in guard.answering, which is not always around this
-            return failed(request)
         prove(request)
         seconds = time.perf_counter() - started
         self._metrics.acknowledged(seconds, is_repeat=not recorded.is_new)
@@ -91,7 +89,8 @@ class Receiver:
             place = _PLAIN_PATH.fullmatch(request.rel_url.raw_path)
             if place is None or hdrs.EXPECT in request.headers:
                 return router(request)
-            return self.receive(request, merchant_no=place[1], store_no=place[2])
+            receive = partial(self.receive, merchant_no=place[1], store_no=place[2])
+            return answering(receive)(request)
 
         return handle
 
@@ -101,7 +100,7 @@ RECEIVER: Final = web.AppKey("receiver", Receiver)
 
 def loose_route() -> web.RouteDef:
     """Return the route for all else under /notify: other methods, extra slashes, no merchant."""
-    return web.route("*", f"/{{path:/*(?i:{_SEGMENT})(?:/.*)?}}", notify_loosely)
+    return web.route("*", f"/{{path:/*(?i:{_SEGMENT})(?:/.*)?}}", answering(notify_loosely))
 
 
 async def notify(request: web.Request) -> web.StreamResponse:

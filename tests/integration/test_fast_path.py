@@ -90,6 +90,30 @@ async def test_the_setting_turns_it_off(
     assert bool(taken) is fast_path
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_requests_in_one_segment_are_all_answered(tmp_path: Path, fast_path: bool) -> None:
+    async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
+        reader, writer = await opened(service.url)
+        # One whose body comes later, then more than aiohttp queues.
+        first = request()
+        writer.write(first[:-9])
+        await asyncio.sleep(0.1)
+        writer.write(first[-9:])
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.write(request() * 70)
+        for _ in range(70):
+            assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
+
+
+async def test_a_merchant_that_nobody_configured_is_unknown(tmp_path: Path) -> None:
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await opened(service.url)
+        writer.write(request().replace(NOTIFY.encode(), b"/notify/999"))
+        assert (await answer_of(reader)).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+
+
 async def test_a_head_that_differs_in_each_request_is_taken_too(
     tmp_path: Path, taken: list[bytes]
 ) -> None:

@@ -1,16 +1,18 @@
 """The hub: what it keeps in memory, what it reads, and that no fault of one is felt by another."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from listener.hub import hub as hub_module
 from listener.hub.hub import Hub
 from listener.hub.tail import PAGE_EVENTS_MAX
-from listener.ledger.model import EVERY_STREAM
+from listener.ledger.model import EVERY_STREAM, stream_of
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.followers import (
     STREAM,
@@ -23,7 +25,7 @@ from tests.support.followers import (
     record,
     until,
 )
-from tests.support.told import MERCHANT
+from tests.support.told import MERCHANT, STORE
 
 OTHER_STREAM = f"{MERCHANT}/300014"
 
@@ -222,6 +224,24 @@ async def test_a_published_event_is_already_in_the_ledger(
     await record(ledger, 1)
     await record(ledger, 2)
     assert seen == [(1, 1), (2, 2)]
+    await hub.close()
+
+
+async def test_who_is_told_of_one_stream_finds_the_others_grown(ledger: SqliteLedger) -> None:
+    hub = Hub(ledger)
+    await hub.start()
+    names = [stream_of(MERCHANT, store_no) for store_no in (STORE, None)]
+    heads: list[set[int]] = []
+
+    class Looking(KeptFrames):
+        def offer(self, frames: bytes) -> bool:
+            heads.append({one.head for one in followed})
+            return super().offer(frames)
+
+    followed = [hub.subscribe(name, after=0, sink=Looking()) for name in names]
+    facts = [fact(1), replace(fact(2), store_no=None)]
+    await asyncio.gather(*(ledger.record(one) for one in facts))
+    assert heads == [{1}, {1}]
     await hub.close()
 
 

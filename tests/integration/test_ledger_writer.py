@@ -163,6 +163,16 @@ async def test_until_a_slow_disk_is_quick_again_commits_are_made_in_the_thread(
     assert await shared(ledger, 1) == {True}
 
 
+async def test_a_large_commit_that_takes_long_says_nothing_about_the_disk(
+    ledger: SqliteLedger,
+) -> None:
+    def slow(_db: sqlite3.Connection, _now_ms: int) -> None:
+        time.sleep(2 * SLOW_SECONDS / LIGHT_MAX)
+
+    await asyncio.gather(*(ledger._writer.submit(slow) for _ in range(LIGHT_MAX + 1)))
+    assert ledger._writer._slow_commits == 0
+
+
 async def test_what_fails_in_the_loop_is_tried_again_in_the_thread(
     ledger: SqliteLedger, path: Path, commits: list[int]
 ) -> None:

@@ -16,7 +16,7 @@ from listener.ledger.schedule import Confirm
 from listener.storage.rows import entry_of
 from listener.storage.sqlite import commit as general
 from listener.storage.sqlite import plain
-from listener.storage.sqlite.bulk import ROWS_MAX
+from listener.storage.sqlite.bulk import EXACT_MAX, ROWS_MAX
 from listener.storage.sqlite.connection import connect, transaction
 from listener.storage.sqlite.plain import Committed, commit_plain
 from tests.property.decisions import Memory, any_fact
@@ -26,6 +26,9 @@ from tests.support.stored import numbered, sold
 HISTORIES: Final = 40
 COMMITS_A_HISTORY: Final = 40
 FACTS_MAX: Final = 3
+# Now and then more: as many rows as one statement binds, and more.
+LARGE: Final = 0.02
+LARGE_SIZES: Final = (EXACT_MAX, EXACT_MAX + 1, ROWS_MAX + 1, 2 * ROWS_MAX + EXACT_MAX + 2)
 CONFIRMS: Final[tuple[Confirm, ...]] = ("suspicious", "suspicious", "off", "always")
 # How many commits are of notifications in the common case, how many of those name no transaction,
 # and how many the transaction of another.
@@ -83,7 +86,10 @@ def some_facts(chance: random.Random, memory: Memory) -> list[Fact]:
     count = chance.randint(1, FACTS_MAX)
     if chance.random() >= PLAIN:
         return [any_fact(chance, memory) for _ in range(count)]
-    numbers = chance.sample(range(10, 200), count)
+    numbers = chance.sample(range(10, 300), count)
+    if chance.random() < LARGE:
+        # Seldom begun before.
+        numbers = chance.sample(range(1_000, 9_000), chance.choice(LARGE_SIZES))
     if chance.random() < AGAIN:
         numbers[-1] = numbers[0]
     facts = [
@@ -144,6 +150,7 @@ def test_plain_notifications_are_committed_as_in_the_general_way(
     # What never takes the short way, or never the other, shows nothing.
     for way in sizes.values():
         assert all(way.count(size) > HISTORIES for size in range(1, FACTS_MAX + 1))
+    assert {*LARGE_SIZES} <= {*sizes[True]}
     assert shapes >= {(name, value) for name, values in SHAPES.items() for value in values}
     assert streams.count(2) > HISTORIES
 

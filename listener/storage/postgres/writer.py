@@ -58,7 +58,7 @@ class Appended:
 
 
 class Writer(CommitQueue[Fact, Appended]):
-    """Queues facts, appends them in groups, publishes their events, then answers."""
+    """Queues facts, appends them in groups, answers, then publishes their events."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ ROWS_AT_ONCE: Final = 64
 # How many steps of its virtual machine SQLite runs between two looks at the time: well under 1 ms.
 STEPS_BETWEEN_LOOKS: Final = 10_000
 # Enough for every statement with every number of rows that it is bound with.
-STATEMENTS_KEPT: Final = 256
+STATEMENTS_KEPT: Final = 512
 
 # Everything that SQLite raises; the second where its message quotes bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)

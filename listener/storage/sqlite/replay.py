@@ -25,7 +25,8 @@ from listener.storage.sqlite.statements import ENTRIES_AT, KEYS
 
 # This many are read, then all their events, then each is replayed.
 TRANSACTIONS_AT_ONCE: Final = 256
-# So many rows are read, then checked: row by row, as many instructions take a quarter longer.
+# So many rows are read, then checked. To change between SQLite and Python at every row takes a
+# quarter longer.
 ROWS_AT_ONCE: Final = 100
 
 # Those that may be one plain notification: no sale, nothing beyond PLAIN_COLUMNS, no second entry.
