@@ -97,7 +97,9 @@ class Forked:
 
     def send_signal(self, number: signal.Signals) -> None:
         if self.poll() is None and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+            # It may end between the two.
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         """Kill it, and what it has started and left behind."""
