@@ -30,7 +30,7 @@ class Acknowledgement(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Send it."""
         writer = request.writer
-        await writer.write_eof(success(rfc822_formatted_time()))
+        await writer.write_eof(success())
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -47,10 +47,9 @@ def acknowledgement() -> web.Response:
     return web.Response(body=ACKNOWLEDGEMENT, content_type="text/plain")
 
 
-@lru_cache(maxsize=1)
-def success(date: str) -> bytes:
-    """Return the acknowledgement as aiohttp sends it at a time."""
-    return written(acknowledgement(), date)
+def success() -> bytes:
+    """Return the acknowledgement as aiohttp sends it, with the date of this second."""
+    return _dated(rfc822_formatted_time())
 
 
 def written(response: web.Response, date: str) -> bytes:
@@ -63,3 +62,8 @@ def written(response: web.Response, date: str) -> bytes:
     lines = [f"{name}: {value}" for name, value in (*response.headers.items(), *own)]
     status = f"HTTP/1.1 {response.status} {response.reason}"
     return "\r\n".join([status, *lines, "", ""]).encode() + body
+
+
+@lru_cache(maxsize=1)
+def _dated(date: str) -> bytes:
+    return written(acknowledgement(), date)

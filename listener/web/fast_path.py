@@ -90,7 +90,7 @@ class FastPath:
         head = self._read_head(data[:end])
         if head is None or len(data) - end != head.length:
             return None
-        # A message that another merchant may have is looked for there first.
+        # A message that another merchant may have is looked for there first, by `Ingest.receive`.
         if not self._ingest.is_alone(head.merchant_no):
             return None
         try:
@@ -124,10 +124,6 @@ class FastPath:
         if head is None or not self._ingest.knows(head.merchant_no):
             return head_bytes
         return head_bytes + head.length
-
-    def success(self) -> bytes:
-        """Return the acknowledgement, with the date of this second."""
-        return success(rfc822_formatted_time())
 
 
 def read_head(head: bytes) -> RequestHead | None:
@@ -265,7 +261,7 @@ class FastConnection(HttpConnection):
 
     def _acknowledge(self, *, is_repeat: bool) -> None:
         if self.transport is not None:
-            self.transport.write(self._path.success())
+            self.transport.write(success())
         self._path.acknowledged(time.perf_counter() - self._started, is_repeat=is_repeat)
         if not self.is_proved and self.transport is not None:
             self.prove()

@@ -11,9 +11,10 @@ from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.storage.sqlite.connection import connect
 from listener.web import connections, http_connection
+from listener.web.acknowledgement import success
 from listener.web.app import running
 from listener.web.context import METRICS
-from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, FastPath, RequestHead, read_head
+from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, RequestHead, read_head
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
     FIELDS,
@@ -44,13 +45,12 @@ def head(*more: str) -> bytes:
 def _taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What the fast path answered."""
     taken: list[bytes] = []
-    success = FastPath.success
 
-    def counted(path: FastPath) -> bytes:
-        taken.append(success(path))
+    def counted() -> bytes:
+        taken.append(success())
         return taken[-1]
 
-    monkeypatch.setattr(FastPath, "success", counted)
+    monkeypatch.setattr("listener.web.fast_path.success", counted)
     return taken
 
 

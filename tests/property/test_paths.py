@@ -7,7 +7,8 @@ from unittest.mock import patch
 import pytest
 from click.testing import CliRunner
 
-from listener.web.fast_path import FastPath
+from listener.web import fast_path
+from listener.web.acknowledgement import success
 from tests.property.paths import compare, main
 
 CONNECTIONS = 500
@@ -17,13 +18,12 @@ CONNECTIONS = 500
 def _taken() -> Iterator[list[bytes]]:
     """What the fast path acknowledged."""
     taken: list[bytes] = []
-    success = FastPath.success
 
-    def counted(path: FastPath) -> bytes:
-        taken.append(success(path))
+    def counted() -> bytes:
+        taken.append(success())
         return taken[-1]
 
-    with patch.object(FastPath, "success", counted):
+    with patch.object(fast_path, "success", counted):
         yield taken
 
 
@@ -40,7 +40,7 @@ async def test_mutated_requests_are_answered_alike_with_and_without_the_fast_pat
 
 async def test_a_fast_path_that_answers_differently_is_found(tmp_path: Path) -> None:
     with (
-        patch.object(FastPath, "success", lambda _path: b"HTTP/1.1 200 OK\r\n\r\nsuccess"),
+        patch.object(fast_path, "success", lambda: b"HTTP/1.1 200 OK\r\n\r\nsuccess"),
         pytest.raises(AssertionError, match="seed"),
     ):
         await compare(range(1, 33), directory=tmp_path)
