@@ -25,8 +25,9 @@ from listener.storage.sqlite.writer import (
     BATCH_MAX,
     CHECKPOINT_AFTER,
     COMMIT_PAGES,
-    LIGHT_MAX,
+    LOOP_BATCH_MAX,
     SLOW_COMMITS,
+    SLOW_ITEM_SECONDS,
     SLOW_SECONDS,
     Writer,
 )
@@ -104,9 +105,49 @@ async def test_callers_that_come_during_a_commit_share_the_next(
     assert commits == [1, 8]
 
 
-async def test_the_size_of_a_commit_is_limited(ledger: SqliteLedger, commits: list[int]) -> None:
-    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(BATCH_MAX + 1)))
-    assert commits == [BATCH_MAX, 1]
+@pytest.mark.parametrize(("slow", "most"), [(0, LOOP_BATCH_MAX), (1, BATCH_MAX)])
+async def test_the_size_of_a_commit_is_limited(
+    ledger: SqliteLedger, commits: list[int], slow: int, most: int
+) -> None:
+    ledger._writer._slow_commits = slow
+    await asyncio.gather(*(ledger.record(numbered(n)) for n in range(most + 1)))
+    assert commits == [most, 1]
+
+
+async def arrive(ledger: SqliteLedger, *turns: int) -> None:
+    """Queue so many items in each of the next turns of the loop, and wait for all of them."""
+    done = []
+    for count in turns:
+        done += [ledger._writer.submit(is_in_loop) for _ in range(count)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*done)
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ((2, 1, 1, 1), [4, 1]),
+        ((4, 1), [4, 1]),
+        ((5, 1), [5, 1]),
+        ((3, 0, 1), [3, 1]),
+    ],
+    ids=["until as many wait", "as many wait", "more wait", "until a turn brings nobody"],
+)
+async def test_a_commit_waits_for_as_many_as_the_last_one_carried(
+    ledger: SqliteLedger, commits: list[int], turns: tuple[int, ...], expected: list[int]
+) -> None:
+    await arrive(ledger, 4)
+    await arrive(ledger, *turns)
+    assert commits == [4, *expected]
+
+
+async def test_a_commit_does_not_wait_long_for_others(
+    ledger: SqliteLedger, commits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await arrive(ledger, 4)
+    monkeypatch.setattr(writing, "GATHER_SECONDS", 0.0)
+    await arrive(ledger, 2, 1)
+    assert commits == [4, 2, 1]
 
 
 # In the loop, or in the thread
@@ -122,16 +163,12 @@ async def shared(ledger: SqliteLedger, count: int) -> set[bool]:
     return {*await asyncio.gather(*(ledger._writer.submit(is_in_loop) for _ in range(count)))}
 
 
-async def test_a_commit_of_a_few_is_made_in_the_loop(
+async def test_while_the_disk_is_quick_commits_are_made_in_the_loop(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "SLOW_SECONDS", DEADLINE_SECONDS)
     assert await shared(ledger, 1) == {True}
-    assert await shared(ledger, LIGHT_MAX) == {True}
-    assert await shared(ledger, LIGHT_MAX + 1) == {False}
-    # Where many came, many are expected; then few again.
-    assert await shared(ledger, 1) == {False}
-    assert await shared(ledger, 1) == {True}
+    assert await shared(ledger, LOOP_BATCH_MAX + 1) == {True}
 
 
 async def test_the_loop_never_waits_for_another_process_that_writes(
@@ -163,14 +200,23 @@ async def test_until_a_slow_disk_is_quick_again_commits_are_made_in_the_thread(
     assert await shared(ledger, 1) == {True}
 
 
-async def test_a_large_commit_that_takes_long_says_nothing_about_the_disk(
+@pytest.mark.parametrize("is_in_thread", [False, True])
+@pytest.mark.parametrize(
+    ("seconds", "is_slow"),
+    [(SLOW_SECONDS + 2 * SLOW_ITEM_SECONDS, False), (SLOW_SECONDS + 3 * SLOW_ITEM_SECONDS, True)],
+)
+async def test_a_large_commit_may_take_longer(
     ledger: SqliteLedger,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    is_slow: bool,
+    is_in_thread: bool,
 ) -> None:
-    def slow(_db: sqlite3.Connection, _now_ms: int) -> None:
-        time.sleep(2 * SLOW_SECONDS / LIGHT_MAX)
-
-    await asyncio.gather(*(ledger._writer.submit(slow) for _ in range(LIGHT_MAX + 1)))
-    assert ledger._writer._slow_commits == 0
+    ledger._writer._slow_commits = int(is_in_thread)
+    clock = Mock(side_effect=[0.0, seconds])
+    monkeypatch.setattr(writing.time, "perf_counter", clock)
+    assert await shared(ledger, 2) == {not is_in_thread}
+    assert ledger._writer._slow_commits == (SLOW_COMMITS if is_slow else 0)
 
 
 async def test_what_fails_in_the_loop_is_tried_again_in_the_thread(
@@ -189,6 +235,8 @@ async def test_what_fails_in_the_loop_is_tried_again_in_the_thread(
     assert [(await fact).seq for fact in facts] == [1, 2]
     assert (await changed, tries) == (7, [True, False])
     assert commits == [3]
+    # Whatever was wrong may be so for a while.
+    assert await shared(ledger, 1) == {False}
     assert verify(url_of(path)).entries == 2
 
 
@@ -367,6 +415,8 @@ async def test_one_bad_item_among_many_costs_few_commits(
     async def fail() -> None:
         await writer.submit(change)
 
+    # In the thread, whose batches are larger.
+    writer._slow_commits = 1
     calls = [ledger.record(numbered(n)) for n in range(BATCH_MAX - 1)]
     middle = BATCH_MAX // 2 + 7
     results = await asyncio.gather(*calls[:middle], fail(), *calls[middle:], return_exceptions=True)
@@ -423,6 +473,18 @@ async def test_facts_that_wait_at_the_end_are_committed(path: Path) -> None:
     assert committed(path) == BATCH_MAX * 2
 
 
+@pytest.mark.parametrize("count", [1, LOOP_BATCH_MAX + 1])
+async def test_what_waits_at_the_end_is_committed_first(path: Path, count: int) -> None:
+    carried: list[int] = []
+    ledger = await SqliteLedger.open(path, on_commit=lambda _seconds, items: carried.append(items))
+    tasks = [asyncio.create_task(ledger.record(numbered(n))) for n in range(count)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await ledger.close()
+    assert [(await task).seq for task in tasks] == [*range(1, count + 1)]
+    assert carried == [count]
+
+
 async def test_nothing_is_taken_after_the_end(path: Path) -> None:
     ledger = await SqliteLedger.open(path)
     await ledger.close()
@@ -433,19 +495,20 @@ async def test_nothing_is_taken_after_the_end(path: Path) -> None:
     await ledger.close()
 
 
-@pytest.mark.parametrize("count", [1, LIGHT_MAX + 1])
+@pytest.mark.parametrize("slow", [0, 1])
 async def test_a_writer_that_has_died_leaves_nobody_waiting(
     ledger: SqliteLedger,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    count: int,
+    slow: int,
 ) -> None:
     def die(_self: Writer, _most: int) -> None:
         raise AssertionError
 
     monkeypatch.setattr(Writer, "_take", die)
+    ledger._writer._slow_commits = slow
     results = await asyncio.gather(
-        *(ledger.record(numbered(n)) for n in range(count)), return_exceptions=True
+        *(ledger.record(numbered(n)) for n in range(2)), return_exceptions=True
     )
     assert {str(one) for one in results} == {"the ledger's writer has ended"}
     # Its service is not ready any more, and can be stopped.

@@ -18,19 +18,17 @@ from listener.storage.sqlite.connection import Connection, faults_told, transact
 
 logger = logging.getLogger(__name__)
 
+# So many at most share a commit: in the connection's thread, and in the loop, where nothing else is
+# done meanwhile.
 BATCH_MAX: Final = 512
-# So few are committed in the event loop: to wake a thread, most often on the other core, and to be
-# woken by it, costs as much as that.
-LIGHT_MAX: Final = 4
-# What may keep the loop waiting is done in the thread, and so is what comes after it: until so many
-# commits in a row were quick.
-SLOW_SECONDS: Final = 0.01
-SLOW_COMMITS: Final = 16
-# Turns of the loop before a commit in the thread: in the first, those that were answered are
-# written to, and in the second, what they send at once is read. So they share the next commit.
-GATHER_TURNS: Final = 2
-# With so much else in the loop, one turn is long enough. A turn of many good notifications is not:
-# to end sooner would make two commits of one.
+LOOP_BATCH_MAX: Final = 128
+# A commit that took longer, for its size, waited for the disk. Such waiting is done in the thread:
+# until so many commits in a row were quick.
+SLOW_SECONDS: Final = 0.005
+SLOW_ITEM_SECONDS: Final = 0.000_1
+SLOW_COMMITS: Final = 8
+# How long a commit waits for those who are on their way. A turn of the loop with many good
+# notifications is not as long: to end sooner would make two commits of one.
 GATHER_SECONDS: Final = 0.01
 # What a commit adds to the log: about so many pages, and one for two of its items.
 COMMIT_PAGES: Final = 12
@@ -47,8 +45,8 @@ Change = Callable[[sqlite3.Connection, int], Any]
 class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     """Queues facts and changes, commits them in groups, answers, then rings the bell.
 
-    One commit is made at a time: of a few items in the loop, of more in the connection's thread.
-    Either one is being made, or it will be in a few turns of the loop, or nothing waits.
+    One commit is made at a time: in the loop while the disk is quick, otherwise in the connection's
+    thread. Either one is being made, or it will be in a few turns of the loop, or nothing waits.
     """
 
     def __init__(
@@ -94,47 +92,48 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Commit in the next turn of the loop if little is expected; otherwise gather first."""
-        is_light = self._last_size <= LIGHT_MAX and not self._slow_commits
-        if is_light and not self._closing and self._pages < CHECKPOINT_AT_LATEST:
-            self._loop.call_soon(self._commit_here)
+        """Commit in the next turn of the loop, or once those who are on their way have come."""
+        self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_SECONDS)
+
+    def _gather(self, seen: int, ends_at: float) -> None:
+        """Commit, unless each turn of the loop still brings more, up to what the last one carried.
+
+        Who was answered by the last commit sends again at once: to share the next one costs less.
+        """
+        count = len(self._waiting)
+        if seen < count < self._last_size and self._loop.time() < ends_at:
+            self._loop.call_soon(self._gather, count, ends_at)
+        elif self._slow_commits or self._closing or self._pages >= CHECKPOINT_AT_LATEST:
+            self._start()
         else:
-            self._gather()
+            self._commit_here()
 
     def _commit_here(self) -> None:
-        """Commit in the loop what waits, unless that is much."""
-        if len(self._waiting) > LIGHT_MAX:
-            self._gather(GATHER_TURNS - 1)
-            return
+        """Commit in the loop what waits."""
         batch: list[Waiter[Fact | Change]] = []
         started = time.perf_counter()
         try:
-            batch = self._take(LIGHT_MAX)
+            batch = self._take(LOOP_BATCH_MAX)
             results, events = self._commit(self._db, batch, waits=False)
         except BaseException as error:
             # It is rolled back. The thread tries again, and tells whom it cannot serve.
             self._waiting.extendleft(reversed(batch))
             self._slow_commits = SLOW_COMMITS
-            self._gather()
+            self._start()
             if isinstance(error, Exception):
                 return
             raise
         seconds = time.perf_counter() - started
-        if seconds > SLOW_SECONDS:
-            self._slow_commits = SLOW_COMMITS
+        self._judge(seconds, len(batch))
         try:
             self._finish(batch, results, events, seconds)
         finally:
             self._rest()
 
-    def _gather(self, turns: int = GATHER_TURNS, ends_at: float = 0.0) -> None:
-        """Start in a few turns of the loop, so that all that arrives in them shares a commit."""
-        now = self._loop.time()
-        ends_at = ends_at or now + GATHER_SECONDS
-        if turns and now < ends_at:
-            self._loop.call_soon(self._gather, turns - 1, ends_at)
-        else:
-            self._start()
+    def _judge(self, seconds: float, count: int) -> None:
+        """Have the next commits made in the thread if one took long for what it carried."""
+        if seconds > SLOW_SECONDS + SLOW_ITEM_SECONDS * count:
+            self._slow_commits = SLOW_COMMITS
 
     def _start(self) -> None:
         """Start the work in the connection's thread."""
@@ -195,9 +194,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._isolate(db, batch, error)
         else:
             seconds = time.perf_counter() - started
-            # A large commit takes long on any disk.
-            if seconds > SLOW_SECONDS and len(batch) <= LIGHT_MAX:
-                self._slow_commits = SLOW_COMMITS
+            self._judge(seconds, len(batch))
             self._in_loop(self._finish, batch, results, events, seconds)
 
     def _isolate(
