@@ -213,8 +213,8 @@ async def test_a_large_commit_may_take_longer(
     is_in_thread: bool,
 ) -> None:
     ledger._writer._slow_commits = int(is_in_thread)
-    clock = Mock(side_effect=[0.0, seconds])
-    monkeypatch.setattr(writing.time, "perf_counter", clock)
+    clock = Mock(perf_counter=Mock(side_effect=[0.0, seconds]))
+    monkeypatch.setattr(writing, "time", clock)
     assert await shared(ledger, 2) == {not is_in_thread}
     assert ledger._writer._slow_commits == (SLOW_COMMITS if is_slow else 0)
 
