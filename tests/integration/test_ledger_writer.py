@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Final
-from unittest.mock import Mock, patch
+from unittest.mock import DEFAULT, Mock, patch
 
 import pytest
 
@@ -148,6 +149,17 @@ async def test_a_commit_waits_for_as_many_as_the_last_one_carried(
     assert commits == [4, *expected]
 
 
+async def test_a_commit_in_the_loop_waits_for_no_more_than_it_can_carry(
+    ledger: SqliteLedger, commits: list[int]
+) -> None:
+    # As after a commit in the thread.
+    ledger._writer._last_size = BATCH_MAX
+    done = [ledger._writer.submit(is_in_loop) for _ in range(LOOP_BATCH_MAX)]
+    await asyncio.sleep(0)
+    assert commits == [LOOP_BATCH_MAX]
+    await asyncio.gather(*done)
+
+
 async def test_a_commit_does_not_wait_long_for_others(
     ledger: SqliteLedger, commits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +233,7 @@ async def test_a_large_commit_may_take_longer(
     is_in_thread: bool,
 ) -> None:
     ledger._writer._slow_commits = int(is_in_thread)
-    clock = Mock(perf_counter=Mock(side_effect=[0.0, seconds]))
+    clock = Mock(perf_counter=Mock(side_effect=chain([0.0, seconds], repeat(seconds))))
     monkeypatch.setattr(writing, "time", clock)
     assert await shared(ledger, 2) == {not is_in_thread}
     assert ledger._writer._slow_commits == (SLOW_COMMITS if is_slow else 0)
@@ -253,14 +265,31 @@ async def test_who_interrupts_a_commit_in_the_loop_loses_nothing(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     writer = ledger._writer
-    with monkeypatch.context() as patched:
-        # Only the interrupted commit may see to it that there is another.
-        patched.setattr(Writer, "_wake", lambda writer: setattr(writer, "_is_busy", True))
-        patched.setattr(Writer, "_commit", Mock(side_effect=error))
-        recorded = writer.submit(numbered(1))
-        with pytest.raises(error):
-            writer._commit_here()
+    # It is interrupted once; the thread may be at it again before this goes on.
+    commit = Mock(side_effect=chain([error], repeat(DEFAULT)), wraps=writer._commit)
+    monkeypatch.setattr(writer, "_commit", commit)
+    # Only the interrupted commit may see to it that there is another.
+    monkeypatch.setattr(writer, "_wake", lambda: setattr(writer, "_is_busy", True))
+    recorded = writer.submit(numbered(1))
+    with pytest.raises(error):
+        writer._commit_here()
     assert (await recorded).seq == 1
+
+
+async def test_a_disk_that_fails_in_the_thread_is_not_tried_in_the_loop(
+    ledger: SqliteLedger,
+) -> None:
+    where: list[bool] = []
+
+    def fail(db: sqlite3.Connection, now_ms: int) -> None:
+        where.append(is_in_loop(db, now_ms))
+        raise sqlite3.OperationalError("disk I/O error")
+
+    ledger._writer._slow_commits = 1
+    for _ in range(SLOW_COMMITS + 2):
+        with pytest.raises(LedgerUnavailableError):
+            await ledger._writer.submit(fail)
+    assert where == [False] * (SLOW_COMMITS + 2)
 
 
 # Durable before anybody is told
@@ -588,6 +617,7 @@ async def test_while_commits_come_it_is_not_quiet(
 ) -> None:
     monkeypatch.setattr(writing, "CHECKPOINT_AFTER", 1)
     monkeypatch.setattr(writing, "QUIET_SECONDS", DEADLINE_SECONDS)
+    monkeypatch.setattr(writing, "SLOW_SECONDS", DEADLINE_SECONDS)
     writer = ledger._writer
     await ledger.record(numbered(1))
     pages = writer._pages

@@ -18,16 +18,15 @@ from listener.storage.sqlite.connection import Connection, faults_told, transact
 
 logger = logging.getLogger(__name__)
 
-# So many at most share a commit: in the connection's thread, and in the loop, where nothing else is
-# done meanwhile.
 BATCH_MAX: Final = 512
+# In the loop fewer, since nothing else is done there meanwhile.
 LOOP_BATCH_MAX: Final = 128
-# A commit that took longer, for its size, waited for the disk. Such waiting is done in the thread:
-# until so many commits in a row were quick.
+# A commit that took longer, for its size, most likely waited for the disk. Such waiting is done in
+# the thread: until so many commits in a row were quick.
 SLOW_SECONDS: Final = 0.005
 SLOW_ITEM_SECONDS: Final = 0.000_1
 SLOW_COMMITS: Final = 8
-# How long a commit waits for those who are on their way. A turn of the loop with many good
+# How long a commit waits for those who are on their way. A turn of the loop with a hundred good
 # notifications is not as long: to end sooner would make two commits of one.
 GATHER_SECONDS: Final = 0.01
 # What a commit adds to the log: about so many pages, and one for two of its items.
@@ -101,7 +100,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         Who was answered by the last commit sends again at once: to share the next one costs less.
         """
         count = len(self._waiting)
-        if seen < count < self._last_size and self._loop.time() < ends_at:
+        if seen < count < min(self._last_size, LOOP_BATCH_MAX) and self._loop.time() < ends_at:
             self._loop.call_soon(self._gather, count, ends_at)
         elif self._slow_commits or self._closing or self._pages >= CHECKPOINT_AT_LATEST:
             self._start()
@@ -131,7 +130,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._rest()
 
     def _judge(self, seconds: float, count: int) -> None:
-        """Have the next commits made in the thread if one took long for what it carried."""
+        """Send the next commits to the thread if one took long for what it carried."""
         if seconds > SLOW_SECONDS + SLOW_ITEM_SECONDS * count:
             self._slow_commits = SLOW_COMMITS
 
@@ -189,6 +188,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             with faults_told():
                 results, events = self._commit(db, batch)
         except LedgerUnavailableError as error:
+            # A disk that fails is not a quick one.
+            self._slow_commits = SLOW_COMMITS
             self._in_loop(fail, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             self._isolate(db, batch, error)
