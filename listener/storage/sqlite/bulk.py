@@ -1,7 +1,7 @@
 """Run one statement for many rows: few calls, every value bound.
 
-Each call releases the interpreter lock, and in the writer's thread has to win it back from the
-loop, so one call for each row is slow. A JSON array of all rows takes twice the time, and cuts text
+Each call costs some interpreting, and releases the interpreter lock, which other threads may take,
+so one call for each row is slow. A JSON array of all rows takes twice the time, and cuts text
 at a NUL.
 """
 

@@ -60,7 +60,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     ) -> None:
         super().__init__(publish=bell, on_commit=on_commit)
         self._connection = connection
-        # Used in the loop, too, while its thread has nothing to do.
+        # Used in the loop while its thread has nothing to do.
         self._db = connection.raw
         self._epoch = epoch
         self._confirm: Confirm = confirm
@@ -92,16 +92,16 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
 
     def _go_on(self) -> None:
         """Commit in the next turn of the loop, or once those who are on their way have come."""
-        self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_SECONDS)
+        self._loop.call_soon(self._commit_or_wait, 0, self._loop.time() + GATHER_SECONDS)
 
-    def _gather(self, seen: int, ends_at: float) -> None:
+    def _commit_or_wait(self, seen: int, ends_at: float) -> None:
         """Commit, unless each turn of the loop still brings more, up to what the last one carried.
 
         Who was answered by the last commit sends again at once: to share the next one costs less.
         """
         count = len(self._waiting)
         if seen < count < min(self._last_size, LOOP_BATCH_MAX) and self._loop.time() < ends_at:
-            self._loop.call_soon(self._gather, count, ends_at)
+            self._loop.call_soon(self._commit_or_wait, count, ends_at)
         elif self._slow_commits or self._closing or self._pages >= CHECKPOINT_AT_LATEST:
             self._start()
         else:
