@@ -1,8 +1,8 @@
 """Answer a whole, plain notification as it arrives, before aiohttp builds a request of it.
 
-Nearly every notification arrives in one segment: a head like those before it, and its form. Such a
-notification is recorded and acknowledged here, or refused because nobody signed it. At the first
-byte of anything else, the connection is handed to aiohttp for good.
+Nearly every notification is a head like those before it, and its form, in one segment or in two.
+Such a notification is recorded and acknowledged here, or refused because nobody signed it. At the
+first byte of anything else, the connection is handed to aiohttp for good.
 
 The connections are the same, with the same limits: see :mod:`listener.web.connections`. Why this
 exists, and what it costs: docs/adr/0007.
@@ -28,7 +28,7 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.acknowledgement import success, written
 from listener.web.connections import Connections
 from listener.web.http_connection import HttpConnection
-from listener.web.metrics import Metrics
+from listener.web.metrics import Cut, Metrics
 from listener.web.notify import is_json
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.refusals import Refusals
@@ -36,6 +36,8 @@ from listener.web.refusals import Refusals
 # Far below aiohttp's own limits, so that none of these is reached first.
 HEAD_BYTES_MAX: Final = 2_048
 HEADERS_MAX: Final = 32
+# How long to wait here for a form once its head has arrived; after that aiohttp waits for it.
+FORM_SECONDS: Final = 1.0
 HEADS_KEPT: Final = 256
 REFUSALS_KEPT: Final = 16
 
@@ -116,6 +118,11 @@ class FastPath:
         )
         return self._refused(told.status, told.code, told.detail, rfc822_formatted_time())
 
+    def is_begun(self, data: bytes) -> bool:
+        """Return whether this is a notification's whole head, with not all of its form."""
+        end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
+        return end >= len(_END) and self.size(data, end) > len(data)
+
     def size(self, data: bytes, head_bytes: int) -> int:
         """Return the length of a notification by its head; for any other request, of the head."""
         if head_bytes > HEAD_BYTES_MAX or not data.startswith(_BEGIN):
@@ -166,6 +173,7 @@ class FastConnection(HttpConnection):
     """A connection that stays on the fast path while only plain notifications arrive."""
 
     __slots__ = (
+        "_begun",
         "_came_later",
         "_is_fast",
         "_path",
@@ -186,6 +194,8 @@ class FastConnection(HttpConnection):
         super().__init__(server, connections, early, loop=loop)
         self._path = path
         self._is_fast = True
+        # A notification whose form is still to come.
+        self._begun = b""
         # The notification that is being recorded, and what came after it.
         self._taken: bytes | None = None
         self._came_later = b""
@@ -195,29 +205,64 @@ class FastConnection(HttpConnection):
     @property
     def is_idle(self) -> bool:
         """Whether no request has arrived that is not answered yet."""
-        return self._taken is None and super().is_idle
+        return self._taken is None and not self._begun and super().is_idle
+
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether it is the other side's turn: to send, or to prove itself."""
+        return bool(self._begun) or super().waits_for_peer
 
     def data_received(self, data: bytes) -> None:
-        """Queue a notification, or hand the connection over to aiohttp."""
+        """Queue a notification, wait for its form, or hand the connection over to aiohttp."""
         if self._taken is not None:
             self._came_later += data
             self._pause_transport_reading()
-        elif not self._take(data):
-            self._is_fast = False
-            super().data_received(data)
+            return
+        begun, self._begun = self._begun, b""
+        came = begun + data
+        is_ending = self._close or self._force_close
+        is_fast = self._is_fast and not is_ending and not self.writing_paused
+        # What comes in more than two parts is aiohttp's.
+        if not (is_fast and (self._take(came) or (not begun and self._begin(came)))):
+            if begun:
+                self._leave(begun)
+            self._leave(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as in HttpConnection
         """Leave the connection open for an answer that is due."""
         if self._taken is None:
+            self._leave_begun()
             return super().eof_received()
         self._is_ended = True
         return True
 
+    def look(self, now: float) -> Cut | None:
+        """Let aiohttp wait for a form that is late; end a connection whose time is over."""
+        if now - self.since >= FORM_SECONDS:
+            self._leave_begun()
+        return super().look(now)
+
+    def _begin(self, data: bytes) -> bool:
+        """Keep the beginning of a notification, with its whole head; return whether it was one."""
+        if not self._path.is_begun(data):
+            return False
+        self._begun = data
+        self.since = self._loop.time()
+        self._be_kept_alive()
+        return True
+
+    def _leave(self, data: bytes) -> None:
+        """Hand the connection over to aiohttp, from this segment on."""
+        self._is_fast = False
+        super().data_received(data)
+
+    def _leave_begun(self) -> None:
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            self._leave(begun)
+
     def _take(self, data: bytes) -> bool:
         """Queue a whole notification; return whether it was one."""
-        is_ending = self._close or self._force_close
-        if not self._is_fast or is_ending or self.writing_paused:
-            return False
         started = time.perf_counter()
         fact = self._path.read(data, self.peername)
         if fact is None:
@@ -253,9 +298,8 @@ class FastConnection(HttpConnection):
         if self._close or self._force_close or (self._is_ended and not later):
             self.force_close()
         elif later:
-            self._is_fast = False
             self._resume_transport_reading()
-            super().data_received(later)
+            self._leave(later)
         if self._settled is not None:
             self._settled.set_result(None)
 

@@ -14,7 +14,14 @@ from listener.web import connections, http_connection
 from listener.web.acknowledgement import success
 from listener.web.app import running
 from listener.web.context import METRICS
-from listener.web.fast_path import HEAD_BYTES_MAX, HEADERS_MAX, RequestHead, read_head
+from listener.web.fast_path import (
+    FORM_SECONDS,
+    HEAD_BYTES_MAX,
+    HEADERS_MAX,
+    FastConnection,
+    RequestHead,
+    read_head,
+)
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
     FIELDS,
@@ -52,6 +59,20 @@ def _taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr("listener.web.fast_path.success", counted)
     return taken
+
+
+@pytest.fixture(name="made")
+def _made(monkeypatch: pytest.MonkeyPatch) -> list[FastConnection]:
+    """The connections that came out of the lobby."""
+    made: list[FastConnection] = []
+
+    class Seen(FastConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(self)
+            super().connection_made(transport)
+
+    monkeypatch.setattr("listener.web.app.FastConnection", Seen)
+    return made
 
 
 async def answer_of(reader: asyncio.StreamReader) -> bytes:
@@ -104,6 +125,102 @@ async def test_requests_in_one_segment_are_all_answered(tmp_path: Path, fast_pat
         for _ in range(70):
             assert (await answer_of(reader)).endswith(b"success")
         writer.close()
+
+
+def parted(sent: bytes) -> tuple[bytes, bytes]:
+    """Part a request as Java's clients send it: its head, then its form."""
+    end = sent.index(b"\r\n\r\n") + 4
+    return sent[:end], sent[end:]
+
+
+async def send_parts(writer: asyncio.StreamWriter, *parts: bytes) -> None:
+    for part in parts:
+        writer.write(part)
+        await asyncio.sleep(0.02)
+
+
+async def known(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection and have one notification acknowledged; the next finds no lobby."""
+    reader, writer = await opened(url)
+    writer.write(request())
+    assert (await answer_of(reader)).endswith(b"success")
+    return reader, writer
+
+
+async def test_a_form_may_come_after_its_head(tmp_path: Path, taken: list[bytes]) -> None:
+    forged = signed(FIELDS).replace(b"13.00", b"12.00")
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await known(service.url)
+        for body, told in ((None, b"success"), (forged, b"signature"), (None, b"success")):
+            sent = request(body)
+            for parts in (parted(sent), (sent[:-9], sent[-9:])):
+                await send_parts(writer, *parts)
+                assert told in await answer_of(reader)
+        writer.close()
+    assert len(taken) == 5
+
+
+@pytest.mark.parametrize("after", ["a third part", "too much", "half a head", "a late form"])
+async def test_what_comes_in_other_parts_is_left_to_aiohttp(
+    tmp_path: Path, taken: list[bytes], made: list[FastConnection], after: str
+) -> None:
+    head_, form = parted(request())
+    answers = 1
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await known(service.url)
+        if after == "a third part":
+            await send_parts(writer, head_, form[:9], form[9:])
+        elif after == "too much":
+            answers = 2
+            await send_parts(writer, head_, form + request())
+        elif after == "half a head":
+            await send_parts(writer, head_[:2], head_[2:] + form)
+        else:
+            await send_parts(writer, head_)
+            made[0].look(made[0].since + FORM_SECONDS)
+            await send_parts(writer, form)
+        writer.write(request())
+        for _ in range(answers + 1):
+            assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_a_sender_that_stops_after_the_head_is_told_at_once(
+    tmp_path: Path, fast_path: bool
+) -> None:
+    async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
+        reader, writer = await known(service.url)
+        await send_parts(writer, parted(request())[0])
+        writer.write_eof()
+        assert (await answer_of(reader)).startswith(b"HTTP/1.1 400 ")
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_form_has_its_time(
+    tmp_path: Path, taken: list[bytes], made: list[FastConnection]
+) -> None:
+    head_, form = parted(request())
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await known(service.url)
+        (connection,) = made
+        sent_at = asyncio.get_running_loop().time()
+        await send_parts(writer, head_)
+        assert connection.since >= sent_at
+        assert connection.look(connection.since + FORM_SECONDS * 0.99) is None
+        # It is the sender's turn, as with aiohttp; so it may still be crowded out.
+        assert (connection.is_idle, connection.is_late, connection.waits_for_peer) == (
+            False,
+            False,
+            True,
+        )
+        await send_parts(writer, form)
+        assert (await answer_of(reader)).endswith(b"success")
+        assert connection.is_idle
+        writer.close()
+    assert len(taken) == 2
 
 
 async def test_a_merchant_that_nobody_configured_is_unknown(tmp_path: Path) -> None:
@@ -263,6 +380,21 @@ async def test_an_idle_connection_ends_in_its_time_and_not_before(
         assert 0.5 < loop.time() - answered < WAIT_SECONDS
         writer.close()
     assert len(taken) == 4
+
+
+async def test_a_connection_is_not_idle_between_a_head_and_its_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "IDLE_SECONDS", 0.6)
+    head_, form = parted(request())
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await known(service.url)
+        await asyncio.sleep(0.4)
+        writer.write(head_)
+        await asyncio.sleep(0.4)
+        writer.write(form)
+        assert (await answer_of(reader)).endswith(b"success")
+        writer.close()
 
 
 @pytest.mark.parametrize("fast_path", [True, False])

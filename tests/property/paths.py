@@ -216,7 +216,10 @@ def _broken(chance: random.Random, sent: bytes) -> bytes:
 
 
 def _cut(chance: random.Random, sent: bytes) -> list[bytes]:
-    edges = sorted({0, len(sent), *(chance.randint(0, len(sent)) for _ in range(2))})
+    """Cut a request somewhere, or where many clients do: behind its head."""
+    head = sent.find(b"\r\n\r\n") + 4
+    cuts = [chance.randint(0, len(sent)), chance.choice((head, chance.randint(0, len(sent))))]
+    edges = sorted({0, len(sent), *cuts[chance.randrange(2) :]})
     return [sent[begin:end] for begin, end in pairwise(edges)]
 
 
