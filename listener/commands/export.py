@@ -6,7 +6,8 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,34 +23,48 @@ _COLUMNS: Final = (
     *("amount", "currency", "held", "heldReason", "asOf", "recordedAt"),
     *("deliveries.count", "deliveries.first", "deliveries.last", "fields", "hash"),
 )
+# Python reads more, but takes the zone of "2026-11-23+08:00" for a time of that day.
+_TIME: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What a spreadsheet may read as the beginning of a formula, sometimes after blanks. Source: OWASP,
 # "CSV Injection".
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _FORMULA_BLANKS: Final = ("\t", "\r", "\n")
 _MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 # What a spreadsheet would not show as it is: digits that it rounds (it keeps 15 of them), cuts or
-# writes as a power of ten, and what it takes for a date, a time, a share, a truth.
+# writes as a power of ten, what it takes for another number, and for a date, a time, a truth. Some
+# of it only in some countries.
 _NOT_AS_TEXT: Final = re.compile(
-    r"\d{12,}|0\d+|\d+(\.\d+)?e[+-]?\d+|\d{1,3}(,\d{3})+(\.\d+)?|\d+(\.\d+)?%"
+    r"\d{12,}|0\d+|\d+(\.\d+)?e[+-]?\d+|\d+ \d+/\d+"
+    r"|(?!\d+$)(?=.*\d)[(€$£¥ ]*(\d{1,3}(,\d{3})+|\d*)([.,]\d*)?[ %€$£¥)]*-?"
     r"|\d{1,4}[-/]\d{1,2}([-/]\d{1,4})?|\d{1,4}\.\d{1,2}\.\d{1,4}"
     rf"|\d{{1,4}}[- /]?{_MONTH}([- /]?\d{{1,4}})?|{_MONTH}[- /]?\d{{1,4}}"
     r"|\d{1,4}:\d{1,2}(:\d{1,2})?( ?[ap]m)?|true|false",
     re.IGNORECASE | re.ASCII,
 )
+# An amount that is to be a number in a spreadsheet, too.
+_AMOUNT: Final = re.compile(r"(0|[1-9]\d{0,11})(\.\d{1,2})?", re.ASCII)
 # Without it a spreadsheet reads UTF-8 in the encoding of its own country.
 _BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
 
 def _read_time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    """Read a date or an RFC 3339 time as Unix ms; UTC if it names no zone."""
+    """Read a date or a time, with or without a zone, as Unix ms; UTC if it names none."""
     if text is None:
         return None
+    found = _TIME.fullmatch(text)
     try:
-        moment = datetime.fromisoformat(text)
-        zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(zoned.timestamp() * 1000)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter("write it 2026-11-23 or 2026-11-23T10:11:12Z") from error
+        if found is None:
+            raise ValueError("neither a date nor a time")
+        date, time, zone = found.groups()
+        at = datetime.fromisoformat(f"{date}T{time or '00:00'}{zone or 'Z'}".upper())
+    except ValueError as error:
+        raise click.BadParameter(
+            "write it 2026-11-23 or 2026-11-23T10:11:12Z; a zone as +08:00"
+        ) from error
+    return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 @click.command()
@@ -94,7 +109,8 @@ def export(
 
     It works while the service runs. A date is the beginning of that day; times are UTC unless
     they name a zone. In CSV, text that a spreadsheet would read as a formula begins with ', and
-    digits that it would round are written ="…". Characters that steer a terminal become \\u….
+    text that it would round, or take for a number or a date, is written ="…". Characters that
+    steer a terminal become \\u….
 
     \b
     Examples:
@@ -106,11 +122,16 @@ def export(
     from listener.ledger.scope import Scope
     from listener.storage import open_reader
 
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--until must be later than --since: nothing lies between them")
+    settings = read_settings(config)
+    if merchant is not None and merchant not in settings.merchants:
+        note(f"{merchant} is no merchant of these settings")
     scope = Scope(merchant_no=merchant, store_no=store)
     write: Callable[[ReadEntry], bytes] = _csv if form == "csv" else _ndjson
     out = sys.stdout.buffer
     count = 0
-    with open_reader(read_settings(config).database) as reader, progress("exporting") as advance:
+    with open_reader(settings.database) as reader, progress("exporting") as advance:
         end = reader.head().seq
         if form == "csv":
             out.write(_BYTE_ORDER_MARK + csv_row(_COLUMNS))
@@ -135,6 +156,8 @@ def _csv(line: "ReadEntry") -> bytes:
     told = Entry.of(line).model_dump(mode="json", by_alias=True)
     deliveries = told.pop("deliveries")
     told |= {f"deliveries.{name}": value for name, value in deliveries.items()}
+    if _AMOUNT.fullmatch(told["amount"] or ""):
+        told["amount"] = Decimal(told["amount"])
     told["fields"] = json.dumps(told["fields"], ensure_ascii=False, separators=(",", ":"))
     return csv_row([told[name] for name in _COLUMNS])
 

@@ -140,9 +140,11 @@ def read_json(body: bytes, read_fields: Callable[[bytes], dict[str, str]] = json
     if not body.removeprefix(_BOM).lstrip().startswith(b"{"):
         raise UnreadableError("the body is not a JSON object")
     try:
-        text, encoding = as_utf8(body)
+        text, encoding = _as_utf8(body)
         _check_size(text)
         fields = read_fields(text)
+        if encoding != "utf-8":
+            fields = _octets(fields, encoding)
     except UnicodeError:
         raise _not_text() from None
     except ValueError as error:
@@ -150,12 +152,25 @@ def read_json(body: bytes, read_fields: Callable[[bytes], dict[str, str]] = json
     if len(fields) > FIELDS_MAX:
         raise _too_many()
     if signature.FIELD not in fields:
-        raise signature.missing()
-    if encoding != "utf-8":
-        octets = ((name.encode(encoding), value.encode(encoding)) for name, value in fields.items())
-        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in octets}
-        encoding = "latin-1"
-    return Fields(_without_hiding(fields), encoding)
+        raise _not_text() if encoding == "latin-1" else signature.missing()
+    return Fields(_without_hiding(fields), "utf-8" if encoding == "utf-8" else "latin-1")
+
+
+def _as_utf8(body: bytes) -> tuple[bytes, str]:
+    """Return a text as UTF-8, and its encoding; of an unknown one each byte is a character."""
+    try:
+        return as_utf8(body)
+    except UnicodeError:
+        return body.decode("latin-1").encode(), "latin-1"
+
+
+def _octets(fields: dict[str, str], encoding: str) -> dict[str, str]:
+    """Return fields with one character for each byte that they had in an encoding."""
+
+    def octets(text: str) -> str:
+        return text.encode(encoding).decode("latin-1")
+
+    return {octets(name): octets(value) for name, value in fields.items()}
 
 
 def _too_many() -> UnreadableError:

@@ -244,7 +244,8 @@ class FastConnection(HttpConnection):
 
     def _begin(self, data: bytes) -> bool:
         """Keep the beginning of a notification, with its whole head; return whether it was one."""
-        if not self._path.is_begun(data):
+        # Of the first one the lobby has waited for the form.
+        if self._request_count == 0 or not self._path.is_begun(data):
             return False
         self._begun = data
         self.since = self._loop.time()

@@ -1,6 +1,7 @@
 """What one HTTP connection is: how it is read and answered, and when its time is over."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,8 @@ from listener.web.problem import nothing_here, problem
 # Of a request's first line. aiohttp looks for the route of a path slash by slash from its end, and
 # copies the rest each time: 7,000 slashes cost 9 ms.
 LINE_BYTES_MAX: Final = 2_048
+# Of a header.
+FIELD_BYTES_MAX: Final = 8_190
 # Longer than a proxy's (nginx: 60 s), so that it is the proxy that closes.
 IDLE_SECONDS: Final = 75.0
 # For how long somebody may not read his answer.
@@ -30,6 +33,8 @@ REST_SECONDS_MIN: Final = 0.002
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
 _ERROR: Final = 400
 _REFUSED: Final = range(400, 500)
 _TOO_MANY: Final = 429
@@ -67,6 +72,7 @@ class HttpConnection(web.RequestHandler):
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=LINGER_SECONDS,
             max_line_size=LINE_BYTES_MAX,
+            max_field_size=FIELD_BYTES_MAX,
             # What is sent compressed is decompressed in shapes/raw.py, within its limit.
             auto_decompress=False,
         )
@@ -141,6 +147,13 @@ class HttpConnection(web.RequestHandler):
             if self._left < 0:
                 self.force_close()
                 return
+        if self.is_websocket:
+            super().data_received(data)
+            return
+        # aiohttp drops the requests of a segment in which anything is wrong, also behind them.
+        while (size := request_bytes(data)) < len(data):
+            super().data_received(data[:size])
+            data = data[size:]
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
@@ -250,6 +263,18 @@ class HttpConnection(web.RequestHandler):
         """Cut the connection off, with whatever was still to be sent."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def request_bytes(data: bytes) -> int:
+    """Return how much of a segment the request takes that begins it; all, where that is not plain.
+
+    It only says where to cut, which means nothing in HTTP: a wrong answer costs time, no more.
+    """
+    end = data.find(_HEAD_END) + len(_HEAD_END)
+    if end < len(_HEAD_END):
+        return len(data)
+    length = _LENGTH.search(data, 0, end)
+    return min(len(data), end + int(length[1]) if length else end)
 
 
 def heard_out(request: web.BaseRequest) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.log import server_logger
 
 from listener import log
@@ -39,12 +40,10 @@ class Unread:
         if isinstance(error, HttpProcessingError):
             self.note(error, sender=sender)
             # A till's library speaks HTTP: whatever garbled it is in between, and may be repaired.
-            told = ProblemError(
-                400,
-                "malformed",
-                "this is not HTTP; the log says by which rule",
-                members={"retry": True},
-            )
+            why = "this is not HTTP; the log says by which rule"
+            if isinstance(error, LineTooLong):
+                why = "the request's first line, or one of its headers, is too long"
+            told = ProblemError(400, "malformed", why, members={"retry": True})
         else:
             self._failures.event(status, status=status, error=type(error).__name__, sender=sender)
             told = ProblemError(status, "failed", "the listener failed; its log says how")

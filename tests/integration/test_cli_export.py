@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,8 @@ async def test_an_export_longer_than_a_page_holds_every_entry_once(
         (["--until", "2026-11-24T00:00:00Z"], [1]),
         (["--since", "2026-11-24T00:00:00", "--until", "2026-11-25T00:00:00.001+00:00"], [2, 3]),
         (["--since", "2026-11-24T01:00:00+02:00", "--until", "2026-11-25"], [2]),
+        (["--since", "2026-11-24-08:00", "--until", "2026-11-25-08:00"], [3]),
+        (["--since", "2026-11-24 00:00", "--until", "2026-11-25t00:00z"], [2]),
         (["--merchant", "7"], [4]),
         (["--store", "303660", "--merchant", "200043", "--after", "1"], [2, 3]),
         (["--store", "300014"], []),
@@ -177,8 +180,15 @@ def test_whatever_may_start_a_formula_begins_with_a_quote(start: str) -> None:
         ("TRUE", '="TRUE"'),
         ("order 3-4", "order 3-4"),
         ("A-1-2026", "A-1-2026"),
-        ("1,00", "1,00"),
-        ("13.00", "13.00"),
+        ("1,00", '="1,00"'),
+        ("13.00", '="13.00"'),
+        (Decimal("13.00"), "13.00"),
+        *(
+            (text, f'="{text}"')
+            for text in ("(5)", "(1,234)", "5-", "$5", "$1,234.00", "5 €", "¥5")
+        ),
+        *((text, f'="{text}"') for text in (".5", "1.", "5 %", "1 1/2", "0.0")),
+        *((text, text) for text in ("(a)", "()", "$", "5 USD", "1,23,4", "1.2.3.4", "5--")),
         ("0", "0"),
         ("-5", "'-5"),
         ("\x0b=1+1", "\\u000b=1+1"),
@@ -233,6 +243,9 @@ async def test_a_person_sees_how_far_it_is(config: Path) -> None:
     ("options", "complaint"),
     [
         (["--since", "yesterday"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
+        (["--since", "2026-11-23x06:00"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
+        (["--since", "2026-11-23+0800"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
+        (["--since", "2026-11-24", "--until", "2026-11-24"], "nothing lies between them"),
         (["--until", "2026-13-01"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
         (["--after", "-1"], "-1 is not in the range"),
     ],

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from listener.web.fast_path import (
     RequestHead,
     read_head,
 )
+from listener.web.http_connection import request_bytes
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
     FIELDS,
@@ -125,6 +127,50 @@ async def test_requests_in_one_segment_are_all_answered(tmp_path: Path, fast_pat
         for _ in range(70):
             assert (await answer_of(reader)).endswith(b"success")
         writer.close()
+
+
+def chunked_request() -> bytes:
+    sent, form = parted(request())
+    head_ = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", sent)
+    return head_ + b"%x\r\n%b\r\n0\r\n\r\n" % (len(form), form)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+@pytest.mark.parametrize("tail", [b"\0", b" ", b"x", b"0\r\n\r\n", b"GET\r\n\r\n"], ids=repr)
+@pytest.mark.parametrize("made_by", [request, chunked_request])
+async def test_what_follows_a_notification_does_not_refuse_it(
+    tmp_path: Path, fast_path: bool, tail: bytes, made_by: Callable[[], bytes]
+) -> None:
+    async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
+        for known_before in (False, True):
+            reader, writer = await (known if known_before else opened)(service.url)
+            writer.write(made_by() * 3 + tail)
+            for _ in range(3):
+                assert (await answer_of(reader)).endswith(b"\r\n\r\nsuccess")
+            assert (await answer_of(reader)).startswith(b"HTTP/1.0 400 ")
+            assert await reader.read() == b""
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "rest"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n12345", b""),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n123456", b"6"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n1234", b""),
+        (b"POST / HTTP/1.1\r\ncontent-LENGTH:\t5 \r\nHost: x\r\n\r\n12345GET", b"GET"),
+        (
+            b"GET / HTTP/1.1\r\n\r\nPOST /\r\nContent-Length: 1\r\n\r\n",
+            b"POST /\r\nContent-Length: 1\r\n\r\n",
+        ),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n12345", b"12345"),
+        (b"POST / HTTP/1.1\r\nX-Content-Length: 5\r\n\r\n12345", b"12345"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n", b""),
+        (b"", b""),
+    ],
+)
+def test_a_segment_is_cut_behind_a_request(sent: bytes, rest: bytes) -> None:
+    assert sent[request_bytes(sent) :] == rest
 
 
 def parted(sent: bytes) -> tuple[bytes, bytes]:

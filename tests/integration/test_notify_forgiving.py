@@ -192,7 +192,11 @@ async def test_bytes_that_are_not_text_are_stored_and_held_if_they_are_signed(
     service: Serving,
 ) -> None:
     sign = TOKEN.sign(b"note=caf\xe9").decode()
+    as_json = b'{"note":"caf\xe9","verifySign":"%b"}' % sign.encode()
+    assert (await post(service, as_json, content_type=JSON))[0] == 200
     assert (await post(service, f"note=caf%E9&verifySign={sign}".encode()))[0] == 200
+    forged = as_json.replace(b"caf", b"bar")
+    assert (await post(service, forged, content_type=JSON))[0] == 400
     assert (await post(service, b"note=caf%E9&verifySign=" + b"0" * 32))[0] == 400
     assert (await post(service, b"note=%B2%E2&verifySign=" + b"0" * 32))[0] == 401
     (entry,) = await entries(service)

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError
 
 from listener.keys import Role
+from listener.web.http_connection import FIELD_BYTES_MAX
 from listener.web.shapes import raw
 from listener.web.unread import Unread, rule_of
 from tests.support.deliveries import NOTIFY, entries
@@ -105,6 +106,13 @@ async def test_malformed_http_is_answered_in_our_words_and_logged_by_its_rule(
     assert rule in line["rule"]
     assert line["sender"] == "127.0.0.1"
     assert await entries(service) == []
+
+
+async def test_a_header_has_its_length(service: Serving) -> None:
+    for size, status in ((FIELD_BYTES_MAX, b"401"), (FIELD_BYTES_MAX + 1, b"400")):
+        told = await answer_to(service, GET + b"Cookie: %b\r\n\r\n" % (b"x" * size))
+        assert told.split()[1] == status
+    assert b"one of its headers, is too long" in told
 
 
 async def test_bytes_after_an_overlong_body_are_not_quoted(
