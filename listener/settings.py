@@ -260,6 +260,9 @@ def _read_file(path: Path) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         # The parser's own words may quote a key, but never a value.
         reason = f"is not TOML: {shown(str(error))}"
+    except ValueError:
+        # Python reads no number of more digits than 4,300.
+        reason = "has a number of thousands of digits"
     raise SettingsError(f"the settings file {path} {reason}")
 
 

@@ -95,6 +95,11 @@ def test_a_wrong_command_is_one_line(
         ('prot = 8080\n[merchants.1]\ntokens = ["t"]', 'unknown setting "prot"'),
         ("port = 8080", "no merchant is configured"),
         ("port = ", "is not TOML"),
+        (f"port = {'9' * 5_000}", "thousands of digits"),
+        (
+            'port = 0\ndatabase = "postgresql://me:secret@[::1/n"\n[merchants.1]\ntokens = ["t"]',
+            "a [ without its ]",
+        ),
         (
             'port = 0\ndatabase = "postgresql://me:secret@db/"\n[merchants.1]\ntokens = ["t"]',
             "in /NAME",
@@ -104,7 +109,10 @@ def test_a_wrong_command_is_one_line(
             "the ledger is a file on disk",
         ),
     ],
-    ids=["missing", "misspelt", "no-merchant", "no-toml", "postgresql", "in-memory"],
+    ids=[
+        *("missing", "misspelt", "no-merchant", "no-toml", "many-digits"),
+        *("bracket", "postgresql", "in-memory"),
+    ],
 )
 def test_settings_that_cannot_be_used_are_one_line(
     capsys: pytest.CaptureFixture[str],

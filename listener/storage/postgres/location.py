@@ -67,7 +67,12 @@ def read_location(url: str) -> Location:
         LedgerError: It cannot be read. The message quotes nothing of the URL, which may hold a
             password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise LedgerError(
+            "the setting database has a [ without its ], or no address in it"
+        ) from None
     user, _, hosts = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     database = unquote(parts.path.removeprefix("/"))
