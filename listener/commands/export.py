@@ -33,15 +33,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _FORMULA_BLANKS: Final = ("\t", "\r", "\n")
 _MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
-# What a spreadsheet would not show as it is: digits that it rounds (it keeps 15 of them), cuts or
-# writes as a power of ten, what it takes for another number, and for a date, a time, a truth. Some
-# of it only in some countries.
+# Most of what a spreadsheet would not show as it is: digits that it rounds (it keeps 15 of them),
+# cuts or writes as a power of ten, what it takes for another number, and for a date, a time, a
+# truth. Some of it only in some countries.
 _NOT_AS_TEXT: Final = re.compile(
     r"\d{12,}|0\d+|\d+(\.\d+)?e[+-]?\d+|\d+ \d+/\d+"
-    r"|(?!\d+$)(?=.*\d)[(€$£¥ ]*(\d{1,3}(,\d{3})+|\d*)([.,]\d*)?[ %€$£¥)]*-?"
-    r"|\d{1,4}[-/]\d{1,2}([-/]\d{1,4})?|\d{1,4}\.\d{1,2}\.\d{1,4}"
-    rf"|\d{{1,4}}[- /]?{_MONTH}([- /]?\d{{1,4}})?|{_MONTH}[- /]?\d{{1,4}}"
-    r"|\d{1,4}:\d{1,2}(:\d{1,2})?( ?[ap]m)?|true|false",
+    r"|(?!\d+$)(?=.*\d)[(€$£¥ ]*+(\d{1,3}(,\d{3})+|\d*)([.,]\d*)?[ %€$£¥)]*-?"
+    r"|\d{1,3}([. ]\d{3})+(,\d*)?|\d{1,4}\.\d{1,2}\.\d{1,4}"
+    r"|\d{1,4}[-/]\d{1,2}([-/]\d{1,4}( \d{1,2}:\d{2}(:\d{2})?)?)?"
+    rf"|\d{{1,4}}[- /]?{_MONTH}([- /]?\d{{1,4}})?|{_MONTH}[- /]?\d{{1,4}}(, ?\d{{4}})?"
+    r"|\d{1,4}:\d{1,2}(:\d{1,2})?( ?[ap]m)?|\d{1,2} ?[ap]m|true|false",
     re.IGNORECASE | re.ASCII,
 )
 # An amount that is to be a number in a spreadsheet, too.
@@ -109,7 +110,7 @@ def export(
 
     It works while the service runs. A date is the beginning of that day; times are UTC unless
     they name a zone. In CSV, text that a spreadsheet would read as a formula begins with ', and
-    text that it would round, or take for a number or a date, is written ="…". Characters that
+    most that it would round, or take for a number or a date, is written ="…". Characters that
     steer a terminal become \\u….
 
     \b

@@ -161,7 +161,7 @@ def _as_utf8(body: bytes) -> tuple[bytes, str]:
     try:
         return as_utf8(body)
     except UnicodeError:
-        return body.decode("latin-1").encode(), "latin-1"
+        return body.removeprefix(_BOM).decode("latin-1").encode(), "latin-1"
 
 
 def _octets(fields: dict[str, str], encoding: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from listener.web.problem import nothing_here, problem
 # Of a request's first line. aiohttp looks for the route of a path slash by slash from its end, and
 # copies the rest each time: 7,000 slashes cost 9 ms.
 LINE_BYTES_MAX: Final = 2_048
-# Of a header.
+# Of one header's value.
 FIELD_BYTES_MAX: Final = 8_190
 # Longer than a proxy's (nginx: 60 s), so that it is the proxy that closes.
 IDLE_SECONDS: Final = 75.0
@@ -30,9 +30,12 @@ LINGER_BYTES_MAX: Final = 256 * 1024
 ORDINARY_REFUSAL: Final = 20
 # A shorter rest is not worth its cost.
 REST_SECONDS_MIN: Final = 0.002
+# In one segment. aiohttp queues as many requests.
+CUTS_MAX: Final = 32
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
+_NOTIFICATION: Final = re.compile(rb"POST /{1,8}notify/")
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
 _ERROR: Final = 400
@@ -147,11 +150,11 @@ class HttpConnection(web.RequestHandler):
             if self._left < 0:
                 self.force_close()
                 return
-        if self.is_websocket:
-            super().data_received(data)
-            return
         # aiohttp drops the requests of a segment in which anything is wrong, also behind them.
-        while (size := request_bytes(data)) < len(data):
+        for _ in range(CUTS_MAX):
+            size = notification_bytes(data)
+            if size == len(data):
+                break
             super().data_received(data[:size])
             data = data[size:]
         super().data_received(data)
@@ -265,13 +268,14 @@ class HttpConnection(web.RequestHandler):
             self.transport.abort()
 
 
-def request_bytes(data: bytes) -> int:
-    """Return how much of a segment the request takes that begins it; all, where that is not plain.
+def notification_bytes(data: bytes) -> int:
+    """Return how many bytes the notification takes that begins a segment; all, where none does.
 
-    It only says where to cut, which means nothing in HTTP: a wrong answer costs time, no more.
+    Of one without a length it is the head. To cut at the wrong place would change no request: they
+    arrive in any segments.
     """
     end = data.find(_HEAD_END) + len(_HEAD_END)
-    if end < len(_HEAD_END):
+    if end < len(_HEAD_END) or not _NOTIFICATION.match(data):
         return len(data)
     length = _LENGTH.search(data, 0, end)
     return min(len(data), end + int(length[1]) if length else end)

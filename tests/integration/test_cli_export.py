@@ -188,6 +188,9 @@ def test_whatever_may_start_a_formula_begins_with_a_quote(start: str) -> None:
             for text in ("(5)", "(1,234)", "5-", "$5", "$1,234.00", "5 €", "¥5")
         ),
         *((text, f'="{text}"') for text in (".5", "1.", "5 %", "1 1/2", "0.0")),
+        *((text, f'="{text}"') for text in ("1.234.567", "1 000", "1.000,50", "5 pm")),
+        *((text, f'="{text}"') for text in ("2026-11-23 10:00", "Nov 5, 2026")),
+        (" " * 60_000 + "1x", " " * 60_000 + "1x"),
         *((text, text) for text in ("(a)", "()", "$", "5 USD", "1,23,4", "1.2.3.4", "5--")),
         ("0", "0"),
         ("-5", "'-5"),

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from listener.web.fast_path import (
     RequestHead,
     read_head,
 )
-from listener.web.http_connection import request_bytes
+from listener.web.http_connection import CUTS_MAX, notification_bytes
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
     FIELDS,
@@ -129,6 +128,12 @@ async def test_requests_in_one_segment_are_all_answered(tmp_path: Path, fast_pat
         writer.close()
 
 
+def parted(sent: bytes) -> tuple[bytes, bytes]:
+    """Part a request as Java's clients send it: its head, then its form."""
+    end = sent.index(b"\r\n\r\n") + 4
+    return sent[:end], sent[end:]
+
+
 def chunked_request() -> bytes:
     sent, form = parted(request())
     head_ = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", sent)
@@ -137,15 +142,15 @@ def chunked_request() -> bytes:
 
 @pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("tail", [b"\0", b" ", b"x", b"0\r\n\r\n", b"GET\r\n\r\n"], ids=repr)
-@pytest.mark.parametrize("made_by", [request, chunked_request])
+@pytest.mark.parametrize("sent", [request() * 3, chunked_request()], ids=["three", "chunked"])
 async def test_what_follows_a_notification_does_not_refuse_it(
-    tmp_path: Path, fast_path: bool, tail: bytes, made_by: Callable[[], bytes]
+    tmp_path: Path, fast_path: bool, tail: bytes, sent: bytes
 ) -> None:
     async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
         for known_before in (False, True):
             reader, writer = await (known if known_before else opened)(service.url)
-            writer.write(made_by() * 3 + tail)
-            for _ in range(3):
+            writer.write(sent + tail)
+            for _ in range(sent.count(b"POST ")):
                 assert (await answer_of(reader)).endswith(b"\r\n\r\nsuccess")
             assert (await answer_of(reader)).startswith(b"HTTP/1.0 400 ")
             assert await reader.read() == b""
@@ -155,28 +160,46 @@ async def test_what_follows_a_notification_does_not_refuse_it(
 @pytest.mark.parametrize(
     ("sent", "rest"),
     [
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n12345", b""),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n123456", b"6"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n1234", b""),
-        (b"POST / HTTP/1.1\r\ncontent-LENGTH:\t5 \r\nHost: x\r\n\r\n12345GET", b"GET"),
+        (b"POST /notify/1\r\nContent-Length: 5\r\n\r\n12345", b""),
+        (b"POST /notify/1\r\nContent-Length: 5\r\n\r\n123456", b"6"),
+        (b"POST /notify/1\r\nContent-Length: 5\r\n\r\n1234", b""),
+        (b"POST //notify/1\r\ncontent-LENGTH:\t5 \r\nHost: x\r\n\r\n12345GET", b"GET"),
         (
-            b"GET / HTTP/1.1\r\n\r\nPOST /\r\nContent-Length: 1\r\n\r\n",
+            b"POST /notify/1\r\n\r\nPOST /\r\nContent-Length: 1\r\n\r\n",
             b"POST /\r\nContent-Length: 1\r\n\r\n",
         ),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n12345", b"12345"),
-        (b"POST / HTTP/1.1\r\nX-Content-Length: 5\r\n\r\n12345", b"12345"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n", b""),
+        (b"POST /notify/1\r\nContent-Length: 5, 5\r\n\r\n12345", b"12345"),
+        (b"POST /notify/1\r\nX-Content-Length: 5\r\n\r\n12345", b"12345"),
+        (b"POST /notify/1\r\nContent-Length: 5\r\n", b""),
+        (b"POST /v1/transactions\r\nContent-Length: 5\r\n\r\n123456", b""),
+        (b"\r\n\r\nPOST /notify/1\r\n\r\n", b""),
         (b"", b""),
     ],
 )
-def test_a_segment_is_cut_behind_a_request(sent: bytes, rest: bytes) -> None:
-    assert sent[request_bytes(sent) :] == rest
+def test_a_segment_is_cut_behind_a_notification(sent: bytes, rest: bytes) -> None:
+    assert sent[notification_bytes(sent) :] == rest
 
 
-def parted(sent: bytes) -> tuple[bytes, bytes]:
-    """Part a request as Java's clients send it: its head, then its form."""
-    end = sent.index(b"\r\n\r\n") + 4
-    return sent[:end], sent[end:]
+@pytest.mark.parametrize("part", [b"\0\r\n\r\n", b"\r\n\r\n", b"POST /notify/\r\n\r\n"], ids=repr)
+async def test_a_segment_is_not_cut_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: bytes
+) -> None:
+    fed: list[bytes] = []
+    receive = web.RequestHandler.data_received
+
+    def counting(self: web.RequestHandler, data: bytes) -> None:
+        fed.append(data)
+        receive(self, data)
+
+    monkeypatch.setattr(web.RequestHandler, "data_received", counting)
+    async with serving(tmp_path / "ledger.db") as service:
+        reader, writer = await known(service.url)
+        writer.write(part * (connections.READ_BYTES_MAX // len(part)))
+        writer.write_eof()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await reader.read()
+        writer.close()
+    assert 1 <= len(fed) <= CUTS_MAX + 1
 
 
 async def send_parts(writer: asyncio.StreamWriter, *parts: bytes) -> None:
@@ -435,7 +458,7 @@ async def test_a_connection_is_not_idle_between_a_head_and_its_form(
     head_, form = parted(request())
     async with serving(tmp_path / "ledger.db") as service:
         reader, writer = await known(service.url)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.3)
         writer.write(head_)
         await asyncio.sleep(0.4)
         writer.write(form)
