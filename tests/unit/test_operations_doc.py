@@ -64,6 +64,7 @@ INNER: Final = {
     "web.lobby.HEAD_BYTES_MAX": "a longer head is read by aiohttp",
     "web.fast_path.HEAD_BYTES_MAX": "a longer head goes the ordinary way",
     "web.fast_path.HEADERS_MAX": "more headers go the ordinary way",
+    "web.http_connection.CUTS_MAX": "what comes behind so many requests is read uncut",
     "web.shapes.bodies.ERRORS_MAX": "the first mistakes are enough",
     "web.shapes.parameters.CURSOR_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.PLACE_CHARS_MAX": "no cursor is as long",
