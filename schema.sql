@@ -58,7 +58,7 @@ CREATE TABLE events (
     number    INTEGER PRIMARY KEY,                   -- 1, 2, 3 … over all streams: the offset in stream "*"
     stream    TEXT    NOT NULL,                      -- "<merchantNo>/<storeNo>" or "<merchantNo>/-"
     "offset"  INTEGER NOT NULL,                      -- 1, 2, 3 … in its stream without a hole
-    seq       INTEGER NOT NULL REFERENCES entries,   -- the entry that made it
+    seq       INTEGER NOT NULL REFERENCES entries DEFERRABLE INITIALLY DEFERRED, -- the entry that made it; checked at COMMIT
     cancelled INTEGER NOT NULL,                      -- 1 where it tells a till of a cancellation
     body      TEXT    NOT NULL                       -- CloudEvents JSON, sent as it is on every replay
 ) STRICT;

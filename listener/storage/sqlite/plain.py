@@ -81,7 +81,7 @@ def commit_plain(
     put(db, statements.ADD_ENTRIES, entries)
     put(db, statements.ADD_EVENTS, told)
     put(db, statements.PUT_STREAMS, heads.items())
-    put(db, statements.PUT_PLAIN_TRANSACTIONS, states)
+    put(db, statements.ADD_PLAIN_TRANSACTIONS, states)
     db.execute(statements.PUT_HEAD, (seq, entry_hash, number, 0, len(facts)))
     return Committed(recorded, events)
 

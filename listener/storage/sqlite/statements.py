@@ -79,12 +79,13 @@ UNBOUND: Final = (
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {KEYS} streams t ON t.stream = k.column1"
 
-# What a commit writes.
+# What a commit writes. What is only added is added "OR ROLLBACK": a statement for many rows that may
+# be undone alone would first save each page that it changes. The commit fails as a whole anyway.
 
 # Rows: ENTRY_COLUMNS.
-ADD_ENTRIES: Final = f"INSERT INTO entries ({', '.join(ENTRY_COLUMNS)}) VALUES {ROWS}"
+ADD_ENTRIES: Final = f"INSERT OR ROLLBACK INTO entries ({', '.join(ENTRY_COLUMNS)}) VALUES {ROWS}"
 ADD_EVENTS: Final = (
-    f'INSERT INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
+    f'INSERT OR ROLLBACK INTO events (number, stream, "offset", seq, cancelled, body) VALUES {ROWS}'
 )
 _RENEW: Final = " ON CONFLICT (first_seq) DO UPDATE SET " + ", ".join(
     # The columns that identify a transaction stay.
@@ -98,6 +99,10 @@ PUT_TRANSACTIONS: Final = (
 # Rows: PLAIN_COLUMNS; the others become NULL. Binding a NULL costs as much as binding text.
 PUT_PLAIN_TRANSACTIONS: Final = (
     f"INSERT INTO transactions ({', '.join(PLAIN_COLUMNS)}) VALUES {ROWS}{_RENEW}"
+)
+# The same rows, of transactions that are new.
+ADD_PLAIN_TRANSACTIONS: Final = (
+    f"INSERT OR ROLLBACK INTO transactions ({', '.join(PLAIN_COLUMNS)}) VALUES {ROWS}"
 )
 # Rows: stream, head.
 PUT_STREAMS: Final = (
