@@ -79,8 +79,8 @@ UNBOUND: Final = (
 # Rows: stream.
 STREAM_HEADS: Final = f"SELECT t.stream, t.head FROM {KEYS} streams t ON t.stream = k.column1"
 
-# What a commit writes. What is only added is added "OR ROLLBACK": a statement for many rows that may
-# be undone alone would first save each page that it changes. The commit fails as a whole anyway.
+# What a commit writes. What is only added is added "OR ROLLBACK": a statement for many rows that
+# may be undone alone would first save each page that it changes. A commit fails as a whole anyway.
 
 # Rows: ENTRY_COLUMNS.
 ADD_ENTRIES: Final = f"INSERT OR ROLLBACK INTO entries ({', '.join(ENTRY_COLUMNS)}) VALUES {ROWS}"
