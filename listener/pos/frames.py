@@ -26,9 +26,9 @@ PING_SECONDS: Final = 20.0
 DEAD_SECONDS: Final = 35.0
 CONNECT_SECONDS: Final = 5.0
 RECONNECT_JITTER_MS: Final = 5000
-# A connect frame with STREAMS_MAX streams at full length fits into half of this.
-FRAME_BYTES_MAX: Final = 64 * 1024
-STREAMS_MAX: Final = 64
+# A connect frame with STREAMS_MAX streams at full length fits into this.
+FRAME_BYTES_MAX: Final = 160 * 1024
+STREAMS_MAX: Final = 512
 FRAME_ID_CHARS_MAX: Final = 64
 
 # What a client names its frame by: a counter, a UUID, the time in nanoseconds.
@@ -72,6 +72,11 @@ class Ack(WireModel):
     type: Literal["ack"] = "ack"
     id: FrameId | None = Field(default=None, description="Comes back in `error`.")
     stream: Stream
+    epoch: Epoch | None = Field(
+        default=None,
+        description="The epoch that the offset counts in. Where it is another than the"
+        " listener's, `error` answers; without it the listener's is meant.",
+    )
     offset: Offset
 
 

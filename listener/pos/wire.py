@@ -30,6 +30,7 @@ _TEXT: Final = 0x81
 _CLOSE: Final = 0x88
 _LENGTH_7_BITS_MAX: Final = 125
 _LENGTH_16_BITS_MAX: Final = 0xFFFF
+_REASON_BYTES_MAX: Final = 123
 
 _F = TypeVar("_F", bound=BaseModel)
 
@@ -134,11 +135,12 @@ def ws_text(payload: bytes) -> bytes:
 
 
 def ws_close(code: int, reason: str) -> bytes:
-    """Build a websocket close frame as a server sends it; the reason has at most 123 bytes.
+    """Build a websocket close frame as a server sends it; a longer reason is cut.
 
-    Source: RFC 6455, section 5.5.1.
+    Source: RFC 6455, section 5.5.
     """
-    payload = code.to_bytes(2, "big") + reason.encode()
+    cut = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
+    payload = code.to_bytes(2, "big") + cut.encode()
     return bytes((_CLOSE, len(payload))) + payload
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -57,6 +57,7 @@ class HttpConnection(web.RequestHandler):
         "address",
         "is_proved",
         "made_at",
+        "on_end",
         "since",
     )
 
@@ -89,6 +90,8 @@ class HttpConnection(web.RequestHandler):
         # After an answer: how much more of the request's body is read.
         self._left: int | None = None
         self._stalled_since: float | None = None
+        # Called when the sender stops sending, or has gone.
+        self.on_end: Callable[[], object] = _nothing
         self.is_proved = False
         self.address = ""
         self.made_at = self.since = loop.time()
@@ -106,6 +109,11 @@ class HttpConnection(web.RequestHandler):
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the sender has stopped sending."""
+        return self._is_ended
 
     @property
     def is_late(self) -> bool:
@@ -137,6 +145,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Remove the connection."""
+        self.on_end()
         self._connections.remove(self)
         super().connection_lost(exc)
 
@@ -164,6 +173,7 @@ class HttpConnection(web.RequestHandler):
         if self.is_idle or self.is_websocket:
             return False
         self._is_ended = True
+        self.on_end()
         if not self._messages:
             # No request follows: close after this answer, even if it is being sent already.
             self._close = True
@@ -279,6 +289,31 @@ def notification_bytes(data: bytes) -> int:
         return len(data)
     length = _LENGTH.search(data, 0, end)
     return min(len(data), end + int(length[1]) if length else end)
+
+
+async def is_awaited(request: web.BaseRequest, waiting: "asyncio.Future[Any]") -> bool:
+    """Wait for something, as long as the sender of a request waits for the answer.
+
+    Returns:
+        Whether it came; where the sender has gone, or only stopped sending, it is cancelled.
+    """
+    connection = request.protocol
+    if isinstance(connection, HttpConnection):
+        connection.on_end = waiting.cancel
+        if connection.is_ended or connection.transport is None:
+            waiting.cancel()
+    try:
+        await asyncio.wait([waiting])
+    finally:
+        if isinstance(connection, HttpConnection):
+            connection.on_end = _nothing
+        # Where this itself was cancelled.
+        waiting.cancel()
+    return not waiting.cancelled()
+
+
+def _nothing() -> None:
+    pass
 
 
 def heard_out(request: web.BaseRequest) -> None:

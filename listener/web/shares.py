@@ -53,6 +53,11 @@ class Shares:
         if left < 1:
             raise _too_many("too many requests with this key")
 
+    @property
+    def waits(self) -> int:
+        """How many requests wait for an event or an entry."""
+        return self._waits.total()
+
     @asynccontextmanager
     async def searching(self, key_id: str) -> AsyncIterator[None]:
         """Hold a key's one search; a few more may wait for it.

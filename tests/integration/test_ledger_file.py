@@ -1,13 +1,16 @@
 """What a ledger on SQLite promises of its file."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from listener.errors import LedgerUnavailableError
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
@@ -87,3 +90,29 @@ async def test_a_clean_stop_leaves_one_file_with_everything(path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["ledger.db", "ledger.db.lock"]
     with closing(bare(path)) as db:
         assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("lost", ["ledger.db", "ledger.db-wal"])
+@pytest.mark.parametrize("in_its_place", ["nothing", "another file"])
+async def test_nothing_is_acknowledged_while_a_file_of_the_ledger_is_gone(
+    ledger: SqliteLedger, path: Path, lost: str, in_its_place: str
+) -> None:
+    await ledger.record(numbered(1))
+    file, elsewhere = path.with_name(lost), path.with_name("elsewhere")
+    file.rename(elsewhere)
+    if in_its_place == "another file":
+        file.touch()
+    for number in (2, 3):
+        with pytest.raises(LedgerUnavailableError, match="moved away or deleted"):
+            await ledger.record(numbered(number))
+    with pytest.raises(LedgerUnavailableError, match="moved away or deleted"):
+        await ledger.check_writable()
+    elsewhere.replace(file)
+    assert (await ledger.record(numbered(2))).seq == 2
+
+
+async def test_a_folder_that_may_not_be_looked_into_is_no_lost_file(
+    ledger: SqliteLedger,
+) -> None:
+    with patch("os.stat", side_effect=PermissionError(errno.EACCES, "denied")):
+        assert (await ledger.record(numbered(1))).seq == 1

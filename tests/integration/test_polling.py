@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -15,7 +15,7 @@ from listener.hub import hub as hub_module
 from listener.keys import Role
 from listener.pos.lenient import NUMBER_MAX
 from listener.storage.sqlite import connection as storage_connection
-from listener.web.context import HUB, SESSIONS
+from listener.web.context import HUB, SESSIONS, SHARES
 from listener.web.shapes.parameters import EVENTS_PAGE, EVENTS_WAIT_SECONDS_MAX, PAGE_MAX
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
 from tests.support.tills import DEADLINE_SECONDS, place, till
@@ -188,6 +188,29 @@ async def test_a_key_that_is_revoked_meanwhile_gets_no_events(service: Serving) 
     service.revoke(key)
     await sell(service, 1)
     assert (await waiting)["status"] == 401
+
+
+@pytest.mark.parametrize("path", [f"{EVENTS}?wait=25", "/v1/entries?wait=25"])
+@pytest.mark.parametrize("how", ["closed", "reset", "half-closed"])
+async def test_a_wait_ends_when_its_client_goes(service: Serving, path: str, how: str) -> None:
+    key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
+    path += f"&stream={STREAM}" if path.startswith(EVENTS) else ""
+    url = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+    writer.write(head.encode())
+    shares = service.service.app[SHARES]
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not shares.waits:
+            await asyncio.sleep(0.01)
+        if how == "half-closed":
+            writer.write_eof()
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        elif how == "reset":
+            writer.transport.abort()
+        writer.close()
+        while shares.waits:
+            await asyncio.sleep(0.01)
 
 
 async def test_the_number_of_waits_is_limited_and_the_others_come_again(

@@ -182,9 +182,10 @@ async def test_unknown_types_and_unknown_fields_are_ignored(service: Serving) ->
 async def test_a_frame_before_connect_is_answered_by_an_error(service: Serving) -> None:
     async with till(service.url, service.key()) as one:
         await one.hear("hello")
-        await one.ack(STREAM, 0)
+        await one.say(type="ack", id=5, stream=STREAM, offset=0)
         refused = await one.hear("error")
         assert (refused["code"], refused["retryable"]) == ("not-connected", False)
+        assert refused["id"] == 5
         await one.say(type="connect")
         await one.hear("ready")
 
@@ -327,6 +328,19 @@ async def test_an_impossible_ack_is_answered_by_an_error_and_the_till_stays(
         assert refused["message"]
         await one.nothing_more()
     assert await place(service.ledger, terminal=TILL, stream=STREAM) == 1
+
+
+async def test_an_ack_may_name_its_epoch_and_counts_in_no_other(service: Serving) -> None:
+    await sell(service, 1, 2)
+    async with till(service.url, service.key(terminal="T-42")) as one:
+        await one.join({"stream": STREAM, "after": "earliest"})
+        await one.offsets(2)
+        await one.say(type="ack", id=5, stream=STREAM, epoch="of-another-ledger", offset=2)
+        refused = await one.hear("error")
+        assert (refused["id"], refused["code"]) == (5, "epoch-changed")
+        await one.say(type="ack", stream=STREAM, epoch=service.ledger.epoch, offset=1)
+        await one.nothing_more()
+    await acked(service.ledger, terminal=TILL, stream=STREAM, offset=1)
 
 
 async def test_an_admin_does_not_acknowledge(service: Serving) -> None:

@@ -88,8 +88,77 @@ async def test_a_malformed_frame_closes_with_4002(service: Serving, text: str | 
     assert await code_after(service, text) == 4002
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"type":"ack","stream":"1/2","offset":-1}', "frame ack: offset: must be greater than"),
+        ('{"type":"connect","id":[]}', "frame connect: id"),
+        (
+            '{"type":"connect","streams":[{"stream":"1/2","after":{"epoch":"e"}}]}',
+            "frame connect: streams.0.after.Position.offset: Field required",
+        ),
+        (f'{{"type":"connect","{"secret" * 30}":1,"streams":7}}', "frame connect: streams: must"),
+        ("[]", "a frame is not an object"),
+    ],
+)
+async def test_the_close_says_what_is_wrong_with_a_frame_and_quotes_nothing(
+    service: Serving, text: str, why: str
+) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.join()
+        await one.ws.send(text)
+        code, reason = await one.close()
+    assert code == 4002
+    assert reason.startswith(why)
+    assert "secret" not in reason
+
+
 @pytest.mark.parametrize("count", [STREAMS_MAX, STREAMS_MAX + 1])
-async def test_a_connect_names_at_most_64_streams(tmp_path: Path, count: int) -> None:
+async def test_a_key_of_more_streams_than_a_connect_may_name_must_name_some(
+    tmp_path: Path, count: int
+) -> None:
+    # One stream is that of no store.
+    stores = [str(number) for number in range(count - 1)]
+    merchants = {MERCHANT_NO: {"tokens": [TOKEN_TEXT], "stores": stores}}
+    async with serving(tmp_path / "ledger.db", merchants=merchants) as service:
+        async with till(service.url, service.key(store_no=None)) as one:
+            await one.hear("hello")
+            await one.say(type="connect")
+            if count > STREAMS_MAX:
+                told = f"the key has {count} streams: name at most {STREAMS_MAX} of them"
+                assert await one.close() == (4004, told)
+                return
+            ready = await one.hear("ready")
+        async with till(service.url, service.key(store_no=None)) as again:
+            places = [
+                {"stream": each["stream"], "after": {"epoch": each["epoch"], "offset": 0}}
+                for each in ready["streams"]
+            ]
+            assert len((await again.join(*places))["streams"]) == count
+        await gone(service.service.app)
+
+
+async def test_a_till_may_acknowledge_every_event_that_it_was_sent(
+    service: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "FRAMES_AT_ONCE_MAX", 10)
+    monkeypatch.setattr(stream_module, "FRAMES_PER_SECOND", 0)
+    for number in range(1, 31):
+        await service.notify({"transactionNo": str(number)})
+    async with till(service.url, service.key()) as one:
+        await one.join({"stream": STREAM, "after": "earliest"})
+        await one.offsets(30)
+        for offset in range(1, 31):
+            await one.ack(STREAM, offset)
+        await one.nothing_more()
+        # What acknowledges nothing new counts, as any other frame does.
+        for _ in range(9):
+            await one.ack(STREAM, 30)
+        assert await one.code() == 4101
+
+
+@pytest.mark.parametrize("count", [STREAMS_MAX, STREAMS_MAX + 1])
+async def test_a_connect_names_a_limited_number_of_streams(tmp_path: Path, count: int) -> None:
     stores = [str(number) for number in range(count)]
     merchants = {MERCHANT_NO: {"tokens": [TOKEN_TEXT], "stores": stores}}
     async with serving(tmp_path / "ledger.db", merchants=merchants) as service:

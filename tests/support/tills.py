@@ -72,12 +72,17 @@ class Till:
 
     async def code(self) -> int | None:
         """Read to the end; return the code that the listener closed with."""
+        code, _ = await self.close()
+        return code
+
+    async def close(self) -> tuple[int | None, str]:
+        """Read to the end; return the code that the listener closed with, and the reason."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while True:
                     await self.ws.recv()
         except ConnectionClosed as closed:
-            return closed.rcvd.code if closed.rcvd else None
+            return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (None, "")
 
     async def nothing_more(self) -> None:
         """Check that no event is under way: the next frame is the answer to this."""

@@ -15,7 +15,7 @@ from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.epoch import BACKUP, OTHER_FILE, reason
 from listener.storage.sqlite.location import sqlite_path
-from listener.storage.sqlite.lock import is_served
+from listener.storage.sqlite.lock import has_lost_its_file, is_served
 from listener.storage.sqlite.schema import SCHEMA_VERSION
 
 FREE_BYTES_LOW: Final = 1024**3
@@ -54,6 +54,11 @@ def _surroundings(path: Path) -> Iterator[Finding]:
     yield _free(shutil.disk_usage(folder).free)
     served = is_served(path)
     yield Finding(name="served", value="yes" if served else "no")
+    if has_lost_its_file(path):
+        advice = (
+            "it was moved away or deleted while it is served: put it back, or stop the listener"
+        )
+        yield problem("served_file", "gone", advice)
 
 
 def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:

@@ -4,12 +4,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from listener.errors import LedgerUnavailableError
+from listener.errors import LedgerError, LedgerUnavailableError
 from listener.keys import Key
 from listener.storage.sqlite import keys
 from listener.storage.sqlite.connection import connect, told_by
 from listener.storage.sqlite.location import sqlite_path
-from listener.storage.sqlite.lock import refuse_other_name
+from listener.storage.sqlite.lock import has_lost_its_file, refuse_other_name
 
 
 class SqliteDesk:
@@ -36,6 +36,11 @@ def open_desk(url: str, *, create: bool) -> Iterator[SqliteDesk]:
     """Open the keys of a ledger; see :func:`listener.storage.open_keys`."""
     path = sqlite_path(url)
     refuse_other_name(path)
+    if has_lost_its_file(path):
+        raise LedgerError(
+            f"a listener serves {path}, but that file was moved away or deleted: put it back, or"
+            " stop the listener"
+        )
     with closing(connect(path, create=create)) as db:
         try:
             yield SqliteDesk(db)

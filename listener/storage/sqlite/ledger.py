@@ -27,6 +27,7 @@ from listener.storage.sqlite.connection import (
 )
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.presence import Presence
 from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
 from listener.storage.sqlite.writer import Writer
 
@@ -45,6 +46,7 @@ class SqliteLedger(ReadableLedger):
         self,
         *,
         lock: ServiceLock,
+        presence: Presence,
         writer: Connection,
         readers: Sequence[Connection],
         epoch: str,
@@ -65,6 +67,7 @@ class SqliteLedger(ReadableLedger):
             confirm=confirm,
             now_ms=clock,
             bell=self._ring,
+            check_presence=presence.check,
             on_commit=on_commit,
         )
 
@@ -102,6 +105,7 @@ class SqliteLedger(ReadableLedger):
             log.event(_LOG, "new_epoch", level=logging.WARNING, epoch=epoch, reason=why_new)
         return cls(
             lock=lock,
+            presence=Presence(path),
             writer=opened[0],
             readers=opened[1:],
             epoch=epoch,

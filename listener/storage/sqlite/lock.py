@@ -89,6 +89,22 @@ def refuse_other_name(path: Path) -> None:
         )
 
 
+def has_lost_its_file(path: Path) -> bool:
+    """Return whether a service serves this name, while its file was moved away or deleted.
+
+    Raises:
+        LedgerError: That cannot be found out.
+    """
+    name, *file = _names(path)
+    for attempt in range(TRIES):
+        if not _is_locked(name) or (os.path.exists(path) and all(map(_is_locked, file))):
+            return False
+        if attempt < TRIES - 1:
+            # A service that starts locks the one shortly after the other.
+            time.sleep(TRY_SECONDS)
+    return True
+
+
 def _names(path: Path) -> list[str]:
     """Return the files to lock, the one for the name first."""
     # Links are followed, as SQLite follows them before it looks for its log.

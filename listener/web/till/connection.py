@@ -91,13 +91,13 @@ class TillConnection:
             self._taken, self._taken_at = taken, now
         return now - self._taken_at > limit_seconds
 
-    def close(self, code: CloseCode) -> None:
-        """Send a close frame with a code; a client that does not answer in time is cut off.
+    def close(self, code: CloseCode, why: str = "") -> None:
+        """Send a close frame with a code and its reason; who does not answer in time is cut off.
 
         This does not wait: a stalled socket never accepts the frame.
         """
         if self.code is None:
-            self.write(ws_close(code, code.meaning))
+            self.write(ws_close(code, why or code.meaning))
             self.code = code
             self._loop.call_later(self._close_seconds, self._transport.abort)
 

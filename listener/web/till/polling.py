@@ -1,5 +1,6 @@
 """The stream without a websocket: the same ledger by long-poll, and acks by POST."""
 
+import asyncio
 from collections.abc import Mapping
 
 import orjson
@@ -11,6 +12,7 @@ from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
 from listener.web.context import HUB, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import check_again
+from listener.web.http_connection import is_awaited
 from listener.web.problem import ProblemError
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
@@ -31,7 +33,10 @@ async def events(request: web.Request, key: Key) -> web.Response:
         raise _gone(begun.resync)
     wait_seconds = 0 if request.app[SESSIONS].is_draining else query.wait
     with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
-        page = await hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
+        reading = asyncio.ensure_future(
+            hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
+        )
+        page = reading.result() if await is_awaited(request, reading) else []
     # A revocation takes effect within a second, however long this has waited.
     if wait_seconds:
         await check_again(request)

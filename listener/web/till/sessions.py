@@ -197,8 +197,11 @@ class Sessions:
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
 
-    def close(self, connection: TillConnection, code: CloseCode) -> None:
-        """Start to close a connection; its handler then ends by itself."""
+    def close(self, connection: TillConnection, code: CloseCode, why: str = "") -> None:
+        """Start to close a connection; its handler then ends by itself.
+
+        ``why`` says more than the code does, in our words.
+        """
         if connection.is_closing:
             return
         self._pending.pop(connection, None)
@@ -206,9 +209,10 @@ class Sessions:
         if session is not None:
             _stop_following(session)
         key_id = session.key.id if session else None
-        self._closed.event((code, key_id), session=connection.id, keyId=key_id, code=int(code))
+        told = {"session": connection.id, "keyId": key_id, "code": int(code)}
+        self._closed.event((code, key_id), **told, reason=why or code.meaning)
         self.on_close(code)
-        connection.close(code)
+        connection.close(code, why)
 
     def resync(self) -> None:
         """Close every connection with "come back now": its positions are of another epoch."""

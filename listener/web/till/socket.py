@@ -19,6 +19,7 @@ from listener.pos.events import StreamStart
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
     PROTOCOL,
+    STREAMS_MAX,
     Ack,
     ClientFrame,
     Connect,
@@ -56,11 +57,12 @@ class _End(Enum):
 
 
 class _CloseError(Exception):
-    """The connection must be closed with a code."""
+    """The connection must be closed with a code; ``why`` says more than the code does."""
 
-    def __init__(self, code: CloseCode) -> None:
-        super().__init__(code.meaning)
+    def __init__(self, code: CloseCode, why: str = "") -> None:
+        super().__init__(why or code.meaning)
         self.code = code
+        self.why = why
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -108,7 +110,9 @@ class _Till:
         self._clock = asyncio.get_running_loop().time
         self._frames_left = float(FRAMES_AT_ONCE_MAX)
         self._frames_at = self._clock()
+        # What is to be stored, and the newest of each stream that was not one of too many frames.
         self._acks: dict[str, int] = {}
+        self._acked: dict[str, int] = {}
         self._acking: asyncio.Task[None] | None = None
         self._is_over = False
 
@@ -118,7 +122,7 @@ class _Till:
             await self._converse(request)
             return
         except _CloseError as error:
-            self._close(error.code)
+            self._close(error.code, error.why)
             if error.code is CloseCode.TOO_MANY_FRAMES and request.transport is not None:
                 # To read on would be to do what it wants; the timer cuts it off.
                 request.transport.pause_reading()
@@ -191,7 +195,8 @@ class _Till:
             if isinstance(frame, Connect):
                 return frame
             if frame is not None:
-                await self._refuse(None, "not-connected", "send connect first")
+                frame_id = frame.id if isinstance(frame, Ack) else None
+                await self._refuse(frame_id, "not-connected", "send connect first")
         return None
 
     async def _enter(self, key: Key, connect: Connect) -> Session:
@@ -202,8 +207,14 @@ class _Till:
         merchant = self._merchants.get(key.merchant_no or "")
         names = key.streams(merchant.stores if merchant else ())
         wanted = connect.streams or [StreamStart(stream=name) for name in names]
-        if not all(may_follow(key, start.stream, self._merchants) for start in wanted):
-            raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
+        for start in wanted:
+            if not may_follow(key, start.stream, self._merchants):
+                why = f"the key may not follow {start.stream}, or its store is not configured"
+                raise _CloseError(CloseCode.STREAM_NOT_ALLOWED, why)
+        if len(wanted) > STREAMS_MAX:
+            # Its client could never name them all when it comes back.
+            why = f"the key has {len(wanted)} streams: name at most {STREAMS_MAX} of them"
+            raise _CloseError(CloseCode.STREAM_NOT_ALLOWED, why)
         if self._sessions.is_full(key):
             raise _CloseError(CloseCode.TOO_MANY_CONNECTIONS)
         now = self._clock()
@@ -234,8 +245,8 @@ class _Till:
         if self._connection.code is not None:
             raise _CloseError(self._connection.code)
 
-    def _close(self, code: CloseCode) -> None:
-        self._sessions.close(self._connection, code)
+    def _close(self, code: CloseCode, why: str = "") -> None:
+        self._sessions.close(self._connection, code, why)
 
     async def _receive(self) -> ClientFrame | _End | None:
         """Return the next frame; None for one that means nothing to us, END at the end.
@@ -256,8 +267,8 @@ class _Till:
         try:
             # Frames are JSON text; some libraries send all text in binary frames.
             return parse_client_frame(message.data)
-        except UnreadableError:
-            raise _CloseError(CloseCode.MALFORMED) from None
+        except UnreadableError as error:
+            raise _CloseError(CloseCode.MALFORMED, str(error)) from None
 
     async def _take_end(self, kind: WSMsgType, data: object) -> None:
         """Answer the client's close; aiohttp itself has closed what it refused."""
@@ -281,9 +292,15 @@ class _Till:
             await self._refuse(ack.id, "wrong-role", "only a pos key acknowledges")
         elif followed is None:
             await self._refuse(ack.id, "unknown-stream", "this connection does not follow it")
+        elif ack.epoch not in (None, self._ledger.epoch):
+            await self._refuse(ack.id, "epoch-changed", "that offset is of another ledger")
         elif ack.offset > followed.head:
             await self._refuse(ack.id, "ack-ahead", "that offset is beyond the head")
         else:
+            if followed.offset >= ack.offset > self._acked.get(ack.stream, 0):
+                # A till may acknowledge each event that it was sent, however many those are.
+                self._acked[ack.stream] = ack.offset
+                self._frames_left += 1
             # Acks that arrive while one is being stored are stored together.
             self._acks[ack.stream] = max(ack.offset, self._acks.get(ack.stream, 0))
             if self._acking is None or self._acking.done():

@@ -1,0 +1,50 @@
+"""Notice that the files of a served ledger were moved away or deleted.
+
+SQLite goes on writing to a file that has lost its name: what is acknowledged then is gone with the
+process. Source: SQLite, "How To Corrupt An SQLite Database File", 2.5.
+"""
+
+import os
+from pathlib import Path
+
+from listener.errors import LedgerUnavailableError
+
+
+class Presence:
+    """Remembers which files a ledger has, by what is there when it is made.
+
+    It is made once the ledger has been written to, so that its log is there; SQLite replaces neither
+    while it has them open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        file = os.path.realpath(path)
+        found = {name: _identity(name) for name in (file, f"{file}-wal")}
+        self._files = [(name, one) for name, one in found.items() if one is not None]
+
+    def check(self) -> None:
+        """Return if the files are still there.
+
+        Raises:
+            LedgerUnavailableError: One of them is not; what is committed now would be lost.
+        """
+        for name, identity in self._files:
+            try:
+                found = _identity(name)
+            except OSError:
+                # Where it cannot be looked for, it may well be.
+                continue
+            if found != identity:
+                raise LedgerUnavailableError(
+                    "a file of the ledger was moved away or deleted while it was served: put it"
+                    " back, or stop the listener"
+                )
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """Return which file has a name now; None where none has it."""
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
