@@ -23,6 +23,8 @@ const PAGE_BYTES_MAX = 32 * 1024 * 1024;
 const PROBLEM_BYTES_MAX = 64 * 1024;
 const SHOWN_CHARS_MAX = 80;
 const LONGER_MS = 1000;
+// An empty page that comes sooner is followed by the next question only then.
+const EMPTY_MS_MIN = 1000;
 const DOUBLINGS_MAX = 16;
 
 const DONE = 1000;
@@ -357,6 +359,7 @@ class Tracker {
   #heads = {};
   #wanted;
   #named = [];
+  #new = new Set();
 
   constructor(streams) {
     this.#wanted = streams;
@@ -374,14 +377,27 @@ class Tracker {
     return this.#wanted ?? this.#named;
   }
 
+  /** Whether all streams of the key are followed: stores come and go meanwhile. */
+  get followsAll() {
+    return this.#wanted === undefined;
+  }
+
   /** Follow the streams that the listener has named: those of the key. */
   name(streams) {
+    if (this.#named.length > 0) {
+      for (const stream of streams) if (!this.#named.includes(stream)) this.#new.add(stream);
+    }
     this.#named = [...streams];
+  }
+
+  /** Where a stream goes on, or begins. */
+  after(stream) {
+    return this.received.get(stream) ?? (this.#new.has(stream) ? 'earliest' : 'acked');
   }
 
   starts() {
     if (this.names.length === 0) return undefined;
-    return this.names.map((stream) => ({ stream, after: this.received.get(stream) ?? 'acked' }));
+    return this.names.map((stream) => ({ stream, after: this.after(stream) }));
   }
 
   ready(streams) {
@@ -517,7 +533,8 @@ class Api {
   async page(stream, after, waitSeconds, signal) {
     const query = new URLSearchParams({ wait: String(waitSeconds) });
     if (stream !== undefined) query.set('stream', stream);
-    if (after !== undefined) query.set('after', `${after.epoch}:${after.offset}`);
+    if (typeof after === 'string') query.set('after', after);
+    else if (after !== undefined) query.set('after', `${after.epoch}:${after.offset}`);
     const ms = waitSeconds * 1000 + GRACE_MS;
     const answer = await this.#call(`${EVENTS_PATH}?${query}`, { ms, wanted: [200, 410], signal });
     return this.#parsed(answer, (page) => {
@@ -1156,7 +1173,8 @@ export class Follower {
 
   #connectFrame() {
     const streams = this.#tracker.starts();
-    return JSON.stringify({ type: 'connect', id: this.#connects, key: this.#key, streams });
+    const others = this.#tracker.followsAll || undefined;
+    return JSON.stringify({ type: 'connect', id: this.#connects, key: this.#key, streams, others });
   }
 
   #hear(frame, talk, socket) {
@@ -1195,16 +1213,26 @@ export class Follower {
 
   /** Read by long-poll until it fails, or until WebSocket is to be tried again (undefined). */
   async #poll() {
-    const until = this.#WebSocket ? Date.now() + this.#timing.websocketAgainMs : Infinity;
     const polls = new Map();
-    const stop = new AbortController();
-    const abort = () => stop.abort();
-    this.#closing.signal.addEventListener('abort', abort);
-    const again = this.#WebSocket && setTimeout(abort, this.#timing.websocketAgainMs);
+    // Each has a signal of its own: Node.js warns of one that many listen to.
+    const stops = new Map();
+    let isOver = false;
+    const stop = () => {
+      isOver = true;
+      for (const one of stops.values()) one.abort();
+    };
+    const ask = (name) => {
+      stops.set(name, new AbortController());
+      polls.set(name, this.#page(name, stops.get(name).signal));
+    };
+    this.#closing.signal.addEventListener('abort', stop);
+    const again = setTimeout(stop, this.#timing.websocketAgainMs);
     try {
-      while (Date.now() < until && !stop.signal.aborted) {
+      const { names, followsAll } = this.#tracker;
+      if (followsAll && names.length > 1) await this.#nameAgain();
+      while (!isOver) {
         for (const name of this.#tracker.names.length ? this.#tracker.names : [undefined]) {
-          if (!polls.has(name)) polls.set(name, this.#page(name, stop.signal));
+          if (!polls.has(name)) ask(name);
         }
         const { name, page } = await Promise.race(polls.values());
         polls.delete(name);
@@ -1214,28 +1242,46 @@ export class Follower {
         await this.#queue.drained();
       }
     } catch (error) {
-      if (stop.signal.aborted) return undefined;
-      if (error instanceof ApiError) return error.ended;
+      if (isOver) return undefined;
+      if (error instanceof ApiError) return this.#withoutLostStore(error.ended);
       if (error instanceof BrokenError) {
         return { duty: 'backOff', code: COME_BACK, cause: 'closed', why: error.message };
       }
       throw error;
     } finally {
       clearTimeout(again);
-      stop.abort();
-      this.#closing.signal.removeEventListener('abort', abort);
+      stop();
+      this.#closing.signal.removeEventListener('abort', stop);
       await Promise.allSettled(polls.values());
     }
     return undefined;
+  }
+
+  /** Ask which streams the key has now. */
+  async #nameAgain() {
+    const { page } = await this.#page(undefined, this.#closing.signal);
+    if (page?.stream !== undefined) this.#tracker.name([page.stream]);
+  }
+
+  /** Go on without a store that is no longer configured, where all of a key are followed. */
+  #withoutLostStore(ended) {
+    const { followsAll, names } = this.#tracker;
+    const isLost = ended.code === STREAM_NOT_ALLOWED && followsAll && names.length > 1;
+    return isLost ? { ...ended, duty: 'backOff' } : ended;
   }
 
   /** Read a page of a stream; none where the key has several, which are known from now on. */
   async #page(name, signal) {
     // The first answer comes at once, so that the connection is known to be live.
     const wait = this.#transport === 'long-poll' ? this.#timing.pollSeconds : 0;
-    const after = name === undefined ? undefined : this.#tracker.received.get(name);
+    const after = name === undefined ? 'acked' : this.#tracker.after(name);
+    const began = Date.now();
     try {
-      return { name, page: await this.#api.page(name, after, wait, signal) };
+      const page = await this.#api.page(name, after === 'acked' ? undefined : after, wait, signal);
+      // A listener that is about to restart lets nobody wait.
+      const rest = Math.min(wait * 1000, EMPTY_MS_MIN) - (Date.now() - began);
+      if (page.events?.length === 0 && rest > 0) await pause(rest, signal);
+      return { name, page };
     } catch (error) {
       if (name !== undefined || !error.ended?.streams?.length) throw error;
       this.#tracker.name(error.ended.streams);

@@ -96,7 +96,7 @@ class Ledger(Protocol):
         """
 
     async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Store how far a terminal has come; an offset below the stored one changes nothing."""
+        """Store how far a terminal has come; an offset below the newest ack changes nothing."""
 
     async def start(self, *, terminal: str, stream: str, offset: int) -> None:
         """Store where a terminal begins, unless a place in this epoch is stored already.

@@ -51,6 +51,13 @@ class Connect(WireModel):
         max_length=STREAMS_MAX,
         description="None, or an empty list: the streams of the key's scope, after `acked`.",
     )
+    others: bool | None = Field(
+        default=None,
+        description="True: follow the key's other streams as well, also those of stores that were"
+        " added since. They begin after `acked`; one that is new to a till that has come before"
+        " begins at its first event. A named stream that is no longer of the key's scope is left"
+        " out of `ready`, not refused.",
+    )
 
     @field_validator("streams", mode="before")
     @classmethod

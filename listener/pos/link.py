@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
@@ -23,6 +23,8 @@ _LOG: Final = logging.getLogger(__name__)
 # If it is closed like this before `ready`, WebSocket may be blocked; other codes are the
 # listener's.
 _LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.CONNECT_LATE})
+# An empty page that comes sooner is followed by the next question only then.
+EMPTY_SECONDS_MIN: Final = 1.0
 _STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
 
 
@@ -219,6 +221,8 @@ class Link:
         until = loop.time() + self._timing.websocket_again_seconds
         polls: dict[str | None, asyncio.Task[EventsPage | ResyncMembers | None]] = {}
         try:
+            if len(self._tracker.names) > 1 and self._tracker.follows_all:
+                await self._name_again()
             while (left := until - loop.time()) > 0:
                 names: list[str | None] = [*self._tracker.names] or [None]
                 for name in names:
@@ -235,7 +239,7 @@ class Link:
                 if done and not self._is_http_well:
                     return None
         except ApiError as error:
-            return error.ended
+            return self._without_lost_store(error.ended)
         except BrokenError as error:
             return ended_by(CloseCode.SERVER_ERROR, jitter_ms=None, after_ms=None, why=str(error))
         finally:
@@ -244,15 +248,34 @@ class Link:
             await asyncio.gather(*polls.values(), return_exceptions=True)
         return None
 
+    async def _name_again(self) -> None:
+        """Ask which streams the key has now."""
+        page = await self._page(None)
+        if isinstance(page, EventsPage) and page.stream is not None:
+            self._tracker.name([page.stream])
+
+    def _without_lost_store(self, ended: Ended) -> Ended:
+        """Go on without a store that is no longer configured, where all of a key are followed."""
+        is_lost = ended.code == CloseCode.STREAM_NOT_ALLOWED and len(self._tracker.names) > 1
+        if is_lost and self._tracker.follows_all:
+            return replace(ended, duty=Duty.BACK_OFF)
+        return ended
+
     async def _page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
         """Read a page of a stream; None where the key has several, which are known from now on."""
         # The first answer comes at once, so that the connection is known to be live.
         wait = self._timing.poll_seconds if self.transport == "long-poll" else 0
-        tracker = self._tracker
-        start = None if tracker.start == "acked" else tracker.start
-        after = start if stream is None else tracker.received.get(stream, start)
+        tracker, clock = self._tracker, asyncio.get_running_loop().time
+        after = tracker.start if stream is None else tracker.after(stream)
+        ends_at = clock() + min(wait, EMPTY_SECONDS_MIN)
         try:
-            return await self._api.page(stream, after=after, wait_seconds=wait)
+            page = await self._api.page(
+                stream, after=None if after == "acked" else after, wait_seconds=wait
+            )
+            if isinstance(page, EventsPage) and not page.events:
+                # A listener that is about to restart lets nobody wait.
+                await asyncio.sleep(ends_at - clock())
+            return page
         except ApiError as error:
             if stream is not None or not error.ended.streams:
                 raise

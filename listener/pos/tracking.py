@@ -11,7 +11,15 @@ from typing import Final
 
 from listener.pos.causes import Cause, HttpRefusal, Outage
 from listener.pos.codes import CloseCode, Duty, duty_of
-from listener.pos.events import Event, PageEvent, Position, ResyncMembers, Start, StreamStart
+from listener.pos.events import (
+    After,
+    Event,
+    PageEvent,
+    Position,
+    ResyncMembers,
+    Start,
+    StreamStart,
+)
 from listener.pos.frames import Connect, Ping, Ready
 
 VERSIONS_MAX: Final = 100_000
@@ -165,6 +173,8 @@ class Tracker:
     handled: dict[str, Position] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
+    # Those that the key has got since this began to follow it.
+    _new: set[str] = field(default_factory=set)
 
     def load(self, positions: Mapping[str, Position]) -> None:
         """Begin from saved positions."""
@@ -178,17 +188,26 @@ class Tracker:
         """The streams that are followed, as far as known: ``ready`` shows the key's scope."""
         return list(self.streams) if self.streams is not None else list(self._named)
 
+    @property
+    def follows_all(self) -> bool:
+        """Whether all streams of the key are followed: stores come and go meanwhile."""
+        return self.streams is None
+
     def name(self, streams: Sequence[str]) -> None:
         """Follow the streams that the listener has named: those of the key."""
+        if self._named:
+            self._new.update(set(streams) - set(self._named))
         self._named = list(streams)
+
+    def after(self, stream: str) -> After:
+        """Return where a stream goes on, or begins."""
+        return self.received.get(stream, "earliest" if stream in self._new else self.start)
 
     def connect(self, number: int) -> Connect:
         """Build the connect frame: from our own positions, else from the acknowledged ones."""
-        starts = [
-            StreamStart(stream=name, after=self.received.get(name, self.start))
-            for name in self.names
-        ]
-        return Connect(id=number, streams=starts or None)
+        starts = [StreamStart(stream=name, after=self.after(name)) for name in self.names]
+        others = True if self.follows_all else None
+        return Connect(id=number, streams=starts or None, others=others)
 
     def ready(self, ready: Ready) -> None:
         """Begin each stream where the listener says.

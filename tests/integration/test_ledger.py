@@ -387,6 +387,14 @@ async def test_an_acknowledgement_only_grows(ledger: AnyLedger, clock: Clock) ->
     assert [(one.terminal, one.offset) for one in await ledger.acks()] == [("T", 6), ("U", 1)]
 
 
+async def test_the_first_acknowledgement_counts_even_below_the_start(ledger: AnyLedger) -> None:
+    await ledger.start(terminal="T", stream=STREAM, offset=60)
+    await ledger.ack(terminal="T", stream=STREAM, offset=57)
+    assert await place_of(ledger, terminal="T", stream=STREAM) == 57
+    await ledger.ack(terminal="T", stream=STREAM, offset=55)
+    assert await place_of(ledger, terminal="T", stream=STREAM) == 57
+
+
 async def test_an_acknowledgement_outlives_the_service(place: Backend) -> None:
     async with await place.open() as ledger:
         await ledger.ack(terminal="T", stream=STREAM, offset=5)

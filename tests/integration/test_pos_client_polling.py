@@ -111,7 +111,9 @@ async def test_long_poll_stops_where_the_listener_refuses(
 async def test_a_key_of_several_stores_without_websocket_follows_those_that_it_is_told(
     blocked: Scripted,
 ) -> None:
-    blocked.pages = [problem(400, "stream-missing", streams=[STREAM, OTHER]), page(1), page(2)]
+    # It is asked for them twice: before websocket is tried once more, and after.
+    told = [problem(400, "stream-missing", streams=[STREAM, OTHER]) for _ in range(2)]
+    blocked.pages = [*told, page(1), page(2)]
     async with follower(blocked, streams=None) as client:
         assert await take(client, 2) == ["t1", "t2"]
         assert {poll.get("stream") for poll in blocked.polls} == {None, STREAM, OTHER}

@@ -20,8 +20,9 @@ _PUT_ACKS: Final = (
     " FROM unnest($2::text[], $3::text[], $5::bigint[]) x(terminal, stream, until)"
     " WHERE $1 = (SELECT epoch FROM ledger) ORDER BY x.stream, x.terminal"
     ' ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch, "offset" ='
-    ' CASE WHEN a.epoch = excluded.epoch THEN greatest(a."offset", excluded."offset")'
-    ' ELSE excluded."offset" END, acked = greatest(a.acked, excluded.acked),'
+    " CASE WHEN a.epoch = excluded.epoch AND a.acked IS NOT NULL"
+    ' THEN greatest(a."offset", excluded."offset") ELSE excluded."offset" END,'
+    " acked = greatest(a.acked, excluded.acked),"
     " acked_at = excluded.acked_at"
     " WHERE a.epoch <> excluded.epoch OR a.acked IS NULL OR excluded.acked >= a.acked"
 )
@@ -54,7 +55,7 @@ class Acks:
     async def put(
         self, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
     ) -> None:
-        """Store how far a terminal has come; an offset below the stored one changes nothing."""
+        """Store how far a terminal has come; an offset below the newest ack changes nothing."""
         if self._storing is None or self._epoch != epoch:
             # Acknowledgements of another epoch are stored separately.
             self._gathered, self._epoch = {}, epoch

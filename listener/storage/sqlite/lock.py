@@ -97,7 +97,7 @@ def has_lost_its_file(path: Path) -> bool:
     """
     name, *file = _names(path)
     for attempt in range(TRIES):
-        if not _is_locked(name) or (os.path.exists(path) and all(map(_is_locked, file))):
+        if not _is_locked(name) or (path.exists() and all(map(_is_locked, file))):
             return False
         if attempt < TRIES - 1:
             # A service that starts locks the one shortly after the other.

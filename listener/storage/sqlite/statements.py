@@ -122,12 +122,13 @@ PUT_SALES: Final = (
 
 # Acknowledgements.
 
-# terminal, stream, epoch, offset, acked_at. A lower offset than the stored one changes nothing;
-# offsets of two epochs are not compared.
+# terminal, stream, epoch, offset, acked_at. An offset below the newest ack changes nothing, one
+# below a mere start does; offsets of two epochs are not compared.
 PUT_ACK: Final = (
     'INSERT INTO acks (terminal, stream, epoch, "offset", acked, acked_at)'
     " VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (terminal, stream) DO UPDATE SET"
-    ' "offset" = CASE epoch WHEN ?3 THEN max("offset", ?4) ELSE ?4 END, epoch = ?3,'
+    ' "offset" = CASE WHEN epoch = ?3 AND acked NOT NULL THEN max("offset", ?4) ELSE ?4 END,'
+    " epoch = ?3,"
     " acked = max(coalesce(acked, 0), ?4), acked_at = ?5"
     " WHERE epoch <> ?3 OR acked IS NULL OR ?4 >= acked"
 )

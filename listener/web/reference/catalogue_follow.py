@@ -75,7 +75,7 @@ FOLLOW: Final = (
         tag=Tag.FOLLOW,
         summary="Acknowledge events without a websocket",
         says="Every event of the stream up to the offset is handled. Cumulative and durable: an"
-        " offset below the stored one changes nothing.",
+        " offset below the newest ack changes nothing.",
         roles=(Role.POS,),
         body=BodySpec(
             model=AckBody,

@@ -1,6 +1,6 @@
 """Work out where a till begins in a stream, or that its position cannot be resumed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
@@ -52,9 +52,16 @@ def may_follow(key: Key, stream: str, merchants: Mapping[str, Merchant]) -> bool
 
 
 async def begin(
-    wanted: Sequence[StreamStart], *, key: Key, ledger: Ledger, hub: Hub
+    wanted: Sequence[StreamStart],
+    *,
+    others: Set[str] = frozenset(),
+    key: Key,
+    ledger: Ledger,
+    hub: Hub,
 ) -> list[Start]:
     """Find where each stream begins, and store a pos key's first start.
+
+    Of ``others``, a stream that is new to a till that has come before begins at its first event.
 
     So a crash before the first ack loses nothing: ``acked`` resumes there. It acknowledges nothing.
     After a restore the place in the old epoch stays until the till has shown that it knows the new
@@ -64,11 +71,18 @@ async def begin(
         LedgerUnavailableError: The ledger cannot be read or written now.
     """
     heads = await hub.heads([start.stream for start in wanted])
+    places = {
+        start.stream: await ledger.acked(terminal=key.subscriber, stream=start.stream)
+        for start in wanted
+    }
+    has_come_before = any(places.values()) or any(
+        isinstance(start.after, Position) for start in wanted
+    )
     starts = []
     for start in wanted:
-        name, head = start.stream, heads[start.stream]
-        acked = await ledger.acked(terminal=key.subscriber, stream=name)
-        asked = _resolve(start.after, acked)
+        name, head, acked = start.stream, heads[start.stream], places[start.stream]
+        is_new = acked is None and name in others and has_come_before
+        asked = "earliest" if is_new else _resolve(start.after, acked)
         resync = lost(name, asked, epoch=ledger.epoch, head=head)
         after = head if resync else _offset(asked, head=head)
         is_first = acked is None or (acked.epoch != ledger.epoch and resync is None)

@@ -204,9 +204,7 @@ class _Till:
         self._check_open()
         if key.role is Role.LEDGER:
             raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
-        merchant = self._merchants.get(key.merchant_no or "")
-        names = key.streams(merchant.stores if merchant else ())
-        wanted = connect.streams or [StreamStart(stream=name) for name in names]
+        wanted, others = self._wanted(key, connect)
         for start in wanted:
             if not may_follow(key, start.stream, self._merchants):
                 why = f"the key may not follow {start.stream}, or its store is not configured"
@@ -226,10 +224,20 @@ class _Till:
         )
         # Registered from here on: a newer connection of the terminal closes this one.
         self._sessions.add(session)
-        starts = await begin(wanted, key=key, ledger=self._ledger, hub=self._hub)
+        starts = await begin(wanted, others=others, key=key, ledger=self._ledger, hub=self._hub)
         await self._send(Ready(id=connect.id, streams=[start.ready() for start in starts]))
         await self._follow(session, starts)
         return session
+
+    def _wanted(self, key: Key, connect: Connect) -> tuple[list[StreamStart], frozenset[str]]:
+        """Return where which stream begins, and which of them the till has not named."""
+        if connect.streams and not connect.others:
+            return connect.streams, frozenset()
+        merchant = self._merchants.get(key.merchant_no or "")
+        scope = key.streams(merchant.stores if merchant else ())
+        named = {start.stream: start for start in connect.streams or ()}
+        others = frozenset(scope) - named.keys() if connect.others else frozenset()
+        return [named.get(name) or StreamStart(stream=name) for name in scope], others
 
     async def _follow(self, session: Session, starts: Sequence[Start]) -> None:
         for start in starts:
