@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 from msgspec import Struct
 
-from listener.errors import ListenerError
+from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ingest import Ingest
 from listener.ledger.model import Fact
 from listener.ledger.promise import Ledger
@@ -107,6 +107,13 @@ class FastPath:
         # A store that nobody configured raises an alarm as well.
         return None if head.store_no and fact.store_no is None else fact
 
+    def refuse(self, data: bytes, error: ListenerError, peer: object) -> bytes:
+        """Return the answer to a notification that was read, and could not be recorded."""
+        head = self._read_head(data[: data.find(_END) + len(_END)])
+        if head is None:
+            raise ValueError("a notification that was read has a head")
+        return self._refuse(error, head, peer)
+
     def _refuse(self, error: ListenerError, head: RequestHead, peer: object) -> bytes:
         told = of_error(error)
         self._refusals.add(
@@ -116,7 +123,8 @@ class FastPath:
             sender=str(peer[0]) if isinstance(peer, tuple) else None,
             forwarded_for=head.forwarded_for,
         )
-        return self._refused(told.status, told.code, told.detail, rfc822_formatted_time())
+        headers = tuple(told.headers.items())
+        return self._refused(told.status, told.code, told.detail, headers, rfc822_formatted_time())
 
     def is_begun(self, data: bytes) -> bool:
         """Return whether this is a notification's whole head, with not all of its form."""
@@ -165,8 +173,10 @@ def read_head(head: bytes) -> RequestHead | None:
     )
 
 
-def _refusal(status: int, code: str, detail: str, date: str) -> bytes:
-    return written(problem(ProblemError(status, code, detail)), date)
+def _refusal(
+    status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...], date: str
+) -> bytes:
+    return written(problem(ProblemError(status, code, detail, headers=dict(headers))), date)
 
 
 class FastConnection(HttpConnection):
@@ -289,11 +299,16 @@ class FastConnection(HttpConnection):
             self.rest()
 
     def _settle(self, result: Recorded | Exception) -> None:
-        """Acknowledge what is on disk; pass what was not recorded to aiohttp, to refuse it."""
+        """Acknowledge what is on disk, and refuse what is not; any other error is aiohttp's."""
         taken, self._taken = self._taken, None
         later, self._came_later = self._came_later, b""
         if isinstance(result, Recorded):
             self._acknowledge(is_repeat=not result.is_new)
+        elif taken is not None and isinstance(result, LedgerUnavailableError):
+            # To have it tried once more by aiohttp would take as long again.
+            if self.transport is not None:
+                self.transport.write(self._path.refuse(taken, result, self.peername))
+            self._be_kept_alive()
         elif taken is not None:
             later = taken + later
         if self._close or self._force_close or (self._is_ended and not later):

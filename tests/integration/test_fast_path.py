@@ -3,12 +3,14 @@
 import asyncio
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
 from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
+from listener.storage.sqlite import writer as writing
 from listener.storage.sqlite.connection import connect
 from listener.web import connections, http_connection
 from listener.web.acknowledgement import success
@@ -502,11 +504,13 @@ async def test_a_queued_notification_is_answered_before_the_service_ends(
     assert len(taken) == fast_path
 
 
-async def test_a_notification_that_the_ledger_cannot_take_is_refused_by_aiohttp(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes]
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_a_notification_that_the_ledger_cannot_take_is_tried_once_and_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[bytes], fast_path: bool
 ) -> None:
     monkeypatch.setattr("listener.storage.sqlite.connection.BUSY_SECONDS", 0.05)
-    async with serving(tmp_path / "ledger.db") as service:
+    async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
+        monkeypatch.setattr(writing, "fail", failed := Mock(wraps=writing.fail))
         other = connect(tmp_path / "ledger.db", create=False)
         other.execute("BEGIN IMMEDIATE")
         reader, writer = await opened(service.url)
@@ -514,13 +518,17 @@ async def test_a_notification_that_the_ledger_cannot_take_is_refused_by_aiohttp(
         told = await answer_of(reader)
         assert told.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After" in told
+        assert b'"code":"ledger-unavailable"' in told
+        assert failed.call_count == 1
+        refused = 'listener_notifications_total{status="503"} 1.0'
+        assert refused.encode() in service.service.app[METRICS].text()
         other.execute("ROLLBACK")
         other.close()
-        # The same connection goes on, without the fast path.
+        # The same connection goes on.
         writer.write(request())
         assert (await answer_of(reader)).endswith(b"success")
         writer.close()
-    assert not taken
+    assert len(taken) == fast_path
 
 
 # The ordinary way.

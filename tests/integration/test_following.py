@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -100,7 +100,7 @@ async def hearing_in_python(
     )
     async with Follower(url, key=key, timing=timing) as follower:
 
-        async def subjects() -> AsyncIterator[str]:
+        async def subjects() -> AsyncGenerator[str, None]:
             async for event in follower:
                 yield event.subject
 

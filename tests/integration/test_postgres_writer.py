@@ -1,11 +1,14 @@
 """The writer of a node: what waits shares a commit, and a large batch waits for no other."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import asyncpg
+import pytest
 
+from listener.errors import LedgerUnavailableError
 from listener.storage import verify
-from listener.storage.postgres import bell, keys, selects, statements
+from listener.storage.postgres import bell, channel, keys, selects, statements
 from listener.storage.postgres.connection import connect
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
@@ -37,6 +40,26 @@ async def test_a_large_batch_is_worked_out_while_another_is_appended() -> None:
             assert sorted(one.seq for one in recorded if one.is_new) == [*range(2, BESIDE_MIN + 2)]
             assert recorded[0].seq == recorded[1].seq
         await asyncio.to_thread(verify, url)
+
+
+async def test_a_node_whose_writer_gets_no_connection_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with database() as url:
+        async with node(url) as ledger:
+            # From the start on, not from the first notification on.
+            assert any(one.is_connected for one in ledger._writers)
+            await ledger.check_writable()
+            for one in ledger._writers:
+                one.drop()
+            # As where the password has changed: connections that are open live on.
+            refusal = LedgerUnavailableError("no server can be used now: too many connections")
+            with monkeypatch.context() as patch:
+                patch.setattr(channel, "connect", AsyncMock(side_effect=refusal))
+                with pytest.raises(LedgerUnavailableError, match="too many connections"):
+                    await ledger.check_writable()
+            await ledger.check_writable()
+            assert (await ledger.record(numbered(1))).seq == 1
 
 
 async def test_a_plan_that_was_made_of_empty_tables_is_a_seek() -> None:

@@ -49,6 +49,11 @@ class Channel:
         self._is_closed = False
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known here."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    @property
     def busy_seconds(self) -> float:
         """How long the present work on the connection has taken; 0 while there is none."""
         since = self._busy_since

@@ -143,6 +143,7 @@ class PostgresLedger(ReadableLedger):
 
     async def _start(self) -> None:
         await self._heart.run(self.node.beat)
+        await self._writer.check()
         head = await self.head()
         self.node.witness(head.seq, head.hash)
         self._publisher.begin(head.events)
@@ -176,6 +177,7 @@ class PostgresLedger(ReadableLedger):
 
     async def check_writable(self) -> None:
         self.node.check()
+        await self._writer.check()
 
     def listen(self, bell: Bell, *, follows: Follows = always, skip: Skip = ignore) -> None:
         self._listeners.append((bell, follows, skip))

@@ -95,6 +95,17 @@ class Writer(CommitQueue[Fact, Appended]):
                 channel.drop()
         await asyncio.gather(*self._tasks, self._sweep, return_exceptions=True)
 
+    async def check(self) -> None:
+        """Return if there is a connection for the next batch; make one if there is none.
+
+        Raises:
+            LedgerUnavailableError: There is no server that can be used now.
+        """
+        idle = [channel for channel in self._channels if channel not in self._under_way]
+        if len(idle) < len(self._channels) or any(channel.is_connected for channel in idle):
+            return
+        await idle[0].run(_nothing)
+
     def _wake(self) -> None:
         if self._is_enough():
             self._more.set()
