@@ -10,7 +10,7 @@ from aiohttp import web
 
 from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
-from listener.storage.sqlite import writer as writing
+from listener.storage import queue
 from listener.storage.sqlite.connection import connect
 from listener.web import connections, http_connection
 from listener.web.acknowledgement import success
@@ -510,7 +510,8 @@ async def test_a_notification_that_the_ledger_cannot_take_is_tried_once_and_refu
 ) -> None:
     monkeypatch.setattr("listener.storage.sqlite.connection.BUSY_SECONDS", 0.05)
     async with serving(tmp_path / "ledger.db", fast_path=fast_path) as service:
-        monkeypatch.setattr(writing, "fail", failed := Mock(wraps=writing.fail))
+        failed = Mock(wraps=queue.fail)
+        monkeypatch.setattr("listener.storage.sqlite.writer.fail", failed)
         other = connect(tmp_path / "ledger.db", create=False)
         other.execute("BEGIN IMMEDIATE")
         reader, writer = await opened(service.url)

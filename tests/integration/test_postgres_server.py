@@ -189,6 +189,28 @@ async def test_a_server_that_falls_silent_is_left_for_the_next_host(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("is_noticed", [True, False])
+async def test_a_stop_does_not_wait_for_a_server_that_has_fallen_silent(
+    url: str, caplog: pytest.LogCaptureFixture, is_noticed: bool
+) -> None:
+    parts = urlsplit(url)
+    async with line_to(str(parts.hostname), parts.port or 5432) as line:
+        alone = f"postgresql://{parts.username}@127.0.0.1:{line.port}{parts.path}"
+        ledger = await PostgresLedger.open(alone, clock=Clock())
+        # Its renewal, too, is not answered.
+        assert await ledger.claim_turn("chaser")
+        await ledger.record(numbered(1))
+        line.freeze()
+        async with asyncio.timeout(20):
+            while is_noticed and "server_silent" not in caplog.text:
+                await asyncio.sleep(0.05)
+        began = time.monotonic()
+        await ledger.close()
+        assert time.monotonic() - began < 8
+        assert "not_signed_off" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_server_that_falls_silent_while_it_is_met_is_left(url: str) -> None:
     parts = urlsplit(url)
     async with (

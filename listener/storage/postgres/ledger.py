@@ -149,7 +149,8 @@ class PostgresLedger(ReadableLedger):
         self._publisher.begin(head.events)
         self._beside(run_heartbeat(self.node, self._heart))
         self._beside(self._publisher.run())
-        self._beside(self._look_after())
+        self._beside(self._watch_server())
+        self._beside(self._renew_turns())
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -217,21 +218,26 @@ class PostgresLedger(ReadableLedger):
         except LedgerUnavailableError as error:
             log.event(_LOG, "not_analyzed", level=logging.WARNING, cause=str(error))
 
-    async def _look_after(self) -> None:
-        """Renew the turns, and drop a server that has gone silent; for ever."""
-        tick = 0
+    async def _watch_server(self) -> None:
+        """Drop a server that has gone silent; for ever."""
         while True:
             await asyncio.sleep(RENEW_SECONDS / 4)
-            tick += 1
             if self._bell_channel.busy_seconds > SILENT_SECONDS:
                 log.event(_LOG, "server_silent", level=logging.ERROR)
-                for channel in self._channels():
-                    channel.drop()
-            if tick % 4 == 0:
-                try:
-                    await self._turns.renew()
-                except LedgerUnavailableError as error:
-                    log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
+                self._drop_all()
+
+    def _drop_all(self) -> None:
+        for channel in self._channels():
+            channel.drop()
+
+    async def _renew_turns(self) -> None:
+        """Renew the turns; for ever."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await self._turns.renew()
+            except LedgerUnavailableError as error:
+                log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
 
     def _channels(self) -> list[Channel]:
         others = (self._heart, self._errands, self._bell_channel)
@@ -307,10 +313,13 @@ class PostgresLedger(ReadableLedger):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            await self._turns.leave()
-            await self._presence.leave()
-            await self._heart.run(self.node.leave)
-        except LedgerUnavailableError as error:
-            log.event(_LOG, "not_signed_off", level=logging.WARNING, cause=str(error))
-        for channel in self._channels():
-            await channel.close()
+            async with asyncio.timeout(SILENT_SECONDS):
+                await self._turns.leave()
+                await self._presence.leave()
+                await self._heart.run(self.node.leave)
+        except (LedgerUnavailableError, TimeoutError) as error:
+            cause = str(error) or "the server does not answer"
+            log.event(_LOG, "not_signed_off", level=logging.WARNING, cause=cause)
+            # No work on them could end.
+            self._drop_all()
+        await asyncio.gather(*(channel.close() for channel in self._channels()))
