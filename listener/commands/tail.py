@@ -155,6 +155,8 @@ def say_event(event: "Event") -> None:
     """Write an event as one line for a person."""
     data = event.data
     word = event.type.removeprefix("transaction.")
+    if word == "snapshot":
+        word = data.status
     amount = f"{data.amount or '?'} {data.currency or ''}".strip()
     because = f"{data.reason}, {data.evidence}" if data.reason else data.evidence
     say_styled(

@@ -114,7 +114,11 @@ class EventData(WireModel):
     reference: str | None = Field(default=None, description="The shop's own number.")
     merchant_no: str = Field(description="Pockyt's number of the merchant.")
     store_no: str | None = Field(default=None, description="None where no store is known.")
-    terminal: str | None = Field(default=None, description="The till that started the sale.")
+    terminal: str | None = Field(
+        default=None,
+        description="The till that started the sale; where no sale was recorded, the one that"
+        " cancelled.",
+    )
     status: str = Field(
         description="created, pending, paid, failed, cancelled, refunded, conflict or unknown."
     )

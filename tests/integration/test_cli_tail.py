@@ -163,6 +163,8 @@ def test_a_position_of_another_ledger_brings_every_transaction_as_it_stands(
         looking.until(looking.err, "the position cannot be resumed (epoch_changed)")
         lines = [json.loads(looking.until(looking.out, "specversion")) for _ in range(2)]
         assert looking.stop(signal.SIGINT) == 130
+    with started(*arguments[:-1], "--stream", service.stream, "--after", "another:1") as looking:
+        assert "cancelled" in looking.until(looking.out, "(resync, none)")
     assert {line["type"] for line in lines} == {"transaction.snapshot"}
     assert {line["data"]["transactionNo"] for line in lines} == {"1", "2"}
 

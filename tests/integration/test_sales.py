@@ -226,6 +226,17 @@ async def test_an_unusable_idempotency_key_is_refused(shop: Shop, name: str) -> 
     assert _code(told) == (400, "bad-idempotency-key")
 
 
+async def test_an_idempotency_key_is_given_once(shop: Shop) -> None:
+    headers = [
+        ("Authorization", f"Bearer {shop.key}"),
+        *[("Idempotency-Key", name) for name in ("a", "b")],
+    ]
+    url = f"{shop.serving.url}{SALES}"
+    async with shop.serving.client.post(url, json=order(), headers=headers) as told:
+        assert told.status == 400
+        assert (await told.json(content_type=None))["code"] == "bad-idempotency-key"
+
+
 async def test_a_refusal_is_remembered_as_well(shop: Shop) -> None:
     body = order(vendor="no_such_wallet")
     first = await shop.post(SALES, body, idempotency_key="press-1")

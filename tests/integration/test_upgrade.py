@@ -183,6 +183,13 @@ async def test_a_request_that_is_not_an_upgrade_is_answered_as_a_problem(
     assert status != 426 or "Sec-WebSocket-Version: 13" in head
 
 
+@pytest.mark.parametrize("nonce", ["", "abc", NONCE[:-1], f"{NONCE}=", "dGhlIHNhbXBs*SBub25jZQ=="])
+async def test_a_key_that_is_none_is_named(service: Serving, nonce: str) -> None:
+    head = await upgrade(service, ("Sec-WebSocket-Key", nonce))
+    assert status_of(head) == 400
+    assert "application/problem+json" in head
+
+
 async def test_an_upgrade_over_http_1_0_is_none(service: Serving) -> None:
     head = await upgrade(service, version="HTTP/1.0")
     assert status_of(head) == 426

@@ -153,7 +153,10 @@ async def _remembered(
 
 def _name(request: web.Request) -> str | None:
     """Return the Idempotency-Key of a request; None if it has none."""
-    name = request.headers.get(HEADER)
+    names = {*request.headers.getall(HEADER, ())}
+    if len(names) > 1:
+        raise ProblemError(400, "bad-idempotency-key", f"{HEADER} must be given once")
+    name = next(iter(names), None)
     if name is not None and not _KEY.fullmatch(name):
         raise ProblemError(
             400, "bad-idempotency-key", f"{HEADER} must be 1 to 255 visible ASCII characters"

@@ -16,8 +16,9 @@ from listener.web.shapes.parameters import TransactionQuery
 from listener.web.shapes.sale import CancelledSale
 
 _IDEMPOTENT: Final = {
-    HEADER: "1 to 255 visible ASCII characters. The same request under the same key is done once;"
-    " a repeat, even after a restart, gets the first answer.",
+    HEADER: "1 to 255 visible ASCII characters, which count for this API key alone. The same"
+    " request under the same one is done once; a repeat, even after a restart, gets the first"
+    " answer, a 202 as well.",
 }
 _REPLAYED: Final = {REPLAYED: "`true` if this answers a repeat."}
 _CANNOT_BE_READ: Final = (
@@ -188,8 +189,9 @@ SALES: Final = (
                 example=examples.TRANSACTION,
             ),
             202: AnswerSpec(
-                says="Still open: Pockyt is asked until it answers. Repeat the request to see"
-                " the result.",
+                says="Still open: Pockyt is asked until it answers. The till's stream tells the"
+                " result, and so does `GET /v1/transactions?reference=`, or this request without"
+                " its Idempotency-Key.",
                 model=CancelledSale,
                 headers=_REPLAYED,
             ),

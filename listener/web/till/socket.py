@@ -186,7 +186,7 @@ class _Till:
     async def _authenticate(self, text: str) -> Key:
         key = await authenticate(text, self._keys)
         if key is None:
-            raise _CloseError(CloseCode.BAD_KEY)
+            raise _CloseError(CloseCode.BAD_KEY, "the key is not known, or was revoked")
         return key
 
     async def _await_connect(self) -> Connect | None:

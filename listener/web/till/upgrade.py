@@ -1,5 +1,6 @@
 """Decide whether a request may become a websocket; later refusals are close codes."""
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from listener.web.problem import ProblemError, draining
 
 # Its drafts, 8 and 7, name the origin by another header.
 _VERSION: Final = "13"
+# RFC 6455, section 4.1.
+_KEY: Final = re.compile("[A-Za-z0-9+/]{22}==")
 _OFFER: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": _VERSION}
 
 
@@ -39,6 +42,9 @@ def check_upgrade(request: web.Request) -> web.Request:
     ):
         advice = "this is a websocket: over HTTP/1.1, in version 13"
         raise ProblemError(426, "no-upgrade", advice, headers=_OFFER)
+    if not _KEY.fullmatch(request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "").strip()):
+        advice = "Sec-WebSocket-Key must be 16 bytes in Base64, new for each connection"
+        raise ProblemError(400, "bad-handshake", advice)
     return _plain(request, subprotocol=PROTOCOL if named else None)
 
 
