@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from listener.errors import LedgerError
+from listener.storage import open_keys
 from listener.storage.findings import Finding, Severity
 from listener.storage.sqlite import checkup
 from listener.storage.sqlite.backup import backup
@@ -106,6 +107,27 @@ async def test_a_log_that_cannot_be_cut_is_reported(
     async with await SqliteLedger.open(path) as ledger:
         await ledger.record(numbered(1))
         assert found(path)["log_bytes"].severity is Severity.NOTE
+
+
+@pytest.mark.parametrize("in_its_place", ["nothing", "a copy"])
+async def test_a_served_file_that_was_moved_away_is_a_problem(
+    path: Path, in_its_place: str
+) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        moved = path.rename(path.with_name("moved.db"))
+        if in_its_place == "a copy":
+            shutil.copy(moved, path)
+        told = found(path)["served_file"]
+        assert told.severity is Severity.PROBLEM
+        with (
+            pytest.raises(LedgerError, match="moved away or deleted"),
+            open_keys(url_of(path), create=True),
+        ):
+            pass
+        assert path.exists() == (in_its_place == "a copy")
+        moved.replace(path)
+        assert "served_file" not in found(path)
 
 
 async def test_a_backup_is_recognised(path: Path, tmp_path: Path) -> None:
