@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 import sqlite3
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -207,7 +209,8 @@ async def test_a_wait_ends_when_its_client_goes(service: Serving, path: str, how
             writer.write_eof()
             assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
         elif how == "reset":
-            writer.transport.abort()
+            line = writer.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
         while shares.waits:
             await asyncio.sleep(0.01)

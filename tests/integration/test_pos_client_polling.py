@@ -119,6 +119,19 @@ async def test_a_key_of_several_stores_without_websocket_follows_those_that_it_i
         assert {poll.get("stream") for poll in blocked.polls} == {None, STREAM, OTHER}
 
 
+async def test_a_listener_that_answers_at_once_with_nothing_is_not_asked_without_a_pause(
+    blocked: Scripted,
+) -> None:
+    blocked.pages = [page(next_=0) for _ in range(99)]
+    timing = replace(FAST, blocked_tries=0)
+    async with follower(blocked, timing=timing) as client:
+        asked = asyncio.ensure_future(anext(client))
+        await blocked.until(lambda: client.status.state == "live")
+        await asyncio.sleep(0.5)
+        asked.cancel()
+    assert len(blocked.polls) <= 5
+
+
 async def test_a_refusal_that_names_no_streams_stops(blocked: Scripted) -> None:
     blocked.pages = [problem(400, "stream-missing")]
     async with follower(blocked, streams=None) as client:

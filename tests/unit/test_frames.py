@@ -30,6 +30,7 @@ from listener.pos.wire import (
     parse_after,
     parse_client_frame,
     parse_server_frame,
+    ws_close,
     ws_text,
 )
 
@@ -422,3 +423,13 @@ def test_every_close_code_has_a_duty_and_a_meaning() -> None:
 )
 def test_an_unknown_code_means_what_its_range_means(code: int, duty: Duty) -> None:
     assert duty_of(code) is duty
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("x" * 123, 123), ("x" * 124, 123), ("é" * 62, 122), ("", 0)]
+)
+def test_the_reason_of_a_close_is_cut_between_characters(reason: str, told: int) -> None:
+    frame = ws_close(4002, reason)
+    assert (frame[0], frame[1], frame[2:4]) == (0x88, 2 + told, (4002).to_bytes(2, "big"))
+    assert len(frame) == 4 + told
+    assert reason.startswith(frame[4:].decode())

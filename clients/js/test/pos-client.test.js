@@ -583,6 +583,17 @@ test('acks that do not get through wait longer and longer', any, async () => {
   assert.ok(server.acks.length >= 2 && server.acks.length <= 5, String(server.acks.length));
 });
 
+test('a listener that answers at once with nothing is not asked without a pause', any, async () => {
+  const server = await serve();
+  server.pages = new Array(99).fill({ ...page(0), events: [] });
+  const follower = client(server, { WebSocket: null });
+  void follower.next();
+  await until(() => follower.status.state === 'live');
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.ok(server.polls.length <= 5, String(server.polls.length));
+  follower.close();
+});
+
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {
     await call.begin({ after: 1 });

@@ -224,11 +224,8 @@ class PostgresLedger(ReadableLedger):
             await asyncio.sleep(RENEW_SECONDS / 4)
             if self._bell_channel.busy_seconds > SILENT_SECONDS:
                 log.event(_LOG, "server_silent", level=logging.ERROR)
-                self._drop_all()
-
-    def _drop_all(self) -> None:
-        for channel in self._channels():
-            channel.drop()
+                for channel in self._channels():
+                    channel.drop()
 
     async def _renew_turns(self) -> None:
         """Renew the turns; for ever."""
@@ -320,6 +317,4 @@ class PostgresLedger(ReadableLedger):
         except (LedgerUnavailableError, TimeoutError) as error:
             cause = str(error) or "the server does not answer"
             log.event(_LOG, "not_signed_off", level=logging.WARNING, cause=cause)
-            # No work on them could end.
-            self._drop_all()
         await asyncio.gather(*(channel.close() for channel in self._channels()))
