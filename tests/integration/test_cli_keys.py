@@ -18,6 +18,7 @@ from tests.support.commands import (
     run,
     write_settings,
 )
+from tests.support.stored import behind
 
 
 @pytest.fixture
@@ -280,3 +281,17 @@ def test_another_programs_file_is_one_line(
     done = here(capsys, "keys", "create", "--config", config, "--role", "admin")
     assert done.status == 1
     assert "cannot be opened: file is not a database" in done.complaint
+
+
+@pytest.mark.parametrize("change", ["role = 'Admin'", "created_at = 99999999999999999"])
+def test_a_damaged_key_is_named_on_one_line(
+    capsys: pytest.CaptureFixture[str], config: Path, change: str
+) -> None:
+    made = create(capsys, config, "--role", "admin")
+    with behind(config.with_name("ledger.db")) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(f"UPDATE keys SET {change}")
+    for command in (["list"], ["list", "--json"]):
+        done = here(capsys, "keys", *command, "--config", config)
+        assert done.complaint.startswith(f"key {made['id']} cannot be read"), command
+        assert "restore a backup" in done.complaint

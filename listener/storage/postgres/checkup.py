@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
@@ -48,6 +49,8 @@ def check_up(url: str) -> list[Finding]:
             findings += _content(connected, connected.run(read_identity))
     except (LedgerError, LedgerUnavailableError) as error:
         findings.append(problem("readable", "no", str(error)))
+    except UNREADABLE as error:
+        findings.append(problem("readable", "no", f"restore a backup; it is damaged: {error}"))
     return findings
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from listener.errors import LedgerError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
@@ -109,7 +110,7 @@ def _ledger(path: Path) -> Iterator[Finding]:
         return
     try:
         yield from _content(db, path)
-    except (*FAULTS, TypeError) as error:
+    except (*FAULTS, *UNREADABLE) as error:
         yield problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
     finally:
         db.close()
