@@ -26,6 +26,10 @@ class LedgerError(ListenerError):
     """The ledger cannot be used as it is: not ours, too new, damaged."""
 
 
+class NoLedgerError(LedgerError):
+    """There is no ledger where one was looked for; the place is free for a new one."""
+
+
 class DamagedError(LedgerError):
     """A ledger was changed; ``seq`` is the first entry that shows it, if any does."""
 

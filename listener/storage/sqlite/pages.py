@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from listener.errors import LedgerUnavailableError
+from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.results import Head, ReadEntry
 from listener.ledger.scope import Scope
 from listener.storage.checks import read_page
 from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, told_by
+from listener.storage.sqlite.epoch import HEADLESS
 from listener.storage.sqlite.location import sqlite_path
 
 PAGE_ENTRIES: Final = 1_000
@@ -28,8 +29,15 @@ class SqliteReader:
         self._db = db
 
     def head(self) -> Head:
-        """Read the end of the ledger."""
-        return reading.head(self._db)
+        """Read the end of the ledger.
+
+        Raises:
+            LedgerError: The file has lost it.
+        """
+        try:
+            return reading.head(self._db)
+        except TypeError as error:
+            raise LedgerError(HEADLESS) from error
 
     def pages(
         self,
