@@ -90,7 +90,7 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDONLY)
     # In mypy's view there always is one; Python has None where it was closed.
     if sys.stdout is None:
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_ClosedOutput()))
+        sys.stdout = io.TextIOWrapper(_ClosedOutput(), encoding="utf-8", write_through=True)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

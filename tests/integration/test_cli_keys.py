@@ -16,6 +16,7 @@ from tests.support.commands import (
     before_a_person,
     here,
     run,
+    without_stdout,
     write_settings,
 )
 from tests.support.stored import behind
@@ -74,6 +75,17 @@ def test_a_key_that_could_not_be_shown_is_revoked(
         )
     assert done.returncode == 1
     assert "shown only now" not in done.stderr
+    (key,) = listed(capsys, config)
+    assert key["revokedAt"] is not None
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_key_made_while_stdout_is_closed_is_revoked(
+    capsys: pytest.CaptureFixture[str], config: Path, options: tuple[str, ...]
+) -> None:
+    done = without_stdout("keys", "create", "--config", config, "--role", "admin", *options)
+    assert done.status == 1
+    assert done.complaint.startswith("stdout is closed")
     (key,) = listed(capsys, config)
     assert key["revokedAt"] is not None
 
