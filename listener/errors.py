@@ -43,6 +43,13 @@ class LedgerUnavailableError(ListenerError):
     """The ledger could not commit; nothing was recorded, and recording again is safe."""
 
 
+class StoppedEarlyError(ListenerError):
+    """The listener was told to stop while it still started."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped before the ledger was open; nothing was received")
+
+
 class OverloadedError(LedgerUnavailableError):
     """Too much is waiting to be committed; nothing was recorded."""
 

@@ -177,6 +177,7 @@ def test_a_service_needs_no_standard_streams(tmp_path: Path) -> None:
     shell = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *PROGRAM, "serve", "--config", str(config)]
     with started(program=shell, reads=False) as program:
         program.until(program.err, "serving")
+        assert isinstance(program.process, subprocess.Popen)
         # Nothing of the ledger has the number of a standard stream.
         folder = Path(f"/proc/{program.process.pid}/fd")
         assert {str((folder / name).readlink()) for name in "01"} == {"/dev/null"}
