@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from listener.errors import LedgerError, LedgerUnavailableError
-from listener.storage import open_keys, verify
+from listener.storage import open_keys, open_reader, verify
 from listener.storage.postgres import channel, writer
 from listener.storage.postgres import ledger as ledger_module
 from listener.storage.postgres.ledger import PostgresLedger
@@ -230,12 +230,20 @@ async def test_a_pooler_in_session_mode_is_taken(url: str) -> None:
     assert (await asyncio.to_thread(verify, url)).entries == 1
 
 
-async def test_a_pooler_in_transaction_mode_is_refused(url: str) -> None:
-    with (
-        pooler(url, mode="transaction") as pooled,
-        pytest.raises(LedgerError, match="pooler in transaction mode"),
-    ):
-        await PostgresLedger.open(pooled, clock=Clock())
+async def test_a_pooler_in_transaction_mode_is_refused_each_time(url: str) -> None:
+    with pooler(url, mode="transaction") as pooled:
+        # What the first has prepared is still there for those that follow.
+        for _ in range(4):
+            with pytest.raises(LedgerError, match="pooler in transaction mode"):
+                await PostgresLedger.open(pooled, clock=Clock())
+        for opening in (verify, check_readable):
+            with pytest.raises(LedgerError, match="pooler in transaction mode"):
+                await asyncio.to_thread(opening, pooled)
+
+
+def check_readable(url: str) -> None:
+    with open_reader(url):
+        pass
 
 
 # The driver
