@@ -86,15 +86,26 @@ def beside(url: str, *, make_at_ms: int | None = None) -> Iterator[Beside]:
         LedgerError: There is no ledger, or none that this version can read.
         LedgerUnavailableError: No server can be reached.
     """
+    with connected_to(url) as connected:
+        if make_at_ms is None:
+            connected.run(read_identity)
+        else:
+            connected.run(lambda db: prepare(db, now_ms=make_at_ms))
+        yield connected
+
+
+@contextmanager
+def connected_to(url: str) -> Iterator[Beside]:
+    """Connect a command to a database, whether there is a ledger in it or not.
+
+    Raises:
+        LedgerError: The server cannot hold a ledger.
+        LedgerUnavailableError: No server can be reached.
+    """
     location = read_location(url)
     with asyncio.Runner() as runner:
         db = runner.run(connect(location, name=NAME))
-        connected = Beside(runner, db, location)
         try:
-            if make_at_ms is None:
-                connected.run(read_identity)
-            else:
-                connected.run(lambda db: prepare(db, now_ms=make_at_ms))
-            yield connected
+            yield Beside(runner, db, location)
         finally:
             db.terminate()
