@@ -191,6 +191,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         done = run("serve", "--config", write_settings(tmp_path), env={"LISTENER_PORT": port})
     assert done.status == 1
     assert "Address already in use" in done.complaint
+    assert done.complaint.endswith(": choose another host or port")
     assert port in done.complaint
 
 

@@ -307,7 +307,8 @@ def check_of(
 
 def tables(url: str) -> int:
     count = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-    return run(url, lambda db: db.fetchval(count))
+    found: int = run(url, lambda db: db.fetchval(count))
+    return found
 
 
 def test_before_the_first_serve_a_check_makes_no_ledger(
