@@ -162,6 +162,14 @@ def test_a_file_that_is_not_a_ledger_is_a_problem(path: Path) -> None:
     assert problems(path) == ["readable"]
 
 
+@pytest.mark.parametrize("path", [Path("/tmp"), Path("/dev/null")])  # noqa: S108 - not written to
+def test_what_is_no_file_is_a_problem_that_no_permission_solves(path: Path) -> None:
+    told = found(path)
+    assert problems(path) == ["readable"]
+    assert "cannot be a ledger" in str(told["readable"].advice)
+    assert set(told) == {"ledger", "readable"}
+
+
 def test_another_kind_of_database_is_refused() -> None:
     with pytest.raises(LedgerError):
         check_up("mysql://host/name")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from listener.errors import LedgerError, NoLedgerError
-from listener.storage import open_ledger, open_reader
+from listener.storage import open_keys, open_ledger, open_reader
 from listener.storage.sqlite import schema
 from listener.storage.sqlite.connection import connect, connect_read_only
 from listener.storage.sqlite.ledger import SqliteLedger
@@ -162,6 +162,24 @@ def test_there_must_be_one_where_none_is_to_be_made(path: Path) -> None:
 async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(LedgerError):
         await SqliteLedger.open(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["folder", "fifo"])
+async def test_what_is_no_file_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    if name == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    with pytest.raises(LedgerError, match="which cannot be a ledger: set database"):
+        await SqliteLedger.open(place)
+    for opening in (partial(open_reader), partial(open_keys, create=True)):
+        with (
+            pytest.raises(LedgerError, match="which cannot be a ledger: set database"),
+            opening(url_of(place)),
+        ):
+            pass
+    assert [*tmp_path.iterdir()] == [place]
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:

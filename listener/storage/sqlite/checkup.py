@@ -15,7 +15,7 @@ from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.epoch import BACKUP, HEADLESS, OTHER_FILE, reason
-from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.location import refuse_no_file, sqlite_path
 from listener.storage.sqlite.lock import has_lost_its_file, is_served
 from listener.storage.sqlite.schema import SCHEMA_VERSION
 
@@ -37,6 +37,11 @@ def check_up(url: str) -> list[Finding]:
         LedgerError: The URL is of no kind of database that this version can use.
     """
     path = sqlite_path(url)
+    try:
+        refuse_no_file(path)
+    except LedgerError as error:
+        # What else is said of a ledger's file, its permissions above all, is not said of this.
+        return [Finding(name="ledger", value=str(path)), problem("readable", "no", str(error))]
     return [*_surroundings(path), *_ledger(path)]
 
 
