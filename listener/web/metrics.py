@@ -105,8 +105,8 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        # Each status of the table, as each close code and each outcome below, exists from the start: a counter that appears with its first
-        # refusal has no increase that an alarm could see.
+        # Each status of the table exists from the start, as do close codes and outcomes below: a
+        # counter that appears with its first event has no increase that an alarm could see.
         self._by_status = {status: self.notifications.labels(status) for status in NOTIFY_STATUSES}
         self._acknowledged = self._by_status[200]
         self.unread = Counter(

@@ -42,7 +42,7 @@ ANSWER_DAYS: Final = 7
 class SqliteLedger(ReadableLedger):
     """``listener.ledger.promise.Ledger`` and ``listener.keys.KeyStore`` on one SQLite file."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that `open` has made
         self,
         *,
         lock: ServiceLock,

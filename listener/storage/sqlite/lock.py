@@ -80,8 +80,8 @@ def refuse_other_name(path: Path) -> None:
     """Check that the log of a served ledger is beside the name that is used here.
 
     Raises:
-        LedgerError: What has the name is no file; or the log is beside another name. Reading here would miss what is in the log, and
-            writing here would damage the file.
+        LedgerError: What has the name is no file; or the log is beside another name, so that
+            reading here would miss what is in it, and writing here would damage the file.
     """
     refuse_no_file(path)
     name, *file = _names(path)
@@ -100,7 +100,7 @@ def has_lost_its_file(path: Path) -> bool:
     """
     name, *file = _names(path)
     for attempt in range(TRIES):
-        if not _is_locked(name) or (os.path.exists(path) and all(map(_is_locked, file))):
+        if not _is_locked(name) or (path.exists() and all(map(_is_locked, file))):
             return False
         if attempt < TRIES - 1:
             # A service that starts locks the one shortly after the other.

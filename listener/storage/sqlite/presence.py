@@ -13,8 +13,8 @@ from listener.errors import LedgerUnavailableError
 class Presence:
     """Remembers which files a ledger has, by what is there when it is made.
 
-    It is made once the ledger has been written to, so that its log is there; SQLite replaces neither
-    while it has them open.
+    It is made once the ledger has been written to, so that its log is there; SQLite replaces
+    neither while it has them open.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +44,7 @@ class Presence:
 def _identity(name: str) -> tuple[int, int] | None:
     """Return which file has a name now; None where none has it."""
     try:
-        found = os.stat(name)
+        found = os.stat(name)  # noqa: PTH116 - before each commit; a Path is dearer
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
