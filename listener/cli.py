@@ -1,5 +1,8 @@
 """The command line: ``listener <command>``. What goes wrong is reported on one clear line."""
 
+import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -59,7 +62,35 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
+    _open_streams()
     sys.exit(_run(arguments))
+
+
+class _ClosedOutput(io.RawIOBase):
+    """Fails each write: what a command has to show must not vanish unseen."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _data: object) -> int:
+        raise OSError(
+            errno.EBADF,
+            "stdout is closed, so that nothing can be shown: give it a terminal, a file or a pipe",
+        )
+
+
+def _open_streams() -> None:
+    """Put something in the place of standard streams that were closed, as `>&-` does."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # It takes the lowest free number. Otherwise the ledger, or a connection, would have the
+            # number of stdout.
+            os.open(os.devnull, os.O_RDONLY)
+    # In mypy's view there always is one; Python has None where it was closed.
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(_ClosedOutput(), encoding="utf-8", write_through=True)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -26,6 +26,10 @@ class LedgerError(ListenerError):
     """The ledger cannot be used as it is: not ours, too new, damaged."""
 
 
+class NoLedgerError(LedgerError):
+    """There is no ledger where one was looked for; the place is free for a new one."""
+
+
 class DamagedError(LedgerError):
     """A ledger was changed; ``seq`` is the first entry that shows it, if any does."""
 
@@ -37,6 +41,13 @@ class DamagedError(LedgerError):
 
 class LedgerUnavailableError(ListenerError):
     """The ledger could not commit; nothing was recorded, and recording again is safe."""
+
+
+class StoppedEarlyError(ListenerError):
+    """The listener was told to stop while it still started."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped before the ledger was open; nothing was received")
 
 
 class OverloadedError(LedgerUnavailableError):

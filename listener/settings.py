@@ -38,6 +38,7 @@ TIMEOUT_SECONDS_MAX: Final = 60.0
 
 # A hyphen alone is no store's number: "200043/-" is the stream of what no store is known for.
 NUMBER_PATTERN: Final = r"^([0-9A-Za-z_]|[0-9A-Za-z_-]{2,64})$"
+_NAMES_A_HOST: Final = "names a host, such as https://pos.example.com"
 _ADD_A_MERCHANT: Final = (
     "no merchant is configured: add [merchants.<merchantNo>] with tokens = ["
     '"<API token>"] to the settings file, or set LISTENER_MERCHANTS'
@@ -49,20 +50,39 @@ def _wrong(text: str) -> PydanticCustomError:
     return PydanticCustomError("setting", text)
 
 
+def _fault_of_url(text: str) -> str | None:
+    """Return what an http or https URL would have to do that a text does not; None if it is one."""
+    if not text.lower().startswith(("http://", "https://")):
+        return "begins with http:// or https://"
+    if any(char.isspace() for char in text):
+        return "has no blank in it"
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return _NAMES_A_HOST
+    try:
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        return f"has a port from 1 to {PORT_MAX}, or none; an IPv6 address goes in brackets"
+    return None if parts.hostname else _NAMES_A_HOST
+
+
 def _check_url(text: str) -> str:
     """Return an http or https URL in its normal form, so that paths can be appended.
 
     It has no closing slash, its scheme and host are in lower case, and a name with letters
     beyond ASCII is in the form that DNS uses (``xn--…``).
     """
+    fault = _fault_of_url(text)
+    if fault is not None:
+        raise _wrong(f"must be a URL that {fault}")
+    parts = urlsplit(text)
     try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         written = str(URL(text))
     except ValueError:
-        usable = False
-    if not usable or any(char.isspace() for char in text):
-        raise _wrong("must be a URL that begins with http:// or https://")
+        raise _wrong(f"must be a URL that {_NAMES_A_HOST}") from None
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise _wrong("must be a URL without a user name, a query or a fragment")
     return written.rstrip("/")
@@ -72,15 +92,19 @@ def _check_proxy(proxy: SecretStr) -> SecretStr:
     """Return the URL of a proxy; without a scheme it is an HTTP proxy, as in other programs."""
     text = proxy.get_secret_value()
     text = text if "://" in text else f"http://{text}"
+    fault = _fault_of_url(text)
+    if fault is not None:
+        raise _wrong(f"must be the URL of a proxy that {fault}")
+    if len(text) > URL_CHARS_MAX:
+        raise _wrong(f"must have at most {URL_CHARS_MAX} characters")
+    parts = urlsplit(text)
     try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         # HTTP's basic authentication cannot carry others.
         unquote(f"{parts.username}{parts.password}").encode("latin-1")
     except ValueError:
-        usable = False
-    if not usable or len(text) > URL_CHARS_MAX or any(char.isspace() for char in text):
-        raise _wrong("must be the URL of a proxy that begins with http:// or https://")
+        raise _wrong(
+            "must be the URL of a proxy whose user and password are of Latin-1's characters"
+        ) from None
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise _wrong("must be the URL of a proxy without a path")
     return SecretStr(text)

@@ -14,6 +14,7 @@ from listener import __version__
 from listener.commands.terminal import (
     config_option,
     json_option,
+    no_answer,
     read_settings,
     say_json,
     say_table,
@@ -102,8 +103,9 @@ def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
     try:
         bind(settings.host, settings.port).close()
     except OSError as error:
-        advice = f"{error.strerror or error}: choose another host or port"
-        yield Finding(name="address", value=address, severity=Severity.PROBLEM, advice=advice)
+        yield Finding(
+            name="address", value=address, severity=Severity.PROBLEM, advice=error.strerror
+        )
         return
     yield Finding(name="address", value=address)
 
@@ -159,7 +161,7 @@ async def _answer(url: str, *, proxy: str | None = None) -> int | str:
         # Its own message contains the proxy's password.
         return f"no answer: the proxy answered HTTP {error.status}"
     except aiohttp.ClientError as error:
-        return f"no answer: {error}"
+        return no_answer(error)
 
 
 def _told(finding: "Finding") -> dict[str, object]:

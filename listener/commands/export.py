@@ -17,6 +17,7 @@ from listener.commands.terminal import config_option, escaped, note, progress, r
 
 if TYPE_CHECKING:
     from listener.ledger.results import ReadEntry
+    from listener.web.shapes.models import Entry
 
 _COLUMNS: Final = (
     *("seq", "kind", "merchantNo", "storeNo", "transactionNo", "reference", "providerStatus"),
@@ -146,21 +147,32 @@ def export(
 
 
 def _ndjson(line: "ReadEntry") -> bytes:
-    from listener.web.shapes.models import Entry
-
-    return escaped(Entry.of(line).encode().decode()).encode() + b"\n"
+    return escaped(_shape(line).encode().decode()).encode() + b"\n"
 
 
 def _csv(line: "ReadEntry") -> bytes:
-    from listener.web.shapes.models import Entry
-
-    told = Entry.of(line).model_dump(mode="json", by_alias=True)
+    told = _shape(line).model_dump(mode="json", by_alias=True)
     deliveries = told.pop("deliveries")
     told |= {f"deliveries.{name}": value for name, value in deliveries.items()}
     if _AMOUNT.fullmatch(told["amount"] or ""):
         told["amount"] = Decimal(told["amount"])
     told["fields"] = json.dumps(told["fields"], ensure_ascii=False, separators=(",", ":"))
     return csv_row([told[name] for name in _COLUMNS])
+
+
+def _shape(line: "ReadEntry") -> "Entry":
+    """Build what the API says of an entry.
+
+    Raises:
+        DamagedError: The entry is not what was recorded.
+    """
+    from listener.storage.checks import UNREADABLE, unreadable
+    from listener.web.shapes.models import Entry
+
+    try:
+        return Entry.of(line)
+    except UNREADABLE as error:
+        raise unreadable(line.entry.seq) from error
 
 
 def csv_row(cells: Sequence[object]) -> bytes:

@@ -232,12 +232,17 @@ def _told(key: "Key") -> dict[str, object]:
 
 def _times(key: "Key") -> dict[str, object]:
     from listener.ledger.model import rfc3339
+    from listener.storage.checks import unreadable_key
 
     revoked_at_ms = key.revoked_at_ms
-    return {
-        "createdAt": rfc3339(key.created_at_ms),
-        "revokedAt": None if revoked_at_ms is None else rfc3339(revoked_at_ms),
-    }
+    try:
+        return {
+            "createdAt": rfc3339(key.created_at_ms),
+            "revokedAt": None if revoked_at_ms is None else rfc3339(revoked_at_ms),
+        }
+    except (ValueError, OverflowError, OSError) as error:
+        # A time that no clock shows.
+        raise unreadable_key(key.id) from error
 
 
 def _row(key: "Key") -> list[str]:

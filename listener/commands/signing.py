@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from listener.commands.terminal import is_watched, json_option, note, say, say_json, shown
+from listener.commands.terminal import (
+    is_watched,
+    json_option,
+    no_answer,
+    note,
+    say,
+    say_json,
+    shown,
+)
 
 if TYPE_CHECKING:
     from listener.pockyt.signature import Token
@@ -181,5 +189,5 @@ async def _bring(url: str, fields: dict[str, str]) -> tuple[int, str]:
     except TimeoutError as error:
         raise click.ClickException(f"no answer within {ANSWER_SECONDS:g} s") from error
     except aiohttp.ClientError as error:
-        raise click.ClickException(f"no answer: {error}") from error
+        raise click.ClickException(no_answer(error)) from error
     return response.status, body[:ANSWER_BYTES_MAX].decode(errors="replace")

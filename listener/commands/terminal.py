@@ -5,6 +5,7 @@ stdout, everything else to stderr.
 """
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Control and format characters (direction marks among them), half of a pair, line separators.
 _STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_TLS_WORD: Final = re.compile(r" ssl:\w+(?= )")
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -88,6 +90,14 @@ def escaped(text: str, *, but: str = "") -> str:
 
 def _steers(char: str) -> bool:
     return unicodedata.category(char) in _STEERING
+
+
+def no_answer(error: Exception) -> str:
+    """Describe why an HTTP request had no answer.
+
+    aiohttp's word for how it would have encrypted, `ssl:default`, helps nobody and is left out.
+    """
+    return f"no answer: {_TLS_WORD.sub('', str(error))}"
 
 
 def say(text: str) -> None:

@@ -29,6 +29,7 @@ from listener.errors import (
     SaleCancelledError,
     TooManyWishesError,
 )
+from listener.lifecycle.caller import CALLS, OUTCOMES
 from listener.lifecycle.clock import Clock, Steady
 from listener.lifecycle.gate import Limits
 from listener.lifecycle.lifecycle import Lifecycle
@@ -36,6 +37,8 @@ from listener.lifecycle.orders import Order
 from listener.lifecycle.starter import Started
 
 __all__ = [
+    "CALLS",
+    "OUTCOMES",
     "BeingCancelledError",
     "Clock",
     "Lifecycle",

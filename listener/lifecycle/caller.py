@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from listener import log
 from listener.errors import NotifyUrlMissingError
@@ -15,7 +15,7 @@ from listener.lifecycle.facts import Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
 from listener.lifecycle.orders import Order
 from listener.lifecycle.turns import keep_turns
-from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError
+from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError, Reason
 from listener.pockyt.calls import Credentials, PockytCalls
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
@@ -23,6 +23,14 @@ from listener.settings import Merchant
 _LOG: Final = logging.getLogger(__name__)
 
 MARGIN_SECONDS: Final = 2.0
+# Each call, and each word that `on_call` is given for how one ended.
+CALLS: Final = ("add", "create-trans-qrcode", "prepay", "cancel", "tran-query")
+# What was overtaken was not called.
+OUTCOMES: Final = (
+    *("answered", "refused", "failed"),
+    *(reason for reason in get_args(Reason) if reason != "overtaken"),
+)
+
 _MOVING_MONEY: Final = frozenset({"add", "create-trans-qrcode", "prepay", "cancel"})
 
 OnCall = Callable[[str, str, float], None]

@@ -8,11 +8,11 @@ from typing import Final
 
 from msgspec import MsgspecError
 
-from listener.errors import DamagedError
+from listener.errors import DamagedError, LedgerError
 from listener.ledger.chain import ENTRY_COLUMNS, digest
 from listener.ledger.model import Entry, Transaction
 from listener.ledger.replay import differs, restate_sale, sale_seq_of
-from listener.ledger.results import Head
+from listener.ledger.results import Head, ReadEntry
 from listener.ledger.sale import SaleState
 from listener.storage.rows import Row, entry_of, sale_of, transaction_of
 
@@ -20,6 +20,8 @@ _TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")
 
 # Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
+# What reading an entry raises where its row holds what no entry can.
+UNREADABLE: Final = (MsgspecError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,48 @@ def check_sales(found: Iterable[tuple[Entry, SaleState | None]]) -> None:
             raise differs(sale.seq, "it is a sale that is not among the sales")
         if stored != restate_sale(sale, others):
             raise _not_added_up([sale, *others][-1].seq)
+
+
+def read_page(
+    read: Callable[[int, int], list[ReadEntry]], *, after: int, upto: int
+) -> list[ReadEntry]:
+    """Read the entries in a range of seqs for a command.
+
+    Args:
+        read: Reads them, given the seq to read after, and the one to read up to.
+        after: The seq before the first.
+        upto: The last seq.
+
+    Raises:
+        DamagedError: One of them is not what was recorded; its ``seq`` says which.
+    """
+    try:
+        return read(after, upto)
+    except UNREADABLE:
+        for seq in range(after + 1, upto + 1):
+            try:
+                read(seq - 1, seq)
+            except UNREADABLE as error:
+                raise unreadable(seq) from error
+        raise
+
+
+def unreadable(seq: int) -> DamagedError:
+    """Build the error for an entry that a command cannot read back."""
+    return DamagedError(
+        f"entry {seq} cannot be read, because it is not what was recorded: run `listener verify`,"
+        " which finds all that is damaged first, and restore a backup",
+        seq=seq,
+    )
+
+
+def unreadable_key(key_id: object) -> LedgerError:
+    """Build the error for a key that is not what was stored; keys are in no chain."""
+    shown = f"{key_id}".encode("unicode_escape").decode()
+    return LedgerError(
+        f"key {shown} cannot be read, because it is not what was stored: the ledger is damaged, so"
+        " run `listener verify`, and restore a backup"
+    )
 
 
 def _not_added_up(seq: int) -> DamagedError:

@@ -18,8 +18,16 @@ def bind(
         listens: False only reserves the port.
 
     Raises:
-        OSError: The address is taken, or is not this machine's.
+        OSError: The address is taken, or is not this machine's; its text says what to do.
     """
+    try:
+        return _bind(host, port, backlog=backlog, reuse_port=reuse_port, listens=listens)
+    except OSError as error:
+        reason = f"{error.strerror or error}: choose another host or port"
+        raise OSError(error.errno, reason) from error
+
+
+def _bind(host: str, port: int, *, backlog: int, reuse_port: bool, listens: bool) -> socket.socket:
     if not reuse_port:
         if ":" not in host:
             return socket.create_server((host, port), backlog=backlog)

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from listener import log
+from listener.errors import StoppedEarlyError
 from listener.hub.hub import Hub
 from listener.ingest import Ingest
 from listener.lifecycle import Clock, Lifecycle, Limits
@@ -218,12 +219,14 @@ async def serve(
 
     Raises:
         LedgerError: The ledger cannot be opened.
+        StoppedEarlyError: It was told to stop before it served.
         OSError: The port is taken.
     """
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(told_to_stop())
-        service = await stack.enter_async_context(running(settings, shares_port=shares_port))
+        starting = stack.enter_async_context(running(settings, shares_port=shares_port))
+        service = await _unless(stop, starting)
         _calm_collector()
         log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
         if ready is not None:
@@ -231,6 +234,24 @@ async def serve(
         await stop.wait()
         log.event(_LOG, "stopping", sessions=service.app[SESSIONS].count)
     log.event(_LOG, "stopped")
+
+
+async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, Service]) -> Service:
+    """Wait for a start, which may take as long as the ledger's server likes, until told to stop.
+
+    Raises:
+        StoppedEarlyError: It was told to stop first.
+    """
+    start, told = asyncio.ensure_future(starting), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({start, told}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            raise StoppedEarlyError
+        return await start
+    finally:
+        for task in (start, told):
+            task.cancel()
+        await asyncio.gather(start, told, return_exceptions=True)
 
 
 def _head_alone(_data: bytes, head_bytes: int) -> int:

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from enum import StrEnum
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 from listener import __version__
 from listener.ledger.model import Why
 from listener.ledger.results import Doubts
+from listener.lifecycle import CALLS, OUTCOMES
+from listener.pos.codes import CloseCode
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -103,8 +105,8 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        # Each status of the table exists from the start: a counter that appears with its first
-        # refusal has no increase that an alarm could see.
+        # Each status of the table exists from the start, as do close codes and outcomes below: a
+        # counter that appears with its first event has no increase that an alarm could see.
         self._by_status = {status: self.notifications.labels(status) for status in NOTIFY_STATUSES}
         self._acknowledged = self._by_status[200]
         self.unread = Counter(
@@ -158,6 +160,8 @@ class Metrics:
         self.closes = Counter(
             "listener_pos_closes", "POS connections closed here.", ["code"], registry=self.registry
         )
+        for code in CloseCode:
+            self.closes.labels(code)
         self.waiting = Gauge(
             "listener_ledger_waiting", "What waits for a commit.", registry=self.registry
         )
@@ -172,6 +176,8 @@ class Metrics:
             ["call", "outcome"],
             registry=self.registry,
         )
+        for call, outcome in product(CALLS, OUTCOMES):
+            self.pockyt_calls.labels(call, outcome)
         self.pockyt_seconds = Histogram(
             "listener_pockyt_seconds",
             "A call to Pockyt.",

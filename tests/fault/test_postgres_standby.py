@@ -1,8 +1,11 @@
 """What becomes of the ledger when a server of PostgreSQL dies, with a standby and without one."""
 
 import asyncio
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,12 +14,14 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.scope import Scope
 from listener.storage import check_up, verify
 from listener.storage.postgres.ledger import PostgresLedger
-from tests.support.clusters import Server, pair
+from tests.support.clusters import Server, cluster, pair
+from tests.support.commands import run, started, write_settings
 from tests.support.stored import Clock, numbered
 
 SYNCED = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
 FOLLOWED = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
 DEADLINE_SECONDS = 40.0
+STOP_SECONDS = 8.0
 
 
 @pytest.fixture(name="servers")
@@ -141,3 +146,43 @@ async def test_a_standby_that_lagged_behind_gets_a_new_epoch_and_the_loss_is_rep
     assert (await asyncio.to_thread(verify, standby.url)).entries == 6
     found = {one.name: one for one in await asyncio.to_thread(check_up, standby.url)}
     assert "from at least entry 9 to 5" in str(found["went_back"].value)
+
+
+async def nobody_follows(primary: Server) -> None:
+    """Make each commit wait for a standby that is not there."""
+    async with connected(primary) as db:
+        await db.execute("ALTER SYSTEM SET synchronous_standby_names = 'none_there'")
+        await db.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("is_new", [True, False], ids=["new ledger", "ledger"])
+def test_a_start_that_waits_for_a_standby_says_so_and_can_be_stopped(
+    tmp_path: Path, number: signal.Signals, is_new: bool
+) -> None:
+    with cluster() as primary:
+        primary.start()
+        env = {"LISTENER_DATABASE": primary.url}
+        config = write_settings(tmp_path)
+        if not is_new:
+            assert run("keys", "create", "--config", config, "--role", "admin", env=env).status == 0
+        asyncio.run(nobody_follows(primary))
+        with started("serve", "--config", config, env=env) as program:
+            told = program.until(program.err, "waits_for_standby")
+            assert "bring one back" in told
+            began = time.monotonic()
+            assert program.stop(number) == 1
+            assert time.monotonic() - began < STOP_SECONDS
+            (line,) = program.left(program.err)
+            assert line.startswith("listener: stopped before")
+
+
+def test_a_command_that_waits_for_a_standby_says_so(tmp_path: Path) -> None:
+    with cluster() as primary:
+        primary.start()
+        asyncio.run(nobody_follows(primary))
+        config = write_settings(tmp_path)
+        env = {"LISTENER_DATABASE": primary.url}
+        with started("keys", "create", "--config", config, "--role", "admin", env=env) as program:
+            assert "bring one back" in program.until(program.err, "synchronous standby")
+            assert program.stop(signal.SIGINT) == 130

@@ -69,6 +69,25 @@ def test_before_the_first_deploy_a_check_makes_no_ledger(path: Path) -> None:
     assert not list(path.parent.iterdir())
 
 
+def test_an_empty_file_is_a_place_for_a_ledger_and_no_problem(path: Path) -> None:
+    path.touch(0o600)
+    assert found(path)["exists"] == found(path.with_name("none.db"))["exists"]
+    assert not problems(path)
+    assert path.read_bytes() == b""
+
+
+async def test_a_ledger_of_no_known_version_is_a_problem_that_serving_does_not_solve(
+    path: Path,
+) -> None:
+    await (await SqliteLedger.open(path)).close()
+    with closing(bare(path)) as db:
+        db.execute("PRAGMA user_version = 0")
+    assert problems(path) == ["readable"]
+    advice = str(found(path)["readable"].advice)
+    assert "restore a backup" in advice
+    assert "serve" not in advice
+
+
 def test_a_folder_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     assert problems(tmp_path / "none" / "ledger.db") == ["folder"]
 
@@ -163,6 +182,14 @@ async def test_a_ledger_without_its_head_is_a_problem(path: Path) -> None:
 def test_a_file_that_is_not_a_ledger_is_a_problem(path: Path) -> None:
     path.write_text("notes " * 1_000)
     assert problems(path) == ["readable"]
+
+
+@pytest.mark.parametrize("path", [Path("/tmp"), Path("/dev/null")])
+def test_what_is_no_file_is_a_problem_that_no_permission_solves(path: Path) -> None:
+    told = found(path)
+    assert problems(path) == ["readable"]
+    assert "cannot be a ledger" in str(told["readable"].advice)
+    assert set(told) == {"ledger", "readable"}
 
 
 def test_another_kind_of_database_is_refused() -> None:

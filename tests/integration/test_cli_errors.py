@@ -11,7 +11,18 @@ import click
 import pytest
 
 from listener.cli import program
-from tests.support.commands import DEADLINE_SECONDS, here, run, started, write_settings
+from tests.support.commands import (
+    DEADLINE_SECONDS,
+    PROGRAM,
+    here,
+    run,
+    started,
+    without_stdout,
+    write_settings,
+)
+
+# Nothing answers there, and nobody waits for it.
+NO_POCKYT = '[pockyt]\nurl = "http://127.0.0.1:9"'
 
 READ_SETTINGS = (
     *(["serve"], ["keys", "list"], ["check"], ["verify"], ["rebuild"], ["export"]),
@@ -141,12 +152,46 @@ def test_settings_may_come_from_the_environment_alone(tmp_path: Path) -> None:
     assert [key["id"] for key in found] == [made["id"]]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["export"], ["export", "--format", "csv"], ["keys", "list"], ["keys", "list", "--json"]),
+        *(["check"], ["check", "--json"], ["verify"], ["verify", "--json"]),
+    ],
+    ids=" ".join,
+)
+def test_a_command_whose_stdout_is_closed_is_one_line(tmp_path: Path, command: list[str]) -> None:
+    config = write_settings(tmp_path, more=NO_POCKYT)
+    assert run("keys", "create", "--config", config, "--role", "admin").status == 0
+    done = without_stdout(*command, "--config", config)
+    # An export of nothing in NDJSON has nothing to write.
+    if command == ["export"]:
+        assert (done.status, done.err) == (0, "0 entries\n")
+        return
+    assert done.status == 1
+    assert done.complaint.startswith("stdout is closed")
+
+
+def test_a_service_needs_no_standard_streams(tmp_path: Path) -> None:
+    config = write_settings(tmp_path)
+    shell = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *PROGRAM, "serve", "--config", str(config)]
+    with started(program=shell, reads=False) as program:
+        program.until(program.err, "serving")
+        assert isinstance(program.process, subprocess.Popen)
+        # Nothing of the ledger has the number of a standard stream.
+        folder = Path(f"/proc/{program.process.pid}/fd")
+        assert {str((folder / name).readlink()) for name in "01"} == {"/dev/null"}
+        assert program.stop() == 0
+    assert run("verify", "--config", config).status == 0
+
+
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("serve", "--config", write_settings(tmp_path), env={"LISTENER_PORT": port})
     assert done.status == 1
     assert "Address already in use" in done.complaint
+    assert done.complaint.endswith(": choose another host or port")
     assert port in done.complaint
 
 

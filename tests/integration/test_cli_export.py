@@ -23,6 +23,7 @@ from tests.support.commands import (
     started,
     write_settings,
 )
+from tests.support.stored import behind
 
 DAY_MS = 86_400_000
 # 2026-11-23, and a day for each entry.
@@ -283,3 +284,26 @@ async def test_a_damaged_ledger_is_one_line(
     assert done.err.splitlines() == [
         "listener: the ledger cannot be read now: database disk image is malformed"
     ]
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "fields = replace(fields, '{', '[')",
+        "fields = '[]'",
+        "fields = CAST(x'7bff7d' AS TEXT)",
+        "kind = 'notificatioN'",
+        "recorded_at = 99999999999999999",
+    ],
+)
+async def test_a_damaged_entry_is_named_on_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str], form: str, change: str
+) -> None:
+    await fill(config, [notification(n) for n in range(1, 4)])
+    with behind(config.with_name("ledger.db")) as db:
+        db.execute(f"UPDATE entries SET {change} WHERE seq = 2")
+    done = here(capsys, "export", "--config", config, "--format", form)
+    assert done.status == 1
+    assert done.complaint.startswith("entry 2 cannot be read")
+    assert "run `listener verify`" in done.complaint

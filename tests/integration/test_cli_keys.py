@@ -16,8 +16,10 @@ from tests.support.commands import (
     before_a_person,
     here,
     run,
+    without_stdout,
     write_settings,
 )
+from tests.support.stored import behind
 
 
 @pytest.fixture
@@ -73,6 +75,17 @@ def test_a_key_that_could_not_be_shown_is_revoked(
         )
     assert done.returncode == 1
     assert "shown only now" not in done.stderr
+    (key,) = listed(capsys, config)
+    assert key["revokedAt"] is not None
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_key_made_while_stdout_is_closed_is_revoked(
+    capsys: pytest.CaptureFixture[str], config: Path, options: tuple[str, ...]
+) -> None:
+    done = without_stdout("keys", "create", "--config", config, "--role", "admin", *options)
+    assert done.status == 1
+    assert done.complaint.startswith("stdout is closed")
     (key,) = listed(capsys, config)
     assert key["revokedAt"] is not None
 
@@ -280,3 +293,17 @@ def test_another_programs_file_is_one_line(
     done = here(capsys, "keys", "create", "--config", config, "--role", "admin")
     assert done.status == 1
     assert "cannot be opened: file is not a database" in done.complaint
+
+
+@pytest.mark.parametrize("change", ["role = 'Admin'", "created_at = 99999999999999999"])
+def test_a_damaged_key_is_named_on_one_line(
+    capsys: pytest.CaptureFixture[str], config: Path, change: str
+) -> None:
+    made = create(capsys, config, "--role", "admin")
+    with behind(config.with_name("ledger.db")) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(f"UPDATE keys SET {change}")
+    for command in (["list"], ["list", "--json"]):
+        done = here(capsys, "keys", *command, "--config", config)
+        assert done.complaint.startswith(f"key {made['id']} cannot be read"), command
+        assert "restore a backup" in done.complaint

@@ -6,13 +6,14 @@ import os
 import sqlite3
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from listener.errors import LedgerError
-from listener.storage import open_ledger
+from listener.errors import LedgerError, NoLedgerError
+from listener.storage import open_keys, open_ledger, open_reader
 from listener.storage.sqlite import schema
 from listener.storage.sqlite.connection import connect, connect_read_only
 from listener.storage.sqlite.ledger import SqliteLedger
@@ -163,6 +164,24 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str
         await SqliteLedger.open(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["folder", "fifo"])
+async def test_what_is_no_file_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    if name == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    with pytest.raises(LedgerError, match="which cannot be a ledger: set database"):
+        await SqliteLedger.open(place)
+    for opening in (partial(open_reader), partial(open_keys, create=True)):
+        with (
+            pytest.raises(LedgerError, match="which cannot be a ledger: set database"),
+            opening(url_of(place)),
+        ):
+            pass
+    assert [*tmp_path.iterdir()] == [place]
+
+
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("These are my notes.\n" * 100)
     with pytest.raises(LedgerError, match="cannot be opened"):
@@ -191,12 +210,57 @@ async def test_a_later_versions_ledger_is_refused_and_left_alone(path: Path) -> 
     assert not is_served(path)
 
 
+@pytest.mark.parametrize("version", [0, -1])
+async def test_a_ledger_of_no_known_version_is_refused_and_left_alone(
+    path: Path, version: int
+) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+    with closing(bare(path)) as db:
+        db.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    told = "of no version that this program knows .* restore a backup"
+    with pytest.raises(LedgerError, match=told):
+        await SqliteLedger.open(path)
+    for create in (True, False):
+        with pytest.raises(LedgerError, match=told):
+            connect(path, create=create)
+    with pytest.raises(LedgerError, match=told):
+        connect_read_only(path)
+    assert path.read_bytes() == before
+    with closing(bare(path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    assert verify(url_of(path)).entries == 1
+
+
+@pytest.mark.parametrize("statement", [None, "VACUUM"])
+async def test_a_file_without_tables_becomes_a_ledger_once_it_is_served(
+    path: Path, statement: str | None
+) -> None:
+    with closing(bare(path)) as db:
+        if statement is None:
+            path.touch()
+        else:
+            db.execute("PRAGMA encoding = 'UTF-8'")
+            db.execute(statement)
+    before = path.read_bytes()
+    assert bool(before) == (statement is not None)
+    for opening in (connect_read_only, partial(connect, create=False)):
+        with pytest.raises(NoLedgerError, match="`listener serve` makes it"):
+            opening(path)
+    assert path.read_bytes() == before
+    async with await SqliteLedger.open(path) as ledger:
+        assert (await ledger.record(numbered(1))).seq == 1
+
+
 async def test_a_ledger_without_its_head_is_refused(path: Path) -> None:
     await (await SqliteLedger.open(path)).close()
     with closing(bare(path)) as db:
         db.execute("DELETE FROM ledger")
     with pytest.raises(LedgerError, match="restore a backup"):
         await SqliteLedger.open(path)
+    with open_reader(url_of(path)) as reader, pytest.raises(LedgerError, match="restore a backup"):
+        reader.head()
 
 
 # Migrated

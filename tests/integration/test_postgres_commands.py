@@ -4,6 +4,7 @@ import asyncio
 import json
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -295,6 +296,69 @@ def test_check_names_what_is_unwise_about_the_server_and_the_nodes(
     assert "behind the others" in str(found["node old"]["advice"])
     (apart,) = [one for name, one in found.items() if name[:5] == "node " and name != "node old"]
     assert "ahead of the database's" in str(apart["advice"])
+
+
+def check_of(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> tuple[int, dict[str, dict[str, object]]]:
+    done = command(capsys, "check", config, "--json")
+    return done.status, {one["name"]: one for one in json.loads(done.out)["findings"]}
+
+
+def tables(url: str) -> int:
+    count = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    found: int = run(url, lambda db: db.fetchval(count))
+    return found
+
+
+def test_before_the_first_serve_a_check_makes_no_ledger(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    status, found = check_of(capsys, config)
+    assert found["exists"]["severity"] == "note"
+    assert found["exists"]["advice"] == "`listener serve` makes it"
+    assert status == 0
+    assert tables(url) == 0
+
+
+@pytest.mark.parametrize("table", ["ledger", "entries"])
+def test_check_says_as_serve_does_that_another_program_has_the_database(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str, table: str
+) -> None:
+    run(url, lambda db: db.execute(f"CREATE TABLE {table} (id int)"))
+    status, found = check_of(capsys, config)
+    assert found["readable"]["severity"] == "problem"
+    assert found["readable"]["advice"] == command(capsys, "serve", config).complaint
+    assert "another program's tables" in str(found["readable"]["advice"])
+    assert status == 1
+
+
+def test_check_says_as_serve_does_that_the_role_may_make_no_tables(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    parts = urlsplit(url)
+    role = f"reader_{parts.path[1:]}"
+    run(url, lambda db: db.execute(f"CREATE ROLE {role} LOGIN"))
+    try:
+        its = f"postgresql://{role}@{parts.hostname}:{parts.port or 5432}{parts.path}"
+        config.write_text(SETTINGS.format(url=its))
+        status, found = check_of(capsys, config)
+        assert found["readable"]["advice"] == command(capsys, "serve", config).complaint
+        assert "the role may not make the ledger's tables" in str(found["readable"]["advice"])
+        assert status == 1
+    finally:
+        run(url, lambda db: db.execute(f"DROP ROLE {role}"))
+
+
+def test_a_ledger_that_a_later_version_has_served_is_a_note(
+    capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    asyncio.run(fill(url))
+    damage(url, "UPDATE ledger SET schema_version = 99")
+    status, found = check_of(capsys, config)
+    assert (found["schema"]["value"], found["schema"]["severity"]) == (99, "note")
+    assert "a later version has served it" in str(found["schema"]["advice"])
+    assert status == 0
 
 
 def test_check_names_what_cannot_be_reached(

@@ -76,6 +76,20 @@ def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
             process.kill()
 
 
+def without_stdout(*arguments: str | Path) -> Done:
+    """Run a command as `>&-` in a shell does, with no stdout at all."""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+    )
+    return Done(done.returncode, "", done.stderr)
+
+
 def before_a_person(*arguments: str | Path, status: int = 0, until: str | None = None) -> str:
     """Run a command with a terminal as stdout and stderr; return everything that it shows.
 

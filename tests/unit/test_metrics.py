@@ -1,7 +1,10 @@
 """What is counted without a lock reads as any other histogram."""
 
+import inspect
 import re
 
+from listener.lifecycle import CALLS, OUTCOMES, caller
+from listener.pos.codes import CloseCode
 from listener.web.metrics import Metrics
 
 
@@ -26,3 +29,24 @@ def test_acknowledged_notifications_are_counted_by_how_long_they_took() -> None:
         assert found['listener_notify_seconds_bucket{le="+Inf"}'] == 4
         assert found["listener_notify_seconds_count"] == 4
         assert found["listener_notify_seconds_sum"] == 60.0035
+
+
+def test_whatever_can_be_counted_is_at_0_from_the_start() -> None:
+    metrics = Metrics()
+    lines = set(metrics.text().decode().splitlines())
+    assert {f'listener_pos_closes_total{{code="{int(code)}"}} 0.0' for code in CloseCode} <= lines
+    calls = [f'call="{call}",outcome="{outcome}"' for call in CALLS for outcome in OUTCOMES]
+    assert {f"listener_pockyt_calls_total{{{labels}}} 0.0" for labels in calls} <= lines
+    # What is counted is one of them, not a series beside it.
+    metrics.closed(4108)
+    metrics.called("cancel", "timeout", 0.1)
+    names = {line.partition(" ")[0] for line in metrics.text().decode().splitlines()}
+    of_calls = [name for name in names if name.startswith("listener_pockyt_calls_total{")]
+    assert len(of_calls) == len(calls)
+
+
+def test_the_calls_that_are_counted_are_those_that_are_made() -> None:
+    source = inspect.getsource(caller)
+    made = set(re.findall(r'_call\(\s+"([\w-]+)"', source))
+    made |= set(*re.findall(r'name = "([\w-]+)" if .* else "([\w-]+)"', source))
+    assert made == set(CALLS)

@@ -223,3 +223,10 @@ def test_every_limit_that_can_be_reached_is_documented() -> None:
         names = re.findall(r"^([A-Z][A-Z_]*_MAX)\b.*= ", source, re.MULTILINE)
         there |= {f"{module.name.removeprefix('listener.')}.{name}" for name in names}
     assert there - told == INNER.keys()
+
+
+def test_systemd_starts_the_listener_again_however_long_its_database_is_down() -> None:
+    (unit,) = re.findall(r"```ini\n(.*?)```", DOC, re.DOTALL)
+    head, _, rest = unit.partition("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in head.partition("[Unit]")[2]
+    assert "\nRestart=always\n" in rest

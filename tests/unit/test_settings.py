@@ -455,6 +455,30 @@ def test_a_url_that_no_machine_could_use_is_refused(loaded: Load, text: str) -> 
     assert '"public_url"' in refusal(lambda: loaded(f'public_url = "{text}"\n{MERCHANT}'))
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("h:80", "that begins with http:// or https://"),
+        ("ftp://h", "that begins with http:// or https://"),
+        ("http://h:99999", "that has a port from 1 to 65535"),
+        ("http://h:0", "that has a port from 1 to 65535"),
+        ("http://h:web", "that has a port from 1 to 65535"),
+        ("http://::1", "an IPv6 address goes in brackets"),
+        ("https://a b", "that has no blank in it"),
+        ("https://", "that names a host"),
+        ("http://[::1", "that names a host"),
+        ("https://ü..de", "that names a host"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said(loaded: Load, text: str, reason: str) -> None:
+    told = refusal(lambda: loaded(f'public_url = "{text}"\n{MERCHANT}'))
+    assert told.partition(" must be a URL ")[2].startswith(reason) or reason in told
+    assert ("begins with" in told) == ("begins with" in reason)
+    if "://" in text and "ü" not in text:
+        environ = {"LISTENER_POCKYT_PROXY": text, **_merchant("")}
+        assert reason in refusal(lambda: load(None, environ))
+
+
 def test_a_host_may_be_in_brackets(loaded: Load) -> None:
     assert loaded(f'host = "[::1]"\n{MERCHANT}').host == "::1"
 

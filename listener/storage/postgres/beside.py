@@ -1,14 +1,16 @@
 """Use a ledger on PostgreSQL from a command, beside the nodes that serve it."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.storage.postgres.connection import FAULTS, SERVER_NOW_MS, Connection, connect, told_by
-from listener.storage.postgres.location import read_location
+from listener.storage.postgres.location import Location, read_location
 from listener.storage.postgres.schema import prepare, read_identity
+from listener.storage.postgres.waiting import watched
 
 T = TypeVar("T")
 
@@ -17,15 +19,17 @@ ROWS_AT_ONCE: Final = 1_000
 # For as long as it takes to work with the rows between two statements.
 BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 
+_LOG: Final = logging.getLogger(__name__)
 _SERVED: Final = f"SELECT count(*) FROM nodes WHERE lease_until >= {SERVER_NOW_MS}"
 
 
 class Beside:
     """The connection of a command, which has no event loop of its own."""
 
-    def __init__(self, runner: asyncio.Runner, db: Connection) -> None:
+    def __init__(self, runner: asyncio.Runner, db: Connection, location: Location) -> None:
         self._runner = runner
         self._db = db
+        self._location = location
 
     def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run work on the connection.
@@ -35,7 +39,9 @@ class Beside:
         """
 
         async def working() -> T:
-            result = await work(self._db)
+            # A command sets up no log: Python writes a warning to stderr as it is.
+            async with watched(self._location, name=NAME, tell=_LOG.warning):
+                result = await work(self._db)
             if self._db.warning is not None:
                 raise LedgerUnavailableError(
                     f"the ledger may not have stored it: {self._db.warning}"
@@ -80,15 +86,26 @@ def beside(url: str, *, make_at_ms: int | None = None) -> Iterator[Beside]:
         LedgerError: There is no ledger, or none that this version can read.
         LedgerUnavailableError: No server can be reached.
     """
+    with connected_to(url) as connected:
+        if make_at_ms is None:
+            connected.run(read_identity)
+        else:
+            connected.run(lambda db: prepare(db, now_ms=make_at_ms))
+        yield connected
+
+
+@contextmanager
+def connected_to(url: str) -> Iterator[Beside]:
+    """Connect a command to a database, whether there is a ledger in it or not.
+
+    Raises:
+        LedgerError: The server cannot hold a ledger.
+        LedgerUnavailableError: No server can be reached.
+    """
     location = read_location(url)
     with asyncio.Runner() as runner:
         db = runner.run(connect(location, name=NAME))
-        connected = Beside(runner, db)
         try:
-            if make_at_ms is None:
-                connected.run(read_identity)
-            else:
-                connected.run(lambda db: prepare(db, now_ms=make_at_ms))
-            yield connected
+            yield Beside(runner, db, location)
         finally:
             db.terminate()

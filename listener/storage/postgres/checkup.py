@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from listener.errors import LedgerError, LedgerUnavailableError
+from listener.errors import LedgerError, LedgerUnavailableError, NoLedgerError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.postgres import reading
-from listener.storage.postgres.beside import Beside, beside
+from listener.storage.postgres.beside import Beside, connected_to
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import read_nodes
-from listener.storage.postgres.schema import Identity, read_identity
+from listener.storage.postgres.schema import SCHEMA_VERSION, Identity, check_place, read_identity
 
 CLOCK_MS_MAX: Final = 1_000
 SNAPSHOT_SECONDS_MAX: Final = 600
@@ -42,12 +43,13 @@ def check_up(url: str) -> list[Finding]:
     """
     findings = [Finding(name="ledger", value=read_location(url).shown)]
     try:
-        with beside(url) as connected:
+        with connected_to(url) as connected:
             findings += _server(connected)
-            findings += _nodes(connected)
-            findings += _content(connected, connected.run(read_identity))
+            findings += _ledger(connected)
     except (LedgerError, LedgerUnavailableError) as error:
         findings.append(problem("readable", "no", str(error)))
+    except UNREADABLE as error:
+        findings.append(problem("readable", "no", f"restore a backup; it is damaged: {error}"))
     return findings
 
 
@@ -83,6 +85,17 @@ def _server(connected: Beside) -> Iterator[Finding]:
         yield problem("notification_queue", f"{row['queue']:.0%}", advice)
 
 
+def _ledger(connected: Beside) -> Iterator[Finding]:
+    try:
+        identity = connected.run(read_identity)
+    except NoLedgerError:
+        connected.run(check_place)
+        yield note("exists", "no", "`listener serve` makes it")
+        return
+    yield from _nodes(connected)
+    yield from _content(connected, identity)
+
+
 def _nodes(connected: Beside) -> Iterator[Finding]:
     nodes = connected.run(read_nodes)
     yield Finding(name="served", value="yes" if nodes else "no")
@@ -102,7 +115,14 @@ def _nodes(connected: Beside) -> Iterator[Finding]:
 
 
 def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
-    yield Finding(name="schema", value=identity.schema_version)
+    if identity.schema_version > SCHEMA_VERSION:
+        advice = (
+            f"a later version has served it, and this one knows {SCHEMA_VERSION}: it may go on"
+            " during a rolling restart; finish that"
+        )
+        yield note("schema", identity.schema_version, advice)
+    else:
+        yield Finding(name="schema", value=identity.schema_version)
     yield Finding(name="created", value=rfc3339(identity.created_at_ms))
     head = connected.run(reading.head)
     yield Finding(name="epoch", value=head.epoch)

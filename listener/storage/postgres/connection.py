@@ -37,6 +37,10 @@ FAULTS: Final = (
     TimeoutError,
 )
 
+# On a new connection they show that its server's was lent to others before, or is meanwhile: what
+# they prepared is there, and what was prepared here is not.
+_LENT: Final = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+
 # An idle transaction would hold the ledger's lock; nobody waits for that lock for ever.
 _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
@@ -128,6 +132,9 @@ async def _connect(
         # Not as it connects: a pooler would refuse that.
         await connection.fetch(_SET, list(settings), list(settings.values()))
         check_server(connection, await connection.fetchrow(_LOOK))
+    except _LENT as error:
+        connection.terminate()
+        raise _pooled(host, port) from error
     except BaseException:
         connection.terminate()
         raise
@@ -160,10 +167,14 @@ async def _check_pooler(connection: Connection, location: Location, host: str, p
     finally:
         other.terminate()
     if is_shared:
-        raise LedgerError(
-            f"{host}:{port} is a pooler in transaction mode: connect to the server itself, or to a"
-            " pooler in session mode"
-        )
+        raise _pooled(host, port)
+
+
+def _pooled(host: str, port: int) -> LedgerError:
+    return LedgerError(
+        f"{host}:{port} is a pooler in transaction mode: connect to the server itself, or to a"
+        " pooler in session mode"
+    )
 
 
 def check_server(connection: Connection, row: Any) -> None:  # noqa: ANN401 - asyncpg's record

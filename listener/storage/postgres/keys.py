@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from listener.keys import Key, Role
+from listener.storage.checks import unreadable_key
 from listener.storage.postgres.connection import Connection
 
 _COLUMNS: Final = (
@@ -77,14 +78,22 @@ async def revoked(db: Connection) -> frozenset[str]:
 
 
 def _key_of(row: Any) -> Key:  # noqa: ANN401 - asyncpg's record
-    return Key(
-        id=row[0],
-        hash=row[1],
-        role=Role(row[2]),
-        merchant_no=row[3],
-        store_no=row[4],
-        terminal=row[5],
-        may_refund=bool(row[6]),
-        created_at_ms=row[7],
-        revoked_at_ms=row[8],
-    )
+    """Read a key.
+
+    Raises:
+        LedgerError: It is not what was stored.
+    """
+    try:
+        return Key(
+            id=row[0],
+            hash=row[1],
+            role=Role(row[2]),
+            merchant_no=row[3],
+            store_no=row[4],
+            terminal=row[5],
+            may_refund=bool(row[6]),
+            created_at_ms=row[7],
+            revoked_at_ms=row[8],
+        )
+    except ValueError as error:
+        raise unreadable_key(row[0]) from error

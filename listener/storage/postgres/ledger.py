@@ -18,14 +18,21 @@ from listener.ledger.schedule import Confirm
 from listener.storage.postgres import errands
 from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.channel import SILENT_SECONDS, Channel
-from listener.storage.postgres.connection import FAULTS, Connection, connect, told_by
-from listener.storage.postgres.location import read_location
+from listener.storage.postgres.connection import (
+    CONNECT_SECONDS,
+    FAULTS,
+    Connection,
+    connect,
+    told_by,
+)
+from listener.storage.postgres.location import Location, read_location
 from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
 from listener.storage.postgres.presence import NodeSessions
 from listener.storage.postgres.readable import ReadableLedger
 from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
 from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
+from listener.storage.postgres.waiting import watched
 from listener.storage.postgres.writer import Appended, Writer
 from listener.storage.queue import OnCommit
 
@@ -94,6 +101,9 @@ class PostgresLedger(ReadableLedger):
     ) -> Self:
         """Open a ledger to serve it, beside others that may serve it; create it if missing.
 
+        While a commit waits for a standby that is not there, this waits too, and logs it;
+        cancelling it ends that.
+
         Raises:
             LedgerError: It cannot be opened.
             LedgerUnavailableError: No server can be reached.
@@ -101,6 +111,29 @@ class PostgresLedger(ReadableLedger):
         location = read_location(url)
         node_id = secrets.token_hex(4)
         name = f"pockyt-listener {node_id}"
+        async with watched(location, name=name, tell=_log_waiting):
+            return await cls._open(
+                location,
+                name=name,
+                node_id=node_id,
+                confirm=confirm,
+                clock=clock,
+                on_commit=on_commit,
+                node_url=node_url,
+            )
+
+    @classmethod
+    async def _open(
+        cls,
+        location: Location,
+        *,
+        name: str,
+        node_id: str,
+        confirm: Confirm,
+        clock: Callable[[], int],
+        on_commit: OnCommit | None,
+        node_url: str,
+    ) -> Self:
         connection = await connect(location, name=name)
         try:
             identity = await prepare(connection, now_ms=clock())
@@ -108,7 +141,7 @@ class PostgresLedger(ReadableLedger):
             text = f"the ledger cannot be opened: {told_by(error)}"
             raise LedgerUnavailableError(text) from error
         finally:
-            connection.terminate()
+            await _hang_up(connection)
         node = Node(
             node_id=node_id,
             url=node_url,
@@ -137,6 +170,9 @@ class PostgresLedger(ReadableLedger):
         try:
             await ledger._start()
         except BaseException:
+            # It never took anything, and its heartbeat may be what hangs.
+            for each in ledger._channels():
+                each.drop()
             await ledger.close()
             raise
         return ledger
@@ -310,6 +346,7 @@ class PostgresLedger(ReadableLedger):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
+            # A heartbeat that waits for a standby would keep this node from leaving for ever.
             async with asyncio.timeout(SILENT_SECONDS):
                 await self._turns.leave()
                 await self._presence.leave()
@@ -318,3 +355,16 @@ class PostgresLedger(ReadableLedger):
             cause = str(error) or "the server does not answer"
             log.event(_LOG, "not_signed_off", level=logging.WARNING, cause=cause)
         await asyncio.gather(*(channel.close() for channel in self._channels()))
+
+
+async def _hang_up(connection: Connection) -> None:
+    """Close a connection; a statement that was cancelled on it is given time to end."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.close()
+    except FAULTS:
+        connection.terminate()
+
+
+def _log_waiting(text: str) -> None:
+    log.event(_LOG, "waits_for_standby", level=logging.WARNING, cause=text)

@@ -7,6 +7,7 @@ from typing import Final
 
 from listener.ledger.results import Head, ReadEntry
 from listener.ledger.scope import Scope
+from listener.storage.checks import read_page
 from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, beside
 
@@ -41,18 +42,24 @@ class PostgresReader:
         end = self.head().seq if until is None else until
         while after < end:
             upto = min(after + PAGE_ENTRIES, end)
-            lines = self._connected.run(
-                partial(
-                    reading.lines_between,
-                    after=after,
-                    upto=upto,
-                    since_ms=since_ms,
-                    until_ms=until_ms,
-                    scope=scope,
-                )
-            )
-            yield upto, lines
+            read = partial(self._lines, since_ms=since_ms, until_ms=until_ms, scope=scope)
+            yield upto, read_page(read, after=after, upto=upto)
             after = upto
+
+    def _lines(
+        self, after: int, upto: int, *, since_ms: int | None, until_ms: int | None, scope: Scope
+    ) -> list[ReadEntry]:
+        """Read the entries in a range."""
+        return self._connected.run(
+            partial(
+                reading.lines_between,
+                after=after,
+                upto=upto,
+                since_ms=since_ms,
+                until_ms=until_ms,
+                scope=scope,
+            )
+        )
 
 
 @contextmanager

@@ -5,6 +5,8 @@ of it gets a new name, so that nodes of two versions run side by side during a r
 """
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from listener.errors import LedgerError
+from listener.errors import LedgerError, NoLedgerError
 from listener.storage.postgres.connection import Connection
 
 SCHEMA_VERSION: Final = 1
@@ -71,7 +73,7 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
     Raises:
         LedgerError: The database is another program's, or of a later version.
     """
-    try:
+    with _refusals_told():
         async with db.transaction():
             await db.execute(LOCK)
             row = await _row(db)
@@ -83,20 +85,45 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
                 reason = "copied" if row["is_copy"] else "restored"
                 await begin_epoch(db, old=row["epoch"], reason=reason, now_ms=now_ms)
                 row = await _row(db)
+    return _identity(row)
+
+
+async def check_place(db: Connection) -> None:
+    """Check that a ledger could be created here; what is created for that is rolled back.
+
+    Raises:
+        LedgerError: It could not, as `prepare` says it.
+    """
+    transaction = db.transaction()
+    with _refusals_told():
+        await transaction.start()
+        try:
+            await db.execute(LOCK)
+            if await _row(db) is None:
+                await _make(db, now_ms=0)
+        finally:
+            await transaction.rollback()
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Raise what PostgreSQL says of tables that cannot be made as an error that says what to do."""
+    try:
+        yield
     except (asyncpg.UndefinedColumnError, asyncpg.DuplicateTableError) as error:
         raise LedgerError(
             "the database holds another program's tables; name an empty one"
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise LedgerError(f"the role may not make the ledger's tables: {error}") from error
-    return _identity(row)
 
 
 async def read_identity(db: Connection) -> Identity:
     """Read which ledger this is, without changing anything.
 
     Raises:
-        LedgerError: There is none, or one that this version cannot read.
+        NoLedgerError: There is none.
+        LedgerError: This version cannot read it.
     """
     try:
         row = await _row(db)
@@ -105,7 +132,7 @@ async def read_identity(db: Connection) -> Identity:
             "the database holds another program's tables; name an empty one"
         ) from error
     if row is None:
-        raise LedgerError("there is no ledger in this database; `listener serve` makes it")
+        raise NoLedgerError("there is no ledger in this database; `listener serve` makes it")
     return _identity(row)
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from listener.errors import LedgerError
+from listener.errors import LedgerError, NoLedgerError
 from listener.ledger.model import rfc3339
+from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
-from listener.storage.sqlite.epoch import BACKUP, OTHER_FILE, reason
-from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.epoch import BACKUP, HEADLESS, OTHER_FILE, reason
+from listener.storage.sqlite.location import refuse_no_file, sqlite_path
 from listener.storage.sqlite.lock import has_lost_its_file, is_served
 from listener.storage.sqlite.schema import SCHEMA_VERSION
 
@@ -36,6 +37,11 @@ def check_up(url: str) -> list[Finding]:
         LedgerError: The URL is of no kind of database that this version can use.
     """
     path = sqlite_path(url)
+    try:
+        refuse_no_file(path)
+    except LedgerError as error:
+        # What else is said of a ledger's file, its permissions above all, is not said of this.
+        return [Finding(name="ledger", value=str(path)), problem("readable", "no", str(error))]
     return [*_surroundings(path), *_ledger(path)]
 
 
@@ -95,7 +101,7 @@ def _free(free: int) -> Finding:
 
 def _ledger(path: Path) -> Iterator[Finding]:
     if not path.exists():
-        yield note("exists", "no", "`listener serve` makes it")
+        yield _none_yet()
         return
     yield Finding(name="bytes", value=path.stat().st_size)
     yield _log(path)
@@ -104,15 +110,24 @@ def _ledger(path: Path) -> Iterator[Finding]:
         yield loose
     try:
         db = connect_read_only(path)
+    except NoLedgerError:
+        yield _none_yet()
+        return
     except LedgerError as error:
         yield problem("readable", "no", str(error))
         return
     try:
         yield from _content(db, path)
-    except (*FAULTS, TypeError) as error:
+    except TypeError:
+        yield problem("readable", "no", HEADLESS)
+    except (*FAULTS, *UNREADABLE) as error:
         yield problem("readable", "no", f"restore a backup; SQLite says: {told_by(error)}")
     finally:
         db.close()
+
+
+def _none_yet() -> Finding:
+    return note("exists", "no", "`listener serve` makes it")
 
 
 def _log(path: Path) -> Finding:

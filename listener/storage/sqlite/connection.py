@@ -12,9 +12,14 @@ from typing import Final, Self, TypeVar
 
 import aiosqlite
 
-from listener.errors import LedgerError, LedgerUnavailableError, SearchTooLongError
+from listener.errors import (
+    LedgerError,
+    LedgerUnavailableError,
+    NoLedgerError,
+    SearchTooLongError,
+)
 from listener.storage.sqlite.lock import refuse_other_name
-from listener.storage.sqlite.schema import is_current, migrate
+from listener.storage.sqlite.schema import is_current, is_new, migrate
 
 T = TypeVar("T")
 
@@ -197,7 +202,7 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
         LedgerError: The file cannot be opened, or is not a ledger that this version can use.
     """
     if not create and not path.exists():
-        raise LedgerError(_missing(path))
+        raise NoLedgerError(_missing(path))
     try:
         if create:
             make_private(path)
@@ -212,6 +217,8 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
     try:
         prepare(db)
         is_behind = not is_current(db, path)
+        if not create and is_new(db):
+            raise NoLedgerError(_missing(path))
         # A copy made by another tool may have lost this.
         db.execute("PRAGMA journal_mode = WAL")
         if is_behind:
@@ -237,10 +244,11 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a ledger's file beside its service: nothing is written, migrated or checkpointed.
 
     Raises:
-        LedgerError: There is none, it cannot be opened, or is not one that this version can read.
+        NoLedgerError: There is none, or a file without tables.
+        LedgerError: It cannot be opened, or is not one that this version can read.
     """
     if not path.exists():
-        raise LedgerError(_missing(path))
+        raise NoLedgerError(_missing(path))
     refuse_other_name(path)
     try:
         mode = "mode=ro&immutable=1" if _is_at_rest(path.resolve()) else "mode=ro"
@@ -251,6 +259,8 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         is_behind = not is_current(db, path)
+        if is_new(db):
+            raise NoLedgerError(_missing(path))
     except FAULTS as error:
         db.close()
         raise LedgerError(f"the ledger {path} cannot be read: {told_by(error)}") from error

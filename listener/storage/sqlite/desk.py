@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.keys import Key
 from listener.storage.sqlite import keys
-from listener.storage.sqlite.connection import connect, told_by
+from listener.storage.sqlite.connection import FAULTS, connect, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import has_lost_its_file, refuse_other_name
 
@@ -44,7 +44,7 @@ def open_desk(url: str, *, create: bool) -> Iterator[SqliteDesk]:
     with closing(connect(path, create=create)) as db:
         try:
             yield SqliteDesk(db)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise LedgerUnavailableError(
                 f"the ledger cannot be used now: {told_by(error)}"
             ) from error

@@ -24,6 +24,7 @@ from listener.storage.sqlite.lock import ServiceLock
 BACKUP: Final = "backup"
 OTHER_FILE: Final = "another file"
 WENT_BACK: Final = "fewer entries"
+HEADLESS: Final = "the ledger's file has lost its head; restore a backup"
 
 
 def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, str | None]:
@@ -37,7 +38,7 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
     """
     row = db.execute(selects.ORIGIN).fetchone()
     if row is None:
-        raise LedgerError("the ledger's file has lost its head; restore a backup")
+        raise LedgerError(HEADLESS)
     epoch: str = row[0]
     why = reason(db, path) or _went_back(db, lock.note)
     if why is not None:

@@ -4,6 +4,7 @@ import sqlite3
 from typing import Final
 
 from listener.keys import Key, Role
+from listener.storage.checks import unreadable_key
 from listener.storage.sqlite.connection import transaction
 
 _COLUMNS: Final = (
@@ -70,17 +71,25 @@ def revoked(db: sqlite3.Connection) -> frozenset[str]:
 
 
 def _key_of(row: tuple[object, ...]) -> Key:
-    return Key(
-        id=str(row[0]),
-        hash=str(row[1]),
-        role=Role(str(row[2])),
-        merchant_no=_text(row[3]),
-        store_no=_text(row[4]),
-        terminal=_text(row[5]),
-        may_refund=bool(row[6]),
-        created_at_ms=int(str(row[7])),
-        revoked_at_ms=int(str(row[8])) if row[8] is not None else None,
-    )
+    """Read a key.
+
+    Raises:
+        LedgerError: It is not what was stored.
+    """
+    try:
+        return Key(
+            id=str(row[0]),
+            hash=str(row[1]),
+            role=Role(str(row[2])),
+            merchant_no=_text(row[3]),
+            store_no=_text(row[4]),
+            terminal=_text(row[5]),
+            may_refund=bool(row[6]),
+            created_at_ms=int(str(row[7])),
+            revoked_at_ms=int(str(row[8])) if row[8] is not None else None,
+        )
+    except ValueError as error:
+        raise unreadable_key(row[0]) from error
 
 
 def _text(value: object) -> str | None:

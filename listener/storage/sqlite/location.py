@@ -27,3 +27,16 @@ def sqlite_path(url: str) -> Path:
             "the ledger is a file on disk: set database to sqlite:///PATH, and nothing else"
         )
     return Path(path)
+
+
+def refuse_no_file(path: Path) -> None:
+    """Check that what is at a path, if anything, is a file.
+
+    Raises:
+        LedgerError: It is a folder, a device or the like.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise LedgerError(
+            f"{path} is {kind}, which cannot be a ledger: set database to sqlite:///PATH, a file"
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from listener.errors import LedgerError
+from listener.storage.sqlite.location import refuse_no_file
 
 # `listener check` tests whether a lock is free, and holds it for that moment.
 TRIES: Final = 5
@@ -34,8 +35,9 @@ class ServiceLock:
         drops every lock that SQLite has on it in the same process.
 
         Raises:
-            LedgerError: Another service has it, or a file cannot be opened.
+            LedgerError: Another service has it, or it is no file that can be opened.
         """
+        refuse_no_file(path)
         self._held: list[int] = []
         try:
             for name in _names(path):
@@ -78,9 +80,10 @@ def refuse_other_name(path: Path) -> None:
     """Check that the log of a served ledger is beside the name that is used here.
 
     Raises:
-        LedgerError: It is beside another name. Reading here would miss what is in the log, and
-            writing here would damage the file.
+        LedgerError: What has the name is no file; or the log is beside another name, so that
+            reading here would miss what is in it, and writing here would damage the file.
     """
+    refuse_no_file(path)
     name, *file = _names(path)
     # The name is checked once more at the end: a service that starts meanwhile locks it first.
     if not _is_locked(name) and any(map(_is_locked, file)) and not _is_locked(name):

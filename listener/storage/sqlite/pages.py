@@ -3,18 +3,23 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
-from listener.errors import LedgerUnavailableError
+from listener.errors import LedgerError, LedgerUnavailableError
 from listener.ledger.results import Head, ReadEntry
 from listener.ledger.scope import Scope
+from listener.storage.checks import read_page
 from listener.storage.sqlite import reading
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, told_by
+from listener.storage.sqlite.epoch import HEADLESS
 from listener.storage.sqlite.location import sqlite_path
 
 PAGE_ENTRIES: Final = 1_000
 
 _ALL: Final = Scope()
+# What Python says where a text is not UTF-8.
+_NO_TEXT: Final = "Could not decode"
 
 
 class SqliteReader:
@@ -24,8 +29,15 @@ class SqliteReader:
         self._db = db
 
     def head(self) -> Head:
-        """Read the end of the ledger."""
-        return reading.head(self._db)
+        """Read the end of the ledger.
+
+        Raises:
+            LedgerError: The file has lost it.
+        """
+        try:
+            return reading.head(self._db)
+        except TypeError as error:
+            raise LedgerError(HEADLESS) from error
 
     def pages(
         self,
@@ -48,22 +60,33 @@ class SqliteReader:
             until_ms: Leave out what was recorded then or later. The clock may have been set
                 back, so lines after the first such one are read too.
             scope: Leave out the lines of others.
+
+        Raises:
+            DamagedError: An entry is not what was recorded; its ``seq`` says which.
         """
         end = self.head().seq if until is None else until
         while after < end:
             upto = min(after + PAGE_ENTRIES, end)
-            yield (
-                upto,
-                reading.lines_between(
-                    self._db,
-                    after=after,
-                    upto=upto,
-                    since_ms=since_ms,
-                    until_ms=until_ms,
-                    scope=scope,
-                ),
-            )
+            read = partial(self._lines, since_ms=since_ms, until_ms=until_ms, scope=scope)
+            yield upto, read_page(read, after=after, upto=upto)
             after = upto
+
+    def _lines(
+        self, after: int, upto: int, *, since_ms: int | None, until_ms: int | None, scope: Scope
+    ) -> list[ReadEntry]:
+        """Read the entries in a range.
+
+        Raises:
+            ValueError: A text is not UTF-8, so that it is not what was recorded.
+        """
+        try:
+            return reading.lines_between(
+                self._db, after=after, upto=upto, since_ms=since_ms, until_ms=until_ms, scope=scope
+            )
+        except sqlite3.OperationalError as error:
+            if str(error).startswith(_NO_TEXT):
+                raise ValueError(told_by(error)) from error
+            raise
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from listener.ledger.chain import GENESIS
 from listener.storage.sqlite import statements
 
 SCHEMA_VERSION: Final = 1
+FIRST_VERSION: Final = 1
 SECRET_BYTES: Final = 32
 # "pokt": distinguishes our file from any other SQLite database.
 APPLICATION_ID: Final = 0x706F6B74
@@ -28,7 +29,11 @@ def schema_text() -> str:
 
 
 def is_current(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether a file is a ledger of this version; False if it is older, or a new file."""
+    """Return whether a file is a ledger of this version; False if it is older, or a new file.
+
+    Raises:
+        LedgerError: It is another program's, or of no version that this program knows.
+    """
     (found,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -39,7 +44,18 @@ def is_current(db: sqlite3.Connection, path: Path) -> bool:
             f"{path} was written by a later version (schema {found}, this one knows"
             f" {SCHEMA_VERSION}); run that version"
         )
+    if tables and found < FIRST_VERSION:
+        raise LedgerError(
+            f"{path} is of no version that this program knows (schema {found}), so its header is"
+            " damaged: restore a backup"
+        )
     return bool(tables) and found == SCHEMA_VERSION
+
+
+def is_new(db: sqlite3.Connection) -> bool:
+    """Return whether a file holds no tables yet."""
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return not tables
 
 
 def migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) -> None:
