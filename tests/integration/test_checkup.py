@@ -159,6 +159,22 @@ async def test_a_backup_is_recognised(path: Path, tmp_path: Path) -> None:
     assert not problems(copy)
 
 
+async def test_an_older_copy_over_the_file_is_recognised(path: Path) -> None:
+    await (await SqliteLedger.open(path)).close()
+    older = path.read_bytes()
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+    assert found(path)["epoch"].severity is Severity.FINE
+    path.write_bytes(older)
+    told = found(path)["epoch"]
+    assert told.severity is Severity.NOTE
+    assert told.advice is not None
+    assert "an older copy" in told.advice
+    async with await SqliteLedger.open(path) as ledger:
+        assert ledger.epoch != told.value
+    assert found(path)["epoch"].severity is Severity.FINE
+
+
 async def test_damaged_pages_are_a_problem(path: Path) -> None:
     async with await SqliteLedger.open(path) as ledger:
         await ledger.record(numbered(1))

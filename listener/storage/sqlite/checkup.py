@@ -14,9 +14,9 @@ from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
-from listener.storage.sqlite.epoch import BACKUP, HEADLESS, OTHER_FILE, reason
+from listener.storage.sqlite.epoch import BACKUP, HEADLESS, OTHER_FILE, WENT_BACK, reason
 from listener.storage.sqlite.location import refuse_no_file, sqlite_path
-from listener.storage.sqlite.lock import has_lost_its_file, is_served
+from listener.storage.sqlite.lock import has_lost_its_file, is_served, read_note
 from listener.storage.sqlite.schema import SCHEMA_VERSION
 
 FREE_BYTES_LOW: Final = 1024**3
@@ -153,12 +153,14 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     _, created_at, *_ = db.execute(selects.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
-    why_new = reason(db, path)
+    why_new = reason(db, path, note=read_note(path))
     if why_new is not None:
         advice = {
             BACKUP: "this is a backup: the first `listener serve` on it makes a new epoch",
             OTHER_FILE: "this is not the file that was last served, but a copy, or moved from"
             " another disk: the first `listener serve` on it makes a new epoch",
+            WENT_BACK: "an older copy was written over the file that was last served: the next"
+            " `listener serve` makes a new epoch",
         }[why_new]
         yield note("epoch", head.epoch, advice)
     else:

@@ -40,7 +40,7 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
     if row is None:
         raise LedgerError(HEADLESS)
     epoch: str = row[0]
-    why = reason(db, path) or _went_back(db, lock.note)
+    why = reason(db, path, note=lock.note)
     if why is not None:
         epoch = secrets.token_hex(8)
     db.execute(statements.BEGIN_EPOCH, (epoch, identity(path)))
@@ -54,13 +54,18 @@ def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
     lock.write_note(f"{epoch} {seq}")
 
 
-def reason(db: sqlite3.Connection, path: Path) -> str | None:
-    """Return why the next service on a file will begin a new epoch, as far as the file shows."""
+def reason(db: sqlite3.Connection, path: Path, *, note: str) -> str | None:
+    """Return why the next service on a file will begin a new epoch; None where it will not.
+
+    ``note`` is the one beside the file.
+    """
     _, _, is_copy, file = db.execute(selects.ORIGIN).fetchone()
     if is_copy:
         return BACKUP
     # Until it is served for the first time it has no file number.
-    return OTHER_FILE if file not in (None, identity(path)) else None
+    if file not in (None, identity(path)):
+        return OTHER_FILE
+    return _went_back(db, note)
 
 
 def identity(path: Path) -> str:

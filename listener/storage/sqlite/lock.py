@@ -67,6 +67,16 @@ class ServiceLock:
             os.close(self._held.pop())
 
 
+def read_note(path: Path) -> str:
+    """Return the note of whoever served a ledger last; empty if there is none that can be read."""
+    name, *_ = _names(path)
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(NOTE_BYTES_MAX).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
 def is_served(path: Path) -> bool:
     """Return whether a service is serving a ledger now, under this name or another.
 
