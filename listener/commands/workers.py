@@ -21,9 +21,13 @@ from listener.web.address import bind
 
 # A worker that dies is started again, but with a pause.
 RESTART_SECONDS: Final = 1.0
+# Where one more than all has refused to start, and none has run for this long, no other will.
+START_SECONDS: Final = 10.0
 # How long a worker may take to send its tills away and finish what it has begun.
 STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.1
+# The exit code of a worker that refuses to start, and ours.
+FAILED: Final = 1
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,13 +46,15 @@ class Workers:
         self._count = count
         self._running: list[subprocess.Popen[bytes]] = []
         self._started_at = 0.0
+        # How many have refused to start; None once one has run for a while.
+        self._refusals: int | None = 0
         self._stopping = False
 
     def run(self) -> int:
         """Run all workers until told to stop; then stop them, and wait.
 
         Returns:
-            0 where all ended by themselves in time.
+            0 where all ended by themselves in time; 1 where none could start.
         """
         for number in stop_signals():
             signal.signal(number, self._stop)
@@ -68,10 +74,16 @@ class Workers:
             log.event(
                 _LOG, "worker_ended", level=logging.ERROR, pid=worker.pid, status=worker.returncode
             )
+            if self._refusals is not None and worker.returncode == FAILED:
+                self._refusals += 1
+        if len(self._running) == self._count and self._age > START_SECONDS:
+            self._refusals = None
+        if self._cannot_start:
+            # Each has said why.
+            self._stopping = True
+            return
         is_first = not self._started_at
-        if len(self._running) == self._count or (
-            not is_first and time.monotonic() - self._started_at < RESTART_SECONDS
-        ):
+        if len(self._running) == self._count or (not is_first and self._age < RESTART_SECONDS):
             return
         self._started_at = time.monotonic()
         while len(self._running) < self._count:
@@ -79,17 +91,27 @@ class Workers:
             self._running.append(worker)
             log.event(_LOG, "worker_started", pid=worker.pid)
 
+    @property
+    def _age(self) -> float:
+        """How long ago the last one was started, in seconds."""
+        return time.monotonic() - self._started_at
+
+    @property
+    def _cannot_start(self) -> bool:
+        return self._refusals is not None and self._refusals > self._count
+
     def _wait(self) -> int:
         ends_at = time.monotonic() + STOP_SECONDS
-        status = 0
+        status = FAILED if self._cannot_start else 0
         for worker in self._running:
             try:
-                status = status or worker.wait(max(0.1, ends_at - time.monotonic()))
+                ended = worker.wait(max(0.1, ends_at - time.monotonic()))
+                status = status or ended
             except subprocess.TimeoutExpired:
                 log.event(_LOG, "worker_killed", level=logging.ERROR, pid=worker.pid)
                 worker.kill()
                 worker.wait()
-                status = 1
+                status = FAILED
         self._port.close()
         return status
 

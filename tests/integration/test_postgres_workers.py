@@ -59,6 +59,17 @@ def test_workers_share_a_port_and_one_that_dies_is_started_again(tmp_path: Path,
     assert nodes(url) == 1
 
 
+def test_workers_that_cannot_start_end_the_service(tmp_path: Path) -> None:
+    config = tmp_path / "listener.toml"
+    nobody = "postgresql://me@127.0.0.1:1/none"
+    config.write_text(SETTINGS.format(port=free_port(), url=nobody))
+    with started("serve", "--config", config, "--workers", "2") as service:
+        assert service.process.wait(DEADLINE_SECONDS) == 1
+        said = service.left(service.err)
+    assert sum("worker_started" in line for line in said) <= 4
+    assert any("127.0.0.1:1" in line for line in said)
+
+
 def test_the_workers_of_a_port_keep_their_counters_apart_and_each_tells_of_the_ledger(
     tmp_path: Path, url: str
 ) -> None:
