@@ -14,6 +14,7 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.presence import LOOK_SECONDS
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 
@@ -100,6 +101,7 @@ async def test_nothing_is_acknowledged_while_a_file_of_the_ledger_is_gone(
     await ledger.record(numbered(1))
     file, elsewhere = path.with_name(lost), path.with_name("elsewhere")
     file.rename(elsewhere)
+    await asyncio.sleep(LOOK_SECONDS)
     if in_its_place == "another file":
         file.touch()
     for number in (2, 3):
@@ -114,5 +116,6 @@ async def test_nothing_is_acknowledged_while_a_file_of_the_ledger_is_gone(
 async def test_a_folder_that_may_not_be_looked_into_is_no_lost_file(
     ledger: SqliteLedger,
 ) -> None:
+    await asyncio.sleep(LOOK_SECONDS)
     with patch("os.stat", side_effect=PermissionError(errno.EACCES, "denied")):
         assert (await ledger.record(numbered(1))).seq == 1
