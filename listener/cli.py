@@ -91,6 +91,8 @@ def _open_streams() -> None:
     # In mypy's view there always is one; Python has None where it was closed.
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(_ClosedOutput(), encoding="utf-8", write_through=True)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - to the end
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -23,6 +23,8 @@ const PAGE_BYTES_MAX = 32 * 1024 * 1024;
 const PROBLEM_BYTES_MAX = 64 * 1024;
 const SHOWN_CHARS_MAX = 80;
 const LONGER_MS = 1000;
+// What one connect may name.
+const STREAMS_MAX = 512;
 // An empty page that comes sooner is followed by the next question only then.
 const EMPTY_MS_MIN = 1000;
 const DOUBLINGS_MAX = 16;
@@ -397,7 +399,9 @@ class Tracker {
 
   starts() {
     if (this.names.length === 0) return undefined;
-    return this.names.map((stream) => ({ stream, after: this.after(stream) }));
+    // Of more streams than may be named, the others go on after their last ack.
+    const names = this.followsAll ? this.names.slice(0, STREAMS_MAX) : this.names;
+    return names.map((stream) => ({ stream, after: this.after(stream) }));
   }
 
   ready(streams) {
@@ -1226,6 +1230,7 @@ export class Follower {
       polls.set(name, this.#page(name, stops.get(name).signal));
     };
     this.#closing.signal.addEventListener('abort', stop);
+    // Then WebSocket is tried again, and the key's streams are asked for.
     const again = setTimeout(stop, this.#timing.websocketAgainMs);
     try {
       const { names, followsAll } = this.#tracker;
@@ -1257,9 +1262,14 @@ export class Follower {
     return undefined;
   }
 
-  /** Ask which streams the key has now. */
+  /** How long to wait for a page: the first comes at once, so that the connection is known to be live. */
+  get #waitSeconds() {
+    return this.#transport === 'long-poll' ? this.#timing.pollSeconds : 0;
+  }
+
+  /** Ask which streams the key has now: stores may have come or gone since the last time. */
   async #nameAgain() {
-    const { page } = await this.#page(undefined, this.#closing.signal);
+    const { page } = await this.#page(undefined, this.#closing.signal, 0);
     if (page?.stream !== undefined) this.#tracker.name([page.stream]);
   }
 
@@ -1271,9 +1281,7 @@ export class Follower {
   }
 
   /** Read a page of a stream; none where the key has several, which are known from now on. */
-  async #page(name, signal) {
-    // The first answer comes at once, so that the connection is known to be live.
-    const wait = this.#transport === 'long-poll' ? this.#timing.pollSeconds : 0;
+  async #page(name, signal, wait = this.#waitSeconds) {
     const after = name === undefined ? 'acked' : this.#tracker.after(name);
     const began = Date.now();
     try {

@@ -21,7 +21,7 @@ from listener.web.address import bind
 
 # A worker that dies is started again, but with a pause.
 RESTART_SECONDS: Final = 1.0
-# Where one more than all has refused to start, and none has run for this long, no other will.
+# Where more than all have refused to start, and none has run for this long, no other will.
 START_SECONDS: Final = 10.0
 # How long a worker may take to send its tills away and finish what it has begun.
 STOP_SECONDS: Final = 30.0
@@ -44,7 +44,8 @@ class Workers:
         self._command = [sys.executable, "-m", "listener", "serve", *arguments, "--shared-port"]
         self._environment = os.environ | {"LISTENER_PORT": str(port)}
         self._count = count
-        self._running: list[subprocess.Popen[bytes]] = []
+        # When each was started, by the steady clock.
+        self._running: dict[subprocess.Popen[bytes], float] = {}
         self._started_at = 0.0
         # How many have refused to start; None once one has run for a while.
         self._refusals: int | None = 0
@@ -70,35 +71,32 @@ class Workers:
 
     def _tend(self) -> None:
         for worker in [one for one in self._running if one.poll() is not None]:
-            self._running.remove(worker)
+            del self._running[worker]
             log.event(
                 _LOG, "worker_ended", level=logging.ERROR, pid=worker.pid, status=worker.returncode
             )
             if self._refusals is not None and worker.returncode == FAILED:
                 self._refusals += 1
-        if len(self._running) == self._count and self._age > START_SECONDS:
+        now = time.monotonic()
+        if any(now - started_at > START_SECONDS for started_at in self._running.values()):
             self._refusals = None
         if self._cannot_start:
             # Each has said why.
             self._stopping = True
             return
         is_first = not self._started_at
-        if len(self._running) == self._count or (not is_first and self._age < RESTART_SECONDS):
+        is_soon = not is_first and now - self._started_at < RESTART_SECONDS
+        if is_soon or len(self._running) == self._count:
             return
-        self._started_at = time.monotonic()
+        self._started_at = now
         while len(self._running) < self._count:
             worker = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - ourselves
-            self._running.append(worker)
+            self._running[worker] = now
             log.event(_LOG, "worker_started", pid=worker.pid)
 
     @property
-    def _age(self) -> float:
-        """How long ago the last one was started, in seconds."""
-        return time.monotonic() - self._started_at
-
-    @property
     def _cannot_start(self) -> bool:
-        return self._refusals is not None and self._refusals > self._count
+        return self._refusals is not None and not self._running and self._refusals > self._count
 
     def _wait(self) -> int:
         ends_at = time.monotonic() + STOP_SECONDS

@@ -95,13 +95,19 @@ class Ledger(Protocol):
         OverloadedError, and LedgerUnavailableError while closing, are raised here instead.
         """
 
-    async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Store how far a terminal has come; an offset below the newest ack changes nothing."""
+    async def ack(
+        self, *, terminal: str, stream: str, offset: int, epoch: str | None = None
+    ) -> None:
+        """Store how far a terminal has come; an offset below the newest ack changes nothing.
 
-    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
-        """Store where a terminal begins, unless a place in this epoch is stored already.
+        ``epoch`` is the one that the offset counts in: one of another epoch changes nothing either.
+        """
 
-        It acknowledges nothing: a terminal that starts past a cancellation has not seen it.
+    async def start(self, *, terminal: str, offsets: Mapping[str, int]) -> None:
+        """Store where a terminal begins in each stream that it has no place of this epoch in.
+
+        All or none are stored. It acknowledges nothing: a terminal that starts past a cancellation
+        has not seen it.
         """
 
     async def acked(self, *, terminal: str, stream: str) -> Acked | None:

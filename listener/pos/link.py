@@ -227,7 +227,7 @@ class Link:
                 names: list[str | None] = [*self._tracker.names] or [None]
                 for name in names:
                     if name not in polls:
-                        polls[name] = asyncio.create_task(self._page(name))
+                        polls[name] = asyncio.create_task(self._next_page(name))
                 done, _ = await asyncio.wait(
                     polls.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -249,8 +249,8 @@ class Link:
         return None
 
     async def _name_again(self) -> None:
-        """Ask which streams the key has now."""
-        page = await self._page(None)
+        """Ask which streams the key has now: stores may have come or gone since the last time."""
+        page = await self._page(None, wait=0)
         if isinstance(page, EventsPage) and page.stream is not None:
             self._tracker.name([page.stream])
 
@@ -261,10 +261,13 @@ class Link:
             return replace(ended, duty=Duty.BACK_OFF)
         return ended
 
-    async def _page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
-        """Read a page of a stream; None where the key has several, which are known from now on."""
+    async def _next_page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
         # The first answer comes at once, so that the connection is known to be live.
         wait = self._timing.poll_seconds if self.transport == "long-poll" else 0
+        return await self._page(stream, wait=wait)
+
+    async def _page(self, stream: str | None, *, wait: int) -> EventsPage | ResyncMembers | None:
+        """Read a page of a stream; None where the key has several, which are known from now on."""
         tracker, clock = self._tracker, asyncio.get_running_loop().time
         after = tracker.start if stream is None else tracker.after(stream)
         ends_at = clock() + min(wait, EMPTY_SECONDS_MIN)

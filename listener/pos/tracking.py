@@ -20,7 +20,7 @@ from listener.pos.events import (
     Start,
     StreamStart,
 )
-from listener.pos.frames import Connect, Ping, Ready
+from listener.pos.frames import STREAMS_MAX, Connect, Ping, Ready
 
 VERSIONS_MAX: Final = 100_000
 AFTER_MS_MAX: Final = 600_000
@@ -205,7 +205,9 @@ class Tracker:
 
     def connect(self, number: int) -> Connect:
         """Build the connect frame: from our own positions, else from the acknowledged ones."""
-        starts = [StreamStart(stream=name, after=self.after(name)) for name in self.names]
+        # Of more streams than may be named, the others go on after their last ack.
+        names = self.names[:STREAMS_MAX] if self.follows_all else self.names
+        starts = [StreamStart(stream=name, after=self.after(name)) for name in names]
         others = True if self.follows_all else None
         return Connect(id=number, streams=starts or None, others=others)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -32,6 +32,8 @@ ORDINARY_REFUSAL: Final = 20
 REST_SECONDS_MIN: Final = 0.002
 # In one segment. aiohttp queues as many requests.
 CUTS_MAX: Final = 32
+
+T = TypeVar("T")
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
@@ -291,25 +293,35 @@ def notification_bytes(data: bytes) -> int:
     return min(len(data), end + int(length[1]) if length else end)
 
 
-async def is_awaited(request: web.BaseRequest, waiting: "asyncio.Future[Any]") -> bool:
-    """Wait for something, as long as the sender of a request waits for the answer.
+async def while_heard(request: web.BaseRequest, waiting: Coroutine[None, None, T]) -> T | None:
+    """Wait for something as long as the sender of a request may wait for the answer.
 
     Returns:
-        Whether it came; where the sender has gone, or only stopped sending, it is cancelled.
+        What came; None once the sender has gone, or has stopped sending: it is cancelled then.
     """
+    task = asyncio.ensure_future(waiting)
     connection = request.protocol
     if isinstance(connection, HttpConnection):
-        connection.on_end = waiting.cancel
-        if connection.is_ended or connection.transport is None:
-            waiting.cancel()
+        connection.on_end = task.cancel
+    if has_gone(request):
+        task.cancel()
     try:
-        await asyncio.wait([waiting])
+        await asyncio.wait([task])
+        return None if task.cancelled() else task.result()
     finally:
         if isinstance(connection, HttpConnection):
             connection.on_end = _nothing
         # Where this itself was cancelled.
-        waiting.cancel()
-    return not waiting.cancelled()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def has_gone(request: web.BaseRequest) -> bool:
+    """Return whether the sender of a request has gone, or has stopped sending."""
+    connection = request.protocol
+    return isinstance(connection, HttpConnection) and (
+        connection.is_ended or connection.transport is None
+    )
 
 
 def _nothing() -> None:

@@ -17,7 +17,7 @@ from tests.support.commands import (
     here,
     run,
     started,
-    without_stdout,
+    without,
     write_settings,
 )
 
@@ -163,13 +163,21 @@ def test_settings_may_come_from_the_environment_alone(tmp_path: Path) -> None:
 def test_a_command_whose_stdout_is_closed_is_one_line(tmp_path: Path, command: list[str]) -> None:
     config = write_settings(tmp_path, more=NO_POCKYT)
     assert run("keys", "create", "--config", config, "--role", "admin").status == 0
-    done = without_stdout(*command, "--config", config)
+    done = without("stdout", *command, "--config", config)
     # An export of nothing in NDJSON has nothing to write.
     if command == ["export"]:
         assert (done.status, done.err) == (0, "0 entries\n")
         return
     assert done.status == 1
     assert done.complaint.startswith("stdout is closed")
+
+
+@pytest.mark.parametrize("command", ["export", "verify", "check"])
+def test_a_command_whose_stderr_is_closed_does_its_work(tmp_path: Path, command: str) -> None:
+    config = write_settings(tmp_path, more=NO_POCKYT)
+    assert run("keys", "create", "--config", config, "--role", "admin").status == 0
+    done = without("stderr", command, "--config", config)
+    assert (done.status, done.err) == (0, "")
 
 
 def test_a_service_needs_no_standard_streams(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.commands import (
     before_a_person,
     here,
     run,
-    without_stdout,
+    without,
     write_settings,
 )
 from tests.support.stored import behind
@@ -83,7 +83,7 @@ def test_a_key_that_could_not_be_shown_is_revoked(
 def test_a_key_made_while_stdout_is_closed_is_revoked(
     capsys: pytest.CaptureFixture[str], config: Path, options: tuple[str, ...]
 ) -> None:
-    done = without_stdout("keys", "create", "--config", config, "--role", "admin", *options)
+    done = without("stdout", "keys", "create", "--config", config, "--role", "admin", *options)
     assert done.status == 1
     assert done.complaint.startswith("stdout is closed")
     (key,) = listed(capsys, config)

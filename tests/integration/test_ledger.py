@@ -388,7 +388,7 @@ async def test_an_acknowledgement_only_grows(ledger: AnyLedger, clock: Clock) ->
 
 
 async def test_the_first_acknowledgement_counts_even_below_the_start(ledger: AnyLedger) -> None:
-    await ledger.start(terminal="T", stream=STREAM, offset=60)
+    await ledger.start(terminal="T", offsets={STREAM: 60})
     await ledger.ack(terminal="T", stream=STREAM, offset=57)
     assert await place_of(ledger, terminal="T", stream=STREAM) == 57
     await ledger.ack(terminal="T", stream=STREAM, offset=55)

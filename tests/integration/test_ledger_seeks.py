@@ -88,7 +88,7 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
         await ledger.read_due_sales(now_ms=told.START_MS, limit=9)
         await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
         await ledger.next_due_ms()
-        await ledger.start(terminal="T", stream=STREAM, offset=1)
+        await ledger.start(terminal="T", offsets={STREAM: 1})
         await ledger.acked(terminal="T", stream=STREAM)
         await ledger.acks(after=("S", STREAM), scope=store)
         await ledger.read_unacked(before_ms=told.START_MS, limit=9)

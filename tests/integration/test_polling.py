@@ -216,6 +216,25 @@ async def test_a_wait_ends_when_its_client_goes(service: Serving, path: str, how
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("path", [f"{EVENTS}?after=earliest&wait=25", "/v1/entries?wait=25"])
+async def test_a_client_that_has_stopped_sending_is_told_what_is_there(
+    service: Serving, path: str
+) -> None:
+    await sell(service, 1, 2)
+    key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
+    path += f"&stream={STREAM}" if path.startswith(EVENTS) else ""
+    url = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+    writer.write(head.encode())
+    writer.write_eof()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        told = await reader.read()
+    writer.close()
+    assert told.startswith(b"HTTP/1.1 200 ")
+    assert [b'"transactionNo":"%d"' % number in told for number in (1, 2)] == [True, True]
+
+
 async def test_the_number_of_waits_is_limited_and_the_others_come_again(
     service: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

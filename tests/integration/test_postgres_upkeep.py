@@ -123,7 +123,7 @@ async def test_a_node_that_has_not_heard_of_a_new_epoch_stores_no_place(url: str
             await other.ack(terminal="T", stream=STREAM, offset=1)
             slow.node.epoch = "old"
             await slow._acks.put(epoch="old", terminal="T", stream=STREAM, offset=9, now_ms=1)
-            await slow.start(terminal="U", stream=STREAM, offset=9)
+            await slow.start(terminal="U", offsets={STREAM: 9})
             assert await other.acked(terminal="T", stream=STREAM) == Acked(epoch="new", offset=1)
             assert await other.acked(terminal="U", stream=STREAM) is None
 

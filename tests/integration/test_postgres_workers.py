@@ -4,12 +4,15 @@ import json
 import os
 import re
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
+from listener.commands import workers
 from listener.commands.keys import make_key
 from listener.keys import Role
 from listener.settings import load
@@ -68,6 +71,41 @@ def test_workers_that_cannot_start_end_the_service(tmp_path: Path) -> None:
         said = service.left(service.err)
     assert sum("worker_started" in line for line in said) <= 4
     assert any("127.0.0.1:1" in line for line in said)
+
+
+# Lives until it is stopped, but for the third of its kind.
+TWO_OF_THREE = """
+import os, signal, sys
+for place in range(2):
+    try:
+        os.close(os.open(sys.argv[1] + str(place), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        continue
+    signal.pause()
+sys.exit(1)
+"""
+
+
+def test_a_worker_that_cannot_start_does_not_end_those_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "RESTART_SECONDS", 0.2)
+    config = tmp_path / "listener.toml"
+    config.write_text(SETTINGS.format(port=free_port(), url="postgresql://me@127.0.0.1:1/none"))
+    service = workers.Workers(load(config, {}), (), count=3)
+    service._command = [sys.executable, "-c", TWO_OF_THREE, str(tmp_path / "place")]
+    monkeypatch.setattr(workers, "stop_signals", tuple)
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(service._running))
+        service._stopping = True
+
+    # By then more than three have refused.
+    timer = threading.Timer(2.5, look)
+    timer.start()
+    service.run()
+    assert seen[0] >= 2
 
 
 def test_the_workers_of_a_port_keep_their_counters_apart_and_each_tells_of_the_ledger(

@@ -757,7 +757,7 @@ async def test_terminals_come_in_pages_the_silent_ones_in_their_place(service: S
     names = [f"{STREAM}/T-{number}" for number in range(5)]
     for name in names:
         for stream in (STREAM, f"{MERCHANT_NO}/{OTHER_STORE_NO}"):
-            await service.ledger.start(terminal=name, stream=stream, offset=0)
+            await service.ledger.start(terminal=name, offsets={stream: 0})
     admins = [service.key(Role.ADMIN, merchant_no=None, store_no=None) for _ in range(3)]
     url = f"{service.url}/v1/pos/stream"
     async with AsyncExitStack() as stack:

@@ -343,6 +343,21 @@ async def test_an_ack_may_name_its_epoch_and_counts_in_no_other(service: Serving
     await acked(service.ledger, terminal=TILL, stream=STREAM, offset=1)
 
 
+async def test_an_ack_after_the_ledger_has_a_new_epoch_stores_nothing(service: Serving) -> None:
+    await sell(service, 1, 2)
+    async with till(service.url, service.key(terminal="T-42")) as one:
+        await one.join({"stream": STREAM, "after": "earliest"})
+        await one.offsets(2)
+        # As where another server was promoted: every till is sent away to begin again.
+        service.service.app[SESSIONS].resync()
+        await one.ack(STREAM, 2)
+        assert await one.code() == 4200
+    await gone(service.service.app)
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 0
+    await service.ledger.ack(terminal=TILL, stream=STREAM, offset=2, epoch="of-another-ledger")
+    assert await place(service.ledger, terminal=TILL, stream=STREAM) == 0
+
+
 async def test_an_admin_does_not_acknowledge(service: Serving) -> None:
     await sell(service, 1)
     admin = service.key(Role.ADMIN, merchant_no=None, store_no=None)

@@ -101,7 +101,8 @@ async def test_a_stream_outside_of_the_scope_closes_with_4004(service: Serving) 
         async with till(service.url, text) as one:
             await one.hear("hello")
             await one.say(type="connect", streams=[{"stream": STREAM}, {"stream": name}])
-            assert await one.code() == 4004
+            code, reason = await one.close()
+            assert (code, reason.partition(":")[0]) == (4004, "streams.1")
 
 
 async def test_a_ledger_key_may_follow_nothing(service: Serving) -> None:

@@ -10,6 +10,7 @@ import pytest
 from listener.keys import Role
 from listener.storage.sqlite.connection import connect
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
+from tests.support.stored import bare
 from tests.support.tills import Frame, acked, place, till
 
 NO_STREAM = f"{MERCHANT_NO}/-"
@@ -85,6 +86,48 @@ async def test_a_new_till_begins_at_the_newest_and_loses_nothing_before_its_firs
     async with till(service.url, key) as one:
         await one.join({"stream": STREAM, "after": "latest"})
     assert await place(service.ledger, terminal=TILL, stream=STREAM) == 3
+
+
+async def test_the_first_starts_of_a_till_are_stored_together_or_not_at_all(
+    service: Serving,
+) -> None:
+    text = service.key(store_no=None, terminal="T-42")
+    subscriber = f"{MERCHANT_NO}/-/T-42"
+    # The last of three streams cannot be stored.
+    refusal = (
+        "CREATE TRIGGER refuse BEFORE INSERT ON acks WHEN new.stream LIKE '%/-'"
+        " BEGIN SELECT RAISE (ABORT, 'no'); END"
+    )
+    with closing(bare(service.path)) as db:
+        db.execute(refusal)
+    async with till(service.url, text) as one:
+        await one.hear("hello")
+        await one.say(type="connect", others=True)
+        assert await one.code() == 1011
+    assert await service.ledger.acks() == []
+    with closing(bare(service.path)) as db:
+        db.execute("DROP TRIGGER refuse")
+    async with till(service.url, text) as one:
+        starts = (await one.join(others=True))["streams"]
+    assert [each["after"] for each in starts] == [each["head"] for each in starts]
+    assert await place(service.ledger, terminal=subscriber, stream=STREAM) == 3
+
+
+async def test_a_stream_that_is_new_to_a_till_that_has_come_before_begins_at_its_first_event(
+    service: Serving,
+) -> None:
+    text = service.key(store_no=None, terminal="T-42")
+    async with till(service.url, text) as one:
+        await one.join({"stream": f"{MERCHANT_NO}/-", "after": "latest"})
+    async with till(service.url, text) as one:
+        ready = await one.join(others=True)
+        begins = {each["stream"]: each["after"] for each in ready["streams"]}
+        assert begins[STREAM] == 0
+        assert await one.offsets(3) == [1, 2, 3]
+    # What it has not named does not come without it.
+    async with till(service.url, text) as one:
+        ready = await one.join({"stream": f"{MERCHANT_NO}/-"})
+        assert len(ready["streams"]) == 1
 
 
 async def test_an_admins_start_is_not_an_ack(service: Serving) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import pytest
 
@@ -76,18 +76,19 @@ def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
             process.kill()
 
 
-def without_stdout(*arguments: str | Path) -> Done:
-    """Run a command as `>&-` in a shell does, with no stdout at all."""
+def without(stream: Literal["stdout", "stderr"], *arguments: str | Path) -> Done:
+    """Run a command as `>&-` or `2>&-` in a shell does, with one stream less."""
+    closing = {"stdout": ">&-", "stderr": "2>&-"}[stream]
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, *arguments],
+        ["sh", "-c", f'exec "$@" {closing}', "sh", *PROGRAM, *arguments],
         env=environment(),
         stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
         timeout=DEADLINE_SECONDS,
     )
-    return Done(done.returncode, "", done.stderr)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def before_a_person(*arguments: str | Path, status: int = 0, until: str | None = None) -> str:

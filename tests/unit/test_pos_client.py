@@ -14,7 +14,7 @@ from listener.pos.client import Follower
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.credential import read_key
 from listener.pos.events import Event, EventData, PageEvent, Position, ResyncMembers
-from listener.pos.frames import Ping, Ready, ReadyStream
+from listener.pos.frames import STREAMS_MAX, Ping, Ready, ReadyStream
 from listener.pos.positions import FilePositions, MemoryPositions
 from listener.pos.tracking import (
     AFTER_MS_MAX,
@@ -194,6 +194,22 @@ def test_only_what_is_handled_in_the_ledger_in_use_can_be_acknowledged() -> None
     )
     assert tracker.ackable(STREAM) is None
     assert tracker.names == [STREAM]
+
+
+@pytest.mark.parametrize("count", [STREAMS_MAX, STREAMS_MAX + 1])
+def test_of_all_streams_of_a_key_no_more_are_named_than_may_be(count: int) -> None:
+    tracker = Tracker(streams=None)
+    first = tracker.connect(1)
+    assert (first.streams, first.others) == (None, True)
+    tracker.name([f"1/{number}" for number in range(count)])
+    again = tracker.connect(2)
+    assert again.streams is not None
+    assert len(again.streams) == STREAMS_MAX
+    assert again.others
+
+
+def test_streams_that_were_chosen_bring_no_others() -> None:
+    assert Tracker(streams=[STREAM]).connect(1).others is None
 
 
 def test_nothing_handled_before_a_resync_is_acknowledged_after_it() -> None:

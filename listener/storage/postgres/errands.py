@@ -1,6 +1,7 @@
 """Small writes that need no lock on the ledger: acknowledgements, and remembered answers."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from listener.ledger.results import Remembered
@@ -29,7 +30,9 @@ _PUT_ACKS: Final = (
 # In the same epoch it changes nothing.
 _PUT_START: Final = (
     'INSERT INTO acks AS a (terminal, stream, epoch, "offset", acked_at)'
-    " SELECT $1, $2, $3, $4::bigint, $5::bigint WHERE $3 = (SELECT epoch FROM ledger)"
+    " SELECT $1, x.stream, $3, x.beginning, $5::bigint"
+    " FROM unnest($2::text[], $4::bigint[]) x(stream, beginning)"
+    " WHERE $3 = (SELECT epoch FROM ledger) ORDER BY x.stream"
     " ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch,"
     ' "offset" = excluded."offset" WHERE a.epoch <> excluded.epoch'
 )
@@ -80,10 +83,10 @@ class Acks:
 
 
 async def start(
-    db: Connection, *, epoch: str, terminal: str, stream: str, offset: int, now_ms: int
+    db: Connection, *, epoch: str, terminal: str, offsets: Mapping[str, int], now_ms: int
 ) -> None:
-    """Store where a terminal begins, unless a place in this epoch is stored already."""
-    await db.execute(_PUT_START, terminal, stream, epoch, offset, now_ms)
+    """Store where a terminal begins in each stream that it has no place of this epoch in."""
+    await db.execute(_PUT_START, terminal, [*offsets], epoch, [*offsets.values()], now_ms)
 
 
 async def remember(

@@ -283,20 +283,21 @@ class PostgresLedger(ReadableLedger):
     def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
         self._writer.queue(fact, answer)
 
-    async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+    async def ack(
+        self, *, terminal: str, stream: str, offset: int, epoch: str | None = None
+    ) -> None:
         await self._acks.put(
-            epoch=self.epoch, terminal=terminal, stream=stream, offset=offset, now_ms=self._clock()
+            epoch=epoch or self.epoch,
+            terminal=terminal,
+            stream=stream,
+            offset=offset,
+            now_ms=self._clock(),
         )
 
-    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
+    async def start(self, *, terminal: str, offsets: Mapping[str, int]) -> None:
         await self._errands.run(
             lambda db: errands.start(
-                db,
-                epoch=self.epoch,
-                terminal=terminal,
-                stream=stream,
-                offset=offset,
-                now_ms=self._clock(),
+                db, epoch=self.epoch, terminal=terminal, offsets=offsets, now_ms=self._clock()
             )
         )
 

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -63,7 +63,14 @@ class Connection(aiosqlite.Connection):
             LedgerError: What the connector raises.
         """
         # Not in its own thread: aiosqlite does not wait for that to end when connecting fails.
-        db = await asyncio.to_thread(connector)
+        connecting = asyncio.ensure_future(asyncio.to_thread(connector))
+        try:
+            db = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # The thread goes on, and nobody may release the ledger's lock before it has ended.
+            with suppress(LedgerError):
+                (await connecting).close()
+            raise
         connection = cls(lambda: db, ROWS_AT_ONCE)
         await connection
         return connection

@@ -159,17 +159,23 @@ class SqliteLedger(ReadableLedger):
     def queue(self, fact: Fact, answer: Callable[[Recorded | Exception], None]) -> None:
         self._writer.queue(fact, answer)
 
-    async def ack(self, *, terminal: str, stream: str, offset: int) -> None:
+    async def ack(
+        self, *, terminal: str, stream: str, offset: int, epoch: str | None = None
+    ) -> None:
+        if epoch not in (None, self._epoch):
+            return
         place = (terminal, stream, self._epoch, offset)
         await self._writer.submit(
             lambda db, at_ms: db.execute(statements.PUT_ACK, (*place, at_ms)).rowcount
         )
 
-    async def start(self, *, terminal: str, stream: str, offset: int) -> None:
-        place = (terminal, stream, self._epoch, offset)
-        await self._writer.submit(
-            lambda db, at_ms: db.execute(statements.PUT_START, (*place, at_ms)).rowcount
-        )
+    async def start(self, *, terminal: str, offsets: Mapping[str, int]) -> None:
+        def put(db: sqlite3.Connection, at_ms: int) -> None:
+            for stream, offset in offsets.items():
+                place = (terminal, stream, self._epoch, offset)
+                db.execute(statements.PUT_START, (*place, at_ms))
+
+        await self._writer.submit(put)
 
     async def remember(
         self, *, key_id: str, idempotency_key: str, request: str

@@ -15,7 +15,7 @@ from listener.settings import Settings
 from listener.web.api.lookup import find_transaction
 from listener.web.context import HUB, LEDGER, SETTINGS, SHARES
 from listener.web.guard import check_again
-from listener.web.http_connection import is_awaited
+from listener.web.http_connection import has_gone
 from listener.web.problem import ProblemError
 from listener.web.shapes.cursors import open_cursor, seal_cursor
 from listener.web.shapes.models import (
@@ -133,9 +133,9 @@ async def _read_entries(
                 return max(head, lines[-1].entry.seq if lines else 0), lines
             # Everything up to there was read.
             after = max(after, head)
-            if not await is_awaited(request, bell):
+            await bell
+            if has_gone(request):
                 return head, []
-            bell.result()
             # A revocation takes effect within a second, however long this waits.
             await check_again(request)
         finally:

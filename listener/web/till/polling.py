@@ -1,6 +1,5 @@
 """The stream without a websocket: the same ledger by long-poll, and acks by POST."""
 
-import asyncio
 from collections.abc import Mapping
 
 import orjson
@@ -12,7 +11,7 @@ from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
 from listener.web.context import HUB, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import check_again
-from listener.web.http_connection import is_awaited
+from listener.web.http_connection import while_heard
 from listener.web.problem import ProblemError
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
@@ -32,13 +31,14 @@ async def events(request: web.Request, key: Key) -> web.Response:
     if begun.resync is not None:
         raise _gone(begun.resync)
     wait_seconds = 0 if request.app[SESSIONS].is_draining else query.wait
-    with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
-        reading = asyncio.ensure_future(
-            hub.page(name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds)
-        )
-        page = reading.result() if await is_awaited(request, reading) else []
-    # A revocation takes effect within a second, however long this has waited.
-    if wait_seconds:
+    page = await hub.page(name, after=begun.after, limit=query.limit)
+    if wait_seconds and not page:
+        with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
+            waiting = hub.page(
+                name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds
+            )
+            page = await while_heard(request, waiting) or []
+        # A revocation takes effect within a second, however long this has waited.
         await check_again(request)
     head = (await hub.heads([name]))[name]
     return _page(name, page, epoch=begun.epoch, head=head, after=begun.after)

@@ -1,5 +1,6 @@
 """Work out where a till begins in a stream, or that its position cannot be resumed."""
 
+import asyncio
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
@@ -71,14 +72,15 @@ async def begin(
         LedgerUnavailableError: The ledger cannot be read or written now.
     """
     heads = await hub.heads([start.stream for start in wanted])
-    places = {
-        start.stream: await ledger.acked(terminal=key.subscriber, stream=start.stream)
-        for start in wanted
-    }
+    terminal = key.subscriber
+    names = [start.stream for start in wanted]
+    found = await asyncio.gather(*(ledger.acked(terminal=terminal, stream=name) for name in names))
+    places = dict(zip(names, found, strict=True))
     has_come_before = any(places.values()) or any(
         isinstance(start.after, Position) for start in wanted
     )
     starts = []
+    first: dict[str, int] = {}
     for start in wanted:
         name, head, acked = start.stream, heads[start.stream], places[start.stream]
         is_new = acked is None and name in others and has_come_before
@@ -86,9 +88,12 @@ async def begin(
         resync = lost(name, asked, epoch=ledger.epoch, head=head)
         after = head if resync else _offset(asked, head=head)
         is_first = acked is None or (acked.epoch != ledger.epoch and resync is None)
-        if is_first and key.role is Role.POS:
-            await ledger.start(terminal=key.subscriber, stream=name, offset=after)
+        if is_first:
+            first[name] = after
         starts.append(Start(stream=name, epoch=ledger.epoch, head=head, after=after, resync=resync))
+    if first and key.role is Role.POS:
+        # All together: a till that has only some of them would seem to have come before.
+        await ledger.start(terminal=terminal, offsets=first)
     return starts
 
 

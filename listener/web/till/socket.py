@@ -19,7 +19,6 @@ from listener.pos.events import StreamStart
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
     PROTOCOL,
-    STREAMS_MAX,
     Ack,
     ClientFrame,
     Connect,
@@ -110,9 +109,11 @@ class _Till:
         self._clock = asyncio.get_running_loop().time
         self._frames_left = float(FRAMES_AT_ONCE_MAX)
         self._frames_at = self._clock()
-        # What is to be stored, and the newest of each stream that was not one of too many frames.
         self._acks: dict[str, int] = {}
+        # Up to where each stream was acknowledged here, or begins.
         self._acked: dict[str, int] = {}
+        # The epoch of the positions that it was told.
+        self._epoch = ""
         self._acking: asyncio.Task[None] | None = None
         self._is_over = False
 
@@ -205,14 +206,10 @@ class _Till:
         if key.role is Role.LEDGER:
             raise _CloseError(CloseCode.STREAM_NOT_ALLOWED)
         wanted, others = self._wanted(key, connect)
-        for start in wanted:
+        for place, start in enumerate(wanted):
             if not may_follow(key, start.stream, self._merchants):
-                why = f"the key may not follow {start.stream}, or its store is not configured"
+                why = f"streams.{place}: the key may not follow it, or its store is not configured"
                 raise _CloseError(CloseCode.STREAM_NOT_ALLOWED, why)
-        if len(wanted) > STREAMS_MAX:
-            # Its client could never name them all when it comes back.
-            why = f"the key has {len(wanted)} streams: name at most {STREAMS_MAX} of them"
-            raise _CloseError(CloseCode.STREAM_NOT_ALLOWED, why)
         if self._sessions.is_full(key):
             raise _CloseError(CloseCode.TOO_MANY_CONNECTIONS)
         now = self._clock()
@@ -224,6 +221,7 @@ class _Till:
         )
         # Registered from here on: a newer connection of the terminal closes this one.
         self._sessions.add(session)
+        self._epoch = self._ledger.epoch
         starts = await begin(wanted, others=others, key=key, ledger=self._ledger, hub=self._hub)
         await self._send(Ready(id=connect.id, streams=[start.ready() for start in starts]))
         await self._follow(session, starts)
@@ -246,6 +244,7 @@ class _Till:
             self._check_open()
             followed = self._hub.subscribe(start.stream, after=start.after, sink=self._connection)
             session.subscriptions[start.stream] = followed
+            self._acked[start.stream] = start.after
             followed.advance()
 
     def _check_open(self) -> None:
@@ -296,16 +295,19 @@ class _Till:
 
     async def _take_ack(self, session: Session, ack: Ack) -> None:
         followed = session.subscriptions.get(ack.stream)
+        if self._connection.is_closing or self._ledger.epoch != self._epoch:
+            # It comes back, and acknowledges then what still counts.
+            return
         if session.key.role is not Role.POS:
             await self._refuse(ack.id, "wrong-role", "only a pos key acknowledges")
         elif followed is None:
             await self._refuse(ack.id, "unknown-stream", "this connection does not follow it")
-        elif ack.epoch not in (None, self._ledger.epoch):
+        elif ack.epoch not in (None, self._epoch):
             await self._refuse(ack.id, "epoch-changed", "that offset is of another ledger")
         elif ack.offset > followed.head:
             await self._refuse(ack.id, "ack-ahead", "that offset is beyond the head")
         else:
-            if followed.offset >= ack.offset > self._acked.get(ack.stream, 0):
+            if followed.offset >= ack.offset > self._acked[ack.stream]:
                 # A till may acknowledge each event that it was sent, however many those are.
                 self._acked[ack.stream] = ack.offset
                 self._frames_left += 1
@@ -318,7 +320,9 @@ class _Till:
         while self._acks:
             name, offset = self._acks.popitem()
             try:
-                await self._ledger.ack(terminal=terminal, stream=name, offset=offset)
+                await self._ledger.ack(
+                    terminal=terminal, stream=name, offset=offset, epoch=self._epoch
+                )
             except LedgerUnavailableError:
                 if self._is_over or self._connection.is_closing:
                     # The client acknowledges again when it comes back: acks are cumulative.
