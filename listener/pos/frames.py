@@ -26,8 +26,9 @@ PING_SECONDS: Final = 20.0
 DEAD_SECONDS: Final = 35.0
 CONNECT_SECONDS: Final = 5.0
 RECONNECT_JITTER_MS: Final = 5000
-# A connect frame with STREAMS_MAX streams at full length fits into this.
-FRAME_BYTES_MAX: Final = 160 * 1024
+# A connect frame with STREAMS_MAX streams fits into this, where numbers have up to 20 digits. More
+# would let strangers fill the memory.
+FRAME_BYTES_MAX: Final = 64 * 1024
 STREAMS_MAX: Final = 512
 FRAME_ID_CHARS_MAX: Final = 64
 

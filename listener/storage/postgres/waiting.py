@@ -47,8 +47,11 @@ async def watched(
 
 
 async def _watch(location: Location, *, name: str, tell: Callable[[str], None]) -> None:
+    pause = LOOK_SECONDS
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(pause)
+        # Work that is merely long is not looked into again and again.
+        pause *= 2
         try:
             if await _waits(location, name=name):
                 tell(WAITS_FOR_STANDBY)
