@@ -44,12 +44,12 @@ async def test_entries_lost_by_a_failing_disk_were_never_acknowledged(
     nursery: Nursery, tmp_path: Path, fault: str
 ) -> None:
     # So many that some meet the fault, also where a few large commits carry them.
-    each = 3 * EACH
+    each = 5 * EACH
     recording = await cuts.record(nursery, tmp_path, each=each, faults=[fault])
     # Some were told to come again; Linux drops what it could not sync, whatever is synced later.
     assert 0 < recording.promises < each * cuts.SENDERS
     assert bool(recording.failed_syncs) == ("fdatasync" in fault)
-    assert await cuts.check(recording, points=some_points(recording, seed=2), seed=2) > 50
+    assert await cuts.check(recording, points=some_points(recording, seed=2), seed=2) > 20
 
 
 @pytest.mark.parametrize("flaw", ["never-sync", "acknowledge-early"])

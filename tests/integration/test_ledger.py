@@ -71,14 +71,6 @@ async def test_who_counts_commits_and_fails_stops_nobody(
     assert "count_failed" in caplog.text
 
 
-async def test_an_answer_goes_out_before_the_bell_rings(ledger: AnyLedger) -> None:
-    told: list[str] = []
-    ledger.listen(lambda _events: told.append("bell"))
-    ledger.queue(numbered(1), lambda _result: told.append("answer"))
-    assert (await ledger.record(numbered(2))).is_new
-    assert told[:2] == ["answer", "bell"]
-
-
 # Numbers
 
 

@@ -338,6 +338,14 @@ async def test_a_repeat_in_the_same_commit_is_answered_only_with_its_original(
     assert [one.seq for one in await asyncio.gather(*tasks)] == [1, 1]
 
 
+async def test_an_answer_goes_out_before_the_bell_rings(ledger: SqliteLedger) -> None:
+    told: list[str] = []
+    ledger.listen(lambda _events: told.append("bell"))
+    ledger.queue(numbered(1), lambda _result: told.append("answer"))
+    assert (await ledger.record(numbered(2))).is_new
+    assert told[:2] == ["answer", "bell"]
+
+
 async def test_a_commit_without_events_rings_no_bell(ledger: SqliteLedger) -> None:
     rung: list[int] = []
     ledger.listen(lambda events: rung.append(len(events)))
