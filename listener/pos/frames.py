@@ -30,6 +30,8 @@ RECONNECT_JITTER_MS: Final = 5000
 # would let strangers fill the memory.
 FRAME_BYTES_MAX: Final = 64 * 1024
 STREAMS_MAX: Final = 512
+# Any key may name so many; more only one that has more.
+STREAMS_OF_ANY_KEY_MAX: Final = 64
 FRAME_ID_CHARS_MAX: Final = 64
 
 # What a client names its frame by: a counter, a UUID, the time in nanoseconds.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from listener.pos.frames import FRAME_BYTES_MAX, STREAMS_MAX
+from listener.pos.frames import FRAME_BYTES_MAX, STREAMS_MAX, STREAMS_OF_ANY_KEY_MAX
 from listener.web.context import METRICS
 from listener.web.till import sessions as sessions_module
 from listener.web.till import socket as stream_module
@@ -170,6 +170,16 @@ async def test_a_connect_names_a_limited_number_of_streams(tmp_path: Path, count
                 return
             assert len((await one.hear("ready"))["streams"]) == count
         await gone(service.service.app)
+
+
+@pytest.mark.parametrize("count", [STREAMS_OF_ANY_KEY_MAX, STREAMS_OF_ANY_KEY_MAX + 1])
+async def test_a_key_of_few_streams_may_not_name_many(service: Serving, count: int) -> None:
+    async with till(service.url, service.key()) as one:
+        await one.hear("hello")
+        names = [f"{MERCHANT_NO}/{number}" for number in range(count)]
+        await one.say(type="connect", streams=[{"stream": name} for name in names])
+        # So many it may name; only that they are not its own.
+        assert await one.code() == (4004 if count == STREAMS_OF_ANY_KEY_MAX else 4002)
 
 
 async def test_a_stream_is_named_once(service: Serving) -> None:

@@ -19,6 +19,7 @@ from listener.pos.events import StreamStart
 from listener.pos.frames import (
     FRAME_BYTES_MAX,
     PROTOCOL,
+    STREAMS_OF_ANY_KEY_MAX,
     Ack,
     ClientFrame,
     Connect,
@@ -229,10 +230,14 @@ class _Till:
 
     def _wanted(self, key: Key, connect: Connect) -> tuple[list[StreamStart], frozenset[str]]:
         """Return where which stream begins, and which of them the till has not named."""
-        if connect.streams and not connect.others:
-            return connect.streams, frozenset()
         merchant = self._merchants.get(key.merchant_no or "")
         scope = key.streams(merchant.stores if merchant else ())
+        most = max(STREAMS_OF_ANY_KEY_MAX, len(scope))
+        if connect.streams and len(connect.streams) > most:
+            why = f"frame connect: streams: must have at most {most} items with this key"
+            raise _CloseError(CloseCode.MALFORMED, why)
+        if connect.streams and not connect.others:
+            return connect.streams, frozenset()
         named = {start.stream: start for start in connect.streams or ()}
         others = frozenset(scope) - named.keys() if connect.others else frozenset()
         return [named.get(name) or StreamStart(stream=name) for name in scope], others
