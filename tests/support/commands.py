@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -200,8 +200,10 @@ def _lines(stream: IO[str] | None) -> "queue.Queue[str | None]":
         return lines
 
     def read() -> None:
-        for line in stream:
-            lines.put(line.rstrip("\n"))
+        # It may be closed in the middle, as the program ends.
+        with suppress(ValueError):
+            for line in stream:
+                lines.put(line.rstrip("\n"))
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
