@@ -379,6 +379,15 @@ async def test_an_acknowledgement_only_grows(ledger: AnyLedger, clock: Clock) ->
     assert [(one.terminal, one.offset) for one in await ledger.acks()] == [("T", 6), ("U", 1)]
 
 
+async def test_an_acknowledgement_of_another_epoch_changes_nothing(ledger: AnyLedger) -> None:
+    await ledger.start(terminal="T", offsets={STREAM: 1, f"{STREAM}0": 2})
+    await ledger.ack(terminal="T", stream=STREAM, offset=5, epoch="of-another-ledger")
+    assert await place_of(ledger, terminal="T", stream=STREAM) == 1
+    assert await place_of(ledger, terminal="T", stream=f"{STREAM}0") == 2
+    await ledger.ack(terminal="T", stream=STREAM, offset=5, epoch=ledger.epoch)
+    assert await place_of(ledger, terminal="T", stream=STREAM) == 5
+
+
 async def test_the_first_acknowledgement_counts_even_below_the_start(ledger: AnyLedger) -> None:
     await ledger.start(terminal="T", offsets={STREAM: 60})
     await ledger.ack(terminal="T", stream=STREAM, offset=57)

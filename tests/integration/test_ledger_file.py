@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 
 from listener.errors import LedgerUnavailableError
 from listener.ledger.chain import ENTRY_COLUMNS
-from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.connection import Connection, connect
+from listener.storage.sqlite.files import LOOK_SECONDS
 from listener.storage.sqlite.ledger import SqliteLedger
-from listener.storage.sqlite.presence import LOOK_SECONDS
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 
@@ -111,6 +112,27 @@ async def test_nothing_is_acknowledged_while_a_file_of_the_ledger_is_gone(
         await ledger.check_writable()
     elsewhere.replace(file)
     assert (await ledger.record(numbered(2))).seq == 2
+
+
+async def test_who_is_cancelled_while_a_file_is_opened_waits_for_the_end_of_that(
+    path: Path,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def connector() -> sqlite3.Connection:
+        begun.set()
+        may_end.wait(10)
+        return connect(path, create=True)
+
+    opening = asyncio.create_task(Connection.open(connector))
+    await asyncio.to_thread(begun.wait, 10)
+    opening.cancel()
+    done, _ = await asyncio.wait({opening}, timeout=0.2)
+    # Whoever releases the ledger's lock next would release SQLite's own with it.
+    assert not done
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
 
 
 async def test_a_folder_that_may_not_be_looked_into_is_no_lost_file(

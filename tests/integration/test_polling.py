@@ -50,6 +50,16 @@ async def poll(service: Serving, key: str, query: str = "") -> Json:
     return page
 
 
+async def asked(service: Serving, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask as an admin over a connection of one's own."""
+    key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
+    url = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+    writer.write(head.encode())
+    return reader, writer
+
+
 async def refused(service: Serving, key: str | None, query: str) -> Json:
     """Ask for what is not given; return the problem."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -192,15 +202,10 @@ async def test_a_key_that_is_revoked_meanwhile_gets_no_events(service: Serving) 
     assert (await waiting)["status"] == 401
 
 
-@pytest.mark.parametrize("path", [f"{EVENTS}?wait=25", "/v1/entries?wait=25"])
+@pytest.mark.parametrize("path", [f"{EVENTS}?stream={STREAM}&wait=25", "/v1/entries?wait=25"])
 @pytest.mark.parametrize("how", ["closed", "reset", "half-closed"])
 async def test_a_wait_ends_when_its_client_goes(service: Serving, path: str, how: str) -> None:
-    key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
-    path += f"&stream={STREAM}" if path.startswith(EVENTS) else ""
-    url = urlsplit(service.url)
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
-    writer.write(head.encode())
+    reader, writer = await asked(service, path)
     shares = service.service.app[SHARES]
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not shares.waits:
@@ -216,17 +221,14 @@ async def test_a_wait_ends_when_its_client_goes(service: Serving, path: str, how
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("path", [f"{EVENTS}?after=earliest&wait=25", "/v1/entries?wait=25"])
+@pytest.mark.parametrize(
+    "path", [f"{EVENTS}?stream={STREAM}&after=earliest&wait=25", "/v1/entries?wait=25"]
+)
 async def test_a_client_that_has_stopped_sending_is_told_what_is_there(
     service: Serving, path: str
 ) -> None:
     await sell(service, 1, 2)
-    key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
-    path += f"&stream={STREAM}" if path.startswith(EVENTS) else ""
-    url = urlsplit(service.url)
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
-    writer.write(head.encode())
+    reader, writer = await asked(service, path)
     writer.write_eof()
     async with asyncio.timeout(DEADLINE_SECONDS):
         told = await reader.read()

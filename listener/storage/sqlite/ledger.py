@@ -26,8 +26,8 @@ from listener.storage.sqlite.connection import (
     wait_for_nobody,
 )
 from listener.storage.sqlite.epoch import begin, leave
+from listener.storage.sqlite.files import LedgerFiles
 from listener.storage.sqlite.lock import ServiceLock
-from listener.storage.sqlite.presence import Presence
 from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
 from listener.storage.sqlite.writer import Writer
 
@@ -46,7 +46,7 @@ class SqliteLedger(ReadableLedger):
         self,
         *,
         lock: ServiceLock,
-        presence: Presence,
+        files: LedgerFiles,
         writer: Connection,
         readers: Sequence[Connection],
         epoch: str,
@@ -67,7 +67,7 @@ class SqliteLedger(ReadableLedger):
             confirm=confirm,
             now_ms=clock,
             bell=self._ring,
-            check_presence=presence.check,
+            check_files=files.check,
             on_commit=on_commit,
         )
 
@@ -105,7 +105,7 @@ class SqliteLedger(ReadableLedger):
             log.event(_LOG, "new_epoch", level=logging.WARNING, epoch=epoch, reason=why_new)
         return cls(
             lock=lock,
-            presence=Presence(path),
+            files=LedgerFiles(path),
             writer=opened[0],
             readers=opened[1:],
             epoch=epoch,

@@ -56,11 +56,11 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         confirm: Confirm,
         now_ms: Callable[[], int],
         bell: Bell,
-        check_presence: Callable[[], None],
+        check_files: Callable[[], None],
         on_commit: OnCommit | None = None,
     ) -> None:
         super().__init__(publish=bell, on_commit=on_commit)
-        self._check_presence = check_presence
+        self._check_files = check_files
         self._connection = connection
         # Used in the loop while its thread has nothing to do.
         self._db = connection.raw
@@ -230,7 +230,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         at_ms = self._now_ms()
         results: list[Any] = []
         events: list[Event] = []
-        self._check_presence()
+        self._check_files()
         with transaction(db, waits=waits):
             if facts:
                 committed = commit(

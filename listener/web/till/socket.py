@@ -229,7 +229,11 @@ class _Till:
         return session
 
     def _wanted(self, key: Key, connect: Connect) -> tuple[list[StreamStart], frozenset[str]]:
-        """Return where which stream begins, and which of them the till has not named."""
+        """Return where which stream begins, and which of them the till has not named.
+
+        Raises:
+            _CloseError: It names more than its key may.
+        """
         merchant = self._merchants.get(key.merchant_no or "")
         scope = key.streams(merchant.stores if merchant else ())
         most = max(STREAMS_OF_ANY_KEY_MAX, len(scope))

@@ -15,7 +15,7 @@ from listener.errors import LedgerUnavailableError
 LOOK_SECONDS: Final = 0.25
 
 
-class Presence:
+class LedgerFiles:
     """Remembers which files a ledger has, by what is there when it is made.
 
     It is made once the ledger has been written to, so that its log is there. SQLite replaces
