@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 BATCH_MAX: Final = 512
 # In the loop fewer, since nothing else is done there meanwhile.
-LOOP_BATCH_MAX: Final = 128
+LOOP_BATCH_MAX: Final = 256
 # A commit that took longer, for its size, most likely waited for the disk. Such waiting is done in
 # the thread: until so many commits in a row were quick.
 SLOW_SECONDS: Final = 0.005
 SLOW_ITEM_SECONDS: Final = 0.000_1
 SLOW_COMMITS: Final = 8
-# How long a commit waits for those who are on their way. A turn of the loop with a hundred good
+# How long a commit waits for those who are on their way. A turn of the loop with two hundred good
 # notifications is not as long: to end sooner would make two commits of one.
 GATHER_SECONDS: Final = 0.01
 # What a commit adds to the log: about so many pages, and one for two of its items.
