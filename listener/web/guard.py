@@ -9,8 +9,8 @@ from aiohttp import web
 from listener.errors import ListenerError
 from listener.keys import Key, KeyStore, Role, authenticate
 from listener.web.context import KEYS, SHARES
-from listener.web.http_connection import prove
 from listener.web.problem import ProblemError, nothing_here, of_error, problem, unauthorized
+from listener.web.sender import prove
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KeyedHandler = Callable[[web.Request, Key], Awaitable[web.StreamResponse]]

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from aiohttp import web
 
@@ -32,8 +32,6 @@ ORDINARY_REFUSAL: Final = 20
 REST_SECONDS_MIN: Final = 0.002
 # In one segment. aiohttp queues as many requests.
 CUTS_MAX: Final = 32
-
-T = TypeVar("T")
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
@@ -93,7 +91,7 @@ class HttpConnection(web.RequestHandler):
         self._left: int | None = None
         self._stalled_since: float | None = None
         # Called when the sender stops sending, or has gone.
-        self.on_end: Callable[[], object] = _nothing
+        self.on_end: Callable[[], object] | None = None
         self.is_proved = False
         self.address = ""
         self.made_at = self.since = loop.time()
@@ -147,7 +145,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Remove the connection."""
-        self.on_end()
+        self._tell_end()
         self._connections.remove(self)
         super().connection_lost(exc)
 
@@ -175,12 +173,16 @@ class HttpConnection(web.RequestHandler):
         if self.is_idle or self.is_websocket:
             return False
         self._is_ended = True
-        self.on_end()
+        self._tell_end()
         if not self._messages:
             # No request follows: close after this answer, even if it is being sent already.
             self._close = True
         self._end_body(_TURNS_TO_START)
         return True
+
+    def _tell_end(self) -> None:
+        if self.on_end is not None:
+            self.on_end()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -291,52 +293,3 @@ def notification_bytes(data: bytes) -> int:
         return len(data)
     length = _LENGTH.search(data, 0, end)
     return min(len(data), end + int(length[1]) if length else end)
-
-
-async def while_heard(request: web.BaseRequest, waiting: Coroutine[None, None, T]) -> T | None:
-    """Wait for something as long as the sender of a request may wait for the answer.
-
-    Returns:
-        What came; None once the sender has gone, or has stopped sending: it is cancelled then.
-    """
-    task = asyncio.ensure_future(waiting)
-    connection = request.protocol
-    if isinstance(connection, HttpConnection):
-        connection.on_end = task.cancel
-    if has_gone(request):
-        task.cancel()
-    try:
-        await asyncio.wait([task])
-        return None if task.cancelled() else task.result()
-    finally:
-        if isinstance(connection, HttpConnection):
-            connection.on_end = _nothing
-        # Where this itself was cancelled.
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def has_gone(request: web.BaseRequest) -> bool:
-    """Return whether the sender of a request has gone, or has stopped sending."""
-    connection = request.protocol
-    return isinstance(connection, HttpConnection) and (
-        connection.is_ended or connection.transport is None
-    )
-
-
-def _nothing() -> None:
-    pass
-
-
-def heard_out(request: web.BaseRequest) -> None:
-    """Record that a websocket has said whose it is: to look that up is our turn."""
-    connection = request.protocol
-    if isinstance(connection, HttpConnection):
-        connection.heard_out()
-
-
-def prove(request: web.BaseRequest) -> None:
-    """Record that a request has brought a valid key, or a notification that verified."""
-    connection = request.protocol
-    if isinstance(connection, HttpConnection) and not connection.is_proved:
-        connection.prove()

@@ -14,10 +14,10 @@ from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.acknowledgement import Acknowledgement, acknowledgement, is_for
 from listener.web.guard import Handler, answering
-from listener.web.http_connection import prove
 from listener.web.metrics import Metrics
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.refusals import Refusals
+from listener.web.sender import prove
 from listener.web.shapes.raw import read_notification, too_large
 
 # Whether a type is read as JSON first; all others are read as a form first.

@@ -12,6 +12,7 @@ from websockets.frames import Opcode
 from listener.keys import Role
 from listener.storage.sqlite import connection as storage_connection
 from listener.web.context import METRICS, SESSIONS
+from listener.web.till import acks
 from listener.web.till import socket as stream_module
 from listener.web.till.sessions import SessionTiming
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
@@ -307,7 +308,7 @@ async def test_an_ack_that_cannot_be_stored_now_is_stored_later_and_the_till_sta
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_connection, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(stream_module, "ACK_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(acks, "RETRY_SECONDS", 0.05)
     async with serving(tmp_path / "ledger.db", timing=PATIENT) as service:
         await service.notify()
         async with till(service.url, service.key(terminal="T-42")) as one:
@@ -336,7 +337,7 @@ async def test_an_ack_that_was_not_stored_ends_with_its_connection(
                 db.execute("BEGIN IMMEDIATE")
                 await one.ack(STREAM, 1)
             await gone(service.service.app)
-            while any("_store_acks" in repr(task) for task in asyncio.all_tasks()):
+            while any("Acks._store" in repr(task) for task in asyncio.all_tasks()):
                 await asyncio.sleep(0.01)
         async with till(service.url, service.key(terminal="T-42")) as one:
             # The till says it again, for it is told again.

@@ -15,8 +15,8 @@ from listener.settings import Settings
 from listener.web.api.lookup import find_transaction
 from listener.web.context import HUB, LEDGER, SETTINGS, SHARES
 from listener.web.guard import check_again
-from listener.web.http_connection import has_gone
 from listener.web.problem import ProblemError
+from listener.web.sender import has_gone
 from listener.web.shapes.cursors import open_cursor, seal_cursor
 from listener.web.shapes.models import (
     JSON,

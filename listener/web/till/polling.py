@@ -11,8 +11,8 @@ from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
 from listener.web.context import HUB, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import check_again
-from listener.web.http_connection import while_heard
 from listener.web.problem import ProblemError
+from listener.web.sender import while_heard
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import EventsQuery, read_query

@@ -33,7 +33,8 @@ from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
 from listener.web.guard import bearer
 from listener.web.headers import harden
-from listener.web.http_connection import heard_out, prove
+from listener.web.sender import heard_out, prove
+from listener.web.till.acks import AckError, Acks
 from listener.web.till.connection import TillConnection
 from listener.web.till.resume import Start, begin, may_follow
 from listener.web.till.sessions import Session
@@ -42,8 +43,6 @@ from listener.web.till.upgrade import check_upgrade
 # A till may send this many frames at once, and this many a second in the long run.
 FRAMES_AT_ONCE_MAX: Final = 2_000
 FRAMES_PER_SECOND: Final = 500
-# How long an ack that could not be stored waits before it is tried again.
-ACK_RETRY_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
 _CONTROL: Final = frozenset({WSMsgType.PING, WSMsgType.PONG})
@@ -110,13 +109,7 @@ class _Till:
         self._clock = asyncio.get_running_loop().time
         self._frames_left = float(FRAMES_AT_ONCE_MAX)
         self._frames_at = self._clock()
-        self._acks: dict[str, int] = {}
-        # Up to where each stream was acknowledged here, or begins.
-        self._acked: dict[str, int] = {}
-        # The epoch of the positions that it was told.
-        self._epoch = ""
-        self._acking: asyncio.Task[None] | None = None
-        self._is_over = False
+        self._acks: Acks | None = None
 
     async def talk(self, request: web.Request) -> None:
         """Speak the protocol until the connection ends, and close it with the right code."""
@@ -143,11 +136,10 @@ class _Till:
 
     async def end(self) -> None:
         """Release what the connection held; acks that were accepted are still stored."""
-        self._is_over = True
         self._connection.end()
         self._sessions.remove(self._connection)
-        if self._acking is not None:
-            await self._acking
+        if self._acks is not None:
+            await self._acks.end()
 
     async def _converse(self, request: web.Request) -> None:
         timing = self._sessions.timing
@@ -175,11 +167,11 @@ class _Till:
             raise _CloseError(CloseCode.NO_KEY)
         key = await self._authenticate(text)
         prove(request)
-        session = await self._enter(key, connect)
+        session, acks = await self._enter(key, connect)
         while (frame := await self._receive()) is not _End.END:
             session.heard_at = self._clock()
             if isinstance(frame, Ack):
-                await self._take_ack(session, frame)
+                await self._take_ack(acks, frame)
             elif isinstance(frame, Connect):
                 await self._refuse(
                     frame.id, "already-connected", "to follow other streams, connect anew"
@@ -201,7 +193,7 @@ class _Till:
                 await self._refuse(frame_id, "not-connected", "send connect first")
         return None
 
-    async def _enter(self, key: Key, connect: Connect) -> Session:
+    async def _enter(self, key: Key, connect: Connect) -> tuple[Session, Acks]:
         """Send ``ready``, and begin to follow."""
         self._check_open()
         if key.role is Role.LEDGER:
@@ -222,11 +214,11 @@ class _Till:
         )
         # Registered from here on: a newer connection of the terminal closes this one.
         self._sessions.add(session)
-        self._epoch = self._ledger.epoch
+        acks = self._acks = Acks(session, ledger=self._ledger)
         starts = await begin(wanted, others=others, key=key, ledger=self._ledger, hub=self._hub)
         await self._send(Ready(id=connect.id, streams=[start.ready() for start in starts]))
-        await self._follow(session, starts)
-        return session
+        await self._follow(session, acks, starts)
+        return session, acks
 
     def _wanted(self, key: Key, connect: Connect) -> tuple[list[StreamStart], frozenset[str]]:
         """Return where which stream begins, and which of them the till has not named.
@@ -246,14 +238,14 @@ class _Till:
         others = frozenset(scope) - named.keys() if connect.others else frozenset()
         return [named.get(name) or StreamStart(stream=name) for name in scope], others
 
-    async def _follow(self, session: Session, starts: Sequence[Start]) -> None:
+    async def _follow(self, session: Session, acks: Acks, starts: Sequence[Start]) -> None:
         for start in starts:
             if start.resync is not None:
                 await self._send(Resync(**start.resync.model_dump()))
             self._check_open()
             followed = self._hub.subscribe(start.stream, after=start.after, sink=self._connection)
             session.subscriptions[start.stream] = followed
-            self._acked[start.stream] = start.after
+            acks.begin(start.stream, after=start.after)
             followed.advance()
 
     def _check_open(self) -> None:
@@ -302,43 +294,13 @@ class _Till:
         if self._frames_left < 0:
             raise _CloseError(CloseCode.TOO_MANY_FRAMES)
 
-    async def _take_ack(self, session: Session, ack: Ack) -> None:
-        followed = session.subscriptions.get(ack.stream)
-        if self._connection.is_closing or self._ledger.epoch != self._epoch:
-            # It comes back, and acknowledges then what still counts.
-            return
-        if session.key.role is not Role.POS:
-            await self._refuse(ack.id, "wrong-role", "only a pos key acknowledges")
-        elif followed is None:
-            await self._refuse(ack.id, "unknown-stream", "this connection does not follow it")
-        elif ack.epoch not in (None, self._epoch):
-            await self._refuse(ack.id, "epoch-changed", "that offset is of another ledger")
-        elif ack.offset > followed.head:
-            await self._refuse(ack.id, "ack-ahead", "that offset is beyond the head")
-        else:
-            if followed.offset >= ack.offset > self._acked[ack.stream]:
+    async def _take_ack(self, acks: Acks, ack: Ack) -> None:
+        try:
+            if acks.take(ack):
                 # A till may acknowledge each event that it was sent, however many those are.
-                self._acked[ack.stream] = ack.offset
                 self._frames_left += 1
-            # Acks that arrive while one is being stored are stored together.
-            self._acks[ack.stream] = max(ack.offset, self._acks.get(ack.stream, 0))
-            if self._acking is None or self._acking.done():
-                self._acking = asyncio.create_task(self._store_acks(session.key.subscriber))
-
-    async def _store_acks(self, terminal: str) -> None:
-        while self._acks:
-            name, offset = self._acks.popitem()
-            try:
-                await self._ledger.ack(
-                    terminal=terminal, stream=name, offset=offset, epoch=self._epoch
-                )
-            except LedgerUnavailableError:
-                if self._is_over or self._connection.is_closing:
-                    # The client acknowledges again when it comes back: acks are cumulative.
-                    return
-                # Closing would only make the till come back with the same ack.
-                self._acks[name] = max(offset, self._acks.get(name, 0))
-                await asyncio.sleep(ACK_RETRY_SECONDS)
+        except AckError as error:
+            await self._refuse(ack.id, error.code, str(error))
 
     async def _refuse(self, frame_id: FrameId | None, code: str, message: str) -> None:
         await self._send(ErrorFrame(id=frame_id, code=code, message=message))

@@ -1,0 +1,59 @@
+"""What a handler asks about the connection of its request, and records of it.
+
+A request that came by another server than ours (in a test, say) has no such connection.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from aiohttp import web
+
+from listener.web.http_connection import HttpConnection
+
+T = TypeVar("T")
+
+
+async def while_heard(request: web.BaseRequest, waiting: Coroutine[None, None, T]) -> T | None:
+    """Wait for something as long as the sender of a request may wait for the answer.
+
+    Returns:
+        What came; None once the sender has gone, or has stopped sending: it is cancelled then.
+    """
+    task = asyncio.ensure_future(waiting)
+    connection = request.protocol
+    if isinstance(connection, HttpConnection):
+        connection.on_end = task.cancel
+    if has_gone(request):
+        task.cancel()
+    try:
+        await asyncio.wait([task])
+        return None if task.cancelled() else task.result()
+    finally:
+        if isinstance(connection, HttpConnection):
+            connection.on_end = None
+        # Where this itself was cancelled.
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def has_gone(request: web.BaseRequest) -> bool:
+    """Return whether the sender of a request has gone, or has stopped sending."""
+    connection = request.protocol
+    return isinstance(connection, HttpConnection) and (
+        connection.is_ended or connection.transport is None
+    )
+
+
+def heard_out(request: web.BaseRequest) -> None:
+    """Record that a websocket has said whose it is: to look that up is our turn."""
+    connection = request.protocol
+    if isinstance(connection, HttpConnection):
+        connection.heard_out()
+
+
+def prove(request: web.BaseRequest) -> None:
+    """Record that a request has brought a valid key, or a notification that verified."""
+    connection = request.protocol
+    if isinstance(connection, HttpConnection) and not connection.is_proved:
+        connection.prove()
