@@ -4,10 +4,12 @@
 - ``status``: Pockyt's words, how statuses join, and why a notification is held.
 - ``refunds``: how much of a payment went back.
 - ``summary``: what the entries of a transaction add up to: its status, and what that rests on.
+- ``history``: those entries as they arrive, and which sale judges them.
 - ``schedule``: when Pockyt is asked about a transaction.
 - ``transaction``: a transaction after one more entry: how its cancel ends, what its tills are told.
 - ``sale``: a sale until its transaction number is known.
 - ``chain``: the hashes.
+- ``wanted``: what must be read before a group of facts can be decided.
 - ``batch``: what a group of facts becomes: repeats, new entries, and the offsets of their events.
 - ``replay``: the same once more, for ``listener verify``.
 - ``promise``: the protocol of the back-ends.

@@ -1,7 +1,7 @@
 """Decide what a group of facts becomes. Pure, and the same for every back-end.
 
-A back-end reads what :func:`wanted` names, passes it to :func:`decide`, and writes the
-:class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
+A back-end reads what :func:`listener.ledger.wanted.wanted` names, passes it to :func:`decide`, and
+writes the :class:`Changes` in one transaction. ``listener verify`` replays :func:`next_step`.
 
 New entries are numbered on from ``Seen.seq``. For a back-end that reads and writes under one
 lock, these seqs are final. PostgreSQL decides before it takes the lock, then shifts each new seq by
@@ -11,65 +11,23 @@ the hashes (:mod:`listener.ledger.chain`), and the numbers and offsets of the ev
 :func:`number_events`; on PostgreSQL it is ``append_v1.sql``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from listener.errors import ListenerError, NumberTakenError, ReferenceTakenError
+from listener.ledger.history import History
 from listener.ledger.model import NOTIFICATION, SALE, Entry, Event, Fact, Transaction
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SaleState, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
-from listener.ledger.summary import History, Summary
+from listener.ledger.summary import Summary
 from listener.ledger.transaction import Step, advance, begin, event_text
+from listener.ledger.wanted import Key, Seen, may_be_judged, reference_of
 
 CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
-
-# merchant_no, and one of its: a transaction number, a fingerprint.
-Key = tuple[str, str]
-# merchant_no, store_no, and a reference of the store's.
-Reference = tuple[str, str, str]
-
-
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What a back-end must read before it can decide some facts.
-
-    Attributes:
-        transactions: Read the state of each, then the entries that :func:`to_sum_up` asks for.
-        unnumbered: Read the entry without a transaction number that has this fingerprint.
-        numbered: (merchant_no, transaction_no, fingerprint): read the entry that has these.
-        sales: Seqs of sales: read the entry and the state of each. Read also the entries of the
-            sales that :func:`judges_of` names.
-        references: Read which of them are in use.
-        notified: (merchant_no, reference of a notification): read the newest sale whose number
-            is not known yet, and its entry.
-    """
-
-    transactions: Set[Key]
-    unnumbered: Set[Key]
-    numbered: Set[tuple[str, str, str]]
-    sales: Set[int]
-    references: Set[Reference]
-    notified: Set[Key]
-
-
-class Seen(Struct, frozen=True, kw_only=True):
-    """What the ledger holds of :class:`Wanted`, all read at one moment.
-
-    ``seq`` is that of the newest entry of all. ``entries`` are in seq order within a transaction.
-    ``sales`` and ``sale_states`` are by the sale's seq. ``unbound`` are the sales for
-    ``notified`` whose number is not known yet.
-    """
-
-    seq: int
-    entries: Sequence[Entry] = ()
-    transactions: Sequence[Transaction] = ()
-    sales: Mapping[int, Entry] = {}
-    sale_states: Mapping[int, SaleState] = {}
-    references: frozenset[Reference] = frozenset()
-    unbound: Mapping[Key, int] = {}
 
 
 class NewEvent(Struct, frozen=True, kw_only=True):
@@ -108,38 +66,6 @@ class Changes(Struct, frozen=True, kw_only=True):
     sales: dict[int, SaleState] = {}
 
 
-def wanted(facts: Iterable[Fact]) -> Wanted:
-    """Return what must be read before these facts can be decided."""
-    transactions: set[Key] = set()
-    unnumbered: set[Key] = set()
-    numbered: set[tuple[str, str, str]] = set()
-    sales: set[int] = set()
-    references: set[Reference] = set()
-    notified: set[Key] = set()
-    for fact in facts:
-        number, mark = fact.transaction_no, fact.fingerprint
-        if number:
-            transactions.add((fact.merchant_no, number))
-            if fact.reference and fact.kind is NOTIFICATION:
-                notified.add((fact.merchant_no, fact.reference))
-        if mark and number:
-            numbered.add((fact.merchant_no, number, mark))
-        elif mark:
-            unnumbered.add((fact.merchant_no, mark))
-        if fact.sale_seq:
-            sales.add(fact.sale_seq)
-        if fact.kind is SALE:
-            references.add(_reference(fact))
-    return Wanted(
-        transactions=transactions,
-        unnumbered=unnumbered,
-        numbered=numbered,
-        sales=sales,
-        references=references,
-        notified=notified,
-    )
-
-
 def decide(
     facts: Iterable[Fact], seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm
 ) -> Changes:
@@ -148,34 +74,6 @@ def decide(
     for fact in facts:
         batch.changes.recorded.append(batch.add(fact))
     return batch.changes
-
-
-def judges_of(transactions: Iterable[Transaction]) -> set[int]:
-    """Return the sales, by their seq, that transactions are bound to or judged by."""
-    found = {t.sale_seq or t.judge_seq for t in transactions}
-    return {seq for seq in found if seq}
-
-
-def to_sum_up(
-    facts: Iterable[Fact], transactions: Iterable[Transaction], unbound: Mapping[Key, int]
-) -> set[Key]:
-    """Return the transactions whose entries must all be read.
-
-    They are few: those too short to have a summary, and those that another sale may judge from
-    now on. Of the others, only an entry with the same fingerprint is needed.
-    """
-    summaries = {(t.merchant_no, t.transaction_no): t.summary for t in transactions}
-    if not summaries:
-        return set()
-    facts = list(facts)
-    open_sales = {(f.merchant_no, f.reference or "") for f in facts if f.kind is SALE}
-    open_sales.update(unbound)
-    judged = {
-        (f.merchant_no, f.transaction_no)
-        for f in facts
-        if f.sale_seq or (_may_be_judged(f) and (f.merchant_no, f.reference or "") in open_sales)
-    }
-    return {key for key, summary in summaries.items() if summary is None or key in judged}
 
 
 def next_step(
@@ -204,10 +102,6 @@ def next_step(
     summary = history.add(entry, sales=sales)
     sale = sales.get(summary.judge or 0)
     return advance(before, summary, entry, sale=sale, confirm=confirm)
-
-
-def _may_be_judged(fact: Fact) -> bool:
-    return fact.kind is NOTIFICATION and bool(fact.transaction_no)
 
 
 def new_event(step: Step, entry: Entry, *, epoch: str) -> NewEvent | None:
@@ -300,7 +194,7 @@ class _Batch:
             repeats = self.changes.repeats
             repeats[original] = repeats.get(original, 0) + 1
             return Recorded(seq=original, is_new=False)
-        if fact.kind is SALE and _reference(fact) in self._references:
+        if fact.kind is SALE and reference_of(fact) in self._references:
             return ReferenceTakenError()
         if _brings_a_number(fact):
             sale = self._sale_states[fact.sale_seq or 0]
@@ -309,7 +203,7 @@ class _Batch:
         self._seq += 1
         is_bound = known.transaction is not None and known.transaction.sale_seq is not None
         sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
-        if sale_seq and _may_be_judged(fact) and not is_bound:
+        if sale_seq and may_be_judged(fact) and not is_bound:
             fact = replace(fact, sale_seq=sale_seq)
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)
@@ -348,13 +242,13 @@ class _Batch:
         if fact.kind is SALE:
             self._sales[entry.seq] = entry
             sale = begin_sale(entry)
-            self._references.add(_reference(fact))
+            self._references.add(reference_of(fact))
             self._unbound[fact.merchant_no, fact.reference or ""] = entry.seq
         elif fact.sale_seq is not None and fact.kind is not NOTIFICATION:
             began_ms = self._sales[fact.sale_seq].recorded_at_ms
             sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
             if sale.is_refused:
-                self._references.discard(_reference(self._sales[sale.seq].fact))
+                self._references.discard(reference_of(self._sales[sale.seq].fact))
             if sale.is_refused or sale.transaction_no:
                 key = (fact.merchant_no, sale.reference)
                 if self._unbound.get(key) == sale.seq:
@@ -368,7 +262,3 @@ def _brings_a_number(fact: Fact) -> bool:
     """Return whether a fact brings the transaction number of a sale."""
     is_ours = fact.kind is not NOTIFICATION
     return is_ours and fact.sale_seq is not None and bool(fact.transaction_no)
-
-
-def _reference(sale: Fact) -> Reference:
-    return sale.merchant_no, sale.store_no or "", sale.reference or ""

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from listener.errors import DamagedError
 from listener.ledger.batch import new_event
+from listener.ledger.history import History
 from listener.ledger.model import Entry, Kind, Transaction
 from listener.ledger.sale import SaleState, begin_sale, follow_sale
 from listener.ledger.schedule import Confirm
-from listener.ledger.summary import History
 from listener.ledger.transaction import Step, advance, begin
 
 

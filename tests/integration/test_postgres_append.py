@@ -16,9 +16,10 @@ import pytest
 from msgspec.structs import replace
 
 from listener.errors import LedgerUnavailableError
-from listener.ledger.batch import decide, wanted
+from listener.ledger.batch import decide
 from listener.ledger.model import Fact, fields_text
 from listener.ledger.scope import Scope
+from listener.ledger.wanted import wanted
 from listener.storage import verify
 from listener.storage.postgres import writer
 from listener.storage.postgres.channel import Channel

@@ -17,10 +17,11 @@ import click
 from msgspec.structs import replace
 
 from listener.ledger import batch
-from listener.ledger.batch import Changes, Key, Seen, Wanted, decide, wanted
+from listener.ledger.batch import Changes, decide
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
 from listener.ledger.sale import SaleState
 from listener.ledger.schedule import Confirm
+from listener.ledger.wanted import Key, Seen, Wanted, wanted
 from tests.support import told
 from tests.support.stored import bound, numbered, sold, without_number
 

@@ -10,11 +10,11 @@ from typing import Final
 import orjson
 
 from listener.errors import ListenerError
+from listener.ledger.history import History
 from listener.ledger.model import EVERY_STREAM, Alarm, CancelState, Entry, Kind, Status, Transaction
 from listener.ledger.results import ReadEntry, RecordedSale
 from listener.ledger.schedule import RAISE_SECONDS
 from listener.ledger.scope import Scope
-from listener.ledger.summary import History
 from listener.ledger.transaction import advance
 from listener.lifecycle import Lifecycle
 from listener.pockyt.client import Call

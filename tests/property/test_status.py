@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from listener.ledger.history import History
 from listener.ledger.model import Fact, Kind, Status, Transaction
-from listener.ledger.summary import History
 from listener.ledger.transaction import advance
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.suspects import REFUND_NOTICE

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from listener.ledger import summary as module
+from listener.ledger.history import History, judge_after, judge_of
 from listener.ledger.model import Entry, Fact, Kind, Status
-from listener.ledger.summary import PAST_MAX, History, Summary, judge_after, judge_of
+from listener.ledger.summary import PAST_MAX, Summary
 from listener.suspects import REFUND_NOTICE
 from tests.support.told import (
     alarm,

@@ -8,19 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from listener.errors import ListenerError, ReferenceTakenError
-from listener.ledger.batch import (
-    Changes,
-    NewEvent,
-    Seen,
-    decide,
-    number_events,
-    to_sum_up,
-    wanted,
-)
+from listener.ledger.batch import Changes, NewEvent, decide, number_events
 from listener.ledger.model import Entry, Fact, Kind, Status, Transaction
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS, SaleState
 from listener.ledger.summary import STORED_FROM
+from listener.ledger.wanted import Seen, to_sum_up, wanted
 from tests.support.stored import STREAM, bound, numbered, sold, without_number
 from tests.support.told import MERCHANT, START_MS, STORE, query
 

@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from listener.ledger.history import History
 from listener.ledger.model import (
     CancelState,
     Entry,
@@ -14,7 +15,6 @@ from listener.ledger.model import (
     fields_text,
 )
 from listener.ledger.schedule import ASK_CANCELLED_SECONDS, RAISE_SECONDS
-from listener.ledger.summary import History
 from listener.ledger.transaction import Step, advance
 from tests.support.told import (
     alarm,

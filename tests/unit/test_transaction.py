@@ -9,6 +9,7 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
+from listener.ledger.history import History
 from listener.ledger.model import (
     Alarm,
     Ask,
@@ -31,7 +32,6 @@ from listener.ledger.schedule import (
     Confirm,
     next_due_ms,
 )
-from listener.ledger.summary import History
 from listener.ledger.transaction import Step, advance, event_text
 from listener.pos.events import Event
 from tests.support.told import (

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from listener.ledger.batch import Changes, Key, Seen, Wanted, judges_of, to_sum_up
+from listener.ledger.batch import Changes
 from listener.ledger.chain import ENTRY_COLUMNS, columns, text_after_seq
 from listener.ledger.model import Fact
+from listener.ledger.wanted import Key, Seen, Wanted, judges_of, to_sum_up
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.rows import entry_of, sale_of, transaction_of
 from listener.storage.postgres.selects import listed

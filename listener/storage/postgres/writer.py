@@ -17,10 +17,11 @@ from msgspec.structs import replace
 
 from listener import log
 from listener.errors import LedgerUnavailableError, ListenerError
-from listener.ledger.batch import Changes, decide, wanted
+from listener.ledger.batch import Changes, decide
 from listener.ledger.model import Event, Fact
 from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
+from listener.ledger.wanted import wanted
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.schema import LOCK

@@ -7,18 +7,11 @@ reading and writing, and every number is final.
 import sqlite3
 from collections.abc import Sequence
 
-from listener.ledger.batch import (
-    Changes,
-    Seen,
-    decide,
-    judges_of,
-    number_events,
-    to_sum_up,
-    wanted,
-)
+from listener.ledger.batch import Changes, decide, number_events
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.schedule import Confirm
+from listener.ledger.wanted import Seen, judges_of, to_sum_up, wanted
 from listener.storage.rows import (
     Row,
     entry_of,

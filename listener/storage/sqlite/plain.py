@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from listener.errors import ListenerError
-from listener.ledger.batch import CANCELLATIONS, Key
+from listener.ledger.batch import CANCELLATIONS
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import NOTIFICATION, Entry, Event, Fact, stream_of
 from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.ledger.transaction import begin, event_text
+from listener.ledger.wanted import Key
 from listener.storage.rows import Row, event_row, plain_row
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put, read
