@@ -1,4 +1,4 @@
-"""A share of requests, searches and waits for each key, so that no key uses up what all need.
+"""A share for each key of what all need, so that none uses it up: requests, searches, waits.
 
 A request past its key's share is answered 429 with `Retry-After`. Notifications have no key, and no
 share.
@@ -16,7 +16,7 @@ from listener.web.problem import RETRY_SECONDS, ProblemError
 # merchant may use one key, and all return at once after a restart.
 REQUESTS_AT_ONCE_MAX: Final = 1_000
 REQUESTS_PER_SECOND: Final = 200
-# Searches of one key that may wait for the one under way.
+# Searches and drawings of one key that may wait for the one under way.
 SEARCHES_WAITING_MAX: Final = 8
 # Long-polls of one key that may wait for an event: as many as it may have connections. And those
 # that may wait for an entry, which costs a look every second.
@@ -60,13 +60,13 @@ class Shares:
 
     @asynccontextmanager
     async def searching(self, key_id: str) -> AsyncIterator[None]:
-        """Hold a key's one search; a few more may wait for it.
+        """Hold a key's one search, or drawing; a few more may wait for it.
 
         Raises:
             ProblemError: Too many are waiting (429).
         """
         if self._searches[key_id] > SEARCHES_WAITING_MAX:
-            raise _too_many("too many searches with this key at a time")
+            raise _too_many("too many searches or drawings with this key at a time")
         lock = self._searching.setdefault(key_id, asyncio.Lock())
         self._searches[key_id] += 1
         try:

@@ -1,10 +1,17 @@
 """The pages as they are served: their policy, their tags, their types, and nothing else."""
 
+import asyncio
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from listener.web import pages
+from listener.web.pages import CODE_BYTES_MAX
+from listener.web.problem import PROBLEM
+from listener.web.shares import SEARCHES_WAITING_MAX
 from tests.support.service import Serving, serving
 
 PAGES = ("/", "/till")
@@ -71,3 +78,49 @@ async def test_the_client_is_the_one_that_is_published(served: Serving) -> None:
 async def test_only_what_a_page_loads_is_served(served: Serving, path: str) -> None:
     async with served.client.get(served.url + path) as answer:
         assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("", 422), ("x", 200), ("x" * CODE_BYTES_MAX, 200), ("x" * (CODE_BYTES_MAX + 1), 422)],
+)
+async def test_a_code_is_drawn_up_to_what_a_camera_reads(
+    served: Serving, text: str, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {served.key()}"}
+    url = f"{served.url}/till/code"
+    async with served.client.post(url, data=text.encode(), headers=headers) as answer:
+        assert answer.status == status
+        assert answer.content_type == ("image/svg+xml" if status == 200 else PROBLEM)
+
+
+async def test_codes_are_drawn_beside_the_loop_one_of_a_key_at_a_time(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+    drawn: Counter[str] = Counter()
+
+    def draw(text: str) -> bytes:
+        drawn[text] += 1
+        may_end.wait(10)
+        return b"<svg/>"
+
+    monkeypatch.setattr(pages, "_draw", draw)
+
+    async def ask(key: str, text: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        url = f"{served.url}/till/code"
+        async with served.client.post(url, data=text, headers=headers) as answer:
+            return answer.status
+
+    key, other = served.key(terminal="T-1"), served.key(terminal="T-2")
+    asked = [asyncio.create_task(ask(key, "one")) for _ in range(2 + SEARCHES_WAITING_MAX)]
+    asked.append(asyncio.create_task(ask(other, "other")))
+    # The loop goes on: it refuses the one that is too many.
+    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result() for task in done] == [429]
+    while drawn.total() < 2:
+        await asyncio.sleep(0.01)
+    assert drawn == {"one": 1, "other": 1}
+    may_end.set()
+    assert sorted(await asyncio.gather(*asked)) == [200] * (2 + SEARCHES_WAITING_MAX) + [429]
