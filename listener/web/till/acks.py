@@ -46,7 +46,7 @@ class Acks:
         Raises:
             AckError: It is of something that this connection was not told.
         """
-        if self._session.connection.is_closing or self._ledger.epoch != self._epoch:
+        if self._session.connection.is_closing:
             # The till comes back, and acknowledges then what still counts.
             return False
         followed = self._session.subscriptions.get(ack.stream)
