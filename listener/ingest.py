@@ -1,15 +1,15 @@
 """Receive a notification: verify, parse, record. When a call returns, it is on disk."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 import orjson
 
 from listener import log
-from listener.errors import LedgerUnavailableError, ListenerError
-from listener.ledger.model import NOTIFICATION, Alarm, Fact, Kind, fields_text
+from listener.errors import LedgerUnavailableError, ListenerError, SignatureError
+from listener.ledger.model import NOTIFICATION, Alarm, Fact, Kind, Transaction, fields_text
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded
 from listener.ledger.status import read_word
@@ -66,9 +66,20 @@ class Ingest:
             merchant_no=merchant_no, store_no=store_no, is_json=is_json, body=body
         )
         if self._siblings[merchant_no]:
-            repeated = await self._find_at_siblings(fact, signed)
-            if repeated is not None:
-                return repeated
+            known = await self._known_to_sharers(fact)
+            owner = _with_a_sale(known, merchant_no)
+            if owner is None:
+                repeated = await self._find_among(known, fact, signed)
+                if repeated is not None:
+                    return repeated
+            elif owner != merchant_no:
+                # Of whom the sale is, is known better than by the URL, as with a store.
+                with suppress(SignatureError):
+                    fact, _ = self.read(
+                        merchant_no=owner, store_no=None, is_json=is_json, body=body
+                    )
+                    store_no = None
+                    _log_misrouted(merchant_no, owner)
         recorded = await self._ledger.record(fact)
         if recorded.is_new and store_no and fact.store_no is None:
             # The notification is on disk: it is acknowledged even if recording the alarm fails.
@@ -88,19 +99,27 @@ class Ingest:
         fields, signed = self._verified(self._tokens[merchant_no], is_json=is_json, body=body)
         return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed), signed
 
-    async def _find_at_siblings(self, fact: Fact, signed: bytes) -> Recorded | None:
-        """Find the entry of the same message at another merchant with the same token.
+    async def _known_to_sharers(self, fact: Fact) -> list[Transaction]:
+        """Read what the merchant, and those that share a token with it, have of a number."""
+        sharers = {fact.merchant_no, *self._siblings[fact.merchant_no]}
+        found = await self._ledger.read_transaction(fact.transaction_no, merchant_no=None)
+        return [one for one in found if one.merchant_no in sharers]
+
+    async def _find_among(
+        self, known: Iterable[Transaction], fact: Fact, signed: bytes
+    ) -> Recorded | None:
+        """Find the entry of the same message at another merchant.
 
         A notification names no merchant. If two merchants share a token, a message captured at one
         verifies at the other, and would create a transaction there that never happened.
         """
-        for sibling in self._siblings[fact.merchant_no]:
-            same = signature.fingerprint(sibling, signed)
-            known = await self._ledger.read_transaction(fact.transaction_no, merchant_no=sibling)
-            for transaction in known:
-                for line in await self._ledger.read_transaction_entries(transaction):
-                    if line.entry.fact.fingerprint == same:
-                        return Recorded(seq=line.entry.seq, is_new=False)
+        for transaction in known:
+            if transaction.merchant_no == fact.merchant_no:
+                continue
+            same = signature.fingerprint(transaction.merchant_no, signed)
+            for line in await self._ledger.read_transaction_entries(transaction):
+                if line.entry.fact.fingerprint == same:
+                    return Recorded(seq=line.entry.seq, is_new=False)
         return None
 
     def _verified(
@@ -166,6 +185,16 @@ def _sharing_a_token(number: str, merchants: Mapping[str, Merchant]) -> tuple[st
         for other, merchant in merchants.items()
         if other != number and tokens & set(merchant.tokens)
     )
+
+
+def _with_a_sale(known: Sequence[Transaction], merchant_no: str) -> str | None:
+    """Return the merchant whose sale a transaction is: this one, or another; None without one."""
+    sold = [one.merchant_no for one in known if one.sale_seq is not None]
+    return merchant_no if merchant_no in sold else next(iter(sold), None)
+
+
+def _log_misrouted(merchant_no: str, owner: str) -> None:
+    log.event(_LOG, "misrouted", level=logging.WARNING, merchantNo=merchant_no, saleOf=owner)
 
 
 def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes) -> Fact:

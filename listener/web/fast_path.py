@@ -323,7 +323,8 @@ class FastConnection(HttpConnection):
         if self.transport is not None:
             self.transport.write(success())
         self._path.acknowledged(time.perf_counter() - self._started, is_repeat=is_repeat)
-        if not self.is_proved and self.transport is not None:
+        # Whoever has captured a message can repeat it.
+        if not (is_repeat or self.is_proved or self.transport is None):
             self.prove()
 
     def _be_kept_alive(self) -> None:

@@ -61,7 +61,9 @@ class Receiver:
             return self.refuse(request, error, merchant_no=merchant_no)
         except ListenerError as error:
             return self.refuse(request, of_error(error), merchant_no=merchant_no)
-        prove(request)
+        if recorded.is_new:
+            # Whoever has captured a message can repeat it.
+            prove(request)
         seconds = time.perf_counter() - started
         self._metrics.acknowledged(seconds, is_repeat=not recorded.is_new)
         return self._acknowledgement if is_for(request) else acknowledgement()

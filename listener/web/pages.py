@@ -17,6 +17,7 @@ from aiohttp import web
 from listener.keys import Key
 from listener.web.context import SHARES
 from listener.web.problem import ProblemError
+from listener.web.shapes.raw import read_raw
 
 STATIC: Final = "/static/"
 # Nothing from elsewhere, nothing inline, no frame around it, no form that sends a key away.
@@ -87,9 +88,13 @@ FILES = web.AppKey("files", Files)
 
 async def code(request: web.Request, key: Key) -> web.Response:
     """Draw the QR code of a text, such as the link that a customer's wallet opens."""
-    text = await request.text()
-    if not 0 < len(text.encode()) <= CODE_BYTES_MAX:
-        advice = f"send the text of the code, 1 to {CODE_BYTES_MAX} bytes"
+    body = await read_raw(request)
+    try:
+        text = body.decode() if 0 < len(body) <= CODE_BYTES_MAX else ""
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        advice = f"send the text of the code, 1 to {CODE_BYTES_MAX} bytes of UTF-8"
         raise ProblemError(422, "bad-code", advice)
     # A long one takes 30 ms: nobody waits for it, in a thread of which each key has one at a time.
     async with request.app[SHARES].searching(key.id):

@@ -1,6 +1,7 @@
 """Count and log refused notifications, in one place for both paths."""
 
 import logging
+import re
 from typing import Final
 
 from listener import log
@@ -8,7 +9,11 @@ from listener.ingest import Ingest
 from listener.web.metrics import Metrics
 from listener.web.problem import ProblemError
 
+# Longer than any number of a merchant or a store, and shorter than a token or a key.
+PART_CHARS_MAX: Final = 16
+
 _LOG: Final = logging.getLogger(__name__)
+_LONG: Final = re.compile(rf"([^/]{{4}})[^/]{{{PART_CHARS_MAX - 3},}}")
 
 
 class Refusals:
@@ -28,7 +33,11 @@ class Refusals:
         sender: str | None,
         forwarded_for: str | None,
     ) -> None:
-        """Count and log one refusal; ``path`` is without its query, which may hold a secret."""
+        """Count and log one refusal; ``path`` is without its query, which may hold a secret.
+
+        So may the path, where a token was put into the notify URL: of long parts the beginning is
+        logged.
+        """
         self._metrics.refused(error.status)
         if merchant_no is None or not self._ingest.knows(merchant_no):
             merchant_no = None
@@ -37,7 +46,7 @@ class Refusals:
             status=error.status,
             reason=error.code,
             merchantNo=merchant_no,
-            path=path,
+            path=_LONG.sub(r"\1…", path),
             sender=sender,
             forwardedFor=forwarded_for,
         )

@@ -53,7 +53,7 @@ def heard_out(request: web.BaseRequest) -> None:
 
 
 def prove(request: web.BaseRequest) -> None:
-    """Record that a request has brought a valid key, or a notification that verified."""
+    """Record that a request has brought a valid key, or a new notification that verified."""
     connection = request.protocol
     if isinstance(connection, HttpConnection) and not connection.is_proved:
         connection.prove()

@@ -239,6 +239,28 @@ async def test_those_who_proved_themselves_are_not_crowded_out(
             await (await till.ping())
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+async def test_who_only_repeats_a_message_that_was_captured_has_proved_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens, *, is_fast: bool
+) -> None:
+    body = signed(FIELDS)
+    # A head that is not plain leads to aiohttp.
+    more = b"" if is_fast else b"Connection: Keep-Alive, x\r\n"
+    async with limited(tmp_path, monkeypatch, UNPROVEN_MAX=2) as service:
+        lines = []
+        for _ in range(4):
+            one = await line(service, HALF)
+            one.writer.write(more + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            async with asyncio.timeout(WAIT_SECONDS):
+                assert (await one.reader.readuntil(b"success")).endswith(b"success")
+            lines.append(one)
+        # The first brought it: it stays; of the others two, and the newest, do.
+        for one in lines[1:2]:
+            assert await one.rest() == b""
+        assert b" 200 " in await lines[0].ask()
+        assert b" 200 " in await lines[3].ask()
+
+
 async def test_the_young_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
 ) -> None:

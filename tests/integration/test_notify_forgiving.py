@@ -14,6 +14,7 @@ import pytest
 from listener.keys import Role
 from listener.pockyt import signature
 from listener.web.metrics import NOTIFY_STATUSES
+from listener.web.refusals import PART_CHARS_MAX
 from tests.support.deliveries import JSON, NOTIFY, entries, post
 from tests.support.service import (
     FIELDS,
@@ -375,3 +376,17 @@ async def test_a_flood_of_refusals_is_one_line_a_second_of_each_kind(
     lines = [one for one in caplog.records if one.name == "listener.web.refusals"]
     # Two kinds, one line each at first and one a second since then.
     assert 2 <= len(lines) <= 20
+
+
+@pytest.mark.parametrize("part", [TOKEN_TEXT, "x" * (PART_CHARS_MAX + 1), "x" * 300])
+async def test_of_a_long_part_of_a_refused_path_only_the_beginning_is_logged(
+    service: Serving, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    short = "y" * PART_CHARS_MAX
+    await post(service, AS_FORM, path=f"/notify/{part}")
+    await post(service, AS_FORM, path=f"/notify/{short}/{part}/z")
+    lines = [one.__dict__["fields"] for one in caplog.records if "fields" in one.__dict__]
+    begin = part[:4]
+    paths = [f"/notify/{begin}…", f"/notify/{short}/{begin}…/z"]
+    assert [line["path"] for line in lines if "path" in line] == paths
+    assert part not in caplog.text

@@ -11,6 +11,7 @@ import pytest
 from listener.web import pages
 from listener.web.pages import CODE_BYTES_MAX
 from listener.web.problem import PROBLEM
+from listener.web.shapes import raw
 from listener.web.shares import SEARCHES_WAITING_MAX
 from tests.support.service import Serving, serving
 
@@ -124,3 +125,15 @@ async def test_codes_are_drawn_beside_the_loop_one_of_a_key_at_a_time(
     assert drawn == {"one": 1, "other": 1}
     may_end.set()
     assert sorted(await asyncio.gather(*asked)) == [200] * (2 + SEARCHES_WAITING_MAX) + [429]
+
+
+async def test_a_text_that_never_comes_is_not_waited_for(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "BODY_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection(*served.url.removeprefix("http://").split(":"))
+    head = f"POST /till/code HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key()}\r\n"
+    writer.write(f"{head}Content-Length: 9\r\n\r\nhttp".encode())
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).split()[1] == b"408"
+    writer.close()
