@@ -41,6 +41,10 @@ REFUSALS_PER_SECOND: Final = 1_000
 # Less than what is left of a refused body is read for, so that it may still come to its end.
 REST_SECONDS_MAX: Final = 0.75
 
+# Of answers that are not read, over all connections. Each may wait for its reader for a while, but
+# not thousands of long ones at a time.
+STALLED_BYTES_MAX: Final = 128 * 1024 * 1024
+
 _TICK_SECONDS: Final = 1.0
 # How many of the oldest are examined when one must be cut off.
 _CANDIDATES_MAX: Final = 32
@@ -85,6 +89,9 @@ class Connections:
         self._all: dict[Peer, None] = {}
         self._unproven: dict[Peer, None] = {}
         self._of_address: dict[str, dict[Peer, None]] = {}
+        # Those that do not read, the first to stall first, and how many bytes wait for each.
+        self._stalled: dict[Peer, int] = {}
+        self._stalled_bytes = 0
         self._clock = asyncio.get_running_loop().time
         self._refused_until = 0.0
         self._log = log.Throttle(_LOG, "connection_cut", level=logging.WARNING)
@@ -129,9 +136,24 @@ class Connections:
         self._refused_until = min(turn + refusals / REFUSALS_PER_SECOND, now + REST_SECONDS_MAX)
         return turn - now
 
+    def stalls(self, connection: Peer, waiting_bytes: int) -> None:
+        """Note what a peer does not read; where all that is too much, cut off who stalled first."""
+        self._stalled[connection] = waiting_bytes
+        self._stalled_bytes += waiting_bytes
+        while self._stalled_bytes > STALLED_BYTES_MAX:
+            first = next(iter(self._stalled))
+            self.reads_on(first)
+            self._note(Cut.SLOW_READER, first)
+            first.cut()
+
+    def reads_on(self, connection: Peer) -> None:
+        """Note that a peer reads again, or has gone."""
+        self._stalled_bytes -= self._stalled.pop(connection, 0)
+
     def remove(self, connection: Peer) -> None:
         """Count a connection out."""
         self._all.pop(connection, None)
+        self.reads_on(connection)
         self.trust(connection)
 
     async def run(self) -> None:

@@ -47,6 +47,7 @@ class HttpConnection(web.RequestHandler):
     """One HTTP connection: aiohttp's, with limits, and with answers that are all our own."""
 
     __slots__ = (
+        "_answer_bytes",
         "_connections",
         "_early",
         "_heard",
@@ -90,6 +91,7 @@ class HttpConnection(web.RequestHandler):
         # After an answer: how much more of the request's body is read.
         self._left: int | None = None
         self._stalled_since: float | None = None
+        self._answer_bytes = 0
         # Called when the sender stops sending, or has gone.
         self.on_end: Callable[[], object] | None = None
         self.is_proved = False
@@ -149,6 +151,17 @@ class HttpConnection(web.RequestHandler):
         self._connections.remove(self)
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        """Wait for a sender that does not read its answer; a websocket has a limit of its own."""
+        super().pause_writing()
+        if not self.is_websocket:
+            self._connections.stalls(self, self._answer_bytes)
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        super().resume_writing()
+        self._connections.reads_on(self)
+
     def data_received(self, data: bytes) -> None:
         """Receive bytes; the time limit of a head runs from its first byte."""
         if not self._heard:
@@ -194,7 +207,10 @@ class HttpConnection(web.RequestHandler):
             resp = problem(nothing_here())
         if not resp.prepared:
             harden(resp)
+        # All of it is kept until its end is sent, though little of it waits in the transport.
+        self._answer_bytes = resp.content_length or 0
         told = await super().finish_response(request, resp, start_time)
+        self._answer_bytes = 0
         self._heard = False
         self._left = None if request.content.is_eof() else LINGER_BYTES_MAX
         if resp.status in _REFUSED and (not self.is_proved or resp.status == _TOO_MANY):

@@ -37,6 +37,8 @@ from tests.support.service import FIELDS, FORM, Serving, serving, signed
 from tests.support.tills import till
 
 WAIT_SECONDS = 5
+# Of a long answer, so many are more than the buffers of the system hold.
+ANSWERS = 16
 # How a client begins that takes this for HTTPS.
 TLS = bytes.fromhex("16030100c5010000c10303")
 HALF = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n".encode()
@@ -166,6 +168,40 @@ async def test_an_answer_that_nobody_reads_is_given_up(
                 while True:
                     one.writer.write(asked)
                     await one.writer.drain()
+
+
+async def test_of_answers_that_nobody_reads_no_more_is_kept_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with limited(tmp_path, monkeypatch) as service, AsyncExitStack() as stack:
+        async with service.client.get(f"{service.url}/openapi.json") as answer:
+            size = len(await answer.read())
+        monkeypatch.setattr(connections, "STALLED_BYTES_MAX", 2 * size)
+        lines = []
+        for _ in range(3):
+            one = stack.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            one.setblocking(False)
+            parts = urlsplit(service.url)
+            await loop.sock_connect(one, (parts.hostname, parts.port))
+            # More than the system buffers.
+            await loop.sock_sendall(one, asked * ANSWERS)
+            assert await loop.sock_recv(one, 1)
+            lines.append(one)
+
+        async def read(one: socket.socket) -> int:
+            count = 0
+            async with asyncio.timeout(WAIT_SECONDS):
+                while count < ANSWERS * size and (data := await loop.sock_recv(one, 65_536)):
+                    count += len(data)
+            return count
+
+        # Who stalled first has to go.
+        assert await read(lines[0]) < size
+        assert await read(lines[1]) >= ANSWERS * size
+        assert await read(lines[2]) >= ANSWERS * size
 
 
 async def test_strangers_of_one_address_make_room_for_each_other(
