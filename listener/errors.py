@@ -133,4 +133,4 @@ def let_go(error: BaseException | None) -> None:
     that a connection had, waits for the garbage collector.
     """
     if error is not None:
-        error.__traceback__ = error.__context__ = None
+        error.__traceback__ = error.__context__ = error.__cause__ = None

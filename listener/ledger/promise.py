@@ -170,7 +170,7 @@ class Ledger(Protocol):
         """Return cancellations from before a time that no terminal has acknowledged."""
 
     async def read_doubts(self, *, now_ms: int) -> list[Doubts]:
-        """Count the transactions that Pockyt is asked about, by reason."""
+        """Count the transactions, and sales without a number, that Pockyt is asked about."""
 
     async def read_due(self, *, now_ms: int, limit: int) -> list[Transaction]:
         """Return the transactions to ask Pockyt about, or to raise as silent, by now.
@@ -183,6 +183,13 @@ class Ledger(Protocol):
         """Return the sales to look for at Pockyt, or whose cancel to raise, by now.
 
         As for transactions, ``limit`` is how many of each group; those with a cancel come first.
+        """
+
+    async def read_open_sales(self, *, scope: Scope, now_ms: int, limit: int) -> list[RecordedSale]:
+        """Return sales that Pockyt has given no number, in good time, and is asked about.
+
+        The newest first. One whose cancel has ended is not among them, and one that Pockyt refused
+        neither.
         """
 
     async def read_sales(

@@ -4,6 +4,7 @@ from types import MappingProxyType
 from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
+from listener.ledger.sale import SALE_ANSWER_MS
 from listener.storage.rows import SALE_COLUMNS
 
 # Queries by the fault that they look for. Each returns the first bad seq; NULL in a sound ledger.
@@ -24,6 +25,14 @@ STRAYS: Final = MappingProxyType(
     }
 )
 
+# Whether somebody waits for the end of a sale's cancel.
+IS_CANCELLING: Final = "(s.cancel_requested_at IS NOT NULL AND s.cancel_resolved_at IS NULL)"
+# Whether Pockyt has given a sale (s; its entry is e) no number, though it has had the time, and is
+# asked. Of one whose cancel has ended nobody waits for more.
+IS_OPEN: Final = (
+    "s.ask_due_at IS NOT NULL AND s.transaction_no IS NULL AND s.cancel_resolved_at IS NULL"
+    f" AND (s.cancel_requested_at IS NOT NULL OR e.recorded_at <= {{now}} - {SALE_ANSWER_MS})"
+)
 # Each sale, followed by the entries that name it, in order.
 _OF_SALES: Final = (
     " WHERE e.kind = 'sale' OR (e.sale_seq IS NOT NULL AND e.kind <> 'notification')"

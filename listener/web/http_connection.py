@@ -157,6 +157,15 @@ class HttpConnection(web.RequestHandler):
         if not self.is_websocket:
             self._connections.stalls(self, self._answer_bytes)
 
+    async def _drain_helper(self) -> None:
+        """Wait until there is room to write, as aiohttp asks for."""
+        try:
+            await super()._drain_helper()
+        except ConnectionError as error:
+            # It holds what waited, which holds it, and with it the answer.
+            let_go(error)
+            raise ConnectionResetError("the other side has gone") from None
+
     def resume_writing(self) -> None:
         """Write on."""
         super().resume_writing()

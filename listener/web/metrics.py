@@ -191,7 +191,8 @@ class Metrics:
         )
         self.doubts = Gauge(
             "listener_doubts",
-            "Transactions that Pockyt is asked about; raised once 60 s brought no answer.",
+            "Transactions, and sales without a number, that Pockyt is asked about; raised once 60 s"
+            " brought no answer.",
             ["why", "raised"],
             registry=self.of_ledger,
         )
@@ -223,7 +224,10 @@ class Metrics:
 
     def doubt(self, doubts: Iterable[Doubts]) -> None:
         """Set what is in doubt now, and reset the rest."""
-        found = {(one.why, one.is_raised): one.count for one in doubts}
+        found: dict[tuple[Why, bool], int] = {}
+        for one in doubts:
+            place = (one.why, one.is_raised)
+            found[place] = found.get(place, 0) + one.count
         for why in Why:
             for is_raised in (False, True):
                 count = found.get((why, is_raised), 0)

@@ -88,6 +88,33 @@ def test_a_page_that_is_not_live_claims_nothing(browser: Browser, stage: Stage) 
         expect(head.page.locator("#health .tone-good").first).to_be_visible()
 
 
+def test_a_sale_without_a_number_is_shown_to_whoever_watches(
+    browser: Browser, stage: Stage
+) -> None:
+    sale = {
+        **dict.fromkeys(("transactionNo", "providerStatus", "cancel", "settleCurrency")),
+        "reference": "LOST-1",
+        "merchantNo": "200043",
+        "storeNo": "303660",
+        "terminal": "T-7",
+        "amount": "77.00",
+        "currency": "USD",
+        "status": "unknown",
+        "stateVersion": 0,
+        "held": False,
+        "createdAt": "2026-11-28T10:11:12.345Z",
+        "updatedAt": "2026-11-28T10:11:12.345Z",
+    }
+    with visit(browser, f"{stage.url}/") as head:
+        head.page.route("**/v1/sales", lambda route: route.fulfill(json={"data": [sale]}))
+        head.enter(stage.key(Role.ADMIN))
+        card = head.page.locator("#attention > li").filter(has_text="LOST-1")
+        expect(card.locator("h3")).to_have_text(re.compile(r"Sale without an answer · 77.00\sUSD"))
+        expect(card).to_contain_text("store 303660, T-7 · started ")
+        # It has no number to ask with, and no story.
+        expect(card.locator("button, a")).to_have_count(0)
+
+
 def test_a_cancel_without_an_answer_is_one_word_on_the_till_and_nobodys_answer(
     browser: Browser, stage: Stage
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from listener.keys import Role
 from listener.ledger.model import Kind
 from listener.ledger.results import RecordedSale
 from listener.ledger.scope import Scope
@@ -173,3 +174,26 @@ async def test_a_reference_with_odd_characters_is_found(shop: Shop) -> None:
     shop.plan()
     told = await shop.post("/v1/sales/a%2Fb%3Fc%23d%25e/cancel", {})
     assert (told.status, told.body["reference"]) == (200, reference)
+
+
+async def test_a_sale_without_a_number_is_listed_in_its_store_while_its_cancel_is_open(
+    shop: Shop,
+) -> None:
+    async def listed(key: str) -> list[object]:
+        status, body = await shop.serving.get("/v1/sales", key)
+        assert status == 200
+        assert isinstance(body, dict)
+        return [(one["reference"], one["amount"], one["transactionNo"]) for one in body["data"]]
+
+    await _lose(shop, "sale-5xx", "query-5xx")
+    # Pockyt still has the time to answer.
+    assert await listed(shop.key) == []
+    assert (await shop.post(CANCEL, {})).status == 202
+    assert await listed(shop.key) == [("R-1", "13.00", None)]
+    assert await listed(shop.serving.key(Role.LEDGER)) == [("R-1", "13.00", None)]
+    assert await listed(shop.serving.key(store_no=OTHER_STORE_NO)) == []
+    shop.plan()
+    async with asyncio.timeout(15):
+        while (await shop.post(CANCEL, {})).status != 200:
+            await asyncio.sleep(0.1)
+    assert await listed(shop.key) == []

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
-from listener.ledger.model import EVERY_STREAM, Event, Fact, Status, fields_text
+from listener.ledger.model import EVERY_STREAM, CancelState, Event, Fact, Status, Why, fields_text
 from listener.ledger.results import Recorded
-from listener.ledger.scope import Scope
+from listener.ledger.sale import NO_RECORD, SALE_ANSWER_MS
+from listener.ledger.scope import EVERYWHERE, Scope
 from listener.storage import AnyLedger
 from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
 from tests.support import backends, told
@@ -288,6 +289,55 @@ async def test_a_sale_waits_for_its_number_and_is_looked_for(
     (found,) = await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
     assert found.transaction_no == "77"
     assert not await ledger.read_due_sales(now_ms=due_ms + DAY_MS, limit=9)
+
+
+async def open_sales(ledger: AnyLedger, clock: Clock, scope: Scope = EVERYWHERE) -> list[str]:
+    found = await ledger.read_open_sales(scope=scope, now_ms=clock.at_ms, limit=2)
+    return [sale.state.reference for sale in found]
+
+
+async def doubts(ledger: AnyLedger, clock: Clock) -> dict[tuple[Why, bool], int]:
+    found = await ledger.read_doubts(now_ms=clock.at_ms)
+    return {(one.why, one.is_raised): one.count for one in found}
+
+
+async def test_a_sale_without_an_answer_is_told_of_until_its_number_comes(
+    ledger: AnyLedger, clock: Clock
+) -> None:
+    ours = Scope(merchant_no=told.MERCHANT, store_no=told.STORE, terminal="T-42")
+    (first, _) = await record(ledger, sold("r1"), sold("r2", store_no="303661"))
+    clock.at_ms += SALE_ANSWER_MS - 1
+    # Pockyt may still answer.
+    assert (await open_sales(ledger, clock), await doubts(ledger, clock)) == ([], {})
+    clock.at_ms += 1
+    assert await open_sales(ledger, clock) == ["r2", "r1"]
+    assert await open_sales(ledger, clock, ours) == ["r1"]
+    assert await open_sales(ledger, clock, replace(ours, terminal="T-1")) == []
+    assert await doubts(ledger, clock) == {(Why.SALE, False): 2}
+    await record(ledger, sold("r3"))
+    assert await open_sales(ledger, clock) == ["r2", "r1"]
+    await record(ledger, bound("r1", 77, sale_seq=first.seq))
+    assert await open_sales(ledger, clock) == ["r2"]
+    assert (await doubts(ledger, clock))[Why.SALE, False] == 1
+
+
+async def test_a_cancel_of_a_sale_without_a_number_is_told_of_until_it_ends(
+    ledger: AnyLedger, clock: Clock
+) -> None:
+    (sale,) = await record(ledger, sold("r1"))
+    about = {"transaction_no": "", "reference": "r1", "sale_seq": sale.seq}
+    await record(ledger, replace(told.cancel_request(), **about))
+    assert await open_sales(ledger, clock) == ["r1"]
+    assert await doubts(ledger, clock) == {(Why.CANCEL, False): 1}
+    await record(ledger, replace(told.alarm(), **about))
+    assert await doubts(ledger, clock) == {(Why.CANCEL, True): 1}
+    (found,) = await ledger.read_open_sales(scope=EVERYWHERE, now_ms=clock.at_ms, limit=9)
+    assert found.state.cancel
+    assert found.state.cancel.state is CancelState.UNRESOLVED
+    clock.at_ms += SALE_ANSWER_MS
+    unknown = fields_text({"error": "refused", "retCode": NO_RECORD})
+    await record(ledger, replace(told.query(None, as_of=1), **about, fields=unknown, says=None))
+    assert (await open_sales(ledger, clock), await doubts(ledger, clock)) == ([], {})
 
 
 async def test_a_query_that_finds_no_number_has_the_sale_looked_for_again(

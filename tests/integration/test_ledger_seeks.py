@@ -86,6 +86,8 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             await ledger.read_transactions(wanted, before=cursor, limit=9)
         await ledger.read_due(now_ms=told.START_MS, limit=9)
         await ledger.read_due_sales(now_ms=told.START_MS, limit=9)
+        await ledger.read_open_sales(scope=store, now_ms=told.START_MS, limit=9)
+        await ledger.read_doubts(now_ms=told.START_MS)
         await ledger.read_sales(merchant_no=told.MERCHANT, reference="r1", store_no=None)
         await ledger.next_due_ms()
         await ledger.start(terminal="T", offsets={STREAM: 1})

@@ -171,6 +171,11 @@ class ReadableLedger:
     async def read_due_sales(self, *, now_ms: int, limit: int) -> list[RecordedSale]:
         return await self._read(lambda db: reading.due_sales(db, now_ms=now_ms, limit=limit))
 
+    async def read_open_sales(self, *, scope: Scope, now_ms: int, limit: int) -> list[RecordedSale]:
+        return await self._read(
+            lambda db: reading.open_sales(db, scope=scope, now_ms=now_ms, limit=limit)
+        )
+
     async def read_sales(
         self, *, merchant_no: str, reference: str, store_no: str | None
     ) -> list[RecordedSale]:

@@ -170,6 +170,14 @@ async def due_sales(db: Connection, *, now_ms: int, limit: int) -> list[Recorded
     return [_sale_of(row) for row in await db.fetch(selects.DUE_SALES, now_ms, limit)]
 
 
+async def open_sales(
+    db: Connection, *, scope: Scope, now_ms: int, limit: int
+) -> list[RecordedSale]:
+    """Read the sales without a number that Pockyt is asked about."""
+    values = (now_ms, scope.merchant_no, scope.store_no, scope.terminal, limit)
+    return [_sale_of(row) for row in await db.fetch(selects.OPEN_SALES, *values)]
+
+
 async def sales_of_reference(
     db: Connection, *, merchant_no: str, reference: str, store_no: str | None
 ) -> list[RecordedSale]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.storage.rows import EVENT_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.statements import IS_CANCELLING, IS_OPEN
 
 
 def listed(names: Sequence[str], table: str) -> str:
@@ -92,7 +93,11 @@ DUE: Final = (
 )
 DOUBTS: Final = (
     "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions"
-    " WHERE ask_due_at IS NOT NULL AND ask_since <= $1 GROUP BY 1, 2"
+    " WHERE ask_due_at IS NOT NULL AND ask_since <= $1 GROUP BY 1, 2 UNION ALL"
+    f" SELECT CASE WHEN {IS_CANCELLING} THEN 'cancel' ELSE 'sale' END,"
+    f" s.ask_raise_at IS NULL AND {IS_CANCELLING}, count(*)"
+    " FROM sales s JOIN entries e ON e.seq = s.seq"
+    f" WHERE {IS_OPEN.format(now='$1::bigint')} GROUP BY 1, 2"
 )
 NEXT_DUE: Final = (
     "SELECT least("
@@ -105,6 +110,12 @@ NEXT_DUE: Final = (
 SALES: Final = (
     f"SELECT {listed(SALE_COLUMNS, 's')}, {ENTRY}, {listed(ENTRY_COLUMNS, 'w')}"
     " FROM sales s JOIN entries e ON e.seq = s.seq LEFT JOIN entries w ON w.seq = s.cancel_seq"
+)
+OPEN_SALES: Final = (
+    f"{SALES} WHERE {IS_OPEN.format(now='$1::bigint')}"
+    " AND ($2::text IS NULL OR s.merchant_no = $2)"
+    " AND ($3::text IS NULL OR s.store_no = $3) AND ($4::text IS NULL OR e.terminal = $4)"
+    " ORDER BY s.seq DESC LIMIT $5"
 )
 # Those with a cancel that somebody waits for come first.
 DUE_SALES: Final = (

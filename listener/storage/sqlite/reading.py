@@ -170,6 +170,14 @@ def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Record
     return [_sale_of(row) for row in db.execute(selects.DUE_SALES, (now_ms, limit))]
 
 
+def open_sales(
+    db: sqlite3.Connection, *, scope: Scope, now_ms: int, limit: int
+) -> list[RecordedSale]:
+    """Read the sales without a number that Pockyt is asked about."""
+    values = (now_ms, scope.merchant_no, scope.store_no, scope.terminal, limit)
+    return [_sale_of(row) for row in db.execute(selects.OPEN_SALES, values)]
+
+
 def sales_of_reference(
     db: sqlite3.Connection, *, merchant_no: str, reference: str, store_no: str | None
 ) -> list[RecordedSale]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.storage.rows import EVENT_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
+from listener.storage.statements import IS_CANCELLING, IS_OPEN
 
 
 def listed(names: Iterable[str], table: str) -> str:
@@ -118,11 +119,15 @@ DUE: Final = (
     f"SELECT * FROM ({TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
     ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at"
 )
-# now. Only transactions in doubt are in this index; there are nearly none, whatever the ledger's
-# size.
+# now. Only what is in doubt is in these indexes; there is nearly nothing, whatever the ledger's size.
+# Of a sale only a cancel is raised.
 DOUBTS: Final = (
     "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions INDEXED BY transactions_due"
-    " WHERE ask_due_at IS NOT NULL AND ask_since <= ? GROUP BY 1, 2"
+    " WHERE ask_due_at IS NOT NULL AND ask_since <= ?1 GROUP BY 1, 2 UNION ALL"
+    f" SELECT CASE WHEN {IS_CANCELLING} THEN 'cancel' ELSE 'sale' END,"
+    f" s.ask_raise_at IS NULL AND {IS_CANCELLING}, count(*)"
+    " FROM sales s INDEXED BY sales_due JOIN entries e ON e.seq = s.seq"
+    f" WHERE {IS_OPEN.format(now='?1')} GROUP BY 1, 2"
 )
 NEXT_DUE: Final = (
     "SELECT min(at) FROM (SELECT min(ask_due_at) AS at FROM transactions"
@@ -138,6 +143,12 @@ NEXT_DUE: Final = (
 _SALES: Final = (
     f"SELECT {listed(SALE_COLUMNS, 's')}, {_ENTRY}, {listed(ENTRY_COLUMNS, 'w')}"
     " FROM sales s JOIN entries e ON e.seq = s.seq LEFT JOIN entries w ON w.seq = s.cancel_seq"
+)
+# now, merchant_no, store_no, terminal, limit
+OPEN_SALES: Final = (
+    f"{_SALES} WHERE {IS_OPEN.format(now='?1')} AND (?2 IS NULL OR s.merchant_no = ?2)"
+    " AND (?3 IS NULL OR s.store_no = ?3) AND (?4 IS NULL OR e.terminal = ?4)"
+    " ORDER BY s.seq DESC LIMIT ?5"
 )
 # now, limit. Those with a cancel that somebody waits for come first.
 DUE_SALES: Final = (

@@ -11,7 +11,7 @@ from listener.lifecycle import Order
 from listener.settings import Settings
 from listener.web.api.idempotency import ReadRequest, idempotent
 from listener.web.api.lookup import find_sale, find_transaction, has_sale
-from listener.web.context import LIFECYCLE, SETTINGS
+from listener.web.context import CLOCK, LEDGER, LIFECYCLE, SETTINGS
 from listener.web.problem import ProblemError
 from listener.web.shapes import models
 from listener.web.shapes.bodies import (
@@ -25,7 +25,10 @@ from listener.web.shapes.bodies import (
 )
 from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import NoQuery, read_query
-from listener.web.shapes.sale import CancelledSale
+from listener.web.shapes.sale import OpenSales, Sale
+
+# Of the sales without a number; there are more only where Pockyt has been away for long.
+OPEN_SALES_MAX: Final = 500
 
 _ENDED_WELL: Final = frozenset({CancelState.CONFIRMED, CancelState.REFUNDED})
 
@@ -93,8 +96,8 @@ async def _cancel(call: ReadRequest[tuple[CancelBody, Transaction | RecordedSale
             found, terminal=key.terminal, refund_if_paid=body.refund_if_paid, key_id=key.id
         )
         if isinstance(sale, RecordedSale):
-            return _cancelled(CancelledSale.of_sale(sale))
-        return _cancelled(CancelledSale.of(sale))
+            return _cancelled(Sale.of_sale(sale))
+        return _cancelled(Sale.of(sale))
     transaction = await lifecycle.cancel(
         found, terminal=key.terminal, refund_if_paid=body.refund_if_paid, key_id=key.id
     )
@@ -104,6 +107,15 @@ async def _cancel(call: ReadRequest[tuple[CancelBody, Transaction | RecordedSale
 cancel: Final = idempotent(_read_cancel)(_cancel)
 # By the shop's own reference, while Pockyt's number is not known.
 cancel_sale: Final = idempotent(_read_cancel_of_sale)(_cancel)
+
+
+async def list_open(request: web.Request, key: Key) -> web.Response:
+    """Answer with the sales without a number that Pockyt is asked about."""
+    read_query(request, NoQuery)
+    found = await request.app[LEDGER].read_open_sales(
+        scope=key.scope, now_ms=request.app[CLOCK].now_ms(), limit=OPEN_SALES_MAX
+    )
+    return reply(OpenSales(data=[Sale.of_sale(sale) for sale in found]))
 
 
 async def _read_question(request: web.Request, key: Key) -> Transaction:

@@ -7,13 +7,21 @@ import orjson
 from listener.keys import Role
 from listener.web.api import sales
 from listener.web.api.idempotency import HEADER, REPLAYED
+from listener.web.api.sales import OPEN_SALES_MAX
 from listener.web.reference import examples
-from listener.web.reference.operations import AnswerSpec, BodySpec, Operation, Tag
+from listener.web.reference.operations import (
+    BAD_QUERY,
+    EVERY_ROLE,
+    AnswerSpec,
+    BodySpec,
+    Operation,
+    Tag,
+)
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.bodies import CancelBody, DecideBody, PayBody, SaleBody, StartedSale
 from listener.web.shapes.models import Transaction
 from listener.web.shapes.parameters import TransactionQuery
-from listener.web.shapes.sale import CancelledSale
+from listener.web.shapes.sale import OpenSales, Sale
 
 _IDEMPOTENT: Final = {
     HEADER: "1 to 255 visible ASCII characters, which count for this API key alone. The same"
@@ -168,6 +176,21 @@ SALES: Final = (
         curl=_curl(f"{_PATH}/cancel", _REFUND),
     ),
     Operation(
+        id="listOpenSales",
+        handler=sales.list_open,
+        method="GET",
+        path="/v1/sales",
+        tag=Tag.SALES,
+        summary="List sales that have no number yet",
+        says="Sales that were recorded, and to whose start Pockyt gave no answer: they are no"
+        " transactions yet, and the customer may still pay. Pockyt is asked about each by its"
+        f" reference, for 48 hours. The newest {OPEN_SALES_MAX}.",
+        roles=EVERY_ROLE,
+        answers={200: AnswerSpec(says="All of them.", model=OpenSales)},
+        problems={400: BAD_QUERY},
+        curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/sales"',
+    ),
+    Operation(
         id="cancelSale",
         handler=sales.cancel_sale,
         method="POST",
@@ -184,7 +207,7 @@ SALES: Final = (
         answers={
             200: AnswerSpec(
                 says="Settled: cancelled, or refunded.",
-                model=CancelledSale,
+                model=Sale,
                 headers=_REPLAYED,
                 example=examples.TRANSACTION,
             ),
@@ -192,7 +215,7 @@ SALES: Final = (
                 says="Still open: Pockyt is asked until it answers. The till's stream tells the"
                 " result, and so does `GET /v1/transactions?reference=`, or this request without"
                 " its Idempotency-Key.",
-                model=CancelledSale,
+                model=Sale,
                 headers=_REPLAYED,
             ),
         },

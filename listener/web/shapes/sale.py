@@ -11,8 +11,8 @@ from listener.web.shapes import models
 _STATUSES = {CancelState.CONFIRMED: Status.CANCELLED, CancelState.REFUNDED: Status.REFUNDED}
 
 
-class CancelledSale(models.Transaction):
-    """A sale that a till cancelled by its reference, and its transaction, once that is known."""
+class Sale(models.Transaction):
+    """A recorded sale, and its transaction, once that is known."""
 
     transaction_no: models.TransactionNo | None = Field(  # type: ignore[assignment]  # it may lack
         description="Pockyt's number; null until Pockyt has told it."
@@ -42,3 +42,9 @@ class CancelledSale(models.Transaction):
             updated_at=rfc3339(max(changed_ms)),
             cancel=models.Cancel.of(cancel) if cancel else None,
         )
+
+
+class OpenSales(models.Model):
+    """The sales without a number that Pockyt is asked about, newest first."""
+
+    data: list[Sale]

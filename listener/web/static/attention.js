@@ -39,9 +39,17 @@ const CASES = [
     mayDecide: true,
   },
   {
+    name: 'unanswered',
+    tone: 'warn',
+    applies: ({ transactionNo, cancel }) => !transactionNo && cancel?.state !== 'requested',
+    title: 'Sale without an answer',
+    todo: 'Pockyt did not answer when it was started, so the customer may be able to pay. Pockyt is asked by its reference for 48 hours; look the reference up in Pockyt’s portal.',
+    mayDecide: false,
+  },
+  {
     name: 'unknown',
     tone: 'warn',
-    applies: ({ status }) => status === 'unknown',
+    applies: ({ transactionNo, status }) => transactionNo && status === 'unknown',
     title: wordOf('unknown'),
     todo: `${STATUSES.unknown.says} Pockyt is asked by itself. If it stays so, look the number up in Pockyt’s portal and record a decision.`,
     mayDecide: true,
@@ -65,9 +73,12 @@ export function caseOf(transaction) {
   return CASES.find(({ applies }) => applies(transaction));
 }
 
-/** Show a card for each kind and store. `unseen` are the cancellations that no till has seen. */
-export function showAttention({ transactions, unseen, ...actions }) {
-  const items = transactions
+/**
+ * Show a card for each kind and store. `unseen` are the cancellations that no till has seen, `sales`
+ * those to which Pockyt has given no number.
+ */
+export function showAttention({ transactions, unseen, sales, ...actions }) {
+  const items = [...transactions, ...sales]
     .map((transaction) => ({ transaction, found: caseOf(transaction) }))
     .filter(({ found }) => found !== undefined)
     .concat(unseen.map((transaction) => ({ transaction, found: UNSEEN })));
@@ -77,7 +88,10 @@ export function showAttention({ transactions, unseen, ...actions }) {
     signOf: ({ rows }) =>
       `${rows.length} ${actions.canAct} ${rows
         .slice(0, ROWS_MAX)
-        .map(({ transactionNo, stateVersion }) => `${transactionNo}/${stateVersion}`)
+        .map(
+          ({ transactionNo, reference, stateVersion }) =>
+            `${transactionNo ?? reference}/${stateVersion}`,
+        )
         .join(' ')}`,
     draw: (group) => card(group, actions),
   });
@@ -110,7 +124,7 @@ function card({ found, rows }, actions) {
   return h(
     'li',
     { class: `tone-${found.tone}` },
-    icon(found.name),
+    icon(found.name === 'unanswered' ? 'unknown' : found.name),
     h('h3', {}, ...title),
     h(
       'div',
@@ -145,6 +159,8 @@ function list(rows, found, actions) {
 }
 
 function buttons(transaction, found, { canAct, onAsk, onDecide }) {
+  // What has no number has no story yet: nothing can be asked or decided about it.
+  const mayAct = canAct && Boolean(transaction.transactionNo);
   const outcome = h('p', { class: 'outcome', role: 'status' });
   const ask = async ({ currentTarget: button }) => {
     button.disabled = true;
@@ -163,8 +179,8 @@ function buttons(transaction, found, { canAct, onAsk, onDecide }) {
     h(
       'div',
       { class: 'buttons' },
-      canAct && found !== UNSEEN && h('button', asks, 'Ask Pockyt now'),
-      canAct && found.mayDecide && h('button', decides, 'Decide …'),
+      mayAct && found !== UNSEEN && h('button', asks, 'Ask Pockyt now'),
+      mayAct && found.mayDecide && h('button', decides, 'Decide …'),
     ),
     outcome,
   ];
@@ -172,16 +188,18 @@ function buttons(transaction, found, { canAct, onAsk, onDecide }) {
 
 function whereOf(transaction, found, { hrefOf }) {
   const isCancel = found.name === 'cancelling' || found.name === 'unresolved';
+  const sinceWhat = found.name === 'unanswered' ? 'started ' : 'last word ';
   const since = isCancel
     ? ['asked for ', ago(transaction.cancel.requestedAt)]
-    : ['last word ', ago(transaction.updatedAt)];
+    : [sinceWhat, ago(transaction.updatedAt)];
   const name = transaction.reference ?? transaction.transactionNo;
   const link = {
     href: hrefOf(transaction),
     'data-focus': 'story',
     'aria-label': `Story of ${name}`,
   };
-  return [h('a', link, name), ' · ', placeOf(transaction), ' · ', ...since];
+  const told = transaction.transactionNo ? h('a', link, name) : name;
+  return [told, ' · ', placeOf(transaction), ' · ', ...since];
 }
 
 function storeOf({ storeNo }) {

@@ -45,6 +45,8 @@ class Dashboard {
   #activity = new Activity();
   #metrics;
   #unseen = [];
+  /** Sales to which Pockyt has given no number. */
+  #sales = [];
   #health;
   #canAct;
   #search = '';
@@ -157,9 +159,10 @@ class Dashboard {
   }
 
   async #readHealth() {
-    const [health, terminals] = await Promise.all([
+    const [health, terminals, sales] = await Promise.all([
       readHealth(this.#api),
       this.#try(this.#api.get('/v1/terminals')),
+      this.#try(this.#api.get('/v1/sales')),
     ]);
     this.#health = {
       health,
@@ -168,8 +171,10 @@ class Dashboard {
       at: new Date(),
     };
     this.#showHealth();
-    if (terminals === undefined) return;
-    this.#unseen = terminals.unacknowledged.filter(({ late }) => late).map(identityOf);
+    if (sales !== undefined) this.#sales = sales.data;
+    if (terminals !== undefined) {
+      this.#unseen = terminals.unacknowledged.filter(({ late }) => late).map(identityOf);
+    }
     this.#drawSoon();
   }
 
@@ -202,6 +207,7 @@ class Dashboard {
     const transactions = this.#book.all();
     showAttention({
       transactions,
+      sales: this.#sales,
       unseen: this.#unseen.map((one) => ({ ...one, ...this.#book.get(keyOf(one)) })),
       canAct: this.#canAct,
       onAsk: (transaction) => askPockyt(this.#api, transaction),
