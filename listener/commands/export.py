@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLUMNS: Final = (
     *("seq", "kind", "merchantNo", "storeNo", "transactionNo", "reference", "providerStatus"),
     *("amount", "currency", "held", "heldReason", "asOf", "recordedAt"),
-    *("deliveries.count", "deliveries.first", "deliveries.last", "fields", "hash"),
+    *("deliveries.count", "deliveries.first", "deliveries.last", "fields", "hash", "refunded"),
 )
 # Python reads more, but takes the zone of "2026-11-23+08:00" for a time of that day.
 _TIME: Final = re.compile(

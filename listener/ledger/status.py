@@ -144,6 +144,19 @@ def lists_refunds(fact: Fact) -> bool:
     return bool(fields.get(LIST)) if back is None else back > 0
 
 
+def refunded_by(fact: Fact) -> Decimal | None:
+    """Return how much Pockyt said had gone back; None where it says nothing that can be read.
+
+    What a query says is the sum of all refunds up to then, not of one.
+    """
+    # Nearly no answer names a refund, and to read all fields is slow.
+    is_named = "efund" in fact.fields or "voidAmount" in fact.fields
+    if fact.kind not in (Kind.QUERY, Kind.ANSWER) or not is_named:
+        return None
+    fields: dict[str, str] = orjson.loads(fact.fields)
+    return read_refunds(fields, currency=fact.currency) or None
+
+
 def _is_amount_of(said: Fact, sold: Fact) -> bool:
     if same_amount(said.amount, sold.amount):
         return True

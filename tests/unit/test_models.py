@@ -111,11 +111,11 @@ def test_an_open_cancel_has_no_end() -> None:
     }
 
 
-def test_an_entry_has_the_members_of_the_contract_and_why_it_is_held() -> None:
+def test_an_entry_has_the_members_of_the_contract_why_it_is_held_and_what_went_back() -> None:
     told = written(models.Entry.of(LINE))
     assert " ".join(told) == (
         "seq kind merchantNo storeNo transactionNo reference providerStatus amount currency"
-        " held heldReason asOf recordedAt deliveries fields hash"
+        " held heldReason asOf recordedAt deliveries fields hash refunded"
     )
     assert (told["held"], told["heldReason"]) == (True, "amount_differs")
     # Pockyt's word and amount are shown as they came.

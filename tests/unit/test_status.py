@@ -1,6 +1,7 @@
 """The status tables of the contract, a row a test, and what they leave to be worked out."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from itertools import permutations, product
 from typing import Final
 
@@ -9,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.ledger.model import Evidence, Fact, Kind, Status
-from listener.ledger.status import join, read_success, read_word, why_held
+from listener.ledger.status import join, read_success, read_word, refunded_by, why_held
 from listener.ledger.summary import Belief
 from listener.suspects import REFUND_NOTICE
 from tests.support.told import (
@@ -558,3 +559,21 @@ def test_refunds_that_came_to_nothing_do(listed: dict[str, str]) -> None:
     fields = orjson.dumps(listed).decode()
     told = notification("refunded"), replace(query("success", as_of=1), fields=fields)
     assert believed(*told).status is Status.CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("fact", "back"),
+    [
+        (query("success", as_of=1, refunds='[{"refundAmount":"5.00"}]'), "5.00"),
+        (query("success", as_of=1, refunds='[{"refundAmount":"5"},{"refundAmount":"1.5"}]'), "6.5"),
+        (query("success", as_of=1, refunds="[]"), None),
+        (query("success", as_of=1, refunds="5 dollars"), None),
+        (query("success", as_of=1), None),
+        (replace(query("closed", as_of=1), fields='{"voidAmount":"13.00"}'), "13.00"),
+        (replace(answer("closed"), fields='{"refundAmount":"13.00"}'), "13.00"),
+        # A notification about a refund has its own amount, and counts for nothing.
+        (replace(notification("success"), fields='{"refundAmount":"13.00"}'), None),
+    ],
+)
+def test_what_went_back_is_what_pockyt_answers(fact: Fact, back: str | None) -> None:
+    assert refunded_by(fact) == (Decimal(back) if back else None)

@@ -119,7 +119,7 @@ DUE: Final = (
     f"SELECT * FROM ({TRANSACTIONS} WHERE ask_due_at <= ?1 ORDER BY ask_due_at LIMIT ?2)"
     ") ORDER BY ask_raise_at IS NULL OR ask_raise_at > ?1, ask_due_at"
 )
-# now. Only what is in doubt is in these indexes; there is nearly nothing, whatever the ledger's size.
+# now. Only what is in doubt is in these indexes: nearly nothing, whatever the size of the ledger.
 # Of a sale only a cancel is raised.
 DOUBTS: Final = (
     "SELECT ask_why, ask_raise_at IS NULL, count(*) FROM transactions INDEXED BY transactions_due"

@@ -68,6 +68,7 @@ ENTRY: Final[JsonObject] = {
         "time": "20261123181112",
     },
     "hash": _HASH,
+    "refunded": None,
 }
 TRANSACTIONS_PAGE: Final[JsonObject] = {
     "data": [TRANSACTION],

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from listener.ledger import model, results
 from listener.ledger.model import CancelState, Evidence, Kind, Status, rfc3339
+from listener.ledger.status import refunded_by
 from listener.pos.codes import PROBLEM_TYPES
 
 JSON: Final = "application/json"
@@ -147,11 +148,15 @@ class Entry(Model):
     deliveries: Deliveries
     fields: dict[str, str] = Field(description="Everything that arrived, without verifySign.")
     hash: Hash
+    refunded: Amount | None = Field(
+        description="How much of the payment has gone back by then, if Pockyt's answer says so."
+    )
 
     @classmethod
     def of(cls, line: results.ReadEntry) -> Self:
         """Describe an entry as it is read back."""
         entry, fact = line.entry, line.entry.fact
+        refunded = refunded_by(fact)
         return cls(
             seq=entry.seq,
             kind=fact.kind,
@@ -173,6 +178,7 @@ class Entry(Model):
             ),
             fields=orjson.loads(fact.fields),
             hash=entry.hash,
+            refunded=None if refunded is None else f"{refunded:f}",
         )
 
 

@@ -274,8 +274,9 @@ function iconOf({ kind, fields }) {
 }
 
 /** Word an entry as a sentence: who said what. */
-function sentenceOf({ kind, providerStatus, fields }) {
+function sentenceOf({ kind, providerStatus, fields, refunded, currency }) {
   const word = providerStatus ? `“${providerStatus.trim()}”` : 'no status';
+  const wentBack = refunded ? `; ${money({ amount: refunded, currency })} went back` : '';
   const call = CALLS[fields.call] ?? fields.call;
   switch (kind) {
     case 'notification':
@@ -287,10 +288,11 @@ function sentenceOf({ kind, providerStatus, fields }) {
         ? 'The till asked to cancel, or to refund if paid'
         : 'The till asked to cancel';
     case 'query':
-      return fields.error ? `We asked Pockyt; ${failureOf(fields)}` : `We asked Pockyt: ${word}`;
+      if (fields.error) return `We asked Pockyt; ${failureOf(fields)}`;
+      return `We asked Pockyt: ${word}${wentBack}`;
     case 'answer':
       if (fields.error) return `We asked Pockyt to ${call}; ${failureOf(fields)}`;
-      return `Pockyt was asked to ${call} and said ${word === 'no status' ? 'yes' : word}`;
+      return `Pockyt was asked to ${call} and said ${word === 'no status' ? 'yes' : word}${wentBack}`;
     case 'alarm':
       return fields.alarm === 'unresolved'
         ? 'Raised: no answer within 60 seconds'
