@@ -227,8 +227,15 @@ def test_a_transaction_is_found_by_its_reference_by_its_number_and_by_its_status
             search.fill(text)
             expect(head.page.locator("#rows tr")).to_have_count(1)
             expect(row(head.page, "needle-in-the-hay")).to_be_visible()
-        search.fill("")
+        search.fill("29755363830100000")
+        expect(row(head.page, "needle-in-the-hay")).to_be_visible()
         head.page.get_by_label("Failed").check()
+        # What is searched for has the chosen status, too.
+        expect(head.page.locator("#rows tr")).to_have_count(1)
+        expect(head.page.locator("#transactions-said")).to_have_text("1 found")
+        search.fill("needle-in")
+        expect(head.page.locator("#none")).to_contain_text("No transaction with this status has")
+        search.fill("")
         expect(row(head.page, "297553638301000006")).to_be_visible()
         expect(row(head.page, "needle-in-the-hay")).to_have_count(0)
 

@@ -54,6 +54,11 @@ export class Book {
     );
   }
 
+  /** The status that is chosen; '' for all. */
+  get filter() {
+    return this.#filter;
+  }
+
   /** Read the newest page under a filter (a status, or '' for all). */
   async begin(filter = this.#filter) {
     this.#filter = filter;
@@ -82,7 +87,7 @@ export class Book {
   /** Read the newest whose reference or number holds a text, and return their keys. */
   async find(text) {
     const { data, nextCursor } = await this.#api.get('/v1/transactions', {
-      query: { contains: text, limit: PAGE },
+      query: { contains: text, status: this.#filter, limit: PAGE },
     });
     data.forEach((row) => this.#put(row));
     this.#onChange();

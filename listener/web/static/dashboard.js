@@ -106,6 +106,7 @@ class Dashboard {
   async filter(status) {
     this.#isListRead = false;
     await this.#try(this.#book.begin(status));
+    if (this.#search) await this.search(this.#search);
     this.#draw();
   }
 
@@ -217,12 +218,18 @@ class Dashboard {
       },
       hrefOf,
     });
-    const rows = this.#search ? matching(transactions, this.#search) : this.#book.list();
+    const rows = this.#search
+      ? matching(transactions, this.#search, this.#book.filter)
+      : this.#book.list();
     showList(rows, {
       hrefOf,
       marksNew: this.#isListRead && !this.#search,
       hasOlder: this.#book.hasOlder,
-      search: this.#search && { text: this.#search, found: this.#found },
+      search: this.#search && {
+        text: this.#search,
+        found: this.#found,
+        chosen: this.#book.filter,
+      },
     });
     this.#isListRead = rows.length > 0;
   }

@@ -38,17 +38,20 @@ export function makeSearch(onSearch) {
   });
 }
 
-/** Return the rows whose reference or number contains a text. */
-export function matching(rows, text) {
+/** Return the rows with a status ('' for all) whose reference or number contains a text. */
+export function matching(rows, text, chosen) {
   const wanted = text.toLowerCase();
-  return rows.filter(({ reference, transactionNo }) =>
-    [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)),
+  return rows.filter(
+    ({ status, reference, transactionNo }) =>
+      (!chosen || status === chosen) &&
+      [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)),
   );
 }
 
 /**
  * Show rows. `marksNew`: those that were not there before catch the eye for a moment. `search` is
- * what is looked for, `{text, found}`; `found` is undefined until the listener has answered.
+ * what is looked for, `{text, found, chosen}`; `found` is undefined until the listener has answered,
+ * `chosen` the status that it must have, '' for any.
  */
 export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
   reconcile(at('rows'), rows.slice(0, ROWS_MAX), {
@@ -63,9 +66,10 @@ export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
   say(at('transactions-said'), search ? resultOf(search, rows.length) : '');
 }
 
-function nothingFound({ found }) {
+function nothingFound({ found, chosen }) {
   if (found === undefined) return 'Searching …';
-  return found.problem ?? 'No transaction has this in its reference or number.';
+  const which = chosen ? 'No transaction with this status' : 'No transaction';
+  return found.problem ?? `${which} has this in its reference or number.`;
 }
 
 function resultOf({ found }, count) {
