@@ -9,19 +9,20 @@ C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """Connections that each serve one reader at a time."""
+    """Connections that each serve one reader at a time, in the order in which they come."""
 
     def __init__(self, connections: Sequence[C]) -> None:
         self.all = list(connections)
-        self._free: asyncio.LifoQueue[C] = asyncio.LifoQueue()
-        for connection in self.all:
-            self._free.put_nowait(connection)
+        self._free = list(connections)
+        # A queue would let whoever gives a connection back take it again, before those who wait.
+        self._turns = asyncio.Semaphore(len(connections))
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[C]:
         """Lend the first connection that is free."""
-        connection = await self._free.get()
-        try:
-            yield connection
-        finally:
-            self._free.put_nowait(connection)
+        async with self._turns:
+            connection = self._free.pop()
+            try:
+                yield connection
+            finally:
+                self._free.append(connection)
