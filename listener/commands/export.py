@@ -17,6 +17,7 @@ from listener.commands.terminal import config_option, escaped, note, progress, r
 
 if TYPE_CHECKING:
     from listener.ledger.results import ReadEntry
+    from listener.settings import Settings
     from listener.web.shapes.models import Entry
 
 _COLUMNS: Final = (
@@ -129,6 +130,8 @@ def export(
     settings = read_settings(config)
     if merchant is not None and merchant not in settings.merchants:
         note(f"{merchant} is no merchant of these settings")
+    if store is not None and not _has_store(settings, merchant, store):
+        note(f"{store} is no store of these settings")
     scope = Scope(merchant_no=merchant, store_no=store)
     write: Callable[[ReadEntry], bytes] = _csv if form == "csv" else _ndjson
     out = sys.stdout.buffer
@@ -146,6 +149,11 @@ def export(
     note(f"{count} {'entry' if count == 1 else 'entries'}")
 
 
+def _has_store(settings: "Settings", merchant_no: str | None, store_no: str) -> bool:
+    found = [one for name, one in settings.merchants.items() if merchant_no in (None, name)]
+    return store_no == "-" or any(store_no in one.stores for one in found)
+
+
 def _ndjson(line: "ReadEntry") -> bytes:
     return escaped(_shape(line).encode().decode()).encode() + b"\n"
 
@@ -154,8 +162,9 @@ def _csv(line: "ReadEntry") -> bytes:
     told = _shape(line).model_dump(mode="json", by_alias=True)
     deliveries = told.pop("deliveries")
     told |= {f"deliveries.{name}": value for name, value in deliveries.items()}
-    if _AMOUNT.fullmatch(told["amount"] or ""):
-        told["amount"] = Decimal(told["amount"])
+    for name in ("amount", "refunded"):
+        if _AMOUNT.fullmatch(told[name] or ""):
+            told[name] = Decimal(told[name])
     told["fields"] = json.dumps(told["fields"], ensure_ascii=False, separators=(",", ":"))
     return csv_row([told[name] for name in _COLUMNS])
 

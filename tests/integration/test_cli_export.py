@@ -262,6 +262,26 @@ def test_a_wrong_filter_is_one_line(
     assert complaint in done.complaint
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--merchant", "nope"], "nope is no merchant of these settings"),
+        (["--store", "nope"], "nope is no store of these settings"),
+        (["--merchant", "200043", "--store", "nope"], "nope is no store of these settings"),
+        (["--store", "303660"], ""),
+        (["--merchant", "200043", "--store", "-"], ""),
+    ],
+)
+async def test_what_is_not_in_the_settings_may_be_a_mistake(
+    capsys: pytest.CaptureFixture[str], config: Path, options: list[str], said: str
+) -> None:
+    await fill(config, [notification(1)])
+    done = here(capsys, "export", "--config", config, *options)
+    assert done.status == 0
+    notes = done.err.splitlines()
+    assert [line for line in notes if "settings" in line] == ([said] if said else [])
+
+
 def test_where_no_ledger_is_nothing_is_made(
     capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:
