@@ -76,15 +76,18 @@ class Fields(Struct, frozen=True):
 def readings(body: bytes, *, is_json: bool) -> Iterator[Fields | ListenerError]:
     """Read a body in every possible way, beginning with the one that its type says.
 
-    Bodies arrive with the wrong type, after a byte order mark, or before line breaks that
-    nobody signed. A way that fails yields its UnreadableError or SignatureError.
+    Bodies arrive with the wrong type, after a byte order mark, or between line breaks that nobody
+    signed; JSON also as the name of a form's only field. A way that fails yields its
+    UnreadableError or SignatureError.
     """
     first, second = (read_json, read_form) if is_json else (read_form, read_json)
     yield _tried(first, body)
-    trimmed = body.removeprefix(_BOM).rstrip(signature.LINE_BREAKS.encode())
+    trimmed = body.removeprefix(_BOM).strip(signature.LINE_BREAKS.encode())
     if trimmed != body:
         yield _tried(read_form, trimmed)
     yield _tried(second, body)
+    if trimmed.endswith(b"=") and trimmed[:1] in (b"{", b"%"):
+        yield _tried(read_json_name, trimmed)
     if b"\\" in body:
         yield _tried(read_json_source, body)
 
@@ -123,6 +126,16 @@ def read_form(body: bytes) -> Fields:
     if len(fields) < len(parts):
         raise _repeated()
     return Fields(_without_hiding(fields), encoding)
+
+
+def read_json_name(body: bytes) -> Fields:
+    """Read a JSON object that a writer of forms took for the name of a field: ``%7B%22a%22…%7D=``.
+
+    Raises:
+        UnreadableError, SignatureError: As by ``read_json``.
+    """
+    name = body.removesuffix(b"=")
+    return read_json(_decoder(name)(name) if name.startswith(b"%") else name)
 
 
 def read_json_source(body: bytes) -> Fields:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import pytest
 
@@ -107,6 +107,11 @@ async def test_an_extra_slash_changes_nothing(
         ("application/json;charset=ISO-8859-1", AS_JSON),
         ("text/json", AS_JSON),
         ("application/vnd.pockyt+json", AS_JSON),
+        (FORM, b"\r\n" + AS_FORM),
+        (FORM, AS_JSON + b"="),
+        (FORM, quote(AS_JSON).encode() + b"="),
+        (FORM, quote_plus(AS_JSON).encode() + b"=\n"),
+        (JSON, AS_JSON + b"="),
         (FORM, AS_FORM + b"\r\n"),
         (FORM, AS_FORM + b"\n"),
         (FORM, AS_FORM + b"&"),
