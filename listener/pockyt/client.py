@@ -77,9 +77,9 @@ class PockytClient(PockytCalls):
             raise PockytUnavailableError("it did not answer in time", reason="timeout") from error
         except aiohttp.ClientError as error:
             raise PockytUnavailableError("it hung up", reason="connection") from error
-        # One revision of Pockyt's pages shows refusals under HTTP 400, so those are read too.
-        refused = 400 <= status < 500 and is_answer(answer)
-        if status != 200 and not refused:
+        # One revision of Pockyt's pages shows refusals under HTTP 400, and an edge may change a 200.
+        is_read = status == 200 or (status // 100 in (2, 4) and is_answer(answer))
+        if not is_read:
             raise PockytUnavailableError(f"HTTP {status}", reason="status")
         return answer
 

@@ -215,7 +215,7 @@ def test_transaction_status_is_read_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["ret_msg", "retMsg"])
-@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("status", [200, 201, 400])
 async def test_a_refusal_says_what_pockyt_said(name: str, status: int) -> None:
     handler, seen = answering(
         json.dumps({"ret_code": "000021", name: " no such record "}).encode(), status=status
@@ -277,9 +277,12 @@ async def test_a_body_that_is_not_an_answer_of_pockyts_is_unreadable(body: bytes
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("status", [302, 404, 500, 503])
-async def test_other_http_statuses_are_unavailability(status: int) -> None:
-    handler, _ = answering(b"<html>", status=status)
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(201, b"<html>"), (404, b"<html>"), (302, ACCEPTED), (500, ACCEPTED), (503, b"<html>")],
+)
+async def test_other_http_statuses_are_unavailability(status: int, body: bytes) -> None:
+    handler, _ = answering(body, status=status)
     async with pockyt(handler) as client:
         with pytest.raises(PockytUnavailableError, match=f"HTTP {status}") as raised:
             await client.cancel(CREDENTIALS, reference="r")
