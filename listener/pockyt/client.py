@@ -77,7 +77,7 @@ class PockytClient(PockytCalls):
             raise PockytUnavailableError("it did not answer in time", reason="timeout") from error
         except aiohttp.ClientError as error:
             raise PockytUnavailableError("it hung up", reason="connection") from error
-        # One revision of Pockyt's pages shows refusals under HTTP 400, and an edge may change a 200.
+        # Pockyt's pages also show refusals under HTTP 400, and an edge may change a 200.
         is_read = status == 200 or (status // 100 in (2, 4) and is_answer(answer))
         if not is_read:
             raise PockytUnavailableError(f"HTTP {status}", reason="status")
