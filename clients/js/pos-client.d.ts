@@ -54,7 +54,7 @@ export interface Resync {
 }
 
 /**
- * Why it is not live: `starting`; `unreachable` (no such name, nobody there, hung up); `tls`;
+ * Why it is not live: `starting` (also after a lost position, until its snapshot is read); `unreachable` (no such name, nobody there, hung up); `tls`;
  * `silent` (no answer, or a dead line); `refused` (by a proxy, a firewall, a sign-on page);
  * `not_websocket` (something else answers, or lets no WebSocket through); `closed`; `stopped`.
  */
@@ -69,7 +69,10 @@ export type Cause =
   | 'stopped';
 
 export interface Status {
-  /** Only `live` is live: say so on the page otherwise. */
+  /**
+   * Only `live` is live: say so on the page otherwise. Events may come while it is `connecting`: then the
+   * snapshot after a lost position is not read, and something may be missing.
+   */
   readonly state: 'connecting' | 'live' | 'stopped';
   readonly transport: 'websocket' | 'long-poll' | null;
   /** How old the listener's last word is; null before the first. */
@@ -150,7 +153,7 @@ export interface FollowOptions {
    * about once a second, so that a page can show the age.
    */
   onStatus?: (status: Status) => void;
-  /** Called before a snapshot: what was shown before is to be forgotten. */
+  /** Called before a snapshot: what was shown before is to be forgotten. Events may come before its end. */
   onResync?: (resync: Resync) => void;
   /** Stops following when it aborts. */
   signal?: AbortSignal;

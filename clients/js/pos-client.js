@@ -55,6 +55,12 @@ const TIMING = {
   random: Math.random,
 };
 
+// Why a till is not live after a resync, before anything has failed.
+const UNREAD = {
+  cause: 'starting',
+  why: 'the position was lost, and the snapshot is not read yet',
+};
+
 // The beginning of the type of each of the listener's problems: only such a problem may stop a client.
 const PROBLEM_TYPES = 'urn:pockyt-listener:problem:';
 // If it is closed like this before `ready`, WebSocket may be blocked; other codes are the listener's.
@@ -358,6 +364,10 @@ class Versions {
 class Tracker {
   received = new Map();
   handled = new Map();
+  /** Those whose position the listener does not resume, until their resync comes. */
+  lost = new Set();
+  // Where the snapshots lead to that the program has not read to their end.
+  #unread = new Map();
   #heads = {};
   #wanted;
   #named = [];
@@ -406,6 +416,8 @@ class Tracker {
 
   ready(streams) {
     this.#named = streams.map(({ stream }) => stream);
+    const lost = streams.filter(({ recovered }) => !recovered);
+    this.lost = new Set(lost.map(({ stream }) => stream));
     for (const { stream, epoch, after, recovered } of streams) {
       if (!recovered) continue; // Its resync says where events go on.
       const ours = this.received.get(stream);
@@ -419,6 +431,25 @@ class Tracker {
   begin(stream, position) {
     this.received.set(stream, position);
     if (!this.#named.includes(stream)) this.#named.push(stream);
+  }
+
+  /** Forget a stream's position; return the one that its snapshot leads to. */
+  resync({ stream, epoch, head }) {
+    const position = { epoch, offset: head };
+    this.begin(stream, position);
+    this.lost.delete(stream);
+    this.#unread.set(stream, position);
+    return position;
+  }
+
+  /** Note that the snapshot that leads to a position is read, if it is the stream's newest. */
+  found(stream, position) {
+    if (this.#unread.get(stream) === position) this.#unread.delete(stream);
+  }
+
+  /** Whether no snapshot is missing from what the program has. */
+  get isComplete() {
+    return this.lost.size === 0 && this.#unread.size === 0;
   }
 
   /** Accept the next event of a stream; undefined for one that came before. */
@@ -442,8 +473,13 @@ class Tracker {
     );
   }
 
-  /** Return the offset to acknowledge: handled, and in the present ledger. */
+  /**
+   * Return the offset to acknowledge: handled, and in the present ledger. None from the moment at which the
+   * position is lost until the snapshot was read: what was handled before is of the old ledger, and what is
+   * handled meanwhile is not all there is.
+   */
   ackable(stream) {
+    if (this.lost.has(stream) || this.#unread.has(stream)) return undefined;
     const handled = this.handled.get(stream);
     const received = this.received.get(stream);
     const isOfUse = handled?.epoch === received?.epoch && handled?.offset <= received?.offset;
@@ -672,6 +708,108 @@ function pause(ms, signal) {
   });
 }
 
+/** Wait for a promise, but no longer than so many milliseconds. */
+async function within(ms, promise) {
+  let timer;
+  const timeout = new Promise((resolve) => {
+    timer = setTimeout(resolve, Math.max(0, ms));
+  });
+  await Promise.race([promise, timeout]);
+  clearTimeout(timer);
+}
+
+/**
+ * One snapshot that is being read, by itself: events go on meanwhile. `reached` is where the stream goes on
+ * once it is read. `onChange` is called when a page came, and when `outage`, the reason why it is not read,
+ * has changed.
+ */
+class Snapshot {
+  outage = UNREAD;
+  #resync;
+  #api;
+  #schedule;
+  #onChange;
+  #stopping = new AbortController();
+  #rows = [];
+  #cursor;
+  #isLast = false;
+  #failed;
+  #reading;
+
+  constructor({ resync, position }, { api, timing, onChange }) {
+    this.position = position;
+    this.reached = position;
+    this.#resync = resync;
+    this.#api = api;
+    this.#schedule = new Schedule(timing);
+    this.#onChange = onChange;
+  }
+
+  /** Whether its last transaction was returned. */
+  get isRead() {
+    return this.#isLast && this.#rows.length === 0;
+  }
+
+  /**
+   * Return the next transaction; undefined after the last one, and while none can be read. Waits for a page
+   * until `until`.
+   */
+  async next(until) {
+    while (this.#rows.length === 0 && !this.#isLast) {
+      if (this.#failed !== undefined) throw this.#failed;
+      this.#reading ??= this.#readPage();
+      await within(until - Date.now(), this.#reading);
+      if (this.#reading !== undefined || this.#stopping.signal.aborted) return undefined;
+    }
+    return this.#rows.shift();
+  }
+
+  /** Read no further. */
+  stop() {
+    this.#stopping.abort();
+  }
+
+  /** Read one page, however often that has to be tried. */
+  async #readPage() {
+    let page;
+    while (page === undefined && this.#failed === undefined && !this.#stopping.signal.aborted) {
+      page = await this.#page();
+    }
+    if (page !== undefined) {
+      this.outage = UNREAD;
+      this.#rows = page.events;
+      this.#cursor = page.cursor;
+      this.#isLast = !page.cursor;
+    }
+    this.#reading = undefined;
+    this.#onChange();
+  }
+
+  /** Try once to read a page; where that fails, wait. */
+  async #page() {
+    const { signal } = this.#stopping;
+    try {
+      const page = await this.#api.snapshot(this.#resync, this.#cursor, signal);
+      this.#schedule.progress();
+      return page;
+    } catch (error) {
+      if (!(error instanceof ApiError)) {
+        this.#failed = error;
+      } else if (error.ended.duty === 'stop') {
+        this.#failed = new StoppedError(error.ended.code, error.ended.why);
+        this.outage = { cause: 'stopped', why: this.#failed.message };
+      } else if (!signal.aborted) {
+        const { cause, why } = error.ended;
+        const told = `the snapshot cannot be read, so something may be missing: ${why}`;
+        this.outage = { cause, why: told };
+        this.#onChange();
+        await pause(this.#schedule.next(error.ended), signal);
+      }
+      return undefined;
+    }
+  }
+}
+
 /** Items that wait for the program; `drained` resolves when there is room again. */
 class Queue {
   #items = [];
@@ -686,6 +824,11 @@ class Queue {
     const taker = this.#takers.shift();
     if (taker) taker(item);
     else this.#items.push(item);
+  }
+
+  /** Let whoever waits look around. */
+  wake() {
+    if (this.#items.length === 0) this.put({});
   }
 
   take() {
@@ -730,7 +873,9 @@ export class Follower {
   #closing = new AbortController();
   #started;
   #pending;
-  #snapshot;
+  // Those that are not read yet, by stream; and until when they are waited for, to come before the events.
+  #snapshots = new Map();
+  #patienceUntil = 0;
   #failed;
   #socket;
   #talk;
@@ -775,11 +920,20 @@ export class Follower {
   /** Whether this is live, over what, or why not; and the age (ms) of the listener's last word. */
   get status() {
     const ageMs = this.#wordAt === undefined ? null : Math.max(0, Date.now() - this.#wordAt);
-    const isOver = this.#isClosed && this.#outage?.cause !== 'stopped';
-    const outage = isOver ? { cause: 'stopped', why: 'the program closed it' } : this.#outage;
+    let [state, transport, outage] = [this.#state, this.#transport, this.#outage];
+    if (state === 'live' && !this.#tracker.isComplete) {
+      // Events come, but what they are about is not all that the till should show.
+      const missing = [...this.#snapshots.values()].map((snapshot) => snapshot.outage);
+      outage = missing.find((one) => one !== UNREAD) ?? UNREAD;
+      [state, transport] = ['connecting', null];
+    }
+    if (this.#isClosed) {
+      state = 'stopped';
+      if (outage?.cause !== 'stopped') outage = { cause: 'stopped', why: 'the program closed it' };
+    }
     return {
-      state: this.#isClosed ? 'stopped' : this.#state,
-      transport: this.#transport,
+      state,
+      transport,
       ageMs,
       cause: outage?.cause ?? null,
       why: outage?.why ?? '',
@@ -806,8 +960,7 @@ export class Follower {
       this.#pending = undefined;
     }
     while (!this.#isClosed) {
-      const event =
-        this.#snapshot === undefined ? await this.#nextItem() : await this.#nextOfSnapshot();
+      const event = (await this.#nextOfSnapshots()) ?? (await this.#nextItem());
       if (event !== undefined) return { done: false, value: event };
     }
     return { done: true, value: undefined };
@@ -825,6 +978,7 @@ export class Follower {
     void this.#sendAcks();
     this.#closing.abort();
     clearTimeout(this.#ackTimer);
+    for (const snapshot of this.#snapshots.values()) snapshot.stop();
     this.#queue.close();
     this.#wake();
     this.#tell();
@@ -932,16 +1086,15 @@ export class Follower {
   // ---- The program's side: hand out events, store positions, acknowledge.
 
   async #nextItem() {
+    if (this.#isClosed) return undefined;
     const item = await this.#queue.take();
     if (item === undefined) return undefined;
     if (item.error !== undefined) throw this.#fail(item.error);
     if (item.resync !== undefined) {
-      this.#versions.forget(item.resync.stream);
-      // Done before the program is told: if that fails, the snapshot must not be lost.
-      this.#snapshot = { ...item, events: [], isRead: false, schedule: new Schedule(this.#timing) };
-      this.#onResync?.(item.resync);
+      this.#replace(item);
       return undefined;
     }
+    if (item.event === undefined) return undefined;
     if (this.#versions.isNew(item.event.data, item.stream)) {
       this.#pending = item;
       return item.event;
@@ -950,40 +1103,59 @@ export class Follower {
     return undefined;
   }
 
-  async #nextOfSnapshot() {
-    const snapshot = this.#snapshot;
-    while (!this.#isClosed) {
-      while (snapshot.events.length > 0) {
-        const event = snapshot.events.shift();
-        if (this.#versions.isNew(event.data, snapshot.resync.stream)) return event;
+  /** Begin to read a snapshot, in place of an older one of the stream. */
+  #replace(item) {
+    const { stream } = item.resync;
+    this.#snapshots.get(stream)?.stop();
+    // For a moment in all: if they cannot be read, events must not wait for them.
+    if (this.#snapshots.size === 0) this.#patienceUntil = Date.now() + this.#timing.slowMs;
+    this.#versions.forget(stream);
+    const onChange = () => this.#snapshotChanged();
+    // Done before the program is told: if that fails, the snapshot must not be lost.
+    this.#snapshots.set(
+      stream,
+      new Snapshot(item, { api: this.#api, timing: this.#timing, onChange }),
+    );
+    this.#onResync?.(item.resync);
+  }
+
+  #snapshotChanged() {
+    if (this.#isClosed) return;
+    this.#queue.wake();
+    this.#tell();
+  }
+
+  /** Return the next transaction of the snapshots that is news; undefined where none is there. */
+  async #nextOfSnapshots() {
+    for (const [stream, snapshot] of this.#snapshots) {
+      for (;;) {
+        const event = await snapshot.next(this.#patienceUntil).catch((error) => {
+          throw this.#fail(error);
+        });
+        if (this.#isClosed) return undefined;
+        if (event === undefined) break;
+        if (this.#versions.isNew(event.data, stream)) return event;
       }
-      if (snapshot.isRead) break;
-      try {
-        const page = await this.#api.snapshot(
-          snapshot.resync,
-          snapshot.cursor,
-          this.#closing.signal,
-        );
-        snapshot.schedule.progress();
-        Object.assign(snapshot, { ...page, isRead: !page.cursor });
-      } catch (error) {
-        if (!(error instanceof ApiError)) throw error;
-        if (error.ended.duty === 'stop') {
-          {
-            const { code, why } = error.ended;
-            throw this.#fail(new StoppedError(code, why));
-          }
-        }
-        await pause(snapshot.schedule.next(error.ended), this.#closing.signal);
+      if (snapshot.isRead) {
+        await this.#save(stream, snapshot.reached);
+        this.#snapshots.delete(stream);
+        this.#tracker.found(stream, snapshot.position);
+        this.#tell();
       }
     }
-    if (this.#isClosed) return undefined;
-    await this.#handled(snapshot.resync.stream, snapshot.position);
-    this.#snapshot = undefined;
     return undefined;
   }
 
+  /** Count an event as handled. */
   async #handled(stream, position) {
+    const snapshot = this.#snapshots.get(stream);
+    // Saved once the snapshot is read as well: whoever crashes before must read it again.
+    if (snapshot === undefined) await this.#save(stream, position);
+    else snapshot.reached = position;
+  }
+
+  /** Save a position, then queue its ack. */
+  async #save(stream, position) {
     // Saved first: the store is never behind the listener.
     await this.#store.save(stream, position);
     this.#tracker.handled.set(stream, position);
@@ -1029,7 +1201,8 @@ export class Follower {
 
   async #ack(stream, position) {
     if (this.#socket?.readyState === 1) {
-      this.#socket.send(JSON.stringify({ type: 'ack', stream, offset: position.offset }));
+      const { epoch, offset } = position;
+      this.#socket.send(JSON.stringify({ type: 'ack', stream, epoch, offset }));
       return undefined;
     }
     if (this.#transport !== 'long-poll') return backOff('unreachable', 'there is no link');
@@ -1053,9 +1226,7 @@ export class Follower {
   }
 
   #resync(resync) {
-    const position = { epoch: resync.epoch, offset: resync.head };
-    this.#tracker.begin(resync.stream, position);
-    this.#queue.put({ resync, position });
+    this.#queue.put({ resync, position: this.#tracker.resync(resync) });
   }
 
   /** Open a WebSocket and read it until it ends; resolves to why. */
@@ -1310,6 +1481,7 @@ export class Follower {
       if (name !== undefined && this.#tracker.received.get(name).epoch !== page.epoch) {
         throw new BrokenError(`${name} is of another epoch`);
       }
+      this.#tracker.lost.delete(name);
       for (const event of page.events) this.#take(event);
     }
     this.#schedule.progress();

@@ -22,7 +22,7 @@ class Cause(StrEnum):
     """Why a client is not live, as a word for programs."""
 
     STARTING = "starting"
-    """It has only just begun."""
+    """It has only just begun, or begun anew: its position was lost."""
     UNREACHABLE = "unreachable"
     """No such name, nobody listening, no route, or hung up before an answer."""
     TLS = "tls"

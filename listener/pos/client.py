@@ -26,8 +26,8 @@ from listener.pos.credential import read_key
 from listener.pos.events import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
-from listener.pos.snapshot import Snapshot
-from listener.pos.status import FollowStatus, State, StoppedError
+from listener.pos.snapshot import UNREAD, Snapshot
+from listener.pos.status import FollowStatus, StoppedError
 from listener.pos.tracking import Schedule, Timing, Tracker, Versions
 
 __all__ = [
@@ -56,7 +56,9 @@ class Follower:
 
     An event is handled, saved and acknowledged when the next one is asked for. After a position was
     lost, ``on_resync`` is called, then each present transaction comes as an event of type SNAPSHOT
-    (``transaction.snapshot``); forget what was shown before.
+    (``transaction.snapshot``); forget what was shown before. Where the snapshot cannot be read,
+    events go on, it is tried again, and until it is read ``status`` is not live and nothing of its
+    stream is saved or acknowledged.
 
     Args:
         url: The listener's, in http or ws, with or without the path of its stream.
@@ -97,16 +99,21 @@ class Follower:
         self._acks = acks
         self._on_status = on_status
         self._on_resync = on_resync
-        self._queue: asyncio.Queue[Taken | Resynced | Exception] = asyncio.Queue(AHEAD_MAX)
+        # None only wakes up whoever waits.
+        self._queue: asyncio.Queue[Taken | Resynced | Exception | None] = asyncio.Queue(AHEAD_MAX)
         self._versions = Versions()
         self._pending: Taken | None = None
-        self._snapshot: Snapshot | None = None
+        # Those that are not read yet, by stream.
+        self._snapshots: dict[str, Snapshot] = {}
+        # Until when they are waited for, so that they come before the events.
+        self._patience = 0.0
         self._failed: Exception | None = None
         self._acking = Acking(self._tracker, timing=self._timing)
         self._api: Api | None = None
         self._link: Link | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = False
+        self._told: tuple[object, ...] = ()
 
     @property
     def status(self) -> FollowStatus:
@@ -116,13 +123,20 @@ class Follower:
             return FollowStatus(
                 state="connecting", transport=None, age_seconds=None, cause=Cause.STARTING
             )
-        state: State = "stopped" if self._is_closed else link.state
-        cause, why = (link.outage.cause, link.outage.why) if link.outage else (None, "")
-        if self._is_closed and cause is not Cause.STOPPED:
-            cause, why = Cause.STOPPED, "the program closed it"
+        state, transport, outage = link.state, link.transport, link.outage
+        if state == "live" and not self._tracker.is_complete:
+            # Events come, but what they are about is not all that the till should show.
+            missing = [snapshot.outage for snapshot in self._snapshots.values()]
+            outage = next((one for one in missing if one is not UNREAD), UNREAD)
+            state, transport = "stopped" if outage.cause is Cause.STOPPED else "connecting", None
+        cause, why = (outage.cause, outage.why) if outage else (None, "")
+        if self._is_closed:
+            state = "stopped"
+            if cause is not Cause.STOPPED:
+                cause, why = Cause.STOPPED, "the program closed it"
         return FollowStatus(
             state=state,
-            transport=link.transport,
+            transport=transport,
             age_seconds=self.age_seconds,
             cause=cause,
             why=why,
@@ -172,16 +186,11 @@ class Follower:
             await self._handled(self._pending.stream, self._pending.position)
             self._pending = None
         while True:
-            if self._snapshot is not None and self._api is not None:
-                event = await self._next_of(self._snapshot, self._api)
-                if event is not None:
-                    return event
-                item = self._snapshot.item
-                await self._handled(item.resync.stream, item.position)
-                self._snapshot = None
             if self._failed is not None:
                 raise self._failed
-            event = await self._take(await self._queue.get())
+            event = await self._next_of_snapshots()
+            if event is None:
+                event = await self._take(await self._queue.get())
             if event is not None:
                 return event
 
@@ -201,6 +210,8 @@ class Follower:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(StopAsyncIteration())
+        for snapshot in self._snapshots.values():
+            await snapshot.aclose()
         if self._api is not None:
             await self._api.aclose()
 
@@ -240,16 +251,14 @@ class Follower:
         except Exception as error:  # noqa: BLE001  Passed on whole, raised by __anext__.
             await self._queue.put(error)
 
-    async def _take(self, item: Taken | Resynced | Exception) -> Event | None:
+    async def _take(self, item: Taken | Resynced | Exception | None) -> Event | None:
         """Handle an item of the queue; return its event if it is news."""
+        if item is None:
+            return None
         if isinstance(item, Exception):
             self._failed = item
         elif isinstance(item, Resynced):
-            self._versions.forget(item.resync.stream)
-            # Done before the program is told: if that fails, the snapshot must not be lost.
-            self._snapshot = Snapshot(item, schedule=Schedule(self._timing))
-            if self._on_resync is not None:
-                self._on_resync(item.resync)
+            self._resync(item)
         elif self._versions.is_new(item.event, stream=item.stream):
             self._pending = item
             return item.event
@@ -257,14 +266,51 @@ class Follower:
             await self._handled(item.stream, item.position)
         return None
 
-    async def _next_of(self, snapshot: Snapshot, api: Api) -> Event | None:
-        """Return the next transaction of a snapshot that is news; None at its end."""
-        while (event := await snapshot.next(api)) is not None:
-            if self._versions.is_new(event, stream=snapshot.item.resync.stream):
-                return event
+    def _resync(self, item: Resynced) -> None:
+        """Begin to read a snapshot, in place of an older one of the stream."""
+        stream = item.resync.stream
+        older = self._snapshots.get(stream)
+        if older is not None:
+            older.stop()
+        if not self._snapshots:
+            # For a moment in all: if they cannot be read, events must not wait for them.
+            self._patience = asyncio.get_running_loop().time() + self._timing.slow_seconds
+        self._versions.forget(stream)
+        if self._api is not None:
+            # Done before the program is told: if that fails, the snapshot must not be lost.
+            self._snapshots[stream] = Snapshot(
+                item, api=self._api, timing=self._timing, on_change=self._snapshot_changed
+            )
+        if self._on_resync is not None:
+            self._on_resync(item.resync)
+
+    async def _next_of_snapshots(self) -> Event | None:
+        """Return the next transaction of the snapshots that is news; None where none is there."""
+        for stream, snapshot in list(self._snapshots.items()):
+            try:
+                while (event := await snapshot.next(until=self._patience)) is not None:
+                    if self._versions.is_new(event, stream=stream):
+                        return event
+            except Exception as error:
+                self._failed = error
+                raise
+            if snapshot.is_read:
+                await self._save(stream, snapshot.reached)
+                del self._snapshots[stream]
+                self._tracker.found(stream, snapshot.item.position)
+                self._tell()
         return None
 
     async def _handled(self, stream: str, position: Position) -> None:
+        """Count an event as handled."""
+        snapshot = self._snapshots.get(stream)
+        if snapshot is None:
+            await self._save(stream, position)
+        else:
+            # Saved once the snapshot is read as well: whoever crashes before must read it again.
+            snapshot.reached = position
+
+    async def _save(self, stream: str, position: Position) -> None:
         """Save a position, then queue its ack: the store is never behind the listener."""
         await self._store.save(stream, position)
         self._tracker.handled[stream] = position
@@ -275,8 +321,22 @@ class Follower:
         if self._acks and self._link is not None and self._link.state == "live":
             # Acks that a cut connection swallowed are sent again: acks are cumulative.
             self._acking.add(self._tracker.handled)
-        if self._on_status is not None:
-            self._on_status(self.status)
+        self._tell()
+
+    def _snapshot_changed(self) -> None:
+        if self._is_closed:
+            return
+        if self._queue.empty():
+            self._queue.put_nowait(None)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Call the program's ``on_status`` if there is something new to tell."""
+        status = self.status
+        now = (status.state, status.transport, status.cause, status.why)
+        if self._on_status is not None and now != self._told:
+            self._told = now
+            self._on_status(status)
 
 
 async def follow(  # noqa: PLR0913 - options by keyword, each with a default

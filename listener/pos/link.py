@@ -124,8 +124,8 @@ class Link:
         try:
             async with asyncio.timeout(self._timing.connect_seconds):
                 if self._ws is not None:
-                    frame = encode(Ack(stream=stream, offset=position.offset))
-                    await self._ws.send_str(frame.decode())
+                    ack = Ack(stream=stream, epoch=position.epoch, offset=position.offset)
+                    await self._ws.send_str(encode(ack).decode())
                     return None
                 if self.transport == "long-poll":
                     await self._api.ack(stream, position)
@@ -297,6 +297,8 @@ class Link:
                 self._tracker.begin(name, Position(epoch=page.epoch, offset=start))
             if name is not None and self._tracker.received[name].epoch != page.epoch:
                 raise BrokenError(f"{name} is of another epoch")
+            if name is not None:
+                self._tracker.lost.discard(name)
             for event in page.events:
                 await self.take(event)
         self._schedule.progress()

@@ -2,44 +2,105 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import Final
 
-from listener.pos.api import Api, ApiError
+from listener.pos.api import Api, ApiError, SnapshotPage
+from listener.pos.causes import Cause, Outage
 from listener.pos.codes import Duty
 from listener.pos.events import Event
 from listener.pos.link import Resynced
 from listener.pos.status import stopped
-from listener.pos.tracking import Schedule
+from listener.pos.tracking import Schedule, Timing
+
+UNREAD: Final = Outage(
+    cause=Cause.STARTING, why="the position was lost, and the snapshot is not read yet"
+)
 
 
 class Snapshot:
-    """One snapshot that is being read."""
+    """One snapshot that is being read, in a task of its own: events go on meanwhile.
 
-    def __init__(self, item: Resynced, *, schedule: Schedule) -> None:
+    ``reached`` is where the stream goes on once it is read. ``on_change`` is called when a page
+    came, and when ``outage``, the reason why it is not read, has changed.
+    """
+
+    def __init__(
+        self, item: Resynced, *, api: Api, timing: Timing, on_change: Callable[[], None]
+    ) -> None:
         self.item = item
-        self._schedule = schedule
-        self._events: deque[Event] = deque()
+        self.reached = item.position
+        self.outage = UNREAD
+        self._api = api
+        self._on_change = on_change
+        self._schedule = Schedule(timing)
+        self._rows: deque[Event] = deque()
         self._cursor: str | None = None
-        self._is_read = False
+        self._is_last = False
+        self._reading: asyncio.Task[None] | None = None
 
-    async def next(self, api: Api) -> Event | None:
-        """Return the next transaction; None after the last one.
+    @property
+    def is_read(self) -> bool:
+        """Whether its last transaction was returned."""
+        return self._is_last and not self._rows
+
+    async def next(self, *, until: float) -> Event | None:
+        """Return the next transaction; None after the last one, and while none can be read.
+
+        Waits for a page until a time of the loop's clock.
 
         Raises:
             StoppedError: The listener said not to come back unchanged.
         """
-        while not self._events and not self._is_read:
-            await self._read_page(api)
-        return self._events.popleft() if self._events else None
+        while not self._rows and not self._is_last:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read_page())
+            left = until - asyncio.get_running_loop().time()
+            await asyncio.wait({self._reading}, timeout=max(0.0, left))
+            if not self._reading.done() or self._reading.cancelled():
+                return None
+            reading, self._reading = self._reading, None
+            reading.result()
+        return self._rows.popleft() if self._rows else None
 
-    async def _read_page(self, api: Api) -> None:
+    def stop(self) -> None:
+        """Read no further."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def aclose(self) -> None:
+        """Read no further, and wait until that is so."""
+        self.stop()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read_page(self) -> None:
+        """Read one page, however often that has to be tried."""
         try:
-            page = await api.snapshot(self.item.resync, cursor=self._cursor)
+            page = await self._page()
+            while page is None:
+                page = await self._page()
+            self.outage = UNREAD
+            self._rows.extend(page.events)
+            self._cursor = page.cursor
+            self._is_last = page.cursor is None
+        finally:
+            self._on_change()
+
+    async def _page(self) -> SnapshotPage | None:
+        """Try once to read a page; where that fails, wait and return None."""
+        try:
+            page = await self._api.snapshot(self.item.resync, cursor=self._cursor)
         except ApiError as error:
-            if error.ended.duty is Duty.STOP:
-                raise stopped(error.ended) from error
-            await asyncio.sleep(self._schedule.next(error.ended))
-            return
+            ended = error.ended
+            if ended.duty is Duty.STOP:
+                refused = stopped(ended)
+                self.outage = Outage(cause=Cause.STOPPED, why=str(refused))
+                raise refused from error
+            why = f"the snapshot cannot be read, so something may be missing: {ended.outage.why}"
+            self.outage = Outage(cause=ended.outage.cause, why=why)
+            self._on_change()
+            await asyncio.sleep(self._schedule.next(ended))
+            return None
         self._schedule.progress()
-        self._events.extend(page.events)
-        self._cursor = page.cursor
-        self._is_read = page.cursor is None
+        return page

@@ -16,6 +16,9 @@ Transport = Literal["websocket", "long-poll"]
 class FollowStatus:
     """Whether what is shown is live; if not, why.
 
+    After a position was lost, events may come while it is "connecting": until the snapshot is read,
+    what is shown may be incomplete.
+
     ``age_seconds`` is the age of the listener's last word; None before the first. While "live" it
     stays below the time after which a silent listener is given up (35 s). ``cause`` is a word for
     programs, None while live; ``why`` is a sentence for people, '' while live.

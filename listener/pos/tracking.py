@@ -164,7 +164,8 @@ class Tracker:
 
     ``received`` is what arrived, ``handled`` what the program has finished. After a reconnect,
     events go on after ``received``, and ``handled`` is acknowledged. ``start`` is where a stream
-    begins if nothing of it was received yet.
+    begins if nothing of it was received yet. ``lost`` are the streams whose position the listener
+    does not resume, until their resync comes.
     """
 
     streams: Sequence[str] | None
@@ -172,6 +173,9 @@ class Tracker:
     received: dict[str, Position] = field(default_factory=dict)
     handled: dict[str, Position] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    # Where the snapshots lead to that the program has not read to their end.
+    _unread: dict[str, Position] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
     # Those that the key has got since this began to follow it.
     _new: set[str] = field(default_factory=set)
@@ -218,13 +222,14 @@ class Tracker:
             BrokenError: It begins past our own position, in another ledger, or elsewhere than at
                 ``start`` because the key's streams were not known.
         """
+        self.lost = {stream.stream for stream in ready.streams if not stream.recovered}
         if self.streams is None:
             was_asked = bool(self._named) or self.start == "acked"
             self._named = [stream.stream for stream in ready.streams]
             if not was_asked and self._named:
                 raise BrokenError(f"now that the streams are known, they begin at {self.start}")
         for stream in ready.streams:
-            if not stream.recovered:
+            if stream.stream in self.lost:
                 # Its resync says where events go on.
                 continue
             ours = self.received.get(stream.stream)
@@ -243,7 +248,19 @@ class Tracker:
         """Forget a stream's position; return the one that its snapshot leads to."""
         position = Position(epoch=resync.epoch, offset=resync.head)
         self.begin(resync.stream, position)
+        self.lost.discard(resync.stream)
+        self._unread[resync.stream] = position
         return position
+
+    def found(self, stream: str, position: Position) -> None:
+        """Note that the snapshot that leads to a position is read, if it is the stream's newest."""
+        if self._unread.get(stream) is position:
+            del self._unread[stream]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no snapshot is missing from what the program has."""
+        return not self.lost and not self._unread
 
     def take(self, event: PageEvent) -> Position | None:
         """Accept the next event of a stream; return None for one that came before.
@@ -276,7 +293,13 @@ class Tracker:
         )
 
     def ackable(self, stream: str) -> Position | None:
-        """Return the offset to acknowledge: handled, and in the present ledger."""
+        """Return the offset to acknowledge: handled, and in the present ledger.
+
+        None from the moment at which the position is lost until the snapshot was read: what was
+        handled before is of the old ledger, and what is handled meanwhile is not all there is.
+        """
+        if stream in self.lost or stream in self._unread:
+            return None
         handled, received = self.handled.get(stream), self.received.get(stream)
         if handled is None or received is None or handled.epoch != received.epoch:
             return None

@@ -7,6 +7,7 @@ import pytest
 from listener.pos.client import Event, FollowStatus, Timing, follow
 from listener.pos.codes import CloseCode
 from tests.support.scripted import (
+    EPOCH,
     FAST,
     KEY,
     STREAM,
@@ -33,7 +34,7 @@ async def test_events_come_in_order_and_each_is_acked_once_the_next_is_asked_for
         for offset in (1, 2):
             await call.event(offset)
         ack = await call.expect("ack")
-        assert ack == {"type": "ack", "stream": STREAM, "offset": 1}
+        assert ack == {"type": "ack", "stream": STREAM, "epoch": EPOCH, "offset": 1}
         acked.set()
         assert await call.until_closed() == CloseCode.DONE
         assert call.acks() == [1]

@@ -153,6 +153,8 @@ class Scripted:
         self.snapshots: list[dict[str, str]] = []
         self.pages: list[web.Response] = []
         self.answers: dict[str, list[web.Response]] = {"ack": [], "snapshot": [], "upgrade": []}
+        self.may_read_snapshot = asyncio.Event()
+        self.may_read_snapshot.set()
         self.upgrades = 0
         self.failures: list[AssertionError] = []
         self.changed = asyncio.Event()
@@ -199,7 +201,11 @@ class Scripted:
     async def transactions(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
         self.snapshots.append(dict(request.query))
-        return self.answers["snapshot"].pop(0)
+        self._note()
+        await self.may_read_snapshot.wait()
+        # Without an answer, somebody in between refuses.
+        answers = self.answers["snapshot"]
+        return answers.pop(0) if answers else web.Response(status=403)
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until something is the case here."""

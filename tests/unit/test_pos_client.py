@@ -215,12 +215,43 @@ def test_streams_that_were_chosen_bring_no_others() -> None:
 def test_nothing_handled_before_a_resync_is_acknowledged_after_it() -> None:
     tracker = Tracker(streams=[STREAM])
     tracker.load({STREAM: Position(epoch="e", offset=99)})
-    tracker.resync(
+    # `ready` said so, and the resync is still on its way.
+    tracker.ready(ready(40, recovered=False))
+    assert tracker.ackable(STREAM) is None
+    position = tracker.resync(
         ResyncMembers(stream=STREAM, reason="offset_ahead", epoch="e", head=40, snapshot="/")
     )
+    # What is handled meanwhile may be of the time before, and not be what has the offset now.
+    tracker.take(place(41))
+    tracker.handled[STREAM] = Position(epoch="e", offset=41)
     assert tracker.ackable(STREAM) is None
-    tracker.handled[STREAM] = Position(epoch="e", offset=40)
-    assert tracker.ackable(STREAM) == Position(epoch="e", offset=40)
+    tracker.ready(ready(41))
+    complete = [tracker.is_complete]
+    tracker.found(STREAM, position)
+    assert [*complete, tracker.is_complete] == [False, True]
+    assert tracker.ackable(STREAM) == Position(epoch="e", offset=41)
+
+
+def test_a_snapshot_is_not_the_end_of_a_later_resync() -> None:
+    tracker = Tracker(streams=[STREAM])
+    members = ResyncMembers(stream=STREAM, reason="offset_ahead", epoch="e", head=4, snapshot="/")
+    older, newer = tracker.resync(members), tracker.resync(members)
+    complete = []
+    for position in (older, newer):
+        tracker.found(STREAM, position)
+        complete.append(tracker.is_complete)
+    assert complete == [False, True]
+
+
+def test_a_position_that_is_resumed_after_all_is_not_lost() -> None:
+    tracker = Tracker(streams=[STREAM])
+    tracker.load({STREAM: Position(epoch="e", offset=5)})
+    tracker.ready(ready(2, epoch="f", recovered=False))
+    assert (tracker.ackable(STREAM), tracker.is_complete) == (None, False)
+    # The old ledger is back, before a resync came.
+    tracker.ready(ready(5))
+    assert tracker.ackable(STREAM) == Position(epoch="e", offset=5)
+    assert tracker.is_complete
 
 
 @pytest.mark.parametrize(

@@ -422,8 +422,7 @@ test('the key is not taken to another host, and a refused snapshot stops it', we
   };
   const follower = client(server, { fetch });
   void follower.next();
-  await until(() => follower.status.state === 'live');
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await until(() => follower.status.why.includes('is not a path of the listener'));
   follower.close();
   assert.deepEqual(fetched, []);
   const other = await serve(async (call) => {
@@ -824,4 +823,213 @@ test("somebody else's WebSocket stops nobody", web, async () => {
   };
   const follower = client(server, { WebSocket: socket });
   assert.deepEqual(await take(follower, 1), ['t1']);
+});
+
+/** Say that the position is lost: first `ready`, then, on its own, the resync. */
+async function lose(call, { epoch = 'e2', head = 40 } = {}) {
+  call.hello();
+  await call.expect('connect');
+  const stream = { stream: STREAM, epoch, head, after: head, recovered: false };
+  call.send({ type: 'ready', id: 1, streams: [stream] });
+}
+
+/** Something to wait for until it is opened. */
+function gate() {
+  let letGo = () => {};
+  const opened = new Promise((resolve) => {
+    letGo = () => resolve(undefined);
+  });
+  return { opened, open: () => letGo() };
+}
+
+const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const acksOf = (call) => call.received.filter(({ type }) => type === 'ack');
+
+test('nothing is acknowledged in a ledger of which nothing was shown', web, async () => {
+  const snapshot = gate();
+  const server = await serve(
+    async (call) => {
+      await call.begin();
+      for (const offset of [1, 2, 3]) call.event(offset);
+      await call.expect('ack');
+      call.close(4200);
+    },
+    async (call) => {
+      await lose(call);
+      await wait(100);
+      call.send({ type: 'resync', ...resync });
+      await wait(100);
+      call.event(41);
+      await wait(100);
+      assert.deepEqual(acksOf(call), []);
+      snapshot.open();
+    },
+  );
+  server.snapshotGate = snapshot.opened;
+  server.snapshotAnswers = [{ data: rows(7) }];
+  const follower = client(server);
+  assert.deepEqual(await take(follower, 5), ['t1', 't2', 't3', 't7', 't41']);
+  void follower.next();
+  await until(() => server.calls[1].acks().at(-1) === 41);
+  assert.deepEqual(new Set(acksOf(server.calls[0]).map(({ epoch }) => epoch)), new Set([EPOCH]));
+  assert.deepEqual(new Set(acksOf(server.calls[1]).map(({ epoch }) => epoch)), new Set(['e2']));
+  assert.deepEqual(server.faults, []);
+});
+
+test('of several streams only the lost one waits for its snapshot', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin({ streams: [STREAM, OTHER] });
+      call.event(1);
+      call.event(1, { stream: OTHER, no: 'o1' });
+      call.event(2);
+    },
+    async (call) => {
+      call.hello();
+      await call.expect('connect');
+      const lost = { stream: STREAM, epoch: EPOCH, head: 9, after: 9, recovered: false };
+      const kept = { stream: OTHER, epoch: EPOCH, head: 1, after: 1, recovered: true };
+      call.send({ type: 'ready', id: 1, streams: [lost, kept] });
+    },
+  );
+  const follower = client(server, { streams: [STREAM, OTHER] });
+  assert.deepEqual(await take(follower, 3), ['t1', 'o1', 't2']);
+  server.calls[0].close(4200);
+  void follower.next();
+  await until(() => server.calls[1]?.acks().length > 0);
+  await wait(100);
+  assert.deepEqual(new Set(acksOf(server.calls[1]).map(({ stream }) => stream)), new Set([OTHER]));
+  assert.notEqual(follower.status.state, 'live');
+});
+
+for (const [name, answer, cause] of /** @type {const} */ ([
+  ['refused on the way', { status: 403 }, 'refused'],
+  ["somebody else's page", { body: '<html>', type: 'text/html' }, 'not_websocket'],
+  ['refused for now', problem(503, 'ledger-unavailable', { retry: true }), 'refused'],
+])) {
+  test(`while the snapshot is ${name} events go on and the status says so`, web, async () => {
+    const server = await serve(async (call) => {
+      await lose(call);
+      call.send({ type: 'resync', ...resync });
+      call.event(41, { no: 't8', version: 5 });
+      call.event(42, { no: 't8', version: 6 });
+    });
+    server.snapshotAnswers = new Array(1000).fill(answer);
+    const told = [];
+    const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 3 } });
+    const follower = client(server, { position, onStatus: ({ state }) => told.push(state) });
+    const live = [(await follower.next()).value, (await follower.next()).value];
+    assert.deepEqual(
+      live.map(({ type, data }) => [type, data.stateVersion]),
+      [
+        ['transaction.cancelled', 5],
+        ['transaction.cancelled', 6],
+      ],
+    );
+    const next = follower.next();
+    await until(() => server.snapshots.length > 5);
+    const { status } = follower;
+    assert.deepEqual([status.state, status.transport, status.cause], ['connecting', null, cause]);
+    assert.match(status.why, /the snapshot cannot be read/);
+    assert.ok(!told.includes('live'));
+    // A crash must read the snapshot again, and no alarm may end for what was not shown.
+    assert.equal((await position.load())[STREAM].epoch, EPOCH);
+    assert.deepEqual(acksOf(server.calls[0]), []);
+    server.snapshotAnswers = [
+      { data: rows(9, 8), nextCursor: 'c/1' },
+      { data: rows(7), nextCursor: null },
+    ];
+    // Of t8 a newer state was shown.
+    assert.deepEqual([(await next).value.subject, ...(await take(follower, 1))], ['t9', 't7']);
+    assert.equal(follower.status.state, 'connecting');
+    void follower.next();
+    await until(() => follower.status.state === 'live');
+    assert.deepEqual([follower.status.why, told.at(-1)], ['', 'live']);
+    assert.deepEqual((await position.load())[STREAM], { epoch: 'e2', offset: 42 });
+    await until(() => server.calls[0].acks().length > 0);
+    assert.deepEqual(server.calls[0].acks(), [42]);
+    assert.deepEqual(server.faults, []);
+  });
+}
+
+test('a snapshot that is never answered holds up no event', web, async () => {
+  const server = await serve(async (call) => {
+    await lose(call);
+    call.send({ type: 'resync', ...resync });
+    call.event(41);
+  });
+  const snapshot = gate();
+  server.snapshotGate = snapshot.opened;
+  server.snapshotAnswers = [{ data: rows(9) }];
+  const follower = client(server);
+  assert.deepEqual(await take(follower, 1), ['t41']);
+  assert.equal(follower.status.state, 'connecting');
+  assert.match(follower.status.why, /not read yet/);
+  snapshot.open();
+  assert.deepEqual(await take(follower, 1), ['t9']);
+});
+
+test('a later resync replaces a snapshot that was not read', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await lose(call);
+      call.send({ type: 'resync', ...resync });
+      call.event(41);
+      call.close(4200);
+    },
+    async (call) => {
+      await lose(call, { epoch: 'e3', head: 2 });
+      call.send({ type: 'resync', ...resync, epoch: 'e3', head: 2 });
+      call.event(3);
+    },
+  );
+  const told = [];
+  const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 3 } });
+  const follower = client(server, { position, onResync: ({ epoch }) => told.push(epoch) });
+  assert.deepEqual(await take(follower, 2), ['t41', 't3']);
+  server.snapshotAnswers = [{ data: rows(7) }, { data: rows(8) }];
+  assert.match((await follower.next()).value.id, /^e3-snapshot/);
+  void follower.next();
+  await until(() => follower.status.state === 'live');
+  assert.deepEqual(await position.load(), { [STREAM]: { epoch: 'e3', offset: 3 } });
+  assert.equal(server.snapshotAnswers.length, 1);
+  assert.deepEqual(told, ['e2', 'e3']);
+});
+
+test('closing while a snapshot is awaited ends the loop', web, async () => {
+  const server = await serve(async (call) => {
+    await lose(call);
+    call.send({ type: 'resync', ...resync });
+    call.event(41);
+  });
+  const snapshot = gate();
+  server.snapshotGate = snapshot.opened;
+  const follower = client(server);
+  const next = follower.next();
+  await until(() => server.snapshots.length > 0);
+  follower.close();
+  assert.equal((await next).done, true);
+  snapshot.open();
+});
+
+test('long-poll is not live either while the snapshot cannot be read', any, async () => {
+  const server = await serve();
+  const idle = { ...page(41), events: [], epoch: 'e2' };
+  server.pages = [
+    page(1, 2),
+    { status: 410, body: { ...resync, type: 'about:blank' } },
+    { ...page(41), epoch: 'e2' },
+    ...new Array(99).fill(idle),
+  ];
+  const follower = client(server, { WebSocket: null });
+  assert.deepEqual(await take(follower, 3), ['t1', 't2', 't41']);
+  const next = follower.next();
+  await until(() => server.snapshots.length > 3);
+  assert.deepEqual([follower.status.state, follower.status.cause], ['connecting', 'refused']);
+  assert.ok(server.acks.every(({ epoch }) => epoch === EPOCH));
+  server.snapshotAnswers = [{ data: rows(7) }];
+  assert.equal((await next).value.subject, 't7');
+  void follower.next();
+  await until(() => server.acks.some(({ epoch, offset }) => epoch === 'e2' && offset === 41));
+  assert.deepEqual([follower.status.state, follower.status.transport], ['live', 'long-poll']);
 });

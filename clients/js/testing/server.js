@@ -174,6 +174,7 @@ export async function listen(...scripts) {
     snapshots: [],
     pages: [],
     snapshotAnswers: [],
+    snapshotGate: undefined,
     ackAnswers: [],
     upgrades: 0,
     protocol: 'Sec-WebSocket-Protocol: pos.v1\r\n',
@@ -214,7 +215,9 @@ export async function listen(...scripts) {
       reply(response, status, told, type);
     } else {
       state.snapshots.push(Object.fromEntries(url.searchParams));
-      const answer = state.snapshotAnswers.shift();
+      await state.snapshotGate;
+      // Without an answer, somebody in between refuses.
+      const answer = state.snapshotAnswers.shift() ?? { status: 403 };
       reply(response, answer.status ?? 200, answer.body ?? answer, answer.type);
     }
   });
