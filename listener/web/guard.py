@@ -7,7 +7,8 @@ from typing import Final
 from aiohttp import web
 
 from listener.errors import ListenerError
-from listener.keys import Key, KeyStore, Role, authenticate
+from listener.keys import Key, KeyStore, Role, authenticate, pasted
+from listener.pos.codes import KEY_HEADER
 from listener.web.context import KEYS, SHARES
 from listener.web.problem import ProblemError, nothing_here, of_error, problem, unauthorized
 from listener.web.sender import prove
@@ -70,10 +71,16 @@ async def no_route(request: web.Request) -> web.Response:
     raise nothing_here()
 
 
-def bearer(request: web.Request) -> str | None:
-    """Return the key's text from the Authorization header; None if there is none."""
+def sent_key(request: web.Request) -> str | None:
+    """Return the text of a request's key; None if there is none.
+
+    Our own header wins: a proxy may have put a token of its own into Authorization.
+    """
+    own = pasted(request.headers.get(KEY_HEADER, ""))
+    if own:
+        return own
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    return text.strip() or None if scheme.lower() == _BEARER else None
+    return pasted(text) or None if scheme.lower() == _BEARER else None
 
 
 async def check_again(request: web.Request) -> None:
@@ -84,7 +91,7 @@ async def check_again(request: web.Request) -> None:
 
 async def key_of(request: web.Request, keys: KeyStore) -> Key | None:
     """Return the key of a request; None if it has none that is valid."""
-    text = bearer(request)
+    text = sent_key(request)
     key = await authenticate(text, keys) if text else None
     if key is not None:
         prove(request)

@@ -162,6 +162,7 @@ class Scripted:
         self.upgrades += 1
         self._note()
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["X-Listener-Key"] == KEY
         assert KEY not in str(request.url)
         if self.answers["upgrade"]:
             answers = self.answers["upgrade"]
@@ -182,6 +183,7 @@ class Scripted:
 
     async def events(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["X-Listener-Key"] == KEY
         self.polls.append(dict(request.query))
         self._note()
         if self.pages:
@@ -198,6 +200,7 @@ class Scripted:
 
     async def transactions(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["X-Listener-Key"] == KEY
         self.snapshots.append(dict(request.query))
         return self.answers["snapshot"].pop(0)
 
