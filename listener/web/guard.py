@@ -10,6 +10,7 @@ from listener.errors import ListenerError
 from listener.keys import Key, KeyStore, Role, authenticate, pasted
 from listener.pos.codes import KEY_HEADER
 from listener.web.context import KEYS, SHARES
+from listener.web.origins import preflight
 from listener.web.problem import ProblemError, nothing_here, of_error, problem, unauthorized
 from listener.web.sender import prove
 
@@ -57,7 +58,10 @@ def answering(handler: Handler) -> Handler:
 
 
 async def no_route(request: web.Request) -> web.Response:
-    """Answer a request without a route: 405 if the path takes other methods, else 404."""
+    """Answer a request without a route: 405 if the path takes other methods, else 404.
+
+    A browser's question whether a page of another origin may send it is answered too.
+    """
     own = request.match_info.route.resource
     taken: set[str] = set()
     for resource in request.app.router.resources():
@@ -65,6 +69,9 @@ async def no_route(request: web.Request) -> web.Response:
             taken |= (await resource.resolve(request))[1]
     if taken:
         allow = ", ".join(sorted(taken))
+        asked = preflight(request, methods=allow)
+        if asked is not None:
+            return asked
         raise ProblemError(
             405, "method-not-allowed", f"this takes {allow}", headers={"Allow": allow}
         )
