@@ -13,6 +13,7 @@ from listener.pos.codes import KEY_HEADER
 from listener.web.reference.operations import DESCRIBED, AnswerSpec, BodySpec, Operation, Tag
 from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
 from listener.web.shapes.models import NDJSON, Entry, reply
+from listener.web.shapes.parameters import NAMING
 
 TAGS: Final[Mapping[Tag, str]] = {
     Tag.SALES: "Start and cancel a sale from a till, which needs no token of the merchant.",
@@ -144,7 +145,10 @@ def _parameters(operation: Operation) -> list[JsonObject]:
         for name in operation.path_names
     ]
     if operation.query is not None:
-        parameters += query_parameters(operation.query)
+        parameters += [
+            {**one, "allowEmptyValue": True} if one["name"] not in NAMING else one
+            for one in query_parameters(operation.query)
+        ]
     parameters += [
         {
             "name": name,
