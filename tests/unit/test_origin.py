@@ -86,6 +86,7 @@ def test_an_invalid_origin_is_refused(text: str) -> None:
         ("https://h/, https://x", []),
         ("https://h/ https://x", []),
         ("https:///h", []),
+        ("https://x#?//h", ["https://x"]),
     ],
 )
 def test_what_a_program_may_mean_is_read_without_its_path_or_scheme(
