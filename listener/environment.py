@@ -102,6 +102,11 @@ def apply(table: dict[str, object], environ: Mapping[str, str]) -> dict[tuple[st
     return sources
 
 
+def config_path(environ: Mapping[str, str]) -> str:
+    """Return the path of the settings file that a variable names; empty for none."""
+    return _text_of(CONFIG_VARIABLE, environ)
+
+
 def service_links(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the variables that Kubernetes sets for a Service; they are not settings."""
     return tuple(

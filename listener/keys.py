@@ -130,6 +130,14 @@ def mint(
     return key, f"{_PREFIX}_{key_id}_{secret}"
 
 
+def pasted(text: str) -> str:
+    """Return the text of a key without what a file that it was kept in added to it.
+
+    Those are blanks, line breaks, and the byte order mark that PowerShell puts in front.
+    """
+    return text.strip().removeprefix("\ufeff").strip()
+
+
 async def authenticate(text: str, store: KeyStore) -> Key | None:
     """Return the key with this text; None where it is unknown, wrong or revoked."""
     # A text that is not ASCII is not a key, and may hold bytes that no ledger can look up.

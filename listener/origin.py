@@ -16,6 +16,8 @@ _ORIGIN: Final = re.compile(
     r"(?::(?P<port>[0-9]{0,5}))?/?",
     re.ASCII,
 )
+_SCHEME_END: Final = "://"
+_URL: Final = re.compile(r"(?P<origin>[^:/?#]+://[^/?#]*)[/?#][^\s,]*")
 
 
 def read_origin(text: str) -> str | None:
@@ -39,3 +41,21 @@ def read_origin(text: str) -> str | None:
         return None
     shown = "" if port is None or port == _PORTS.get(scheme) else f":{port}"
     return f"{scheme}://{found['host']}{shown}"
+
+
+def meant_origins(text: str) -> list[str]:
+    """Return the origins that the header ``Origin`` of a program may mean, as none or one of them.
+
+    Native libraries send the whole URL of the websocket, or host and port without a scheme. No
+    browser sends either, so a page is judged by its exact origin.
+
+    Source: tidwall/SwiftWebSocket#94, websockets/ws#494.
+    """
+    url = _URL.fullmatch(text)
+    if url is not None:
+        text = url["origin"]
+    elif _SCHEME_END not in text and text.lower() != NULL_ORIGIN:
+        spelt = [read_origin(f"{scheme}{_SCHEME_END}{text}") for scheme in _PORTS]
+        return [origin for origin in spelt if origin is not None]
+    origin = read_origin(text)
+    return [] if origin is None else [origin]

@@ -646,7 +646,12 @@ class Api {
   async #call(path, options = {}) {
     const { method = 'GET', body, ms = GRACE_MS, wanted = [200], signal, key = true } = options;
     /** @type {Record<string, string>} */
-    const headers = key ? { Authorization: `Bearer ${this.#key}` } : {};
+    const headers = {};
+    if (key) {
+      headers.Authorization = `Bearer ${this.#key}`;
+      // Wins, where a proxy in front puts a token of its own into Authorization.
+      headers['X-Listener-Key'] = this.#key;
+    }
     if (body !== undefined) headers['Content-Type'] = 'application/json';
     const timeout = new AbortController();
     const abort = () => timeout.abort();

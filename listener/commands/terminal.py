@@ -5,6 +5,7 @@ stdout, everything else to stderr.
 """
 
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from listener.environment import CONFIG_VARIABLE
+from listener.environment import CONFIG_VARIABLE, config_path
 
 if TYPE_CHECKING:
     from listener.settings import Settings
@@ -32,11 +33,17 @@ def config_option(function: F) -> F:
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
-        envvar=CONFIG_VARIABLE,
+        callback=_or_named,
         metavar="FILE",
         help=f"The settings, a TOML file; by default the one that {CONFIG_VARIABLE} names."
         " Variables LISTENER_<NAME> override it, or replace it.",
     )(function)
+
+
+def _or_named(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """Return the path that was given, else the one of the environment."""
+    named = config_path(os.environ) if path is None else ""
+    return Path(named) if named else path
 
 
 def json_option(function: F) -> F:
@@ -52,8 +59,6 @@ def read_settings(config: Path | None) -> "Settings":
     Raises:
         SettingsError: They cannot be used.
     """
-    import os
-
     from listener.settings import load
 
     return load(config, os.environ)

@@ -18,7 +18,7 @@ from listener.pos.causes import (
     of_error,
     read_problem,
 )
-from listener.pos.codes import Duty
+from listener.pos.codes import KEY_HEADER, Duty
 from listener.pos.events import (
     AckBody,
     After,
@@ -174,7 +174,9 @@ class Api:
 
     @property
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key.get_secret_value()}"}
+        key = self.key.get_secret_value()
+        # The second wins, where a proxy in front puts a token of its own into the first.
+        return {"Authorization": f"Bearer {key}", KEY_HEADER: key}
 
     def _url(self, path: str) -> URL:
         return URL(str(self._base).rstrip("/") + path)

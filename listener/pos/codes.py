@@ -8,6 +8,8 @@ from typing import Final, Self
 # The beginning of the type of each problem that the listener answers over HTTP. Only such a
 # problem may stop a client: an answer of a proxy or a sign-on page has another type, or none.
 PROBLEM_TYPES: Final = "urn:pockyt-listener:problem:"
+# Takes a key as ``Authorization`` does, and wins: a proxy may use that for itself.
+KEY_HEADER: Final = "X-Listener-Key"
 
 
 class Duty(StrEnum):

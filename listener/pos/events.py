@@ -61,8 +61,8 @@ class Position(WireModel):
     offset: Offset
 
 
-# The empty text, list and object, and Go's zero of a position.
-_UNSET: Final[tuple[object, ...]] = ("", [], {}, {"epoch": "", "offset": 0})
+# The empty text, list and object, and the zero of a position in Go and in C#.
+_UNSET: Final[tuple[object, ...]] = ("", [], {}, {"epoch": "", "offset": 0}, {"offset": 0})
 
 Start = Literal["acked", "latest", "earliest"]
 After = Position | Start

@@ -19,7 +19,7 @@ from listener.pos.events import (
     StreamStart,
     WireModel,
 )
-from listener.pos.lenient import WHOLE
+from listener.pos.lenient import NUMBER_MAX, WHOLE, whole
 
 PROTOCOL: Final = "pos.v1"
 PING_SECONDS: Final = 20.0
@@ -94,7 +94,16 @@ class Pong(WireModel):
     """Client: the answer to a ping."""
 
     type: Literal["pong"] = "pong"
-    t: Number = Field(description="The `t` of the ping.")
+    t: Number | None = Field(default=None, description="The `t` of the ping.")
+
+    @field_validator("t", mode="before")
+    @classmethod
+    def _take_any(cls, t: object) -> object:
+        """Read as absent what is no such number: that a pong came is all that counts."""
+        number = whole(t)
+        if not isinstance(number, int) or isinstance(number, bool):
+            return None
+        return number if 0 <= number <= NUMBER_MAX else None
 
 
 class Hello(WireModel):

@@ -48,6 +48,7 @@ from listener.web.http_connection import HttpConnection
 from listener.web.lobby import Lobby, Make, Size
 from listener.web.metrics import Metrics
 from listener.web.notify import RECEIVER, Receiver, loose_route
+from listener.web.origins import add_cors
 from listener.web.pages import FILES, Files
 from listener.web.reference.catalogue import OPERATIONS
 from listener.web.reference.operations import DESCRIBED
@@ -175,6 +176,7 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
         for one in (*routes(), *app[FILES].routes(), loose_route(), unknown)
     )
+    app.on_response_prepare.append(add_cors)
     loop = asyncio.get_running_loop()
     connections = Connections(metrics=app[METRICS])
     path = FastPath(

@@ -7,8 +7,10 @@ from typing import Final
 from aiohttp import web
 
 from listener.errors import ListenerError
-from listener.keys import Key, KeyStore, Role, authenticate
+from listener.keys import Key, KeyStore, Role, authenticate, pasted
+from listener.pos.codes import KEY_HEADER
 from listener.web.context import KEYS, SHARES
+from listener.web.origins import preflight
 from listener.web.problem import ProblemError, nothing_here, of_error, problem, unauthorized
 from listener.web.sender import prove
 
@@ -56,7 +58,10 @@ def answering(handler: Handler) -> Handler:
 
 
 async def no_route(request: web.Request) -> web.Response:
-    """Answer a request without a route: 405 if the path takes other methods, else 404."""
+    """Answer a request without a route: 405 if the path takes other methods, else 404.
+
+    A browser's question whether a page of another origin may send it is answered too.
+    """
     own = request.match_info.route.resource
     taken: set[str] = set()
     for resource in request.app.router.resources():
@@ -64,16 +69,25 @@ async def no_route(request: web.Request) -> web.Response:
             taken |= (await resource.resolve(request))[1]
     if taken:
         allow = ", ".join(sorted(taken))
+        asked = preflight(request, methods=allow)
+        if asked is not None:
+            return asked
         raise ProblemError(
             405, "method-not-allowed", f"this takes {allow}", headers={"Allow": allow}
         )
     raise nothing_here()
 
 
-def bearer(request: web.Request) -> str | None:
-    """Return the key's text from the Authorization header; None if there is none."""
+def sent_key(request: web.Request) -> str | None:
+    """Return the text of a request's key; None if there is none.
+
+    Our own header wins: a proxy may have put a token of its own into Authorization.
+    """
+    own = pasted(request.headers.get(KEY_HEADER, ""))
+    if own:
+        return own
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    return text.strip() or None if scheme.lower() == _BEARER else None
+    return pasted(text) or None if scheme.lower() == _BEARER else None
 
 
 async def check_again(request: web.Request) -> None:
@@ -84,7 +98,7 @@ async def check_again(request: web.Request) -> None:
 
 async def key_of(request: web.Request, keys: KeyStore) -> Key | None:
     """Return the key of a request; None if it has none that is valid."""
-    text = bearer(request)
+    text = sent_key(request)
     key = await authenticate(text, keys) if text else None
     if key is not None:
         prove(request)

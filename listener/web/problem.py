@@ -158,7 +158,9 @@ def _writable(value: object) -> object:
     return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
-def unauthorized(detail: str = "send a known key as Authorization: Bearer") -> ProblemError:
+def unauthorized(
+    detail: str = "send a known key as Authorization: Bearer, or as X-Listener-Key",
+) -> ProblemError:
     """Build the refusal of a missing, unknown or revoked key."""
     headers = {"WWW-Authenticate": 'Bearer realm="listener"'}
     return ProblemError(401, "unauthorized", detail, headers=headers)

@@ -25,6 +25,8 @@ TOKEN = Token("5cbfb079f15b150122261c8537086d77a")
 ANSWER_SECONDS = 10
 MORE = """
 public_url = "{url}"
+# The sandbox has no page to show; what is on it is one of another origin.
+origins = ["{sandbox_url}"]
 [pockyt]
 url = "{sandbox_url}"
 """

@@ -14,6 +14,7 @@ from listener.cli import program
 from tests.support.commands import (
     DEADLINE_SECONDS,
     PROGRAM,
+    environment,
     here,
     run,
     started,
@@ -233,3 +234,36 @@ def test_an_interrupted_command_leaves_with_130() -> None:
         assert tailing.stop(signal.SIGINT) == 130
         assert tailing.process.wait(DEADLINE_SECONDS) == 130
         assert not [line for line in tailing.left(tailing.err) if "Traceback" in line]
+
+
+def test_the_variable_that_names_the_file_may_be_in_quotes(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, more=NO_POCKYT)
+    for text in (f'"{path}"', f" '{path}' ", str(path)):
+        done = run("keys", "list", env={"LISTENER_CONFIG": text})
+        assert done.complaint.startswith(f"there is no ledger at {tmp_path}")
+    done = run("keys", "list", "--config", path, env={"LISTENER_CONFIG": "nothing"})
+    assert done.complaint.startswith(f"there is no ledger at {tmp_path}")
+    # An empty one names no file.
+    assert "merchant" in run("keys", "list", env={"LISTENER_CONFIG": '""'}).complaint
+
+
+@pytest.mark.parametrize("command", ["serve", "keys", "check", "verify"])
+def test_a_name_that_the_systems_encoding_cannot_write_is_one_line(
+    tmp_path: Path, command: str
+) -> None:
+    path = write_settings(tmp_path, more=NO_POCKYT)
+    path.write_text(path.read_text().replace("ledger.db", "l\u00e4dger.db"), encoding="utf-8")
+    arguments = [command, *(["list"] if command == "keys" else []), "--config", str(path)]
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        env={**environment(), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "set LC_ALL=C.UTF-8" in done.stderr + done.stdout
+    if command != "check":
+        assert len(done.stderr.splitlines()) == 1

@@ -141,7 +141,7 @@ def operation_of(operation: Operation) -> Json:
 def test_every_key_and_every_path_parameter_is_documented(operation: Operation) -> None:
     told = operation_of(operation)
     roles = operation.roles
-    assert told["security"] == ([{"key": []}] if roles else [])
+    assert told["security"] == ([{"key": []}, {"keyHeader": []}] if roles else [])
     assert ("401" in member(told, "responses")) == bool(roles) or "notify" in str(told)
     assert ("Role: " in str(told["description"])) == bool(roles)
     parameters = told["parameters"]

@@ -297,7 +297,6 @@ async def test_a_lost_position_is_410_with_the_members_of_resync(
         ("?after=abc:%D9%A1", 400, "bad-parameter"),
         ("?wait=-1", 400, "bad-parameter"),
         ("?wait=1.5", 400, "bad-parameter"),
-        ("?wait=", 400, "bad-parameter"),
         ("?wait=%D9%A1", 400, "bad-parameter"),
         (f"?wait={EVENTS_WAIT_SECONDS_MAX + 1}", 400, "bad-parameter"),
         ("?wait=99999999999", 400, "bad-parameter"),
@@ -307,7 +306,6 @@ async def test_a_lost_position_is_410_with_the_members_of_resync(
         (f"?stream={STREAM}&stream={STREAM}", 400, "bad-parameter"),
         (f"?stream={OTHER_STREAM}", 403, "stream-not-allowed"),
         ("?stream=*", 403, "stream-not-allowed"),
-        ("?stream=", 400, "bad-parameter"),
     ],
 )
 async def test_an_impossible_question_is_refused(

@@ -1,8 +1,10 @@
 """The ledger query over HTTP: transactions, entries, the head and the terminals."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,7 +25,15 @@ from listener.web import shares as shares_module
 from listener.web.api import queries as queries_module
 from listener.web.api.queries import EPOCH_HEADER, HEAD_HEADER
 from listener.web.context import HUB
-from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO, STREAM, Serving, serving
+from tests.support.service import (
+    FIELDS,
+    MERCHANT_NO,
+    OTHER_STORE_NO,
+    STORE_NO,
+    STREAM,
+    Serving,
+    serving,
+)
 from tests.support.tills import place
 
 OTHER_MERCHANT_NO = "200044"
@@ -265,6 +275,14 @@ async def test_a_store_that_several_merchants_may_have_needs_its_merchant(
         ("since=yesterday", "bad-parameter", "since must be a time such as"),
         ("since=x&until=y", "bad-parameter", "until must be a time such as"),
         ("reference=", "bad-parameter", "reference must not be empty"),
+        ("terminal=", "bad-parameter", "terminal must not be empty"),
+        ("contains=", "bad-parameter", "contains must not be empty"),
+        ("storeNo=", "bad-parameter", "storeNo must be of the characters"),
+        ("merchantNo=", "bad-parameter", "merchantNo must be of the characters"),
+        ("status=&status=paid", "bad-parameter", "status must be given once"),
+        ("since=2026-13-01", "bad-parameter", "since must be a time such as"),
+        ("since=2026-11-01Z", "bad-parameter", "or a day such as"),
+        ("offset=", "unknown-parameter", '"offset"'),
         ("merchantNo=a/b", "bad-parameter", "merchantNo must be of the characters"),
         (
             "status=paid&offset=3",
@@ -281,6 +299,42 @@ async def test_an_invalid_query_is_refused_with_what_to_do(
     assert (status, found) == (400, code)
     assert names in detail
     assert "\n" not in detail
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/transactions?status=&since=&until=&limit=&cursor=",
+        f"/v1/transactions/{FIELDS['transactionNo']}?after=&limit=",
+        "/v1/entries?after=&wait=&limit=",
+        "/v1/terminals?limit=&cursor=",
+        f"/v1/pos/events?stream={STREAM}&after=&wait=&limit=",
+        "/v1/pos/events?stream=",
+    ],
+)
+async def test_an_empty_parameter_is_an_absent_one(service: Serving, path: str) -> None:
+    await service.notify()
+    key = service.key(Role.ADMIN, merchant_no=None, store_no=None)
+    plain = re.sub(r"\w+=(&|$)", "", path).rstrip("?&")
+    assert plain != path
+    status, told = await service.get(path, key)
+    assert status == 200
+    assert told == (await service.get(plain, key))[1]
+
+
+async def test_a_day_is_its_beginning_in_utc(service: Serving, time: Time) -> None:
+    key = service.key()
+    midnight = datetime.fromtimestamp(START_MS / 1000, UTC).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    for transaction_no, after_ms in (("1001", -1), ("1002", 0)):
+        time.at_ms = int(midnight.timestamp() * 1000) + after_ms
+        await service.notify({"transactionNo": transaction_no})
+    day, next_day = midnight.date(), midnight.date() + timedelta(days=1)
+    assert await page(service, f"?since={day}", key) == ["1002"]
+    assert await page(service, f"?until={day}", key) == ["1001"]
+    assert await page(service, f"?since={day}&until={next_day}", key) == ["1002"]
+    assert await page(service, f"?since={next_day}", key) == []
 
 
 async def test_routes_without_parameters_refuse_any(service: Serving) -> None:

@@ -337,6 +337,26 @@ async def test_a_customers_code_pays(shop: Shop) -> None:
     assert "284957205723" not in str(await shop.detail(started.number))
 
 
+@pytest.mark.parametrize("code", ["284957205723\r\n", " 284957205723\r", "\t284957205723 "])
+async def test_what_a_scanner_adds_to_a_code_is_no_part_of_it(shop: Shop, code: str) -> None:
+    started = await shop.start()
+    told = await shop.post(f"{SALES}/{started.number}/pay", {"paymentBarcode": code, "vendor": ""})
+    assert (told.status, told.body["status"]) == (200, "paid")
+
+
+@pytest.mark.parametrize("code", ["", "\r\n", "2849 57205723", "2849\r\n57205723", "2&3"])
+async def test_what_is_no_code_is_refused(shop: Shop, code: str) -> None:
+    started = await shop.start()
+    told = await shop.post(f"{SALES}/{started.number}/pay", {"paymentBarcode": code})
+    assert _code(told) == (422, "bad-member")
+
+
+async def test_an_empty_vendor_is_none(shop: Shop) -> None:
+    told = await shop.post(SALES, order(vendor=""))
+    assert (told.status, told.body["qrcodeUrl"]) == (201, None)
+    assert _code(await shop.post(SALES, order(vendor=" "))) == (422, "bad-member")
+
+
 async def test_a_code_that_the_wallet_leaves_open_or_refuses_is_reported(shop: Shop) -> None:
     started = await shop.start()
     path = f"{SALES}/{started.number}/pay"

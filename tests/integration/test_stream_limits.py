@@ -80,7 +80,7 @@ async def test_a_frame_in_pieces_past_the_limit_is_too_big(service: Serving) -> 
         '{"type":"ack","stream":"200043/303660","offset":1.5}',
         '{"type":"ack","stream":"200043/303660","offset":"1"}',
         '{"type":"ack","stream":"no stream","offset":1}',
-        '{"type":"pong"}',
+        '{"type":"pong"',
         b"\x00",
     ],
 )

@@ -74,6 +74,16 @@ def status_of(head: str) -> int:
         ("capacitor://localhost", "pos.example.com"),
         ("https://till.example.com", "pos.example.com"),
         ("file://", "pos.example.com"),
+        # As native libraries send it: the URL of the websocket, host and port alone.
+        ("wss://pos.example.com/v1/pos/stream", "pos.example.com"),
+        ("https://pos.example.com/listener/v1/pos/stream?x=1", "127.0.0.1:8080"),
+        ("ws://10.0.0.7:8080/v1/pos/stream", "10.0.0.7:8080"),
+        ("pos.example.com:443", "pos.example.com:443"),
+        ("pos.example.com", "127.0.0.1:8080"),
+        ("10.0.0.7:8080", "10.0.0.7:8080"),
+        # Some send http whatever the scheme is, and the proxy names another host.
+        ("http://pos.example.com", "127.0.0.1:8080"),
+        ("ws://pos.example.com/", "backend"),
     ],
 )
 async def test_an_origin_of_our_own_or_of_the_setting_is_let_in(
@@ -86,6 +96,7 @@ async def test_an_origin_of_our_own_or_of_the_setting_is_let_in(
 @pytest.mark.parametrize(
     "origin",
     [
+        "",
         "https://pos.example.com:8443",
         "http://pos.example.com:443",
         "https://evil.example",
@@ -94,11 +105,44 @@ async def test_an_origin_of_our_own_or_of_the_setting_is_let_in(
         "ionic://localhost",
         "capacitor://pos.example.com",
         "null",
-        "",
+        "http://pos.example.com:8080",
+        # As URLs, and without a scheme.
+        "https://evil.example/v1/pos/stream",
+        "https://evil.example/https://pos.example.com",
+        "https://evil.example#pos.example.com",
+        "https://evil.example?//pos.example.com",
+        "https://pos.example.com@evil.example/",
+        "https://evil.example\\@pos.example.com/",
+        "https://evil.example\\.pos.example.com/",
+        "https://pos.example.com/, https://evil.example",
+        "https://pos.example.com/ https://evil.example",
+        "https://pos.example.com https://evil.example",
+        "capacitor://pos.example.com/x",
+        "evil.example:443",
+        "evil.example",
+        "pos.example.com:8443",
+        "evil@pos.example.com",
+        "//pos.example.com",
+        "/v1/pos/stream",
     ],
 )
 async def test_a_foreign_origin_is_refused(service: Serving, origin: str) -> None:
     assert status_of(await upgrade(service, ("Origin", origin))) == 403
+
+
+async def test_a_public_port_is_part_of_our_own_origin(tmp_path: Path) -> None:
+    url = "https://pos.example.com:8443"
+    async with serving(tmp_path / "ledger.db", public_url=url) as service:
+        for origin, status in (
+            (url, 101),
+            ("http://pos.example.com:8443", 101),
+            (f"wss://pos.example.com:8443{PATH}", 101),
+            ("pos.example.com:8443", 101),
+            ("https://pos.example.com", 403),
+            ("http://pos.example.com", 403),
+        ):
+            head = await upgrade(service, ("Origin", origin), host="127.0.0.1:8080")
+            assert status_of(head) == status, origin
 
 
 async def test_both_of_two_origins_must_be_allowed(service: Serving) -> None:

@@ -164,6 +164,7 @@ class Scripted:
         self.upgrades += 1
         self._note()
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["X-Listener-Key"] == KEY
         assert KEY not in str(request.url)
         if self.answers["upgrade"]:
             answers = self.answers["upgrade"]
@@ -184,6 +185,7 @@ class Scripted:
 
     async def events(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["X-Listener-Key"] == KEY
         self.polls.append(dict(request.query))
         self._note()
         if self.pages:
@@ -200,6 +202,7 @@ class Scripted:
 
     async def transactions(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["X-Listener-Key"] == KEY
         self.snapshots.append(dict(request.query))
         self._note()
         await self.may_read_snapshot.wait()

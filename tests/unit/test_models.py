@@ -170,6 +170,7 @@ def test_the_deliveries_of_the_ledger_are_its_entries_and_their_repeats() -> Non
         ("1969-12-31T23:59:59.999Z", -1),
         ("1970-01-01T08:00:00+08:00", 0),
         ("1969-12-31T16:00:00-08:00", 0),
+        ("1970-01-02", 86_400_000),
     ],
 )
 def test_a_time_is_read_to_the_millisecond_in_any_zone(text: str, at_ms: int) -> None:
@@ -182,7 +183,8 @@ def test_a_time_is_read_to_the_millisecond_in_any_zone(text: str, at_ms: int) ->
         "",
         "now",
         "0",
-        "2026-11-23",
+        "2026-02-30",
+        "2026-11-23Z",
         "2026-11-23T10:11:12",
         "2026-11-23 10:11:12Z",
         "20261123T101112Z",

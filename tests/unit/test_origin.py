@@ -2,7 +2,7 @@
 
 import pytest
 
-from listener.origin import read_origin
+from listener.origin import meant_origins, read_origin
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,31 @@ def test_an_origin_has_one_spelling(text: str, origin: str) -> None:
 )
 def test_an_invalid_origin_is_refused(text: str) -> None:
     assert read_origin(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("https://h", ["https://h"]),
+        ("wss://h/v1/pos/stream", ["https://h"]),
+        ("ws://h:8080?x", ["http://h:8080"]),
+        ("file:///android_asset/till.html", ["file://"]),
+        ("h:443", ["http://h:443", "https://h"]),
+        ("h", ["http://h", "https://h"]),
+        ("[::1]:8080", ["http://[::1]:8080", "https://[::1]:8080"]),
+        ("null", ["null"]),
+        ("Null", ["null"]),
+        ("", []),
+        ("h/path", []),
+        ("x@h/", []),
+        ("https://x@h/", []),
+        ("https://h/, https://x", []),
+        ("https://h/ https://x", []),
+        ("https:///h", []),
+        ("https://x#?//h", ["https://x"]),
+    ],
+)
+def test_what_a_program_may_mean_is_read_without_its_path_or_scheme(
+    text: str, origins: list[str]
+) -> None:
+    assert meant_origins(text) == origins

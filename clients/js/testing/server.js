@@ -194,11 +194,13 @@ export async function listen(...scripts) {
     if (request.url.includes(KEY)) state.faults.push(new Error('the key is in a URL'));
     if (url.pathname === '/v1/pos/stream') {
       // What a client asks when no WebSocket opens; its key is not needed for that.
-      if (request.headers.authorization) state.faults.push(new Error('the key was sent'));
+      const { authorization, 'x-listener-key': own } = request.headers;
+      if (authorization || own) state.faults.push(new Error('the key was sent'));
       state.probes += 1;
       return reply(response, state.isBlocked ? 404 : 426);
     }
     if (request.headers.authorization !== `Bearer ${KEY}`) return reply(response, 401);
+    if (request.headers['x-listener-key'] !== KEY) return reply(response, 401);
     if (url.pathname === '/v1/pos/events') {
       state.polls.push(Object.fromEntries(url.searchParams));
       const given = state.pages.shift();

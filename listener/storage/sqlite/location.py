@@ -1,5 +1,7 @@
 """The file that a ``sqlite:///`` URL names."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +28,16 @@ def sqlite_path(url: str) -> Path:
         raise LedgerError(
             "the ledger is a file on disk: set database to sqlite:///PATH, and nothing else"
         )
-    return Path(path)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+    else:
+        return Path(path)
+    raise LedgerError(
+        f"the name of the ledger's file cannot be written in {encoding}, this system's encoding of"
+        " names: set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+    )
 
 
 def refuse_no_file(path: Path) -> None:

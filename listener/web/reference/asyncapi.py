@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from listener import __version__
 from listener.pos import frames
+from listener.pos.codes import KEY_HEADER
 from listener.pos.frames import PROTOCOL
 from listener.web.reference.examples import EPOCH, EVENT, STREAM
 from listener.web.reference.protocol import read_protocol
@@ -126,7 +127,7 @@ def document() -> JsonObject:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A key of `listener keys create --role pos`, in the header of"
+                    "description": "A key of `listener keys create --role pos`, in a header of"
                     " the upgrade, or as `key` in `connect`.",
                 }
             },
@@ -172,6 +173,7 @@ def _channel(every: tuple[type[BaseModel], ...]) -> JsonObject:
                     "type": "object",
                     "properties": {
                         "Authorization": {"type": "string", "description": "`Bearer <key>`."},
+                        KEY_HEADER: {"type": "string", "description": "The key; it wins."},
                         "Sec-WebSocket-Protocol": {"type": "string", "const": PROTOCOL},
                     },
                 },

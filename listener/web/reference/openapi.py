@@ -9,9 +9,11 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from listener import __version__
+from listener.pos.codes import KEY_HEADER
 from listener.web.reference.operations import DESCRIBED, AnswerSpec, BodySpec, Operation, Tag
 from listener.web.reference.schemas import JsonObject, query_parameters, ref, schemas
 from listener.web.shapes.models import NDJSON, Entry, reply
+from listener.web.shapes.parameters import NAMING
 
 TAGS: Final[Mapping[Tag, str]] = {
     Tag.SALES: "Start and cancel a sale from a till, which needs no token of the merchant.",
@@ -24,9 +26,11 @@ TAGS: Final[Mapping[Tag, str]] = {
 _INTRODUCTION: Final = (
     "Receives Pockyt's signed notifications, records them in an append-only ledger, and tells the"
     " tills.\n\nA key (`listener keys create`) is sent as `Authorization:"
-    " Bearer <key>`. Amounts are decimal strings, transaction numbers are strings, times are RFC"
-    " 3339 in UTC. Errors are problem details (RFC 9457), with a `code` for programs. Answers"
-    " may get new members; existing ones stay."
+    " Bearer <key>`, or as `X-Listener-Key: <key>` where something in between needs or sets"
+    " `Authorization`: that one wins. Amounts are decimal strings, transaction numbers are strings,"
+    " times are RFC 3339 in UTC. Errors are problem details (RFC 9457), with a `code` for programs."
+    " Answers may get new members; existing ones stay. Pages of the origins that the setting"
+    " `origins` names may call what is under `/v1`."
 )
 _PATH_SCHEMAS: Final[Mapping[str, JsonObject]] = {
     "transactionNo": {
@@ -92,7 +96,13 @@ def document(operations: Sequence[Operation]) -> JsonObject:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "A key of `listener keys create`; it has a role and a scope.",
-                }
+                },
+                "keyHeader": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": KEY_HEADER,
+                    "description": "The same key in a header that no proxy sets. It wins.",
+                },
             },
         },
     }
@@ -121,7 +131,7 @@ def _operation(operation: Operation) -> JsonObject:
         "responses": {
             str(status): _answer(answer) for status, answer in operation.all_answers().items()
         },
-        "security": [{"key": []}] if operation.roles else [],
+        "security": [{"key": []}, {"keyHeader": []}] if operation.roles else [],
         "x-codeSamples": [{"lang": "Shell", "source": operation.curl}],
     }
     if operation.body is not None:
@@ -135,7 +145,10 @@ def _parameters(operation: Operation) -> list[JsonObject]:
         for name in operation.path_names
     ]
     if operation.query is not None:
-        parameters += query_parameters(operation.query)
+        parameters += [
+            {**one, "allowEmptyValue": True} if one["name"] not in NAMING else one
+            for one in query_parameters(operation.query)
+        ]
     parameters += [
         {
             "name": name,

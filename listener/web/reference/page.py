@@ -15,6 +15,7 @@ from listener.web.reference.openapi import TAGS
 from listener.web.reference.operations import DESCRIBED, Operation, Tag
 from listener.web.reference.protocol import CodeRow, read_protocol
 from listener.web.reference.schemas import JsonObject, query_parameters
+from listener.web.shapes.parameters import INSTANT_PATTERN
 
 POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
@@ -132,8 +133,8 @@ def _kind(schema: object) -> str:
     known = schema if isinstance(schema, dict) else {}
     if "enum" in known:
         return " ".join(code(str(word)) for word in known["enum"])
-    if known.get("format") == "date-time":
-        return "RFC 3339"
+    if INSTANT_PATTERN in known.get("pattern", ""):
+        return "RFC 3339, or a day"
     if known.get("type") == "integer":
         bounds = f"{known['minimum']} to {known['maximum']}"
         return f"{bounds}; else {known['default']}"

@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -85,10 +86,15 @@ Terminal = Annotated[
         examples=["T-42"],
     ),
 ]
-Vendor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+# Some serializers write an empty text for what is not set.
+Vendor = Annotated[
+    Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")] | None,
+    BeforeValidator(lambda vendor: None if vendor == "" else vendor),
+]
+# A scanner ends what it read with a line break, some keyboards' layouts begin with a blank.
 Barcode = Annotated[
     str,
-    StringConstraints(pattern=r"^[!-%'-~]{1,256}$"),
+    StringConstraints(strip_whitespace=True, pattern=r"^[!-%'-~]{1,256}$"),
     Field(description="The customer's code, as it was scanned.", examples=["284957205723"]),
 ]
 
@@ -117,7 +123,7 @@ class SaleBody(Body):
     terminal: Terminal | None = Field(
         default=None, description="The till; not needed with a key of a till."
     )
-    vendor: Vendor | None = Field(
+    vendor: Vendor = Field(
         default=None,
         description="The wallet whose code the customer scans: alipay, wechatpay, cashapppay."
         " Without it the till scans the customer's code.",
@@ -129,7 +135,7 @@ class PayBody(Body):
     """A customer's code that the till has scanned."""
 
     payment_barcode: Barcode
-    vendor: Vendor | None = Field(
+    vendor: Vendor = Field(
         default=None,
         description="The wallet, if Pockyt needs to know it: alipay, wechat, unionpay.",
     )

@@ -41,11 +41,13 @@ CURSOR_CHARS_MAX: Final = 64
 PLACE_CHARS_MAX: Final = 1_024
 SEQ_MAX: Final = NUMBER_MAX
 
-_RFC3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
-    r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
-    re.ASCII,
+# A time of RFC 3339, or a day.
+INSTANT_PATTERN: Final = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
 )
+_INSTANT: Final = re.compile(INSTANT_PATTERN, re.ASCII)
+_DAY_CHARS: Final = len("2026-11-23")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -64,12 +66,18 @@ def _whole(text: object) -> object:
 
 
 def _time_ms(text: object) -> int:
-    """Read an RFC 3339 time as Unix ms; fractions of a millisecond are cut off."""
-    advice = "must be a time such as 2026-11-23T10:11:12Z (a + in a URL is written %2B)"
-    if not isinstance(text, str) or not _RFC3339.fullmatch(text):
+    """Read an RFC 3339 time as Unix ms; fractions of a millisecond are cut off.
+
+    A day is its beginning in UTC, as for ``listener export``.
+    """
+    advice = (
+        "must be a time such as 2026-11-23T10:11:12Z (a + in a URL is written %2B),"
+        " or a day such as 2026-11-23"
+    )
+    if not isinstance(text, str) or not _INSTANT.fullmatch(text):
         raise _wrong(advice)
     try:
-        at = datetime.fromisoformat(text.upper())
+        at = datetime.fromisoformat(text.upper() if len(text) > _DAY_CHARS else f"{text}T00:00Z")
     except ValueError:
         at = None
     if at is None:
@@ -96,7 +104,13 @@ def _after(text: object) -> object:
 Instant = Annotated[
     int,
     BeforeValidator(_time_ms),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-23T10:11:12Z"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^({INSTANT_PATTERN})?$",
+            "examples": ["2026-11-23T10:11:12Z", "2026-11-23"],
+        }
+    ),
 ]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]+$", max_length=NUMBER_CHARS_MAX)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)]
@@ -142,16 +156,17 @@ class TransactionsQuery(Query):
         default=None, description="Only if the reference or number contains this, in any case."
     )
     since: Instant | None = Field(
-        default=None, description="Only if created at this time or later."
+        default=None,
+        description="Only if created at this time or later; a day is its beginning in UTC.",
     )
-    until: Instant | None = Field(default=None, description="Only if created before this time.")
+    until: Instant | None = Field(
+        default=None, description="Only if created before this time, or day."
+    )
     limit: Limit = Field(default=TRANSACTIONS_PAGE, description="The most that one page holds.")
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_CHARS_MAX)] | None = (
-        Field(
-            default=None,
-            description="The `nextCursor` of the page before. It is valid only with the same"
-            " filters, and new transactions do not move it.",
-        )
+    cursor: Annotated[str, StringConstraints(max_length=CURSOR_CHARS_MAX)] | None = Field(
+        default=None,
+        description="The `nextCursor` of the page before. It is valid only with the same"
+        " filters, and new transactions do not move it.",
     )
 
 
@@ -201,8 +216,8 @@ class TerminalsQuery(Query):
     """Which terminals to list."""
 
     limit: Limit = Field(default=TERMINALS_PAGE, description="The most that one page holds.")
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=PLACE_CHARS_MAX)] | None = (
-        Field(default=None, description="The `nextCursor` of the page before.")
+    cursor: Annotated[str, StringConstraints(max_length=PLACE_CHARS_MAX)] | None = Field(
+        default=None, description="The `nextCursor` of the page before."
     )
 
 
@@ -212,6 +227,8 @@ class NoQuery(Query):
 
 _Q = TypeVar("_Q", bound=Query)
 
+# To search for what has an empty name, and to find everything, would be to find another's sale.
+NAMING: Final = frozenset({"contains", "merchantNo", "reference", "storeNo", "terminal"})
 _WORDS: Final[Mapping[str, str]] = {
     "less_than_equal": "must be at most {le}",
     "greater_than_equal": "must be at least {ge}",
@@ -223,7 +240,7 @@ _WORDS: Final[Mapping[str, str]] = {
 
 
 def read_query(request: web.Request, model: type[_Q]) -> _Q:
-    """Read the query of a request.
+    """Read the query of a request; a parameter that is empty counts as absent, unless it names.
 
     Raises:
         ProblemError: A name is unknown or comes twice, or a value is wrong.
@@ -240,7 +257,8 @@ def read_query(request: web.Request, model: type[_Q]) -> _Q:
         twice = next(name for name in names if names.count(name) > 1)
         raise ProblemError(400, "bad-parameter", f"{twice} must be given once")
     try:
-        return model.model_validate(dict(request.query))
+        given = {n: text for n, text in request.query.items() if text or n in NAMING}
+        return model.model_validate(given)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
     raise ProblemError(400, "bad-parameter", "; ".join(_explain(fault) for fault in faults))

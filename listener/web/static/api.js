@@ -58,7 +58,8 @@ export class Api {
    * @returns {Promise<any>}
    */
   async #call(path, { method = 'GET', body, headers, ms = CALL_MS }) {
-    const all = { Authorization: `Bearer ${this.#key}`, ...headers };
+    // Not in Authorization, which a proxy in front may need for itself, or overwrite.
+    const all = { 'X-Listener-Key': this.#key, ...headers };
     if (body !== undefined) all['Content-Type'] ??= 'application/json';
     let answer;
     let text;

@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import WebSocketError, WSMsgType, web
 
 from listener.errors import LedgerUnavailableError, UnreadableError, let_go
-from listener.keys import Key, Role, authenticate
+from listener.keys import Key, Role, authenticate, pasted
 from listener.pos.codes import CloseCode
 from listener.pos.events import StreamStart
 from listener.pos.frames import (
@@ -31,7 +31,7 @@ from listener.pos.frames import (
 )
 from listener.pos.wire import encode, parse_client_frame, ws_text
 from listener.web.context import HUB, KEYS, LEDGER, SESSIONS, SETTINGS
-from listener.web.guard import bearer
+from listener.web.guard import sent_key
 from listener.web.headers import harden
 from listener.web.sender import heard_out, prove
 from listener.web.till.acks import AckError, Acks
@@ -161,8 +161,8 @@ class _Till:
         self._sessions.heard_out(self._connection)
         heard_out(request)
         # A proxy may have replaced the key's header with its own.
-        own = connect.key.get_secret_value().strip() if connect.key else ""
-        text = own or bearer(request)
+        own = pasted(connect.key.get_secret_value()) if connect.key else ""
+        text = own or sent_key(request)
         if not text:
             raise _CloseError(CloseCode.NO_KEY)
         key = await self._authenticate(text)

@@ -2,14 +2,13 @@
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
-from listener.origin import read_origin
 from listener.pos.frames import PROTOCOL
-from listener.web.context import SESSIONS, SETTINGS
+from listener.web.context import SESSIONS
+from listener.web.origins import may_follow_from
 from listener.web.problem import ProblemError, draining
 
 # Its drafts, 8 and 7, name the origin by another header.
@@ -25,7 +24,7 @@ def check_upgrade(request: web.Request) -> web.Request:
     Raises:
         ProblemError: A foreign origin, other subprotocols, a restart, or not an upgrade.
     """
-    if not all(_is_allowed(origin, request) for origin in request.headers.getall("Origin", ())):
+    if not all(may_follow_from(one, request) for one in request.headers.getall("Origin", ())):
         raise ProblemError(403, "foreign-origin", "this origin is not among the setting origins")
     named = _names(request, hdrs.SEC_WEBSOCKET_PROTOCOL)
     if named and PROTOCOL not in named:
@@ -73,20 +72,3 @@ def _names(request: web.Request, header: str, *, lower: bool = False) -> list[st
     text = ",".join(request.headers.getall(header, ()))
     names = [name.strip() for name in text.split(",") if name.strip()]
     return [name.lower() for name in names] if lower else names
-
-
-def _is_allowed(text: str, request: web.Request) -> bool:
-    """Return whether an origin is our own, or one of the setting ``origins``.
-
-    Our own are the origin of ``public_url`` and that of the requested host: a proxy may have
-    changed the host, and its scheme is not known here.
-    """
-    origin = read_origin(text)
-    if origin is None:
-        return False
-    settings = request.app[SETTINGS]
-    own = [read_origin(f"{scheme}://{request.host}") for scheme in ("http", "https")]
-    if settings.public_url:
-        parts = urlsplit(settings.public_url)
-        own.append(read_origin(f"{parts.scheme}://{parts.netloc}"))
-    return origin in own or origin in settings.origins
