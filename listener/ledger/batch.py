@@ -244,9 +244,12 @@ class _Batch:
             sale = begin_sale(entry)
             self._references.add(reference_of(fact))
             self._unbound[fact.merchant_no, fact.reference or ""] = entry.seq
-        elif fact.sale_seq is not None and fact.kind is not NOTIFICATION:
+        elif fact.sale_seq is not None:
             began_ms = self._sales[fact.sale_seq].recorded_at_ms
-            sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
+            before = self._sale_states[fact.sale_seq]
+            sale = follow_sale(before, entry, began_ms=began_ms)
+            if sale == before:
+                return
             if sale.is_refused:
                 self._references.discard(reference_of(self._sales[sale.seq].fact))
             if sale.is_refused or sale.transaction_no:

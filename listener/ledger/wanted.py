@@ -24,7 +24,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
             sales that :func:`judges_of` names.
         references: Read which of them are in use.
         notified: (merchant_no, reference of a notification): read the newest sale whose number
-            is not known yet, and its entry.
+            is not known yet, its entry and its state.
     """
 
     transactions: Set[Key]

@@ -26,7 +26,7 @@ STRAYS: Final = MappingProxyType(
 
 # Each sale, followed by the entries that name it, in order.
 _OF_SALES: Final = (
-    " WHERE e.kind = 'sale' OR (e.sale_seq IS NOT NULL AND e.kind <> 'notification')"
+    " WHERE e.kind = 'sale' OR e.sale_seq IS NOT NULL"
     " ORDER BY CASE e.kind WHEN 'sale' THEN e.seq ELSE e.sale_seq END, e.seq"
 )
 _ENTRY: Final = ", ".join(f"e.{name}" for name in ENTRY_COLUMNS)
