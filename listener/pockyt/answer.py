@@ -24,7 +24,8 @@ _BAD_SIGNATURE: Final = "verifysign"
 # Text that looks like a token, its digest or a signature is removed from every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
 HIDDEN: Final = "[hidden]"
-# What looks like a secret but is none: numbers of a merchant's or of Pockyt's, links.
+# What looks like a secret but is none: numbers of a merchant's or of Pockyt's, links, and amounts
+# with all decimals of a double.
 _MAY_BE_LONG: Final = frozenset(
     {
         "transactionNo",
@@ -34,6 +35,9 @@ _MAY_BE_LONG: Final = frozenset(
         "refundInfo",
         "refundTransactionNo",
         "refundReference",
+        "amount",
+        "refundAmount",
+        "voidAmount",
     }
 )
 

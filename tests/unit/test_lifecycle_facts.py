@@ -226,10 +226,11 @@ def test_refunds_of_a_sale_in_yuan_are_in_yuan() -> None:
     [
         ("1,300.00", "1300.00"),
         (" 13 ", "13"),
+        ("1.3E+1", "13.00"),
         ("13.00\x1c", "13.00"),
         *(
             (odd, None)
-            for odd in ("1_3.00", "\uff11\uff13.00", "1e3", "-13.00", "0" * 50_000 + "13")
+            for odd in ("1_3.00", "\uff11\uff13.00", "1e13", "-13.00", "0" * 50_000 + "13")
         ),
     ],
 )
@@ -239,7 +240,7 @@ def test_an_amount_is_kept_as_plain_decimal_text_or_not_at_all(
     assert facts.query_fact(SOLD, _said(status="success", amount=amount), as_of=7).amount == kept
 
 
-@pytest.mark.parametrize("amount", ["1,300.00", "1300", " 1300.00", "1302.50"])
+@pytest.mark.parametrize("amount", ["1,300.00", "1300", " 1300.00", "1.3E+3", "1302.50"])
 def test_a_sale_is_found_however_its_amount_is_written_and_with_a_tip(amount: str) -> None:
     order = replace(ORDER, amount="1300.00")
     found = replace(

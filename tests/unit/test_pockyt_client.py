@@ -425,6 +425,12 @@ def test_an_invalid_transaction_number_is_read_as_none(number: str, read: str) -
     assert read_answer(body).transaction_no == read
 
 
+def test_an_amount_with_all_decimals_of_a_double_is_read() -> None:
+    amount = "67.2000000000000028421709430404007434844970703125"
+    body = f'{{"ret_code": "000100", "result": {{"amount": {amount}}}}}'.encode()
+    assert read_answer(body).amount == amount
+
+
 def test_an_answer_in_gbk_is_read() -> None:
     # The second byte of 誠 is a backslash.
     body = '{"ret_code":"000100","result":{"status":"success","note":"誠品"}}'.encode("gbk")

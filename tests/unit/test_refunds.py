@@ -20,6 +20,8 @@ PARTS = [{"refundAmount": "3.00"}, {"refundAmount": 10}]
             "2.6",
         ),
         ('[{"refundAmount":"1,300.00"}]', "1300"),
+        ('[{"refundAmount":6E+2},{"refundAmount":"0.0000"}]', "600"),
+        ('[{"refundAmount":599.99999999999999}]', "600"),
         ('[{"refundAmount":"3","status":"failed"},{"status":"closed"}]', "0"),
         (
             '[{"refundTransactionNo":"1","refundAmount":"3"},{"refundTransactionNo":1,"refundAmount":3}]',
@@ -59,7 +61,7 @@ def test_a_list_is_added_up_as_a_list_one_object_or_their_text(listed: str, back
         "[null]",
         '[{"refundAmount":"half"}]',
         '[{"refundAmount":"-3"}]',
-        '[{"refundAmount":"1e3"}]',
+        '[{"refundAmount":"3.001"}]',
         '[{"refundAmount":"3.00"},{"note":"no amount"}]',
         '[{"refundAmount":"3.00"}',
         '[{"refundAmount":"3.00","status":"pending"}]',
