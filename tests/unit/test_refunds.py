@@ -23,6 +23,8 @@ PARTS = [{"refundAmount": "3.00"}, {"refundAmount": 10}]
         ('[{"refundAmount":6E+2},{"refundAmount":"0.0000"}]', "600"),
         ('[{"refundAmount":599.99999999999999}]', "600"),
         ('[{"refundAmount":"3","status":"failed"},{"status":"closed"}]', "0"),
+        ('[{"refundAmount":"3","transactionStatus":"Failed"}]', "0"),
+        ('[{"refundAmount":"3","transactionStatus":"success"}]', "3"),
         (
             '[{"refundTransactionNo":"1","refundAmount":"3"},{"refundTransactionNo":1,"refundAmount":3}]',
             "3",
@@ -66,6 +68,7 @@ def test_a_list_is_added_up_as_a_list_one_object_or_their_text(listed: str, back
         '[{"refundAmount":"3.00"}',
         '[{"refundAmount":"3.00","status":"pending"}]',
         '[{"refundAmount":"3.00","status":"weird"}]',
+        '[{"refundAmount":"3.00","transactionStatus":"pending"}]',
         '[{"refundRmbAmount":"3.00"}]',
         '[{"refundTransactionNo":"1","refundAmount":"3"},{"refundTransactionNo":"1","refundAmount":"4"}]',
         '[{"refundAmount":"94.00","currency":"CNY"}]',
