@@ -19,7 +19,7 @@ from listener.storage import AnyLedger
 from tests.support import backends, told
 from tests.support.backends import Backend
 from tests.support.service import OTHER_STORE_NO, settings
-from tests.support.stored import Clock, numbered, sold
+from tests.support.stored import STREAM, Clock, numbered, sold
 
 NONE = {"ret_code": "000021", "ret_msg": "no such record"}
 SALE = {"amount": "13.00", "currency": "USD", "reference": "r7", "transactionType": "payment"}
@@ -182,6 +182,15 @@ async def test_a_held_notification_carries_the_wish_over_once_pockyt_has_confirm
     await till.pass_seconds(3)
     assert (await till.transaction()).status is Status.PAID
     assert await till.cancel_state() is CancelState.REFUSED
+
+
+async def test_a_wish_that_finds_its_transaction_closed_is_told_as_its_end(till: Till) -> None:
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="closed")
+    await till.cancel_unknown()
+    assert await till.cancel_state() is CancelState.CONFIRMED
+    events = await till.ledger.read_events(STREAM, after=0, limit=9)
+    types = [json.loads(event.body)["type"] for event in events]
+    assert types == ["transaction.cancelled", "transaction.cancelled"]
 
 
 async def test_cancel_is_not_sent_by_the_reference_once_a_notification_has_come(
