@@ -45,7 +45,8 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
 
     Attributes:
         due_ms: When to look for it by its reference, or to move its cancel to the transaction.
-            A notification with its reference makes that now, if somebody wished to cancel it.
+            A notification with its reference makes that now, if somebody wished to cancel it, or
+            if it brings no number.
         raise_ms: When to raise the silence about its cancel (Unix ms).
         is_refused: Whether Pockyt certainly did not start it, so that its reference is free.
         cancel: How far the cancel has come that was wished before the number was known.
@@ -143,15 +144,18 @@ def _is_refused(answer: Fact) -> bool:
 
 
 def _heard(before: SaleState, entry: Entry) -> SaleState:
-    """Apply a notification that brings a transaction number under the sale's reference.
+    """Apply a notification with the sale's reference, while its number is not known.
 
-    A signature alone binds no number. But somebody wished to cancel the sale, and it may exist
+    A signature alone binds no number. But where somebody wished to cancel the sale, it may exist
     after all: so it is looked at now, and what seemed to be the end of the cancel no longer is.
+    A notification without a number says nothing by itself, so the sale is looked for now.
     """
-    if before.cancel is None or before.transaction_no is not None:
+    if before.transaction_no is not None or before.is_refused:
         return before
     now_ms = entry.recorded_at_ms
-    if before.is_being_cancelled:
+    if before.cancel is None and entry.fact.transaction_no:
+        return before
+    if before.cancel is None or before.is_being_cancelled:
         return replace(before, due_ms=now_ms)
     since_ms = before.cancel.requested_at_ms
     return replace(

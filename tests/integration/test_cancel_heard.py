@@ -205,6 +205,21 @@ async def test_cancel_is_not_sent_by_the_reference_once_a_notification_has_come(
     assert await till.cancel_state() is CancelState.REFUSED
 
 
+async def test_a_sale_is_looked_for_when_a_notification_names_it_without_a_number(
+    till: Till,
+) -> None:
+    await till.record(sold("r7"))
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="success")
+    consent = replace(numbered("", "", mark="consent"), reference="r7", says=None)
+    await till.record(consent)
+    await till.pass_seconds(0)
+    assert till.pockyt.calls == []
+    await till.record(replace(numbered(""), reference="r7"))
+    await till.pass_seconds(0)
+    assert (await till.transaction()).status is Status.PAID
+    assert (await till.sale()).transaction_no == "7"
+
+
 async def test_a_number_that_another_store_may_have_meant_takes_nothing_over(till: Till) -> None:
     await till.record(sold("r7", store_no=OTHER_STORE_NO))
     till.seqs.clear()

@@ -2,7 +2,14 @@
 
 import pytest
 
-from listener.amounts import plain_amount, read_amount, read_money, same_amount, same_text
+from listener.amounts import (
+    plain_amount,
+    plain_number,
+    read_amount,
+    read_money,
+    same_amount,
+    same_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,9 @@ def test_money_may_be_nothing_and_an_amount_may_not() -> None:
     assert read_money("0.00") == 0
     assert read_amount("0.00") is None
     assert read_money("-1") is None
+    # What a double cannot hold is not nothing.
+    assert read_money(plain_number("0E+2")) == 0
+    assert read_money(plain_number("1e-999")) is None
 
 
 @pytest.mark.parametrize(

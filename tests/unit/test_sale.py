@@ -140,6 +140,9 @@ def test_a_notification_has_a_sale_that_is_being_cancelled_looked_at() -> None:
         assert after == replace(before, due_ms=BEGAN_MS + 60_000)
     # Without a wish, and once its number is known, it changes nothing.
     assert _after((60, NOTIFIED)) == _after()
+    assert _after((60, replace(NOTIFIED, transaction_no=""))).due_ms == BEGAN_MS + 60_000
+    refused = (1, REFUSED), (2, WISH)
+    assert _after(*refused, (60, NOTIFIED)) == _after(*refused)
     known = (1, WISH), (2, BOUND)
     assert _after(*known, (60, NOTIFIED)) == _after(*known)
 
