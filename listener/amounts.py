@@ -6,6 +6,10 @@ from typing import Final
 
 _MONEY: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
 _AMOUNT: Final = re.compile(rf"(?=.*[1-9]){_MONEY.pattern}")
+# A number as JSON libraries write it: 1E+1, 1.2E7, 13.000. No double is written with more digits.
+_NUMBER: Final = re.compile(r"[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
+_CENT: Final = Decimal("0.01")
+_DIGITS_MAX: Final = 12
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 
 
@@ -28,9 +32,22 @@ def read_amount(text: str | None) -> Decimal | None:
 
 
 def plain_number(text: str) -> str:
-    """Remove surrounding blanks and thousands separators from a number of Pockyt's."""
-    trimmed = text.strip()
-    return trimmed.replace(",", "") if _THOUSANDS.fullmatch(trimmed) else trimmed
+    """Write a number of Pockyt's without blanks and thousands separators, and with two decimals.
+
+    What is not a number, or none with two decimals, is only trimmed.
+    """
+    plain = text.strip()
+    if _THOUSANDS.fullmatch(plain):
+        plain = plain.replace(",", "")
+    if _MONEY.fullmatch(plain) or not _NUMBER.fullmatch(plain):
+        return plain
+    number = Decimal(plain)
+    if number.adjusted() >= _DIGITS_MAX:
+        return plain
+    rounded = number.quantize(_CENT)
+    # PHP and others write a double in full: 29.949999999999999 is how they say 29.95.
+    is_same = number == rounded or (rounded and float(number) == float(rounded))
+    return f"{rounded:f}" if is_same else plain
 
 
 def plain_amount(text: str | None) -> str | None:

@@ -231,4 +231,4 @@ def _number_in(signed: bytes) -> str:
     if pairs.get(b"invoiceId"):
         return ""
     number = pairs.get(b"transactionNo") or pairs.get(b"yuansferId") or b""
-    return number.decode(errors="replace").replace("\0", "\ufffd")
+    return number.decode(errors="replace").replace("\0", "\ufffd").strip()

@@ -25,7 +25,7 @@ from listener.ledger.sale import SaleState, begin_sale, follow_sale, is_taken
 from listener.ledger.schedule import Confirm
 from listener.ledger.summary import Summary
 from listener.ledger.transaction import Step, advance, begin, event_text
-from listener.ledger.wanted import Key, Seen, may_be_judged, reference_of
+from listener.ledger.wanted import Key, Seen, names_a_sale, reference_of
 
 CANCELLATIONS: Final = frozenset({"transaction.cancelled", "transaction.refunded"})
 
@@ -203,7 +203,7 @@ class _Batch:
         self._seq += 1
         is_bound = known.transaction is not None and known.transaction.sale_seq is not None
         sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))
-        if sale_seq and may_be_judged(fact) and not is_bound:
+        if sale_seq and names_a_sale(fact) and not is_bound:
             fact = replace(fact, sale_seq=sale_seq)
         entry = Entry(seq=self._seq, recorded_at_ms=self._now_ms, fact=fact)
         self.changes.entries.append(entry)
@@ -244,9 +244,12 @@ class _Batch:
             sale = begin_sale(entry)
             self._references.add(reference_of(fact))
             self._unbound[fact.merchant_no, fact.reference or ""] = entry.seq
-        elif fact.sale_seq is not None and fact.kind is not NOTIFICATION:
+        elif fact.sale_seq is not None:
             began_ms = self._sales[fact.sale_seq].recorded_at_ms
-            sale = follow_sale(self._sale_states[fact.sale_seq], entry, began_ms=began_ms)
+            before = self._sale_states[fact.sale_seq]
+            sale = follow_sale(before, entry, began_ms=began_ms)
+            if sale == before:
+                return
             if sale.is_refused:
                 self._references.discard(reference_of(self._sales[sale.seq].fact))
             if sale.is_refused or sale.transaction_no:

@@ -18,6 +18,8 @@ _NOTHING: Final = ("", "null", "[]", "{}")
 _DONE: Final = frozenset({"", "success", "refunded"})
 # Pockyt's number of a refund. The shop's own, `refundReference`, may be one for several.
 _NUMBERS: Final = ("refundTransactionNo", "refundTransactionId")
+# What has become of it.
+_STATES: Final = ("refundStatus", "status", "transactionStatus")
 # Those of `status.WORDS` by which a refund came to nothing.
 _OFF: Final = frozenset({"failed", "fail", "closed", "reversed", "cancelled", "canceled"})
 
@@ -72,7 +74,7 @@ def _listed(text: str, *, currency: str) -> Decimal | None:
 
 def _part(part: Mapping[str, object], *, currency: str) -> Decimal | None:
     """Read one refund: its amount if it is done, 0 if it came to nothing, else None."""
-    state = (_text(part, "refundStatus") or _text(part, "status")).lower()
+    state = next((text for name in _STATES if (text := _text(part, name))), "").lower()
     if state in _OFF:
         return Decimal(0)
     if state not in _DONE:

@@ -107,10 +107,7 @@ class Replay:
 
 
 def restate_sales(entries: Iterable[Entry]) -> Iterator[SaleState]:
-    """Yield the state of each sale; its entry comes first, then those that name it, in seq order.
-
-    Its notifications are left out, because they do not change it.
-    """
+    """Yield the state of each sale; its entry comes first, then those that name it, in order."""
     for _, group in groupby(entries, key=sale_seq_of):
         sale, *others = group
         yield restate_sale(sale, others)

@@ -45,6 +45,8 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
 
     Attributes:
         due_ms: When to look for it by its reference, or to move its cancel to the transaction.
+            A notification with its reference makes that now, if somebody wished to cancel it, or
+            if it brings no number.
         raise_ms: When to raise the silence about its cancel (Unix ms).
         is_refused: Whether Pockyt certainly did not start it, so that its reference is free.
         cancel: How far the cancel has come that was wished before the number was known.
@@ -85,6 +87,8 @@ def begin_sale(entry: Entry) -> SaleState:
 def follow_sale(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
     """Return the state of a sale after another entry that names it; it began at ``began_ms``."""
     fact, now_ms = entry.fact, entry.recorded_at_ms
+    if fact.kind is Kind.NOTIFICATION:
+        return _heard(before, entry)
     if fact.kind is Kind.CANCEL_REQUEST:
         return _wished(before, entry)
     if fact.kind is Kind.ALARM:
@@ -139,11 +143,35 @@ def _is_refused(answer: Fact) -> bool:
     return answer.field("error") == "refused" or answer.field("sent") == "false"
 
 
+def _heard(before: SaleState, entry: Entry) -> SaleState:
+    """Apply a notification with the sale's reference, while its number is not known.
+
+    A signature alone binds no number. But where somebody wished to cancel the sale, it may exist
+    after all: so it is looked at now, and what seemed to be the end of the cancel no longer is.
+    A notification without a number says nothing by itself, so the sale is looked for now.
+    """
+    if before.transaction_no is not None or before.is_refused:
+        return before
+    now_ms = entry.recorded_at_ms
+    if before.cancel is None and entry.fact.transaction_no:
+        return before
+    if before.cancel is None or before.is_being_cancelled:
+        return replace(before, due_ms=now_ms)
+    since_ms = before.cancel.requested_at_ms
+    return replace(
+        before,
+        cancel=Cancel(state=CancelState.REQUESTED, requested_at_ms=since_ms),
+        due_ms=now_ms,
+        raise_ms=now_ms + RAISE_SECONDS * 1_000,
+    )
+
+
 def _wished(before: SaleState, entry: Entry) -> SaleState:
     now_ms = entry.recorded_at_ms
     if entry.fact.transaction_no:
-        # The transaction has taken the wish over.
-        return replace(before, due_ms=None, raise_ms=None)
+        # The transaction has taken the wish over, and is the sale's from now on.
+        number = before.transaction_no or entry.fact.transaction_no
+        return replace(before, transaction_no=number, due_ms=None, raise_ms=None)
     raise_ms = now_ms + RAISE_SECONDS * 1_000
     after = replace(
         before,

@@ -24,7 +24,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
             sales that :func:`judges_of` names.
         references: Read which of them are in use.
         notified: (merchant_no, reference of a notification): read the newest sale whose number
-            is not known yet, and its entry.
+            is not known yet, its entry and its state.
     """
 
     transactions: Set[Key]
@@ -64,8 +64,8 @@ def wanted(facts: Iterable[Fact]) -> Wanted:
         number, mark = fact.transaction_no, fact.fingerprint
         if number:
             transactions.add((fact.merchant_no, number))
-            if fact.reference and fact.kind is NOTIFICATION:
-                notified.add((fact.merchant_no, fact.reference))
+        if fact.reference and names_a_sale(fact):
+            notified.add((fact.merchant_no, fact.reference))
         if mark and number:
             numbered.add((fact.merchant_no, number, mark))
         elif mark:
@@ -110,6 +110,14 @@ def to_sum_up(
         if f.sale_seq or (may_be_judged(f) and (f.merchant_no, f.reference or "") in open_sales)
     }
     return {key for key, summary in summaries.items() if summary is None or key in judged}
+
+
+def names_a_sale(fact: Fact) -> bool:
+    """Return whether the reference of a fact leads to a sale whose number is not known yet.
+
+    A notification without a number, and without a word of a payment's, is a consent.
+    """
+    return fact.kind is NOTIFICATION and bool(fact.transaction_no or fact.says)
 
 
 def may_be_judged(fact: Fact) -> bool:

@@ -18,7 +18,13 @@ from listener.ledger.model import (
 from listener.ledger.sale import NO_RECORD
 from listener.ledger.status import is_of_sale, read_success, read_word
 from listener.lifecycle.orders import Order, cut, sale_fact
-from listener.pockyt.answer import Answer, PockytError, PockytRefusedError, PockytUnavailableError
+from listener.pockyt.answer import (
+    Answer,
+    PockytError,
+    PockytRefusedError,
+    PockytUnavailableError,
+    read_number,
+)
 from listener.pockyt.notification import PAYMENT
 
 FIELDS_MAX: Final = 64
@@ -70,9 +76,12 @@ def answer_fact(
 def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> Fact:
     """Build the fact of the call that starts a sale; a number binds the two.
 
-    An answer with a code to scan has no status: the sale exists, so it is created.
+    An answer with a code to scan has no status: the sale exists, so it is created. One that names
+    another reference, amount or currency is about another sale: its number binds nothing.
     """
-    number = _number(outcome) if isinstance(outcome, Answer) else ""
+    number = ""
+    if isinstance(outcome, Answer) and _names_only(order, outcome):
+        number = _number(outcome)
     says = _says(outcome, number, order.amount, order.currency) if number else None
     if isinstance(outcome, Answer) and number and not outcome.word:
         says = Status.CREATED
@@ -148,7 +157,7 @@ def is_about(transaction: Transaction, query: Fact) -> bool:
         reference=transaction.reference or query.reference,
     )
     # An answer without these may be about anything, such as one that a proxy made up.
-    is_named = query.field("transactionNo") == transaction.transaction_no
+    is_named = read_number(query.field("transactionNo") or "") == transaction.transaction_no
     return is_named and query.amount is not None and is_of_sale(query, known)
 
 
@@ -176,10 +185,15 @@ def _number(answer: Answer) -> str:
 
 def _is_of(order: Order, answer: Answer) -> bool:
     """Return whether the sale that was found under a reference is the one that was ordered."""
+    return plain_amount(answer.amount) is not None and _names_only(order, answer)
+
+
+def _names_only(order: Order, answer: Answer) -> bool:
+    """Return whether what an answer names of reference, amount and currency is the order's."""
     found = _outcome_fact(
         Kind.QUERY, answer, call="", says=None, merchant_no=order.merchant_no, transaction_no=""
     )
-    return found.amount is not None and is_of_sale(found, sale_fact(order))
+    return is_of_sale(found, sale_fact(order))
 
 
 def _says(

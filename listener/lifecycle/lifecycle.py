@@ -222,6 +222,8 @@ class Lifecycle:
                 await self._ledger.record(fact)
                 self.chaser.nudge()
                 self._cancels.start(key, self._settle_sale(order))
+            elif await self._is_heard(current):
+                self._cancels.start(key, self._settle_sale(order))
         await self._cancels.wait(key)
         current = await self._steps.find_sale(order) or current
         if current.transaction_no is None:
@@ -269,11 +271,17 @@ class Lifecycle:
     def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:
         return self._steps.turns.of(transaction.merchant_no, transaction.transaction_no)
 
+    async def _is_heard(self, sale: RecordedSale) -> bool:
+        """Return whether a transaction is to take a wish over that seemed to have ended."""
+        if sale.wish is None or sale.transaction_no is not None:
+            return False
+        return await self._steps.number_heard(sale) is not None
+
     async def _settle_sale(self, order: Order) -> None:
         async with self._steps.turns.of(*sale_key(order)):
             sale = await self._steps.find_sale(order)
             # The call that starts it may have brought the number meanwhile.
-            if sale is not None and sale.state.due_ms is not None:
+            if sale and (sale.state.due_ms is not None or await self._is_heard(sale)):
                 await self._steps.settle_sale(sale)
         self.chaser.nudge()
 

@@ -9,9 +9,10 @@ from typing import Final
 
 from listener import log
 from listener.errors import NumberTakenError
-from listener.ledger.model import Entry, Fact, Transaction
+from listener.ledger.model import MONEY, Entry, Fact, Transaction
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded, RecordedSale
+from listener.ledger.scope import Scope, Search
 from listener.lifecycle import facts, orders, wishes
 from listener.lifecycle.caller import Caller
 from listener.lifecycle.facts import Outcome
@@ -21,6 +22,9 @@ from listener.pockyt.answer import PockytUnavailableError
 
 # Recorded where a payment arrived just before /cancel would have been sent.
 NOT_SENT: Final = PockytUnavailableError("a payment was faster", reason="overtaken", sent=False)
+
+# How many of the transactions with a reference are looked at: nearly always there is one.
+HEARD_MAX: Final = 16
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ class Steps:
         told = facts.sending_cancel(fact) if sends else fact
         asked = await self._recorded(transaction, told, outcome)
         if not sends:
-            return asked
+            return await self._inherit(asked)
         as_of = await self._ledger.seq()
         # Read after the head, so that no payment up to there is missed.
         current = await self.read(transaction)
@@ -80,6 +84,24 @@ class Steps:
         if sent is NOT_SENT:
             return replace(asked, transaction=recorded.transaction or current)
         return await self.ask(recorded.transaction or current)
+
+    async def _inherit(self, asked: Asked) -> Asked:
+        """Go on with the wish of the sale that judges a transaction, now that it is believed."""
+        transaction = asked.transaction
+        if transaction.cancel is not None or not wishes.is_heard(transaction):
+            return asked
+        sales = await self._ledger.read_sales(
+            merchant_no=transaction.merchant_no,
+            reference=transaction.reference or "",
+            store_no=transaction.store_no,
+        )
+        sale = next((one for one in sales if one.seq == transaction.judge_seq), None)
+        if sale is None or sale.wish is None or sale.transaction_no is not None:
+            return asked
+        if await self._is_shared(orders.order_of(sale.fact)):
+            return asked
+        after = await self.take_over(sale, transaction.transaction_no)
+        return await self.settle(after) if after.is_being_cancelled else asked
 
     async def is_new_wish(self, transaction: Transaction, *, refund_if_paid: bool) -> bool:
         """Return whether a cashier's cancel asks for more than was recorded before."""
@@ -138,19 +160,47 @@ class Steps:
         if sale.transaction_no is None:
             await self._cancel_sale(sale)
         current = await self.find_sale(orders.order_of(sale.fact))
-        if current is None or current.transaction_no is None or current.wish is None:
+        if current is None or current.wish is None:
             return
-        async with self.turns.of(sale.fact.merchant_no, current.transaction_no):
-            after = await self.take_over(current)
+        number = current.transaction_no or await self.number_heard(current)
+        if number is None:
+            return
+        async with self.turns.of(sale.fact.merchant_no, number):
+            after = await self.take_over(current, number)
             if after.is_being_cancelled:
                 await self.settle(after)
 
-    async def take_over(self, sale: RecordedSale) -> Transaction:
-        """Record at a transaction the wish that its sale has held since before its number."""
-        (transaction,) = await self._ledger.read_transaction(
-            sale.transaction_no or "", merchant_no=sale.fact.merchant_no
+    async def number_heard(self, sale: RecordedSale) -> str | None:
+        """Return the number that a notification has brought for a sale; None where none has.
+
+        That of a payment goes before others. Where another store's sale has the reference too,
+        nobody can say whose it is.
+        """
+        order = orders.order_of(sale.fact)
+        scope = Scope(merchant_no=order.merchant_no, store_no=order.store_no)
+        found = await self._ledger.read_transactions(
+            Search(scope=scope, reference=order.reference), before=None, limit=HEARD_MAX
         )
-        if sale.wish is None or sale.state.due_ms is None:
+        heard = [one for one in found if wishes.is_heard(one, sale_seq=sale.seq)]
+        if not heard or await self._is_shared(order):
+            return None
+        return max(heard, key=lambda one: one.status in MONEY).transaction_no
+
+    async def take_over(self, sale: RecordedSale, number: str) -> Transaction:
+        """Record at a transaction the wish that its sale has held since before its number.
+
+        That binds the number to the sale. The caller must hold the transaction's turn.
+        """
+        (transaction,) = await self._ledger.read_transaction(
+            number, merchant_no=sale.fact.merchant_no
+        )
+        current = await self.find_sale(orders.order_of(sale.fact))
+        if current is None or current.seq != sale.seq:
+            return transaction
+        sale = current
+        is_bound = sale.transaction_no is not None
+        is_done = is_bound and (sale.transaction_no != number or sale.state.due_ms is None)
+        if sale.wish is None or is_done:
             return transaction
         entries = await self._entries(transaction)
         is_spent = sale.state.is_cancel_sent or wishes.is_spent(entries)
@@ -167,7 +217,10 @@ class Steps:
             return
         order = orders.order_of(sale.fact)
         as_of = await self._ledger.seq()
-        outcome = await self._caller.cancel_sale(order)
+        # A notification may have brought the number meanwhile: then it is cancelled by that, if
+        # it is not paid.
+        is_heard = await self.number_heard(sale) is not None
+        outcome = NOT_SENT if is_heard else await self._caller.cancel_sale(order)
         await self.bind(facts.sale_answer_fact(order, outcome, sale_seq=sale.seq, as_of=as_of))
 
     async def _query_sale(self, sale: RecordedSale) -> tuple[Fact, Outcome]:

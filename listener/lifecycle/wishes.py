@@ -61,6 +61,18 @@ def allows_cancel_of_sale(sale: RecordedSale, says: Status | None) -> bool:
     return allows_cancel(says, status=Status.UNKNOWN, refunds=refunds)
 
 
+def is_heard(transaction: Transaction, *, sale_seq: int | None = None) -> bool:
+    """Return whether a transaction may be a sale's whose number is not known yet.
+
+    Its notifications have the sale's reference, and one of them, or Pockyt, is believed.
+    ``sale_seq`` is that sale's; None for any.
+    """
+    is_judged = transaction.sale_seq is None and transaction.judge_seq is not None
+    is_its = sale_seq in (None, transaction.judge_seq)
+    is_believed = not transaction.held or transaction.status is not Status.UNKNOWN
+    return is_judged and is_its and is_believed
+
+
 def is_new_at_sale(sale: RecordedSale, *, refund_if_paid: bool) -> bool:
     """Return whether a wish to cancel a sale without a number asks for more than before."""
     cancel = sale.state.cancel

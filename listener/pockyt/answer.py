@@ -24,7 +24,8 @@ _BAD_SIGNATURE: Final = "verifysign"
 # Text that looks like a token, its digest or a signature is removed from every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
 HIDDEN: Final = "[hidden]"
-# What looks like a secret but is none: numbers of a merchant's or of Pockyt's, links.
+# What looks like a secret but is none: numbers of a merchant's or of Pockyt's, links, and amounts
+# with all decimals of a double.
 _MAY_BE_LONG: Final = frozenset(
     {
         "transactionNo",
@@ -34,7 +35,16 @@ _MAY_BE_LONG: Final = frozenset(
         "refundInfo",
         "refundTransactionNo",
         "refundReference",
+        "amount",
+        "refundAmount",
+        "voidAmount",
     }
+)
+
+_ZERO_FRACTION: Final = re.compile(r"([0-9]+)\.0+")
+# null, N/A, true, 0, -1, a list, an object, a double.
+_NO_NUMBER: Final = re.compile(
+    r"[^0-9]*|0+|[-+\[{].*|[0-9]*\.[0-9]*([eE].*)?|[0-9]+[eE][-+]?[0-9]+", re.DOTALL
 )
 
 Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "overtaken"]
@@ -48,10 +58,11 @@ class Answer:
         amount: Text as sent, whether it was a JSON string or number.
         word: ``status`` or ``transactionStatus`` as sent; None in the answer to
             create-trans-qrcode.
-        transaction_no: '' if it has control characters or halves of a surrogate pair, or more
-            than NUMBER_CHARS_MAX characters.
-        fields: The whole ``result`` as text: nested values as compact JSON, without nulls and
-            verifySign; control characters and halves of surrogate pairs replaced, secrets hidden.
+        transaction_no: '' if it cannot be one (see :func:`read_number`), has control characters or
+            halves of a surrogate pair, or more than NUMBER_CHARS_MAX characters.
+        fields: The whole ``result`` as text: nested values as compact JSON, without nulls, blank
+            values and verifySign; control characters and halves of surrogate pairs replaced,
+            secrets hidden.
     """
 
     transaction_no: str | None = None
@@ -121,6 +132,18 @@ def read_answer(body: bytes, *, hide: Callable[[str], str] = str) -> Answer:
     raise PockytUnavailableError("its answer cannot be read", reason="unreadable")
 
 
+def read_number(text: str) -> str:
+    """Read a transaction number; '' where the text cannot be one.
+
+    A JSON number with a point or an exponent is a double, which has lost digits of a number as
+    long as Pockyt's, so that two sales may have the same; only ``.0`` after all digits is harmless.
+    """
+    number = text.strip()
+    if found := _ZERO_FRACTION.fullmatch(number):
+        number = found[1]
+    return "" if _NO_NUMBER.fullmatch(number) else number
+
+
 def is_answer(body: bytes) -> bool:
     """Return whether a body is an answer of Pockyt's."""
     return _parse(body) is not None
@@ -145,11 +168,13 @@ def _read(answer: Mapping[str, object], hide: Callable[[str], str]) -> Answer:
     result = answer.get("result")
     said = texts(result if isinstance(result, dict) else {})
     said.pop(signature.FIELD, None)
+    # Some libraries write a null as "".
+    said = {name: value for name, value in said.items() if value.strip()}
     number = said.get("transactionNo")
     fields = dict(_shown(name, value, hide) for name, value in said.items())
     if number is not None:
         is_fit = number == fields["transactionNo"] and len(number) <= NUMBER_CHARS_MAX
-        number = number.strip() if is_fit else ""
+        number = read_number(number) if is_fit else ""
     return Answer(
         transaction_no=number,
         reference=fields.get("reference"),

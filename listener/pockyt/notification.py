@@ -69,7 +69,8 @@ def read_notification(fields: Mapping[str, str], *, is_plain: bool = False) -> N
     said = fields.get
     # A payout has a transaction number too, but it is not a till's payment.
     invoice = said("invoiceId")
-    number = "" if invoice else said("transactionNo") or said("yuansferId") or ""
+    # Trimmed as an answer's is, so that both are one transaction's.
+    number = "" if invoice else (said("transactionNo") or said("yuansferId") or "").strip()
     amount = said("amount", "")
     is_readable = is_amount(amount)
     suspect = None

@@ -120,7 +120,7 @@ def check_sales(found: Iterable[tuple[Entry, SaleState | None]]) -> None:
 
     Args:
         found: The entry of each sale with the state that is stored; after it those that name the
-            sale, except notifications, in seq order.
+            sale, in seq order.
 
     Raises:
         DamagedError: A state is missing, or another.

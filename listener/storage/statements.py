@@ -28,14 +28,17 @@ STRAYS: Final = MappingProxyType(
 # Whether somebody waits for the end of a sale's cancel.
 IS_CANCELLING: Final = "(s.cancel_requested_at IS NOT NULL AND s.cancel_resolved_at IS NULL)"
 # Whether Pockyt has given a sale (s; its entry is e) no number, though it has had the time, and is
-# asked. Of one whose cancel has ended nobody waits for more.
+# asked. Of one whose cancel has ended nobody waits for more; of one that a notification has named
+# there is a transaction.
 IS_OPEN: Final = (
     "s.ask_due_at IS NOT NULL AND s.transaction_no IS NULL AND s.cancel_resolved_at IS NULL"
-    f" AND (s.cancel_requested_at IS NOT NULL OR e.recorded_at <= {{now}} - {SALE_ANSWER_MS})"
+    f" AND (s.cancel_requested_at IS NOT NULL OR (e.recorded_at <= {{now}} - {SALE_ANSWER_MS}"
+    " AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.reference = s.reference"
+    " AND t.merchant_no = s.merchant_no AND t.judge_seq = s.seq)))"
 )
 # Each sale, followed by the entries that name it, in order.
 _OF_SALES: Final = (
-    " WHERE e.kind = 'sale' OR (e.sale_seq IS NOT NULL AND e.kind <> 'notification')"
+    " WHERE e.kind = 'sale' OR e.sale_seq IS NOT NULL"
     " ORDER BY CASE e.kind WHEN 'sale' THEN e.seq ELSE e.sale_seq END, e.seq"
 )
 _ENTRY: Final = ", ".join(f"e.{name}" for name in ENTRY_COLUMNS)

@@ -1,7 +1,9 @@
 """A sale is cancelled by its reference, where Pockyt's number is not known, over HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,18 @@ from listener.keys import Role
 from listener.ledger.model import Kind
 from listener.ledger.results import RecordedSale
 from listener.ledger.scope import Scope
+from listener.lifecycle import Clock
+from listener.sandbox.book import SaleRequest
 from listener.sandbox.servers import Sandbox, SandboxSettings
+from listener.sandbox.tasks import SandboxClock
+from listener.storage.sqlite.verify import verify
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
 from tests.support.shop import Shop, Told, beside, open_shop, order
 
 SALES = "/v1/transactions"
 CANCEL = "/v1/sales/R-1/cancel"
+# How many seconds pass in each real one, where it takes a minute.
+SCALE = 30.0
 
 
 @pytest.fixture
@@ -136,6 +144,94 @@ async def test_a_sale_that_pockyt_refused_is_cancelled_at_once(shop: Shop) -> No
     told = await shop.post(CANCEL, {})
     assert (told.status, told.body["status"], _state(told)) == (200, "cancelled", "confirmed")
     assert told.body["transactionNo"] is None
+
+
+async def _settled(shop: Shop, number: str) -> dict[str, object]:
+    """Return how the cancel of a transaction ended, or that it was raised."""
+    async with asyncio.timeout(20):
+        while True:
+            cancel = (await shop.detail(number))["cancel"]
+            if isinstance(cancel, dict) and cancel["state"] != "requested":
+                return cancel
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _ended_unknown(path: Path) -> AsyncIterator[Shop]:
+    """Open a shop whose sale R-1 has ended cancelled, because Pockyt knew none."""
+    passing = SandboxClock(time_scale=SCALE)
+    clock = Clock(now_ms=lambda: int(passing.now_seconds() * 1_000), sleep=passing.sleep)
+    async with (
+        Sandbox.start(SandboxSettings(time_scale=SCALE)) as sandbox,
+        beside(sandbox, path, clock=clock) as served,
+    ):
+        shop = Shop(sandbox=sandbox, serving=served, key=served.key(terminal="T-42"))
+        await _lose(shop, "sale-5xx-unheard", "query-5xx")
+        shop.plan()
+        assert (await shop.post(CANCEL, {})).status == 202
+        async with asyncio.timeout(20):
+            while (await shop.post(CANCEL, {})).status != 200:
+                await asyncio.sleep(0.05)
+        yield shop
+
+
+def _begin_late(shop: Shop) -> str:
+    """Have Pockyt receive the start of the sale only now; return its number."""
+    made = SaleRequest(
+        merchant_no=MERCHANT_NO,
+        store_no=STORE_NO,
+        amount="13.00",
+        currency="USD",
+        settle_currency="USD",
+        reference="R-1",
+    )
+    return shop.sandbox.book.open(made, now_seconds=time.time()).transaction_no
+
+
+async def test_a_payment_is_told_after_pockyt_knew_of_no_sale_and_nobody_is_told_two_truths(
+    tmp_path: Path,
+) -> None:
+    async with _ended_unknown(tmp_path / "ledger.db") as shop:
+        number = _begin_late(shop)
+        shop.sandbox.pay(number)
+        await shop.serving.notify(
+            {"transactionNo": number, "reference": "R-1", "status": "success"}
+        )
+        assert (await shop.post(CANCEL, {})).status != 200
+        assert (await _settled(shop, number))["state"] == "refused"
+        assert _code(await shop.post(CANCEL, {})) == (409, "already-paid")
+
+
+async def test_a_sale_that_pockyt_started_after_all_is_cancelled_by_its_number(
+    tmp_path: Path,
+) -> None:
+    async with _ended_unknown(tmp_path / "ledger.db") as shop:
+        number = _begin_late(shop)
+        await shop.serving.notify({"transactionNo": number, "reference": "R-1", "status": "init"})
+        assert (await _settled(shop, number))["state"] == "confirmed"
+        (sale,) = shop.sandbox.book
+        assert shop.sandbox.book.truth(sale) == "cancelled"
+
+
+async def test_a_payment_of_which_pockyt_knows_nothing_is_raised(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    async with _ended_unknown(path) as shop:
+        told = {"transactionNo": "297553638301777999", "reference": "R-1", "status": "success"}
+        await shop.serving.notify(told)
+        assert (await _settled(shop, told["transactionNo"]))["state"] == "unresolved"
+        again = await shop.post(CANCEL, {})
+        assert (again.status, again.number) == (202, told["transactionNo"])
+    assert verify(f"sqlite:///{path}").transactions == 1
+
+
+async def test_a_wish_that_comes_after_the_notification_is_its_transactions(shop: Shop) -> None:
+    await _lose(shop, "sale-5xx-unheard", "query-5xx")
+    shop.plan()
+    told = {"transactionNo": "297553638301777999", "reference": "R-1", "status": "success"}
+    await shop.serving.notify(told)
+    again = await shop.post(CANCEL, {})
+    assert (again.status, again.number) == (202, told["transactionNo"])
+    assert await _entries(shop, Kind.CANCEL_REQUEST) == ["", told["transactionNo"]]
 
 
 async def test_a_cancelled_sale_is_not_started_by_a_late_repeat(shop: Shop) -> None:

@@ -319,6 +319,10 @@ async def test_a_sale_without_an_answer_is_told_of_until_its_number_comes(
     await record(ledger, bound("r1", 77, sale_seq=first.seq))
     assert await open_sales(ledger, clock) == ["r2"]
     assert (await doubts(ledger, clock))[Why.SALE, False] == 1
+    # Paid, as a notification says: it is among the transactions.
+    await record(ledger, numbered(2))
+    assert await open_sales(ledger, clock) == []
+    assert (Why.SALE, False) not in await doubts(ledger, clock)
 
 
 async def test_a_cancel_of_a_sale_without_a_number_is_told_of_until_it_ends(
@@ -338,6 +342,39 @@ async def test_a_cancel_of_a_sale_without_a_number_is_told_of_until_it_ends(
     unknown = fields_text({"error": "refused", "retCode": NO_RECORD})
     await record(ledger, replace(told.query(None, as_of=1), **about, fields=unknown, says=None))
     assert (await open_sales(ledger, clock), await doubts(ledger, clock)) == ([], {})
+
+
+async def test_a_notification_opens_the_cancel_of_a_sale_that_seemed_to_have_ended(
+    ledger: AnyLedger, clock: Clock, place: Backend
+) -> None:
+    (recorded,) = await record(ledger, sold("r7"))
+    wish = replace(told.cancel_request(), transaction_no="", sale_seq=recorded.seq)
+    clock.at_ms += 30_000
+    unknown = fields_text({"error": "refused", "retCode": "000021"})
+    nothing = replace(told.query(None, as_of=1, reference="r7"), transaction_no="", fields=unknown)
+    await record(ledger, wish, replace(nothing, sale_seq=recorded.seq))
+    assert await _cancel_of(ledger, "r7") == (None, CancelState.CONFIRMED)
+    # In a commit of its own, and in one with others.
+    await record(ledger, numbered(7))
+    assert await _cancel_of(ledger, "r7") == (None, CancelState.REQUESTED)
+    (due,) = await ledger.read_due_sales(now_ms=clock.at_ms, limit=9)
+    assert due.seq == recorded.seq
+    await place.verify()
+    await record(ledger, numbered(7, mark="again"), replace(wish, transaction_no="7"))
+    assert await _cancel_of(ledger, "r7") == ("7", CancelState.REQUESTED)
+    (transaction,) = await ledger.read_transaction("7", merchant_no=told.MERCHANT)
+    assert (transaction.status, transaction.sale_seq) == (Status.PAID, recorded.seq)
+    assert transaction.is_being_cancelled
+    await place.verify()
+
+
+async def _cancel_of(ledger: AnyLedger, reference: str) -> tuple[str | None, CancelState | None]:
+    """Return the number of a sale, and how far the cancel that was wished before it has come."""
+    (found,) = await ledger.read_sales(
+        merchant_no=told.MERCHANT, reference=reference, store_no=None
+    )
+    cancel = found.state.cancel
+    return found.transaction_no, cancel.state if cancel else None
 
 
 async def test_a_query_that_finds_no_number_has_the_sale_looked_for_again(

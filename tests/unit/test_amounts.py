@@ -2,7 +2,14 @@
 
 import pytest
 
-from listener.amounts import plain_amount, read_amount, read_money, same_amount, same_text
+from listener.amounts import (
+    plain_amount,
+    plain_number,
+    read_amount,
+    read_money,
+    same_amount,
+    same_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,9 @@ def test_money_may_be_nothing_and_an_amount_may_not() -> None:
     assert read_money("0.00") == 0
     assert read_amount("0.00") is None
     assert read_money("-1") is None
+    # What a double cannot hold is not nothing.
+    assert read_money(plain_number("0E+2")) == 0
+    assert read_money(plain_number("1e-999")) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,29 @@ def test_money_may_be_nothing_and_an_amount_may_not() -> None:
         ("13,00", None),
         (",300", None),
         ("1300,000", None),
-        ("1,300.000", None),
+        ("1,300.000", "1300.00"),
+        ("13.000", "13.00"),
+        ("6E+2", "600.00"),
+        ("1e1", "10.00"),
+        ("1.2E7", "12000000.00"),
+        ("1300e-2", "13.00"),
+        ("29.949999999999999", "29.95"),
+        ("277.199999999999989", "277.20"),
+        ("0.46000000000000002", "0.46"),
+        ("67.2000000000000028421709430404007434844970703125", "67.20"),
+        ("29.9499999", None),
+        ("13.001", None),
+        ("1e12", None),
+        ("1e999", None),
+        ("1e-999", None),
+        ("1e9999", None),
+        ("0E+2", None),
+        ("0.000", None),
+        ("9" * 65 + ".00", None),
+        ("1.", None),
+        (".5e1", None),
+        ("-1e1", None),
+        ("1_0e1", None),
         ("-1,300.00", None),
         ("0", None),
         (None, None),

@@ -31,6 +31,13 @@ def test_a_payout_is_not_a_transaction_and_its_invoice_is_its_reference() -> Non
     assert (said.transaction_no, said.reference, said.suspect) == ("", "i9", None)
 
 
+@pytest.mark.parametrize("odd", [" {}", "{} ", "{}\n", "\t{}\r\n", "{}\u3000"])
+def test_blanks_around_a_transaction_number_are_none_of_it(odd: str) -> None:
+    number = PAYMENT["transactionNo"]
+    said = read_notification({**PAYMENT, "transactionNo": odd.format(number)})
+    assert (said.transaction_no, said.suspect) == (number, None)
+
+
 @pytest.mark.parametrize("name", ["amount", "status", "reference", "currency", "settleCurrency"])
 def test_an_empty_value_says_as_much_as_a_missing_one(name: str) -> None:
     missing = {field: value for field, value in PAYMENT.items() if field != name}

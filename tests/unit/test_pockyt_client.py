@@ -421,11 +421,41 @@ async def test_no_secret_of_the_call_comes_back_out_of_an_answer(
         ("7" * 200_000, ""),
         ("2\ud8007", ""),
         ("2\x007", ""),
+        ("316129873376769782.0", "316129873376769782"),
+        ("A-7/297", "A-7/297"),
+        *((none, "") for none in ("null", "N/A", "none", "0", "-1", "3.16E17", "3E+17", "297.5")),
     ],
 )
 def test_an_invalid_transaction_number_is_read_as_none(number: str, read: str) -> None:
     body = json.dumps({"ret_code": "000100", "result": {"transactionNo": number}}).encode()
     assert read_answer(body).transaction_no == read
+
+
+@pytest.mark.parametrize(
+    ("number", "read"),
+    [
+        ("316129873376769782", "316129873376769782"),
+        ("316129873376769782.0", "316129873376769782"),
+        *((none, "") for none in ("3.1612987337676979E17", "true", "{}", "[297]", '{"a":1}', "-1")),
+        *((none, None) for none in ("null", '""', '" "')),
+    ],
+)
+def test_a_json_value_that_is_no_transaction_number_is_none(number: str, read: str | None) -> None:
+    body = f'{{"ret_code": "000100", "result": {{"transactionNo": {number}}}}}'.encode()
+    assert read_answer(body).transaction_no == read
+
+
+def test_an_empty_text_is_absence() -> None:
+    names = ("transactionNo", "reference", "amount", "currency", "settleCurrency", "status")
+    result = {**dict.fromkeys([*names, "transactionType", "refundInfo", "tip"], ""), "x": " "}
+    body = json.dumps({"ret_code": "000100", "result": result}).encode()
+    assert read_answer(body) == Answer()
+
+
+def test_an_amount_with_all_decimals_of_a_double_is_read() -> None:
+    amount = "67.2000000000000028421709430404007434844970703125"
+    body = f'{{"ret_code": "000100", "result": {{"amount": {amount}}}}}'.encode()
+    assert read_answer(body).amount == amount
 
 
 def test_an_answer_in_gbk_is_read() -> None:

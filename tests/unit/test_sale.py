@@ -49,6 +49,7 @@ SILENT: Final = _fact(Kind.QUERY, error="timeout")
 REFUSED: Final = _fact(Kind.ANSWER, call="add", error="refused", retCode="000023")
 UNSENT: Final = _fact(Kind.ANSWER, call="add", error="connection", sent="false")
 BOUND: Final = _fact(Kind.ANSWER, call="add", transaction_no="7", says=Status.CREATED)
+NOTIFIED: Final = _fact(Kind.NOTIFICATION, transaction_no="7", says=Status.PAID)
 
 
 def _after(*steps: tuple[int, Fact]) -> SaleState:
@@ -114,6 +115,41 @@ def test_a_number_that_comes_has_the_wish_taken_over_by_its_transaction() -> Non
     assert (after.due_ms, after.raise_ms) == (None, None)
     # Also where Pockyt said before that it knew of none.
     assert _after((9, WISH), (40, UNHEARD), (50, BOUND)).due_ms == BEGAN_MS + 50_000
+
+
+def test_a_notification_with_its_reference_opens_a_cancel_that_had_ended() -> None:
+    ended = (9, WISH), (40, UNHEARD)
+    after = _after(*ended, (50, NOTIFIED))
+    assert after.cancel is not None
+    assert (after.cancel.state, after.cancel.resolved_at_ms) == (CancelState.REQUESTED, None)
+    assert after.cancel.requested_at_ms == BEGAN_MS + 9_000
+    # It is looked at now, raised within a minute, and bound to no number by a signature alone.
+    assert after.due_ms == BEGAN_MS + 50_000
+    assert after.raise_ms is not None
+    assert after.raise_ms <= BEGAN_MS + 110_000
+    assert after.transaction_no is None
+    # Where Pockyt still knows of none, and nothing takes the wish over, it ends again.
+    assert _state(_after(*ended, (50, NOTIFIED), (51, UNHEARD))) is CancelState.CONFIRMED
+
+
+def test_a_notification_has_a_sale_that_is_being_cancelled_looked_at() -> None:
+    alarm = _fact(Kind.ALARM, alarm=Alarm.UNRESOLVED)
+    for steps in ([(9, WISH)], [(1, WISH), (58, alarm)]):
+        before = _after(*steps)
+        after = _after(*steps, (60, NOTIFIED))
+        assert after == replace(before, due_ms=BEGAN_MS + 60_000)
+    # Without a wish, and once its number is known, it changes nothing.
+    assert _after((60, NOTIFIED)) == _after()
+    assert _after((60, replace(NOTIFIED, transaction_no=""))).due_ms == BEGAN_MS + 60_000
+    refused = (1, REFUSED), (2, WISH)
+    assert _after(*refused, (60, NOTIFIED)) == _after(*refused)
+    known = (1, WISH), (2, BOUND)
+    assert _after(*known, (60, NOTIFIED)) == _after(*known)
+
+
+def test_a_wish_that_its_transaction_takes_over_brings_the_number() -> None:
+    after = _after((9, WISH), (50, NOTIFIED), (51, replace(WISH, transaction_no="7")))
+    assert (after.transaction_no, after.due_ms, after.raise_ms) == ("7", None, None)
 
 
 def test_silence_is_raised_once() -> None:

@@ -75,9 +75,10 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
     summed_up = present - whole
     same |= {key for key in wants.numbered if key[:2] in summed_up}
     rows = read(db, statements.ENTRIES_OF, whole) + read(db, statements.ENTRIES_LIKE, same)
-    seqs = wants.sales | judges_of(transactions) | set(unbound.values())
+    named = wants.sales | set(unbound.values())
+    seqs = named | judges_of(transactions)
     sales = read(db, statements.ENTRIES_AT, [(sale_seq,) for sale_seq in seqs])
-    states = read(db, statements.SALES_AT, [(sale_seq,) for sale_seq in wants.sales])
+    states = read(db, statements.SALES_AT, [(sale_seq,) for sale_seq in named])
     references = read(db, statements.REFERENCES, wants.references)
     return Seen(
         seq=seq,

@@ -1,0 +1,229 @@
+"""A sale is cancelled by its reference, and a notification brings its number; each back-end."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from listener.ledger.model import CancelState, Fact, Status, Transaction, fields_text
+from listener.ledger.results import RecordedSale
+from listener.lifecycle import Clock as Passing
+from listener.lifecycle import Lifecycle
+from listener.lifecycle.chaser import TURN
+from listener.pockyt.calls import Call, PockytCalls
+from listener.storage import AnyLedger
+from tests.support import backends, told
+from tests.support.backends import Backend
+from tests.support.service import OTHER_STORE_NO, settings
+from tests.support.stored import STREAM, Clock, numbered, sold
+
+NONE = {"ret_code": "000021", "ret_msg": "no such record"}
+SALE = {"amount": "13.00", "currency": "USD", "reference": "r7", "transactionType": "payment"}
+
+
+class Scripted(PockytCalls):
+    """A Pockyt that answers each call about a number, or a reference, as it is told to."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[Call, str], dict[str, object]] = {}
+        self.calls: list[tuple[Call, str]] = []
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    def say(self, call: Call, about: str, **result: str) -> None:
+        self.answers[call, about] = {"ret_code": "000100", "result": {**SALE, **result}}
+
+    async def exchange(self, call: Call, body: bytes, **_request_id: str) -> bytes:
+        sent = json.loads(body)
+        about = sent.get("transactionNo") or sent["reference"]
+        self.calls.append((call, about))
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return json.dumps(self.answers.get((call, about), NONE)).encode()
+
+
+@dataclass(slots=True, kw_only=True)
+class Till:
+    """A ledger, what chases in it, and a Pockyt that follows a script."""
+
+    ledger: AnyLedger
+    life: Lifecycle
+    pockyt: Scripted
+    clock: Clock
+    seqs: list[int] = field(default_factory=list)
+
+    async def record(self, fact: Fact) -> None:
+        self.seqs.append((await self.ledger.record(fact)).seq)
+
+    async def cancel_unknown(self) -> None:
+        """Record a sale of which Pockyt has said nothing, and a wish to cancel it."""
+        await self.record(sold("r7"))
+        wish = replace(told.cancel_request(), transaction_no="", sale_seq=self.seqs[0])
+        await self.record(wish)
+        await self.pass_seconds(30)
+
+    async def pass_seconds(self, seconds: int) -> None:
+        """Let time pass, then do all that is due."""
+        self.clock.at_ms += seconds * 1_000
+        await self.life.chaser.chase()
+
+    async def sale(self) -> RecordedSale:
+        (found,) = await self.ledger.read_sales(
+            merchant_no=told.MERCHANT, reference="r7", store_no=None
+        )
+        return found
+
+    async def transaction(self) -> Transaction:
+        (found,) = await self.ledger.read_transaction("7", merchant_no=told.MERCHANT)
+        return found
+
+    async def cancel_state(self) -> CancelState | None:
+        cancel = (await self.transaction()).cancel
+        return cancel.state if cancel else None
+
+
+@pytest.fixture(name="place", params=backends.NAMES)
+def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with backends.backend(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(name="till")
+async def _till(place: Backend, tmp_path: Path) -> AsyncIterator[Till]:
+    clock, pockyt = Clock(), Scripted()
+    ledger = await place.open(clock=clock)
+    life = Lifecycle(
+        ledger=ledger,
+        pockyt=pockyt,
+        merchants=settings(tmp_path / "unused.db").merchants,
+        clock=Passing(now_ms=clock, sleep=asyncio.sleep),
+    )
+    assert await ledger.claim_turn(TURN)
+    yield Till(ledger=ledger, life=life, pockyt=pockyt, clock=clock)
+    await life.close()
+    await ledger.close()
+    # Whatever has happened, it adds up.
+    await place.verify()
+
+
+async def _ended(till: Till) -> None:
+    await till.cancel_unknown()
+    cancel = (await till.sale()).state.cancel
+    assert cancel is not None
+    assert cancel.state is CancelState.CONFIRMED
+
+
+async def test_a_payment_is_asked_about_by_its_number_although_pockyt_finds_no_reference(
+    till: Till,
+) -> None:
+    await _ended(till)
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    await till.record(numbered(7))
+    await till.pass_seconds(0)
+    assert await till.cancel_state() is CancelState.REFUSED
+    assert (await till.sale()).transaction_no == "7"
+    assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+
+
+async def test_a_sale_that_is_open_after_all_is_cancelled_by_its_number(till: Till) -> None:
+    await _ended(till)
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="init")
+    till.pockyt.say(Call.CANCEL, "7", transactionNo="7", status="closed")
+    await till.record(numbered(7, "init"))
+    await till.pass_seconds(0)
+    assert await till.cancel_state() is CancelState.CONFIRMED
+    assert till.pockyt.calls.count((Call.CANCEL, "7")) == 1
+
+
+async def test_a_payment_of_which_pockyt_knows_nothing_is_raised_within_a_minute(
+    till: Till,
+) -> None:
+    await _ended(till)
+    await till.record(numbered(7))
+    await till.pass_seconds(0)
+    assert await till.cancel_state() is CancelState.REQUESTED
+    await till.pass_seconds(59)
+    assert await till.cancel_state() is CancelState.UNRESOLVED
+    again = await till.life.cancel_sale(await till.sale())
+    assert isinstance(again, Transaction)
+    assert again.is_being_cancelled
+
+
+async def test_an_end_that_was_recorded_beside_a_payment_is_told_to_nobody(till: Till) -> None:
+    await till.record(sold("r7"))
+    await till.record(numbered(7))
+    wish = replace(told.cancel_request(), transaction_no="", sale_seq=till.seqs[0])
+    await till.record(wish)
+    till.clock.at_ms += 30_000
+    # The listener was killed just after.
+    unknown = fields_text({"error": "refused", "retCode": "000021"})
+    nothing = replace(told.query(None, as_of=1, reference="r7"), transaction_no="", fields=unknown)
+    await till.record(replace(nothing, sale_seq=till.seqs[0]))
+    sale = await till.sale()
+    assert not sale.state.is_being_cancelled
+    after = await till.life.cancel_sale(sale)
+    assert isinstance(after, Transaction)
+    assert after.is_being_cancelled
+
+
+async def test_a_held_notification_carries_the_wish_over_once_pockyt_has_confirmed_it(
+    till: Till,
+) -> None:
+    await _ended(till)
+    await till.record(replace(numbered(7), suspect="ambiguous"))
+    await till.pass_seconds(0)
+    # It may be cut from another's: it binds nothing, and Pockyt still knows of no such sale.
+    assert await till.cancel_state() is None
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    await till.pass_seconds(3)
+    assert (await till.transaction()).status is Status.PAID
+    assert await till.cancel_state() is CancelState.REFUSED
+
+
+async def test_a_wish_that_finds_its_transaction_closed_is_told_as_its_end(till: Till) -> None:
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="closed")
+    await till.cancel_unknown()
+    assert await till.cancel_state() is CancelState.CONFIRMED
+    events = await till.ledger.read_events(STREAM, after=0, limit=9)
+    types = [json.loads(event.body)["type"] for event in events]
+    assert types == ["transaction.cancelled", "transaction.cancelled"]
+
+
+async def test_cancel_is_not_sent_by_the_reference_once_a_notification_has_come(
+    till: Till,
+) -> None:
+    till.pockyt.say(Call.TRAN_QUERY, "r7", status="init")
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    till.pockyt.meanwhile = lambda: till.record(numbered(7))
+    await till.cancel_unknown()
+    # It is paid, and /cancel would give the money back.
+    assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+    assert await till.cancel_state() is CancelState.REFUSED
+
+
+async def test_a_sale_is_looked_for_when_a_notification_names_it_without_a_number(
+    till: Till,
+) -> None:
+    await till.record(sold("r7"))
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="success")
+    consent = replace(numbered("", "", mark="consent"), reference="r7", says=None)
+    await till.record(consent)
+    await till.pass_seconds(0)
+    assert till.pockyt.calls == []
+    await till.record(replace(numbered(""), reference="r7"))
+    await till.pass_seconds(0)
+    assert (await till.transaction()).status is Status.PAID
+    assert (await till.sale()).transaction_no == "7"
+
+
+async def test_a_number_that_another_store_may_have_meant_takes_nothing_over(till: Till) -> None:
+    await till.record(sold("r7", store_no=OTHER_STORE_NO))
+    till.seqs.clear()
+    await till.cancel_unknown()
+    await till.record(numbered(7))
+    await till.pass_seconds(0)
+    assert await till.cancel_state() is None
