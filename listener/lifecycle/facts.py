@@ -219,7 +219,7 @@ def _is_about(answer: Answer, transaction_no: str) -> bool:
     """Return whether an answer is about this payment, with a readable amount."""
     if answer.amount is not None and plain_amount(answer.amount) is None:
         return False
-    if answer.fields.get("transactionType", PAYMENT).strip().lower() != PAYMENT:
+    if answer.fields.get("transactionType", "").strip().lower() not in ("", PAYMENT):
         return False
     return answer.transaction_no in (None, transaction_no)
 

@@ -52,7 +52,7 @@ Reason = Literal["timeout", "connection", "status", "unreadable", "too_large", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Pockyt's answer to a call that it accepted; None is what it did not say.
+    """Pockyt's answer to a call that it accepted; None is what it did not say, or left empty.
 
     Attributes:
         amount: Text as sent, whether it was a JSON string or number.
@@ -60,9 +60,8 @@ class Answer:
             create-trans-qrcode.
         transaction_no: '' if it cannot be one (see :func:`read_number`), has control characters or
             halves of a surrogate pair, or more than NUMBER_CHARS_MAX characters.
-        fields: The whole ``result`` as text: nested values as compact JSON, without nulls, blank
-            values and verifySign; control characters and halves of surrogate pairs replaced,
-            secrets hidden.
+        fields: The whole ``result`` as text: nested values as compact JSON, without nulls and
+            verifySign; control characters and halves of surrogate pairs replaced, secrets hidden.
     """
 
     transaction_no: str | None = None
@@ -168,23 +167,23 @@ def _read(answer: Mapping[str, object], hide: Callable[[str], str]) -> Answer:
     result = answer.get("result")
     said = texts(result if isinstance(result, dict) else {})
     said.pop(signature.FIELD, None)
-    # Some libraries write a null as "".
-    said = {name: value for name, value in said.items() if value.strip()}
-    number = said.get("transactionNo")
     fields = dict(_shown(name, value, hide) for name, value in said.items())
+    # Some libraries write a null as "".
+    named = {name: value for name, value in fields.items() if value.strip()}
+    number = named.get("transactionNo")
     if number is not None:
-        is_fit = number == fields["transactionNo"] and len(number) <= NUMBER_CHARS_MAX
+        is_fit = number == said["transactionNo"] and len(number) <= NUMBER_CHARS_MAX
         number = read_number(number) if is_fit else ""
     return Answer(
         transaction_no=number,
-        reference=fields.get("reference"),
-        amount=fields.get("amount"),
-        currency=fields.get("currency"),
-        settle_currency=fields.get("settleCurrency"),
-        word=fields.get("transactionStatus") or fields.get("status"),
-        qrcode_url=fields.get("qrcodeUrl"),
-        deep_link=fields.get("deepLink"),
-        refund_transaction_no=fields.get("refundTransactionNo"),
+        reference=named.get("reference"),
+        amount=named.get("amount"),
+        currency=named.get("currency"),
+        settle_currency=named.get("settleCurrency"),
+        word=named.get("transactionStatus") or named.get("status"),
+        qrcode_url=named.get("qrcodeUrl"),
+        deep_link=named.get("deepLink"),
+        refund_transaction_no=named.get("refundTransactionNo"),
         fields=MappingProxyType(fields),
     )
 

@@ -66,6 +66,12 @@ def test_a_query_says_what_its_word_means() -> None:
     assert fact.provider_status == " Closed "
 
 
+@pytest.mark.parametrize("kind", ["payment", " Payment", "", " "])
+def test_a_query_about_a_payment_says_so_or_names_no_type(kind: str) -> None:
+    answer = Answer(word="closed", fields={"transactionType": kind, "refundInfo": ""})
+    assert facts.query_fact(TRANSACTION, answer, as_of=7).says is Status.CANCELLED
+
+
 @pytest.mark.parametrize(
     "answer",
     [

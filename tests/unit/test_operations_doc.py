@@ -27,6 +27,7 @@ INNER: Final = {
     "storage.sqlite.reading.SALES_MAX": "sales of one reference beyond it were all refused",
     "web.app.POCKYT_CONNECTIONS_MAX": "the shares of the keys come first",
     "lifecycle.chaser.DUE_MAX": "what is due beyond it is done in the next turn",
+    "lifecycle.steps.HEARD_MAX": "the newest transactions of one sale's reference are enough",
     "lifecycle.chaser.IDLE_SECONDS_MAX": "how long the chaser rests where nothing is due",
     "lifecycle.facts.FIELDS_MAX": "of an answer of Pockyt's, what is kept of it",
     "lifecycle.orders.VALUE_CHARS_MAX": "of an answer of Pockyt's, what is kept of it",

@@ -447,9 +447,10 @@ def test_a_json_value_that_is_no_transaction_number_is_none(number: str, read: s
 
 def test_an_empty_text_is_absence() -> None:
     names = ("transactionNo", "reference", "amount", "currency", "settleCurrency", "status")
-    result = {**dict.fromkeys([*names, "transactionType", "refundInfo", "tip"], ""), "x": " "}
-    body = json.dumps({"ret_code": "000100", "result": result}).encode()
-    assert read_answer(body) == Answer()
+    for empty in ("", " "):
+        result = dict.fromkeys([*names, "qrcodeUrl", "deepLink"], empty)
+        body = json.dumps({"ret_code": "000100", "result": result}).encode()
+        assert read_answer(body) == Answer(fields=result)
 
 
 def test_an_amount_with_all_decimals_of_a_double_is_read() -> None:
