@@ -329,5 +329,25 @@ async def test_long_poll_is_not_live_either_while_the_snapshot_cannot_be_read(
             assert (await waiting).subject == "t7"
         waiting = asyncio.create_task(anext(client))
         await polled.until(lambda: {"stream": STREAM, "epoch": NEW, "offset": 41} in polled.acks)
-        assert (client.status.state, client.status.transport) == ("live", "long-poll")
+        await until(lambda: client.status.state == "live")
+        assert client.status.transport == "long-poll"
+        waiting.cancel()
+
+
+async def test_long_poll_from_the_old_position_is_live_where_the_old_ledger_is_back(
+    server: Scripted,
+) -> None:
+    async def first(call: Call) -> None:
+        await lose(call)
+        server.answers["upgrade"] = [web.Response(status=404)]
+        await call.ws.close(code=CloseCode.COME_BACK)
+
+    server.scripts = [first]
+    server.pages = [page(4)]
+    async with follower(server, position=MemoryPositions({STREAM: OLD})) as client:
+        assert await take(client, 1) == ["t4"]
+        waiting = asyncio.create_task(anext(client))
+        await server.until(lambda: 4 in [ack["offset"] for ack in server.acks])
+        # Between two polls WebSocket is tried again.
+        await until(lambda: client.status.state == "live")
         waiting.cancel()

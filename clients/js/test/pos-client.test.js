@@ -992,6 +992,7 @@ test('a later resync replaces a snapshot that was not read', web, async () => {
   void follower.next();
   await until(() => follower.status.state === 'live');
   assert.deepEqual(await position.load(), { [STREAM]: { epoch: 'e3', offset: 3 } });
+  await wait(100);
   assert.equal(server.snapshotAnswers.length, 1);
   assert.deepEqual(told, ['e2', 'e3']);
 });
@@ -1032,4 +1033,42 @@ test('long-poll is not live either while the snapshot cannot be read', any, asyn
   void follower.next();
   await until(() => server.acks.some(({ epoch, offset }) => epoch === 'e2' && offset === 41));
   assert.deepEqual([follower.status.state, follower.status.transport], ['live', 'long-poll']);
+});
+
+test('what is handled after a resync may be of before, and is not acknowledged', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.event(1);
+    call.event(2);
+    call.send({ type: 'resync', ...resync, reason: 'offset_ahead', epoch: EPOCH, head: 1 });
+    call.event(2, { no: 'new2' });
+  });
+  const follower = client(server);
+  assert.deepEqual(await take(follower, 1), ['t1']);
+  await wait(50);
+  assert.deepEqual(await take(follower, 2), ['t2', 'new2']);
+  const next = follower.next();
+  await wait(100);
+  assert.deepEqual(server.calls[0].acks(), []);
+  server.snapshotAnswers = [{ data: rows(7) }];
+  assert.equal((await next).value.subject, 't7');
+  void follower.next();
+  await until(() => server.calls[0].acks().length > 0);
+  assert.deepEqual(server.calls[0].acks(), [2]);
+});
+
+test('long-poll from the old position is live where the old ledger is back', web, async () => {
+  const server = await serve(async (call) => {
+    await lose(call);
+    server.isBlocked = true;
+    call.close(4200);
+  });
+  server.pages = [page(4)];
+  const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 3 } });
+  const follower = client(server, { position });
+  assert.deepEqual(await take(follower, 1), ['t4']);
+  void follower.next();
+  await until(() => server.acks.some(({ offset }) => offset === 4));
+  // Between two polls WebSocket is tried again.
+  await until(() => follower.status.state === 'live');
 });
