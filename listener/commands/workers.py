@@ -80,9 +80,9 @@ class Workers:
         now = time.monotonic()
         if any(now - started_at > START_SECONDS for started_at in self._running.values()):
             self._refusals = None
-        if self._cannot_start:
-            # Each has said why.
-            self._stopping = True
+        if self._have_refused:
+            # Each has said why. One that still tries may get there.
+            self._stopping = not self._running
             return
         is_first = not self._started_at
         is_soon = not is_first and now - self._started_at < RESTART_SECONDS
@@ -95,12 +95,12 @@ class Workers:
             log.event(_LOG, "worker_started", pid=worker.pid)
 
     @property
-    def _cannot_start(self) -> bool:
-        return self._refusals is not None and not self._running and self._refusals > self._count
+    def _have_refused(self) -> bool:
+        return self._refusals is not None and self._refusals > self._count
 
     def _wait(self) -> int:
         ends_at = time.monotonic() + STOP_SECONDS
-        status = FAILED if self._cannot_start else 0
+        status = FAILED if self._have_refused and not self._running else 0
         for worker in self._running:
             try:
                 ended = worker.wait(max(0.1, ends_at - time.monotonic()))

@@ -71,7 +71,6 @@ INNER: Final = {
     "web.shapes.parameters.PLACE_CHARS_MAX": "no cursor is as long",
     "web.shapes.parameters.NUMBER_CHARS_MAX": "as in the settings",
     "web.shapes.parameters.SEQ_MAX": "no ledger gets there",
-    "lifecycle.steps.HEARD_MAX": "transactions that may be one sale's: nearly always one",
     "web.refusals.PART_CHARS_MAX": "what of a refused path is logged",
     "web.shares.KEYS_MAX": "how many keys' shares are kept in mind",
     "web.till.sessions.SEEN_MAX": "how many that went away are remembered",
