@@ -275,7 +275,8 @@ async def _judge_wish_at_sale(world: World, reference: str) -> None:
     for sale in sales:
         if sale.transaction_no is None and sale.state.cancel is not None:
             assert sale.state.cancel.state is not CancelState.REQUESTED, f"{reference}: forgotten"
-            transaction = await find(world, reference)
+            # One that Pockyt refused leaves its reference to another sale.
+            transaction = None if sale.state.is_refused else await find(world, reference)
             assert transaction is None or transaction.cancel, (
                 f"{reference}: the wish is left behind"
             )
