@@ -9,7 +9,7 @@ from typing import Final
 
 from listener import log
 from listener.errors import NumberTakenError
-from listener.ledger.model import MONEY, Entry, Fact, Transaction
+from listener.ledger.model import MONEY, PAYABLE, Entry, Fact, Transaction
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded, RecordedSale
 from listener.ledger.scope import Scope, Search
@@ -173,18 +173,19 @@ class Steps:
     async def number_heard(self, sale: RecordedSale) -> str | None:
         """Return the number that a notification has brought for a sale; None where none has.
 
-        That of a payment goes before others. Where another store's sale has the reference too,
-        nobody can say whose it is.
+        That of a payment goes before others, then one that can still be paid. Where another store's
+        sale has the reference too, nobody can say whose it is.
         """
         order = orders.order_of(sale.fact)
         scope = Scope(merchant_no=order.merchant_no, store_no=order.store_no)
-        found = await self._ledger.read_transactions(
+        named = await self._ledger.read_transactions(
             Search(scope=scope, reference=order.reference), before=None, limit=HEARD_MAX
         )
-        heard = [one for one in found if wishes.is_heard(one, sale_seq=sale.seq)]
+        heard = [one for one in named if wishes.is_heard(one, sale_seq=sale.seq)]
         if not heard or await self._is_shared(order):
             return None
-        return max(heard, key=lambda one: one.status in MONEY).transaction_no
+        found = max(heard, key=lambda one: (one.status in MONEY, one.status in PAYABLE))
+        return found.transaction_no
 
     async def take_over(self, sale: RecordedSale, number: str) -> Transaction:
         """Record at a transaction the wish that its sale has held since before its number.
@@ -217,10 +218,12 @@ class Steps:
             return
         order = orders.order_of(sale.fact)
         as_of = await self._ledger.seq()
-        # A notification may have brought the number meanwhile: then it is cancelled by that, if
-        # it is not paid.
-        is_heard = await self.number_heard(sale) is not None
-        outcome = NOT_SENT if is_heard else await self._caller.cancel_sale(order)
+        # Its number may have come meanwhile, by a notification or bound to it: then it is cancelled
+        # by that, if it is not paid.
+        current = await self.find_sale(order)
+        is_nameless = current is not None and current.seq == sale.seq and not current.transaction_no
+        sends = is_nameless and await self.number_heard(sale) is None
+        outcome = await self._caller.cancel_sale(order) if sends else NOT_SENT
         await self.bind(facts.sale_answer_fact(order, outcome, sale_seq=sale.seq, as_of=as_of))
 
     async def _query_sale(self, sale: RecordedSale) -> tuple[Fact, Outcome]:

@@ -227,3 +227,39 @@ async def test_a_number_that_another_store_may_have_meant_takes_nothing_over(til
     await till.record(numbered(7))
     await till.pass_seconds(0)
     assert await till.cancel_state() is None
+
+
+async def test_cancel_is_not_sent_by_the_reference_once_the_number_is_bound(till: Till) -> None:
+    # Pockyt answers by the reference without a number, and from before the payment.
+    till.pockyt.say(Call.TRAN_QUERY, "r7", status="init")
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+
+    async def meanwhile() -> None:
+        await till.record(replace(numbered(7), suspect="ambiguous"))
+        await till.life.ask(await till.transaction())
+
+    till.pockyt.meanwhile = meanwhile
+    await till.cancel_unknown()
+    assert (await till.sale()).transaction_no == "7"
+    # It is paid, and /cancel would give the money back.
+    assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        ("init", "failed", "7"),
+        ("failed", "init", "8"),
+        ("success", "init", "7"),
+        ("closed", "success", "8"),
+    ],
+)
+async def test_of_two_numbers_of_a_reference_the_wish_goes_to_the_one_that_matters(
+    till: Till, first: str, second: str, taken: str
+) -> None:
+    await _ended(till)
+    for number, word in (("7", first), ("8", second)):
+        till.pockyt.say(Call.TRAN_QUERY, number, transactionNo=number, status=word)
+        await till.record(replace(numbered(number, word), reference="r7"))
+    await till.pass_seconds(0)
+    assert (await till.sale()).transaction_no == taken

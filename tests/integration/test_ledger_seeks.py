@@ -104,16 +104,19 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
         }
 
     for text, plan in (await ledger._read(plans)).items():
-        walks = [step for step in plan if step.startswith("SCAN") and not _is_short(step)]
+        walks = [step for step in plan if step.startswith("SCAN") and not _is_short(step, text)]
         assert not walks, (text, plan)
         assert not [step for step in plan if "TEMP B-TREE" in step and _is_page(text)], (text, plan)
 
 
-def _is_short(step: str) -> bool:
-    """Return whether a walk is over one row, the requested keys, or a few streams."""
-    short = ("ledger", "k", "s", "CONSTANT ROW", "2 CONSTANT ROWS", "(subquery")
+def _is_short(step: str, text: str) -> bool:
+    """Return whether a walk is over one row, the requested keys, or a few streams or stores."""
+    short = ("ledger", "k", "CONSTANT ROW", "2 CONSTANT ROWS", "(subquery")
     is_index_in_order = "USING INDEX transactions_by_time" in step
-    return is_index_in_order or step.removeprefix("SCAN ").startswith(short)
+    # What Pockyt is asked about: nearly nothing.
+    is_due = "INDEX sales_due" in step
+    is_of_few = step == "SCAN s" and "sales s" not in text
+    return is_index_in_order or is_due or is_of_few or step.removeprefix("SCAN ").startswith(short)
 
 
 def _is_page(text: str) -> bool:

@@ -146,7 +146,9 @@ _SALES: Final = (
 )
 # now, merchant_no, store_no, terminal, limit
 OPEN_SALES: Final = (
-    f"{_SALES} WHERE {IS_OPEN.format(now='?1')} AND (?2 IS NULL OR s.merchant_no = ?2)"
+    f"{_SALES} WHERE s.seq IN"
+    " (SELECT seq FROM sales INDEXED BY sales_due WHERE ask_due_at IS NOT NULL)"
+    f" AND {IS_OPEN.format(now='?1')} AND (?2 IS NULL OR s.merchant_no = ?2)"
     " AND (?3 IS NULL OR s.store_no = ?3) AND (?4 IS NULL OR e.terminal = ?4)"
     " ORDER BY s.seq DESC LIMIT ?5"
 )
