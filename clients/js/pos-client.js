@@ -717,7 +717,7 @@ function pause(ms, signal) {
 async function within(ms, promise) {
   let timer;
   const timeout = new Promise((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, ms));
+    timer = setTimeout(resolve, ms);
   });
   await Promise.race([promise, timeout]);
   clearTimeout(timer);
@@ -763,7 +763,10 @@ class Snapshot {
     while (this.#rows.length === 0 && !this.#isLast) {
       if (this.#failed !== undefined) throw this.#failed;
       this.#reading ??= this.#readPage();
-      await within(until - Date.now(), this.#reading);
+      const leftMs = until - Date.now();
+      // Whoever has waited enough waits for no timer either, for each of many streams.
+      if (leftMs <= 0) return undefined;
+      await within(leftMs, this.#reading);
       if (this.#reading !== undefined || this.#stopping.signal.aborted) return undefined;
     }
     return this.#rows.shift();

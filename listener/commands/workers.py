@@ -82,7 +82,7 @@ class Workers:
             self._refusals = None
         if self._have_refused:
             # Each has said why. One that still tries may get there.
-            self._stopping = not self._running
+            self._stopping = self._stopping or not self._running
             return
         is_first = not self._started_at
         is_soon = not is_first and now - self._started_at < RESTART_SECONDS

@@ -159,7 +159,7 @@ class Chaser:
         except LedgerUnavailableError as error:
             log.event(_LOG, "chase_postponed", level=logging.WARNING, reason=str(error))
         except NumberTakenError:
-            # It was logged, and an alarm was recorded.
+            # An alarm was recorded; or a wish could not be taken over, which is tried again.
             return
         except Exception:  # noqa: BLE001 - whatever one transaction raises, the others go on
             _LOG.exception("chase_failed", extra={"fields": {"of": " ".join(_key(about))}})

@@ -191,6 +191,9 @@ class Steps:
         """Record at a transaction the wish that its sale has held since before its number.
 
         That binds the number to the sale. The caller must hold the transaction's turn.
+
+        Raises:
+            NumberTakenError: The number has become another sale's meanwhile; nothing is recorded.
         """
         (transaction,) = await self._ledger.read_transaction(
             number, merchant_no=sale.fact.merchant_no
