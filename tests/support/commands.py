@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -151,13 +152,20 @@ class Started:
             except queue.Empty:
                 line = None
             if line is None:
+                lines.put(None)
                 raise AssertionError(f"no {text!r} in {seen}; {self.left(self.err)}")
             seen.append(line)
             if text in line:
                 return line
 
     def left(self, lines: "queue.Queue[str | None]") -> list[str]:
-        """Return the lines that have come and that no wait has returned yet."""
+        """Return the lines that no wait has returned yet; of one that has ended, all of them."""
+        ends_at = time.monotonic() + DEADLINE_SECONDS
+        while self.process.poll() is not None and None not in lines.queue:
+            # A child that lives on may hold it open.
+            if time.monotonic() > ends_at:
+                break
+            time.sleep(0.01)
         return [line for line in [*lines.queue] if line]
 
 
@@ -197,6 +205,7 @@ def _lines(stream: IO[str] | None) -> "queue.Queue[str | None]":
     """Read a stream in a thread, so that it can be waited for; None at its end."""
     lines: queue.Queue[str | None] = queue.Queue()
     if stream is None:
+        lines.put(None)
         return lines
 
     def read() -> None:
