@@ -12,18 +12,15 @@ from listener.keys import Role
 from listener.ledger.model import Kind
 from listener.ledger.results import RecordedSale
 from listener.ledger.scope import Scope
-from listener.lifecycle import Clock
 from listener.sandbox.book import SaleRequest
 from listener.sandbox.servers import Sandbox, SandboxSettings
-from listener.sandbox.tasks import SandboxClock
 from listener.storage.sqlite.verify import verify
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
-from tests.support.shop import Shop, Told, beside, open_shop, order
+from tests.support.shop import Shop, Told, beside, hurried, open_shop, order
 
 SALES = "/v1/transactions"
 CANCEL = "/v1/sales/R-1/cancel"
 # How many seconds pass in each real one, where it takes a minute.
-SCALE = 30.0
 
 
 @pytest.fixture
@@ -159,13 +156,7 @@ async def _settled(shop: Shop, number: str) -> dict[str, object]:
 @asynccontextmanager
 async def _ended_unknown(path: Path) -> AsyncIterator[Shop]:
     """Open a shop whose sale R-1 has ended cancelled, because Pockyt knew none."""
-    passing = SandboxClock(time_scale=SCALE)
-    clock = Clock(now_ms=lambda: int(passing.now_seconds() * 1_000), sleep=passing.sleep)
-    async with (
-        Sandbox.start(SandboxSettings(time_scale=SCALE)) as sandbox,
-        beside(sandbox, path, clock=clock) as served,
-    ):
-        shop = Shop(sandbox=sandbox, serving=served, key=served.key(terminal="T-42"))
+    async with hurried(path) as shop:
         await _lose(shop, "sale-5xx-unheard", "query-5xx")
         shop.plan()
         assert (await shop.post(CANCEL, {})).status == 202

@@ -4,42 +4,25 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from listener.ledger.model import CancelState, Kind, Status, Transaction
 from listener.ledger.schedule import RAISE_SECONDS
-from listener.lifecycle import Clock, Lifecycle, Limits
+from listener.lifecycle import Lifecycle, Limits
 from listener.sandbox.faults import Fault, Place
 from listener.sandbox.servers import Sandbox, SandboxSettings
-from listener.sandbox.tasks import SandboxClock
 from listener.web.context import LIFECYCLE
 from tests.support.service import MERCHANT_NO
-from tests.support.shop import Shop, Told, admin, beside, open_shop, order
+from tests.support.shop import HURRY, Shop, Told, admin, beside, hurried, open_shop, order
 
 SALES = "/v1/transactions"
-SCALE = 30.0
 AT_ONCE = 12
 RACES = 200
 # Faults after which only a fresh call could settle a cancel, so that it ends as unresolved.
 NEVER_HEARD = {Fault.CANCEL_TIMEOUT_UNHEARD, Fault.CANCEL_5XX_UNHEARD}
-
-
-@asynccontextmanager
-async def _hurried(path: Path, *faults: str) -> AsyncIterator[Shop]:
-    """Open a shop in which 30 seconds pass in each real one."""
-    passing = SandboxClock(time_scale=SCALE)
-    clock = Clock(now_ms=lambda: int(passing.now_seconds() * 1_000), sleep=passing.sleep)
-    async with (
-        Sandbox.start(SandboxSettings(time_scale=SCALE)) as sandbox,
-        beside(sandbox, path, clock=clock) as served,
-    ):
-        shop = Shop(sandbox=sandbox, serving=served, key=served.key(terminal="T-42"))
-        shop.plan(*faults)
-        yield shop
 
 
 async def _transaction(shop: Shop, number: str) -> Transaction:
@@ -49,7 +32,7 @@ async def _transaction(shop: Shop, number: str) -> Transaction:
 
 async def _play(fault: Fault, path: Path) -> str | None:
     """Play one fault to its end; returns what is wrong with that, if anything."""
-    async with _hurried(path) as shop:
+    async with hurried(path) as shop:
         if fault.place is Place.SALE:
             shop.plan(str(fault))
             told = await shop.post(SALES, order(reference="R-1"))
@@ -65,7 +48,7 @@ async def _play(fault: Fault, path: Path) -> str | None:
         is_repaired = False
         async with asyncio.timeout(15):
             while not await _has_ended(shop, started.number):
-                if not is_repaired and time.monotonic() - began > 120 / SCALE:
+                if not is_repaired and time.monotonic() - began > 120 / HURRY:
                     if not await _was_raised(shop, started.number):
                         return "neither ended nor raised"
                     if fault in NEVER_HEARD:
@@ -117,7 +100,7 @@ async def test_every_fault_ends_in_the_truth_or_is_raised(tmp_path: Path) -> Non
 
 
 async def test_silence_is_raised_after_a_minute_although_pockyt_hangs(tmp_path: Path) -> None:
-    async with _hurried(tmp_path / "ledger.db") as shop:
+    async with hurried(tmp_path / "ledger.db") as shop:
         started = await shop.start()
         shop.plan("query-timeout")
         told = await shop.post(f"{SALES}/{started.number}/cancel", {})

@@ -207,15 +207,17 @@ async def test_a_snapshot_that_is_never_answered_holds_up_no_event(server: Scrip
         assert await take(client, 1) == ["t9"]
 
 
+async def lose_and_leave(call: Call) -> None:
+    """Say that the position is lost, tell one event of the new ledger, and restart."""
+    await lose(call)
+    await resync(call)
+    await call.event(41)
+    await call.ws.close(code=CloseCode.COME_BACK)
+
+
 async def test_it_goes_on_from_the_new_position_while_the_snapshot_is_not_read(
     server: Scripted,
 ) -> None:
-    async def first(call: Call) -> None:
-        await lose(call)
-        await resync(call)
-        await call.event(41)
-        await call.ws.close(code=CloseCode.COME_BACK)
-
     async def second(call: Call) -> None:
         await call.hello()
         connect = await call.expect("connect")
@@ -225,7 +227,7 @@ async def test_it_goes_on_from_the_new_position_while_the_snapshot_is_not_read(
         await nothing_comes(call)
         await call.until_closed()
 
-    server.scripts = [first, second]
+    server.scripts = [lose_and_leave, second]
     async with follower(server, position=MemoryPositions({STREAM: OLD})) as client:
         assert await take(client, 2) == ["t41", "t42"]
         assert client.status.state == "connecting"
@@ -237,19 +239,13 @@ async def test_it_goes_on_from_the_new_position_while_the_snapshot_is_not_read(
 
 
 async def test_a_later_resync_replaces_a_snapshot_that_was_not_read(server: Scripted) -> None:
-    async def first(call: Call) -> None:
-        await lose(call)
-        await resync(call)
-        await call.event(41)
-        await call.ws.close(code=CloseCode.COME_BACK)
-
     async def second(call: Call) -> None:
         await lose(call, head=2, epoch="e3")
         await resync(call, head=2, epoch="e3")
         await call.event(3)
         await call.until_closed()
 
-    server.scripts = [first, second]
+    server.scripts = [lose_and_leave, second]
     told: list[str] = []
     store = MemoryPositions({STREAM: OLD})
     async with follower(

@@ -14,12 +14,14 @@ from listener.keys import Role
 from listener.lifecycle import Clock, Limits
 from listener.sandbox.faults import Planned
 from listener.sandbox.servers import Sandbox, SandboxSettings
+from listener.sandbox.tasks import SandboxClock
 from tests.support.service import STORE_NO, Serving, serving
 
 _REFERENCES = count(1)
 
 
 STARTS_MAX = 3
+HURRY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,20 @@ async def beside(
     changed = settings | changes
     async with serving(path, timing=None, limits=limits, clock=clock, **changed) as served:
         yield served
+
+
+@asynccontextmanager
+async def hurried(path: Path, *faults: str) -> AsyncIterator[Shop]:
+    """Open a shop in which HURRY seconds pass in each real one."""
+    passing = SandboxClock(time_scale=HURRY)
+    clock = Clock(now_ms=lambda: int(passing.now_seconds() * 1_000), sleep=passing.sleep)
+    async with (
+        Sandbox.start(SandboxSettings(time_scale=HURRY)) as sandbox,
+        beside(sandbox, path, clock=clock) as served,
+    ):
+        shop = Shop(sandbox=sandbox, serving=served, key=served.key(terminal="T-42"))
+        shop.plan(*faults)
+        yield shop
 
 
 def free_port() -> int:
