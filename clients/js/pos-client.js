@@ -21,6 +21,8 @@ const GRACE_MS = 10_000;
 // The longest page of events or transactions is far below this.
 const PAGE_BYTES_MAX = 32 * 1024 * 1024;
 const PROBLEM_BYTES_MAX = 64 * 1024;
+// More at once, and most would be refused, to be asked for again.
+const SNAPSHOTS_AT_ONCE = 4;
 const SHOWN_CHARS_MAX = 80;
 const LONGER_MS = 1000;
 // What one connect may name.
@@ -399,7 +401,26 @@ class Tracker {
     if (this.#named.length > 0) {
       for (const stream of streams) if (!this.#named.includes(stream)) this.#new.add(stream);
     }
+    this.#narrow(streams);
+  }
+
+  /** Follow just these of the key's streams: nothing more comes of a store that is gone. */
+  #narrow(streams) {
     this.#named = [...streams];
+    const isGone = (stream) => !streams.includes(stream);
+    for (const stream of [...this.lost].filter(isGone)) this.lost.delete(stream);
+    for (const stream of [...this.#unread.keys()].filter(isGone)) {
+      // Should it come back, what its snapshot would have shown is still to be shown.
+      this.#unread.delete(stream);
+      this.received.delete(stream);
+      if (this.handled.has(stream)) this.received.set(stream, this.handled.get(stream));
+    }
+  }
+
+  /** Conclude that the others go on, where one of all of a key's streams is refused. */
+  withoutLostStore(ended) {
+    const isLost = ended.code === STREAM_NOT_ALLOWED && this.followsAll && this.names.length > 1;
+    return isLost ? { ...ended, duty: 'backOff' } : ended;
   }
 
   /** Where a stream goes on, or begins. */
@@ -415,7 +436,9 @@ class Tracker {
   }
 
   ready(streams) {
-    this.#named = streams.map(({ stream }) => stream);
+    const named = streams.map(({ stream }) => stream);
+    if (this.followsAll) this.#narrow(named);
+    else this.#named = named;
     const lost = streams.filter(({ recovered }) => !recovered);
     this.lost = new Set(lost.map(({ stream }) => stream));
     for (const { stream, epoch, after, recovered } of streams) {
@@ -445,6 +468,11 @@ class Tracker {
   /** Note that the snapshot that leads to a position is read, if it is the stream's newest. */
   found(stream, position) {
     if (this.#unread.get(stream) === position) this.#unread.delete(stream);
+  }
+
+  /** Whether a snapshot of a stream is to be read. */
+  isUnread(stream) {
+    return this.#unread.has(stream);
   }
 
   /** Whether no snapshot is missing from what the program has. */
@@ -558,6 +586,8 @@ class Api {
   #base;
   #key;
   #fetch;
+  #snapshots = 0;
+  #waiting = [];
 
   constructor(base, key, fetch) {
     this.#base = base;
@@ -602,7 +632,8 @@ class Api {
     }
     const url = new URL(this.#base + resync.snapshot);
     if (cursor) url.searchParams.set('cursor', cursor);
-    const answer = await this.#call(url.href.slice(this.#base.length), { signal });
+    const path = url.href.slice(this.#base.length);
+    const answer = await this.#inTurn(signal, () => this.#call(path, { signal }));
     const isRow = (row) => typeof row?.transactionNo === 'string' && isOffset(row.stateVersion);
     const page = this.#parsed(answer, ({ data }) => {
       check(Array.isArray(data) && data.every(isRow), 'snapshot');
@@ -611,6 +642,23 @@ class Api {
       events: page.data.map((row) => snapshotEvent(row, resync.epoch)),
       cursor: page.nextCursor,
     };
+  }
+
+  /** Read a snapshot once few others are read. */
+  async #inTurn(signal, read) {
+    while (this.#snapshots >= SNAPSHOTS_AT_ONCE) {
+      await new Promise((resolve) => {
+        this.#waiting.push(resolve);
+      });
+    }
+    this.#snapshots += 1;
+    try {
+      if (signal.aborted) throw new ApiError(backOff('closed', 'it was stopped while it waited'));
+      return await read();
+    } finally {
+      this.#snapshots -= 1;
+      this.#waiting.shift()?.();
+    }
   }
 
   /**
@@ -732,6 +780,7 @@ class Snapshot {
   outage = UNREAD;
   #resync;
   #api;
+  #tracker;
   #schedule;
   #onChange;
   #stopping = new AbortController();
@@ -741,11 +790,12 @@ class Snapshot {
   #failed;
   #reading;
 
-  constructor({ resync, position }, { api, timing, onChange }) {
+  constructor({ resync, position }, { api, tracker, timing, onChange }) {
     this.position = position;
     this.reached = position;
     this.#resync = resync;
     this.#api = api;
+    this.#tracker = tracker;
     this.#schedule = new Schedule(timing);
     this.#onChange = onChange;
   }
@@ -801,17 +851,19 @@ class Snapshot {
       this.#schedule.progress();
       return page;
     } catch (error) {
-      if (!(error instanceof ApiError)) {
+      const ended = error instanceof ApiError && this.#tracker.withoutLostStore(error.ended);
+      if (!ended) {
         this.#failed = error;
-      } else if (error.ended.duty === 'stop') {
-        this.#failed = new StoppedError(error.ended.code, error.ended.why);
+        // Of a store that is gone, whoever began this reads no further.
+      } else if (ended.duty === 'stop' && this.#tracker.isUnread(this.#resync.stream)) {
+        this.#failed = new StoppedError(ended.code, ended.why);
         this.outage = { cause: 'stopped', why: this.#failed.message };
       } else if (!signal.aborted) {
-        const { cause, why } = error.ended;
+        const { cause, why } = ended;
         const told = `the snapshot cannot be read, so something may be missing: ${why}`;
         this.outage = { cause, why: told };
         this.#onChange();
-        await pause(this.#schedule.next(error.ended), signal);
+        await pause(this.#schedule.next(ended), signal);
       }
       return undefined;
     }
@@ -1118,12 +1170,12 @@ export class Follower {
     // For a moment in all: if they cannot be read, events must not wait for them.
     if (this.#snapshots.size === 0) this.#patienceUntil = Date.now() + this.#timing.slowMs;
     this.#versions.forget(stream);
+    const api = this.#api;
+    const tracker = this.#tracker;
+    const timing = this.#timing;
     const onChange = () => this.#snapshotChanged();
     // Done before the program is told: if that fails, the snapshot must not be lost.
-    this.#snapshots.set(
-      stream,
-      new Snapshot(item, { api: this.#api, timing: this.#timing, onChange }),
-    );
+    this.#snapshots.set(stream, new Snapshot(item, { api, tracker, timing, onChange }));
     this.#onResync?.(item.resync);
   }
 
@@ -1136,6 +1188,13 @@ export class Follower {
   /** Return the next transaction of the snapshots that is news; undefined where none is there. */
   async #nextOfSnapshots() {
     for (const [stream, snapshot] of this.#snapshots) {
+      if (!this.#tracker.isUnread(stream)) {
+        // The store is gone.
+        snapshot.stop();
+        this.#snapshots.delete(stream);
+        this.#tell();
+        continue;
+      }
       for (;;) {
         const event = await snapshot.next(this.#patienceUntil).catch((error) => {
           throw this.#fail(error);
@@ -1427,7 +1486,7 @@ export class Follower {
       }
     } catch (error) {
       if (isOver) return undefined;
-      if (error instanceof ApiError) return this.#withoutLostStore(error.ended);
+      if (error instanceof ApiError) return this.#tracker.withoutLostStore(error.ended);
       if (error instanceof BrokenError) {
         return { duty: 'backOff', code: COME_BACK, cause: 'closed', why: error.message };
       }
@@ -1450,13 +1509,6 @@ export class Follower {
   async #nameAgain() {
     const { page } = await this.#page(undefined, this.#closing.signal, 0);
     if (page?.stream !== undefined) this.#tracker.name([page.stream]);
-  }
-
-  /** Go on without a store that is no longer configured, where all of a key are followed. */
-  #withoutLostStore(ended) {
-    const { followsAll, names } = this.#tracker;
-    const isLost = ended.code === STREAM_NOT_ALLOWED && followsAll && names.length > 1;
-    return isLost ? { ...ended, duty: 'backOff' } : ended;
   }
 
   /** Read a page of a stream; none where the key has several, which are known from now on. */

@@ -1,5 +1,6 @@
 """The listener's HTTP routes as a POS client uses them: snapshots, long-poll and acks."""
 
+import asyncio
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,9 @@ EVENTS_PATH: Final = "/v1/pos/events"
 ACKS_PATH: Final = "/v1/pos/acks"
 SNAPSHOT: Final = "transaction.snapshot"
 FRAME_BYTES_MAX: Final = 1024 * 1024
+
+# More at once, and most would be refused, to be asked for again.
+SNAPSHOTS_AT_ONCE: Final = 4
 
 # The longest page of events or transactions is far below this.
 PAGE_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -102,6 +106,7 @@ class Api:
     def __init__(self, base: URL, *, key: SecretStr) -> None:
         self._session = aiohttp.ClientSession(middlewares=(_refuse_pages,))
         self._base = base
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
         self.key: Final = key
         self.host: Final = base.authority
 
@@ -164,7 +169,8 @@ class Api:
         url = self._url(resync.snapshot)
         if cursor is not None:
             url = url.update_query(cursor=cursor)
-        answer = await self._call("GET", url)
+        async with self._snapshots:
+            answer = await self._call("GET", url)
         try:
             page = _TransactionsPage.model_validate_json(answer.body)
             events = [_snapshot_event(row, epoch=resync.epoch) for row in page.data]

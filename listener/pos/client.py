@@ -279,7 +279,11 @@ class Follower:
         if self._api is not None:
             # Done before the program is told: if that fails, the snapshot must not be lost.
             self._snapshots[stream] = Snapshot(
-                item, api=self._api, timing=self._timing, on_change=self._snapshot_changed
+                item,
+                api=self._api,
+                tracker=self._tracker,
+                timing=self._timing,
+                on_change=self._snapshot_changed,
             )
         if self._on_resync is not None:
             self._on_resync(item.resync)
@@ -287,6 +291,12 @@ class Follower:
     async def _next_of_snapshots(self) -> Event | None:
         """Return the next transaction of the snapshots that is news; None where none is there."""
         for stream, snapshot in list(self._snapshots.items()):
+            if not self._tracker.is_unread(stream):
+                # The store is gone.
+                snapshot.stop()
+                del self._snapshots[stream]
+                self._tell()
+                continue
             try:
                 while (event := await snapshot.next(until=self._patience)) is not None:
                     if self._versions.is_new(event, stream=stream):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -239,7 +239,7 @@ class Link:
                 if done and not self._is_http_well:
                     return None
         except ApiError as error:
-            return self._without_lost_store(error.ended)
+            return self._tracker.without_lost_store(error.ended)
         except BrokenError as error:
             return ended_by(CloseCode.SERVER_ERROR, jitter_ms=None, after_ms=None, why=str(error))
         finally:
@@ -253,13 +253,6 @@ class Link:
         page = await self._page(None, wait=0)
         if isinstance(page, EventsPage) and page.stream is not None:
             self._tracker.name([page.stream])
-
-    def _without_lost_store(self, ended: Ended) -> Ended:
-        """Go on without a store that is no longer configured, where all of a key are followed."""
-        is_lost = ended.code == CloseCode.STREAM_NOT_ALLOWED and len(self._tracker.names) > 1
-        if is_lost and self._tracker.follows_all:
-            return replace(ended, duty=Duty.BACK_OFF)
-        return ended
 
     async def _next_page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
         # The first answer comes at once, so that the connection is known to be live.

@@ -11,7 +11,7 @@ from listener.pos.codes import Duty
 from listener.pos.events import Event
 from listener.pos.link import Resynced
 from listener.pos.status import stopped
-from listener.pos.tracking import Schedule, Timing
+from listener.pos.tracking import Schedule, Timing, Tracker
 
 UNREAD: Final = Outage(
     cause=Cause.STARTING, why="the position was lost, and the snapshot is not read yet"
@@ -26,12 +26,19 @@ class Snapshot:
     """
 
     def __init__(
-        self, item: Resynced, *, api: Api, timing: Timing, on_change: Callable[[], None]
+        self,
+        item: Resynced,
+        *,
+        api: Api,
+        tracker: Tracker,
+        timing: Timing,
+        on_change: Callable[[], None],
     ) -> None:
         self.item = item
         self.reached = item.position
         self.outage = UNREAD
         self._api = api
+        self._tracker = tracker
         self._on_change = on_change
         self._schedule = Schedule(timing)
         self._rows: deque[Event] = deque()
@@ -92,8 +99,9 @@ class Snapshot:
         try:
             page = await self._api.snapshot(self.item.resync, cursor=self._cursor)
         except ApiError as error:
-            ended = error.ended
-            if ended.duty is Duty.STOP:
+            ended = self._tracker.without_lost_store(error.ended)
+            # Of a store that is gone, whoever began this reads no further.
+            if ended.duty is Duty.STOP and self._tracker.is_unread(self.item.resync.stream):
                 refused = stopped(ended)
                 self.outage = Outage(cause=Cause.STOPPED, why=str(refused))
                 raise refused from error

@@ -5,7 +5,7 @@ Nothing here waits or does I/O; ``pos.client`` does, and asks here.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -201,7 +201,23 @@ class Tracker:
         """Follow the streams that the listener has named: those of the key."""
         if self._named:
             self._new.update(set(streams) - set(self._named))
+        self._narrow(streams)
+
+    def _narrow(self, streams: Sequence[str]) -> None:
+        """Follow just these of the key's streams: nothing more comes of a store that is gone."""
         self._named = list(streams)
+        self.lost.intersection_update(streams)
+        for gone in self._unread.keys() - set(streams):
+            # Should it come back, what its snapshot would have shown is still to be shown.
+            del self._unread[gone], self.received[gone]
+            if gone in self.handled:
+                self.received[gone] = self.handled[gone]
+
+    def without_lost_store(self, ended: Ended) -> Ended:
+        """Conclude that the others go on, where one of all of a key's streams is refused."""
+        if self.follows_all and ended.code == CloseCode.STREAM_NOT_ALLOWED and len(self._named) > 1:
+            return replace(ended, duty=Duty.BACK_OFF)
+        return ended
 
     def after(self, stream: str) -> After:
         """Return where a stream goes on, or begins."""
@@ -225,7 +241,7 @@ class Tracker:
         self.lost = {stream.stream for stream in ready.streams if not stream.recovered}
         if self.streams is None:
             was_asked = bool(self._named) or self.start == "acked"
-            self._named = [stream.stream for stream in ready.streams]
+            self._narrow([stream.stream for stream in ready.streams])
             if not was_asked and self._named:
                 raise BrokenError(f"now that the streams are known, they begin at {self.start}")
         for stream in ready.streams:
@@ -256,6 +272,10 @@ class Tracker:
         """Note that the snapshot that leads to a position is read, if it is the stream's newest."""
         if self._unread.get(stream) is position:
             del self._unread[stream]
+
+    def is_unread(self, stream: str) -> bool:
+        """Return whether a snapshot of a stream is to be read."""
+        return stream in self._unread
 
     @property
     def is_complete(self) -> bool:

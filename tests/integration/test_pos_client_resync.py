@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from aiohttp import web
 
+from listener.pos.api import SNAPSHOTS_AT_ONCE
 from listener.pos.client import (
     SNAPSHOT,
     Cause,
@@ -44,10 +45,10 @@ async def lose(call: Call, *, head: int = 40, epoch: str = NEW) -> None:
     await call.send(type="ready", id=1, streams=[lost])
 
 
-async def resync(call: Call, *, head: int = 40, epoch: str = NEW) -> None:
+async def resync(call: Call, *, head: int = 40, epoch: str = NEW, stream: str = STREAM) -> None:
     await call.send(
         type="resync",
-        stream=STREAM,
+        stream=stream,
         reason="epoch_changed",
         epoch=epoch,
         head=head,
@@ -252,13 +253,16 @@ async def test_a_later_resync_replaces_a_snapshot_that_was_not_read(server: Scri
         server, position=store, on_resync=lambda resync: told.append(resync.epoch)
     ) as client:
         assert await take(client, 2) == ["t41", "t3"]
+        # The older one may just have been asked for.
         server.answers["snapshot"] = [rows(7), rows(8)]
         (row,) = await events(client, 1)
         assert row.id.startswith("e3-snapshot")
         waiting = asyncio.create_task(anext(client))
         await until(lambda: client.status.state == "live")
         assert await store.load() == {STREAM: Position(epoch="e3", offset=3)}
-        assert len(server.answers["snapshot"]) == 1
+        asked = len(server.snapshots)
+        await asyncio.sleep(0.1)
+        assert len(server.snapshots) == asked
         waiting.cancel()
     assert told == [NEW, "e3"]
 
@@ -295,6 +299,63 @@ async def test_a_fault_of_the_programs_own_callback_reaches_it_from_a_snapshot(
     async with follower(server, on_status=complain) as client:
         with pytest.raises(LookupError, match="mine"):
             await events(client, 3)
+
+
+async def test_a_snapshot_of_a_store_that_is_gone_stops_nobody(server: Scripted) -> None:
+    gone = {"stream": STREAM, "epoch": NEW, "head": 40, "after": 40, "recovered": False}
+    kept = {"stream": OTHER, "epoch": EPOCH, "head": 0, "after": 0, "recovered": True}
+
+    async def first(call: Call) -> None:
+        await call.hello()
+        await call.expect("connect")
+        await call.send(type="ready", id=1, streams=[gone, kept])
+        await resync(call)
+        await call.until_closed()
+
+    async def second(call: Call) -> None:
+        await call.begin(OTHER)
+        await call.event(1, stream=OTHER)
+        await call.until_closed()
+
+    server.scripts = [first, second]
+    server.answers["snapshot"] = [problem(403, "stream-not-allowed") for _ in range(1000)]
+    async with follower(server, streams=None) as client:
+        waiting = asyncio.create_task(anext(client))
+        await server.until(lambda: len(server.snapshots) > 2)
+        assert client.status.state == "connecting"
+        await server.calls[0].ws.close(code=CloseCode.COME_BACK)
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert (await waiting).subject == "t1"
+        assert client.status.state == "live"
+        asked = len(server.snapshots)
+        waiting = asyncio.create_task(anext(client))
+        await asyncio.sleep(0.1)
+        assert len(server.snapshots) <= asked + 1
+        waiting.cancel()
+
+
+async def test_of_many_snapshots_four_are_read_at_a_time(server: Scripted) -> None:
+    names = [f"200043/{number}" for number in range(SNAPSHOTS_AT_ONCE + 2)]
+
+    async def first(call: Call) -> None:
+        await call.hello()
+        await call.expect("connect")
+        lost = {"epoch": NEW, "head": 40, "after": 40, "recovered": False}
+        await call.send(type="ready", id=1, streams=[lost | {"stream": name} for name in names])
+        for name in names:
+            await resync(call, stream=name)
+        await call.until_closed()
+
+    server.scripts = [first]
+    server.may_read_snapshot.clear()
+    server.answers["snapshot"] = [rows(number) for number, _ in enumerate(names)]
+    async with follower(server, streams=names) as client:
+        waiting = asyncio.create_task(take(client, len(names)))
+        await until(lambda: len(server.snapshots) == SNAPSHOTS_AT_ONCE)
+        await asyncio.sleep(0.1)
+        assert len(server.snapshots) == SNAPSHOTS_AT_ONCE
+        server.may_read_snapshot.set()
+        assert len(set(await waiting)) == len(names)
 
 
 @pytest.fixture

@@ -243,6 +243,29 @@ def test_a_snapshot_is_not_the_end_of_a_later_resync() -> None:
     assert complete == [False, True]
 
 
+def test_of_a_store_that_is_gone_nothing_is_missing_and_all_comes_if_it_is_back() -> None:
+    tracker = Tracker(streams=None)
+    tracker.load({STREAM: Position(epoch="e", offset=5)})
+    old, new = ready(2, epoch="f", recovered=False).streams[0], "200043/-"
+    other = old.model_copy(update={"stream": new, "recovered": True})
+    tracker.ready(Ready(id=1, streams=[old, other]))
+    tracker.resync(
+        ResyncMembers(stream=STREAM, reason="epoch_changed", epoch="f", head=2, snapshot="/")
+    )
+    assert (tracker.is_unread(STREAM), tracker.is_complete) == (True, False)
+    tracker.ready(Ready(id=2, streams=[other]))
+    assert (tracker.is_unread(STREAM), tracker.is_complete) == (False, True)
+    tracker.name([STREAM, new])
+    assert tracker.after(STREAM) == Position(epoch="e", offset=5)
+
+
+def test_a_store_that_is_gone_before_its_resync_is_not_missing_either() -> None:
+    tracker = Tracker(streams=None)
+    tracker.ready(ready(2, epoch="f", recovered=False))
+    tracker.name(["200043/-"])
+    assert tracker.is_complete
+
+
 def test_a_position_that_is_resumed_after_all_is_not_lost() -> None:
     tracker = Tracker(streams=[STREAM])
     tracker.load({STREAM: Position(epoch="e", offset=5)})

@@ -987,14 +987,65 @@ test('a later resync replaces a snapshot that was not read', web, async () => {
   const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 3 } });
   const follower = client(server, { position, onResync: ({ epoch }) => told.push(epoch) });
   assert.deepEqual(await take(follower, 2), ['t41', 't3']);
+  // The older one may just have been asked for.
   server.snapshotAnswers = [{ data: rows(7) }, { data: rows(8) }];
   assert.match((await follower.next()).value.id, /^e3-snapshot/);
   void follower.next();
   await until(() => follower.status.state === 'live');
   assert.deepEqual(await position.load(), { [STREAM]: { epoch: 'e3', offset: 3 } });
+  const asked = server.snapshots.length;
   await wait(100);
-  assert.equal(server.snapshotAnswers.length, 1);
+  assert.equal(server.snapshots.length, asked);
   assert.deepEqual(told, ['e2', 'e3']);
+});
+
+test('a snapshot of a store that is gone stops nobody', web, async () => {
+  const server = await serve(
+    async (call) => {
+      call.hello();
+      await call.expect('connect');
+      const gone = { stream: STREAM, epoch: 'e2', head: 40, after: 40, recovered: false };
+      const kept = { stream: OTHER, epoch: EPOCH, head: 0, after: 0, recovered: true };
+      call.send({ type: 'ready', id: 1, streams: [gone, kept] });
+      call.send({ type: 'resync', ...resync });
+    },
+    async (call) => {
+      await call.begin({ streams: [OTHER] });
+      call.event(1, { stream: OTHER });
+    },
+  );
+  server.snapshotAnswers = new Array(1000).fill(problem(403, 'stream-not-allowed'));
+  const follower = client(server, { streams: undefined });
+  const next = follower.next();
+  await until(() => server.snapshots.length > 2);
+  assert.equal(follower.status.state, 'connecting');
+  server.calls[0].close(4200);
+  assert.equal((await next).value.subject, 't1');
+  assert.equal(follower.status.state, 'live');
+  const asked = server.snapshots.length;
+  void follower.next();
+  await wait(100);
+  assert.ok(server.snapshots.length <= asked + 1);
+});
+
+test('of many snapshots four are read at a time', web, async () => {
+  const names = Array.from({ length: 6 }, (_, number) => `200043/${number}`);
+  const server = await serve(async (call) => {
+    call.hello();
+    await call.expect('connect');
+    const lost = { epoch: 'e2', head: 40, after: 40, recovered: false };
+    call.send({ type: 'ready', id: 1, streams: names.map((stream) => ({ stream, ...lost })) });
+    for (const stream of names) call.send({ type: 'resync', ...resync, stream });
+  });
+  const snapshot = gate();
+  server.snapshotGate = snapshot.opened;
+  server.snapshotAnswers = names.map((_, number) => ({ data: rows(number) }));
+  const taken = take(client(server, { streams: names }), names.length);
+  await until(() => server.snapshots.length === 4);
+  await wait(100);
+  assert.equal(server.snapshots.length, 4);
+  snapshot.open();
+  assert.equal(new Set(await taken).size, names.length);
 });
 
 test('closing while a snapshot is awaited ends the loop', web, async () => {
