@@ -26,7 +26,7 @@ from listener.pos.credential import read_key
 from listener.pos.events import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
-from listener.pos.snapshot import UNREAD, Snapshot
+from listener.pos.snapshot import Snapshots
 from listener.pos.status import FollowStatus, StoppedError
 from listener.pos.tracking import Schedule, Timing, Tracker, Versions
 
@@ -103,10 +103,13 @@ class Follower:
         self._queue: asyncio.Queue[Taken | Resynced | Exception | None] = asyncio.Queue(AHEAD_MAX)
         self._versions = Versions()
         self._pending: Taken | None = None
-        # Those that are not read yet, by stream.
-        self._snapshots: dict[str, Snapshot] = {}
-        # Until when they are waited for, so that they come before the events.
-        self._patience = 0.0
+        self._snapshots = Snapshots(
+            tracker=self._tracker,
+            versions=self._versions,
+            timing=self._timing,
+            save=self._save,
+            on_change=self._snapshot_changed,
+        )
         self._failed: Exception | None = None
         self._acking = Acking(self._tracker, timing=self._timing)
         self._api: Api | None = None
@@ -126,8 +129,7 @@ class Follower:
         state, transport, outage = link.state, link.transport, link.outage
         if state == "live" and not self._tracker.is_complete:
             # Events come, but what they are about is not all that the till should show.
-            missing = [snapshot.outage for snapshot in self._snapshots.values()]
-            outage = next((one for one in missing if one is not UNREAD), UNREAD)
+            outage = self._snapshots.outage
             state, transport = "stopped" if outage.cause is Cause.STOPPED else "connecting", None
         cause, why = (outage.cause, outage.why) if outage else (None, "")
         if self._is_closed:
@@ -210,8 +212,7 @@ class Follower:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(StopAsyncIteration())
-        for snapshot in self._snapshots.values():
-            await snapshot.aclose()
+        await self._snapshots.aclose()
         if self._api is not None:
             await self._api.aclose()
 
@@ -266,59 +267,24 @@ class Follower:
             await self._handled(item.stream, item.position)
         return None
 
+    async def _next_of_snapshots(self) -> Event | None:
+        try:
+            return await self._snapshots.next()
+        except Exception as error:
+            self._failed = error
+            raise
+
     def _resync(self, item: Resynced) -> None:
-        """Begin to read a snapshot, in place of an older one of the stream."""
-        stream = item.resync.stream
-        older = self._snapshots.get(stream)
-        if older is not None:
-            older.stop()
-        if not self._snapshots:
-            # For a moment in all: if they cannot be read, events must not wait for them.
-            self._patience = asyncio.get_running_loop().time() + self._timing.slow_seconds
-        self._versions.forget(stream)
         if self._api is not None:
             # Done before the program is told: if that fails, the snapshot must not be lost.
-            self._snapshots[stream] = Snapshot(
-                item,
-                api=self._api,
-                tracker=self._tracker,
-                timing=self._timing,
-                on_change=self._snapshot_changed,
-            )
+            self._snapshots.begin(item, api=self._api)
         if self._on_resync is not None:
             self._on_resync(item.resync)
 
-    async def _next_of_snapshots(self) -> Event | None:
-        """Return the next transaction of the snapshots that is news; None where none is there."""
-        for stream, snapshot in list(self._snapshots.items()):
-            if not self._tracker.is_unread(stream):
-                # The store is gone.
-                snapshot.stop()
-                del self._snapshots[stream]
-                self._tell()
-                continue
-            try:
-                while (event := await snapshot.next(until=self._patience)) is not None:
-                    if self._versions.is_new(event, stream=stream):
-                        return event
-            except Exception as error:
-                self._failed = error
-                raise
-            if snapshot.is_read:
-                await self._save(stream, snapshot.reached)
-                del self._snapshots[stream]
-                self._tracker.found(stream, snapshot.item.position)
-                self._tell()
-        return None
-
     async def _handled(self, stream: str, position: Position) -> None:
         """Count an event as handled."""
-        snapshot = self._snapshots.get(stream)
-        if snapshot is None:
+        if not self._snapshots.holds_back(stream, position):
             await self._save(stream, position)
-        else:
-            # Saved once the snapshot is read as well: whoever crashes before must read it again.
-            snapshot.reached = position
 
     async def _save(self, stream: str, position: Position) -> None:
         """Save a position, then queue its ack: the store is never behind the listener."""

@@ -1,21 +1,106 @@
-"""Read the snapshot that replaces a lost position, page by page, as events."""
+"""Read the snapshots that replace lost positions, page by page, as events."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from listener.pos.api import Api, ApiError, SnapshotPage
 from listener.pos.causes import Cause, Outage
 from listener.pos.codes import Duty
-from listener.pos.events import Event
+from listener.pos.events import Event, Position
 from listener.pos.link import Resynced
 from listener.pos.status import stopped
-from listener.pos.tracking import Schedule, Timing, Tracker
+from listener.pos.tracking import Schedule, Timing, Tracker, Versions
 
 UNREAD: Final = Outage(
     cause=Cause.STARTING, why="the position was lost, and the snapshot is not read yet"
 )
+
+
+class Snapshots:
+    """The snapshots that the program has not read to their end, one of a stream.
+
+    ``save`` is called with where a stream goes on once its snapshot is read. ``on_change`` is called
+    when a page came or a snapshot ended, and when the reason why one is not read has changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracker: Tracker,
+        versions: Versions,
+        timing: Timing,
+        save: Callable[[str, Position], Awaitable[None]],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._tracker = tracker
+        self._versions = versions
+        self._timing = timing
+        self._save = save
+        self._on_change = on_change
+        self._unread: dict[str, Snapshot] = {}
+        # Until when they are waited for, so that they come before the events.
+        self._patience = 0.0
+
+    @property
+    def outage(self) -> Outage:
+        """Why something is missing."""
+        missing = [snapshot.outage for snapshot in self._unread.values()]
+        return next((one for one in missing if one is not UNREAD), UNREAD)
+
+    def begin(self, item: Resynced, *, api: Api) -> None:
+        """Begin to read one, in place of an older one of the stream."""
+        stream = item.resync.stream
+        older = self._unread.get(stream)
+        if older is not None:
+            older.stop()
+        if not self._unread:
+            # For a moment in all: if they cannot be read, events must not wait for them.
+            self._patience = asyncio.get_running_loop().time() + self._timing.slow_seconds
+        self._versions.forget(stream)
+        self._unread[stream] = Snapshot(
+            item, api=api, tracker=self._tracker, timing=self._timing, on_change=self._on_change
+        )
+
+    def holds_back(self, stream: str, position: Position) -> bool:
+        """Return whether a position is to be saved only once the stream's snapshot is read.
+
+        Whoever crashes before must read the snapshot again.
+        """
+        snapshot = self._unread.get(stream)
+        if snapshot is None:
+            return False
+        snapshot.reached = position
+        return True
+
+    async def next(self) -> Event | None:
+        """Return the next transaction that is news; None where none is there.
+
+        Raises:
+            StoppedError: The listener said not to come back unchanged.
+        """
+        for stream, snapshot in list(self._unread.items()):
+            if not self._tracker.is_unread(stream):
+                # The store is gone.
+                snapshot.stop()
+                del self._unread[stream]
+                self._on_change()
+                continue
+            while (event := await snapshot.next(until=self._patience)) is not None:
+                if self._versions.is_new(event, stream=stream):
+                    return event
+            if snapshot.is_read:
+                await self._save(stream, snapshot.reached)
+                del self._unread[stream]
+                self._tracker.found(stream, snapshot.item.position)
+                self._on_change()
+        return None
+
+    async def aclose(self) -> None:
+        """Read no further, and wait until that is so."""
+        for snapshot in self._unread.values():
+            await snapshot.aclose()
 
 
 class Snapshot:
