@@ -453,6 +453,8 @@ class Tracker {
 
   begin(stream, position) {
     this.received.set(stream, position);
+    // It was of the position before, which may be of another ledger.
+    delete this.#heads[stream];
     if (!this.#named.includes(stream)) this.#named.push(stream);
   }
 
@@ -1420,6 +1422,10 @@ export class Follower {
   }
 
   #hear(frame, talk, socket) {
+    // Since when the listener's heads have been ahead of what arrived.
+    const watchHeads = (since) => {
+      talk.behindSince = this.#tracker.isBehind ? (since ?? Date.now()) : undefined;
+    };
     switch (frame.type) {
       case 'hello':
         talk.hello = frame;
@@ -1435,16 +1441,17 @@ export class Follower {
         break;
       case 'event':
         this.#take(frame);
-        talk.behindSince = this.#tracker.isBehind ? Date.now() : undefined;
+        watchHeads(undefined);
         break;
       case 'ping':
         this.#tracker.ping(frame.heads ?? {});
         this.#schedule.progress();
-        talk.behindSince = this.#tracker.isBehind ? (talk.behindSince ?? Date.now()) : undefined;
+        watchHeads(talk.behindSince);
         socket.send(JSON.stringify({ type: 'pong', t: frame.t }));
         break;
       case 'resync':
         this.#resync(frame);
+        watchHeads(talk.behindSince);
         break;
       case 'reconnect':
         if (isOffset(frame.afterMs)) talk.afterMs = frame.afterMs;

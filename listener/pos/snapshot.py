@@ -21,8 +21,9 @@ UNREAD: Final = Outage(
 class Snapshots:
     """The snapshots that the program has not read to their end, one of a stream.
 
-    ``save`` is called with where a stream goes on once its snapshot is read. ``on_change`` is called
-    when a page came or a snapshot ended, and when the reason why one is not read has changed.
+    ``save`` is called with where a stream goes on once its snapshot is read. ``on_change`` is
+    called when a page came or a snapshot ended, and when the reason why one is not read has
+    changed.
     """
 
     def __init__(

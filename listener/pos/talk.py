@@ -151,6 +151,7 @@ class Talk:
                 self._sink.ready(self._ws)
             case Resync():
                 await self._sink.resync(frame)
+                self._watch(restart=False)
             case Reconnect():
                 self._after_ms = frame.after_ms
             case ErrorFrame():

@@ -257,6 +257,8 @@ class Tracker:
     def begin(self, stream: str, position: Position) -> None:
         """Continue a stream from a position that the listener gave."""
         self.received[stream] = position
+        # It was of the position before, which may be of another ledger.
+        self.heads.pop(stream, None)
         if self.streams is None and stream not in self._named:
             self._named.append(stream)
 

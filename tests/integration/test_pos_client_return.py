@@ -16,6 +16,7 @@ from tests.support.scripted import (
     Call,
     Scripted,
     follower,
+    rows,
     stay,
     stop,
     take,
@@ -196,6 +197,31 @@ async def test_heads_that_stay_ahead_without_any_event_make_it_come_back(
         await server.until(lambda: server.upgrades == 2)
         waiting.cancel()
     assert codes == [CloseCode.DEAD]
+
+
+async def test_heads_of_before_a_resync_are_not_ahead_of_what_comes_after_it(
+    server: Scripted,
+) -> None:
+    async def script(call: Call) -> None:
+        await call.begin()
+        await call.send(type="ping", t=1, heads={STREAM: 9})
+        await call.send(
+            type="resync",
+            stream=STREAM,
+            reason="epoch_changed",
+            epoch="e2",
+            head=2,
+            snapshot="/v1/transactions",
+        )
+        await asyncio.sleep(FAST.behind_seconds * 2)
+        await call.event(3)
+        await call.until_closed()
+
+    server.scripts = [script]
+    server.answers["snapshot"] = [rows(7)]
+    async with follower(server) as client:
+        assert await take(client, 2) == ["t7", "t3"]
+    assert server.upgrades == 1
 
 
 async def test_a_listener_that_goes_on_talking_is_not_given_up(server: Scripted) -> None:

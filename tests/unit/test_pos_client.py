@@ -182,6 +182,18 @@ def test_heads_that_are_ahead_are_noticed_for_followed_streams_only() -> None:
     assert behind == [False, True, False]
 
 
+def test_heads_of_before_a_resync_are_not_ahead_of_what_comes_after_it() -> None:
+    tracker = Tracker(streams=[STREAM])
+    tracker.ready(ready(4))
+    tracker.ping(Ping(t=1, heads={STREAM: 9}))
+    tracker.resync(
+        ResyncMembers(stream=STREAM, reason="epoch_changed", epoch="f", head=2, snapshot="/")
+    )
+    assert not tracker.is_behind
+    tracker.ping(Ping(t=2, heads={STREAM: 3}))
+    assert tracker.is_behind
+
+
 def test_only_what_is_handled_in_the_ledger_in_use_can_be_acknowledged() -> None:
     tracker = Tracker(streams=None)
     assert tracker.ackable(STREAM) is None

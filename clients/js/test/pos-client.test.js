@@ -999,6 +999,19 @@ test('a later resync replaces a snapshot that was not read', web, async () => {
   assert.deepEqual(told, ['e2', 'e3']);
 });
 
+test('heads of before a resync are not ahead of what comes after it', web, async () => {
+  const server = await serve(async (call) => {
+    await call.begin();
+    call.send({ type: 'ping', t: 1, heads: { [STREAM]: 9 } });
+    call.send({ type: 'resync', ...resync, head: 2 });
+    await wait(5 * FAST.behindMs);
+    call.event(3);
+  });
+  server.snapshotAnswers = [{ data: rows(7) }];
+  assert.deepEqual(await take(client(server), 2), ['t7', 't3']);
+  assert.equal(server.upgrades, 1);
+});
+
 test('a snapshot of a store that is gone stops nobody', web, async () => {
   const server = await serve(
     async (call) => {
