@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -12,10 +13,10 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event
 from listener.ledger.nodes import Seat
 from listener.ledger.results import Acked
-from listener.storage import open_reader
-from listener.storage.postgres import bell
+from listener.storage import open_reader, verify
+from listener.storage.postgres import bell, writer
 from listener.storage.postgres.connection import SERVER_NOW_MS
-from listener.storage.postgres.ledger import ANALYZE_ENTRIES
+from listener.storage.postgres.ledger import ANALYZE_ENTRIES, PostgresLedger
 from listener.storage.postgres.turns import LEASE_SECONDS
 from tests.support.databases import node
 from tests.support.stored import STREAM, numbered
@@ -37,6 +38,17 @@ async def beside(url: str) -> AsyncIterator["asyncpg.Connection"]:
 # Readiness
 
 
+async def until_ready(ledger: PostgresLedger) -> None:
+    async with asyncio.timeout(8):
+        while True:
+            try:
+                await ledger.check_writable()
+            except LedgerUnavailableError:
+                await asyncio.sleep(0.1)
+            else:
+                break
+
+
 async def test_a_node_whose_heartbeat_does_not_get_through_is_not_ready(url: str) -> None:
     async with node(url) as ledger, beside(url) as db:
         await ledger.check_writable()
@@ -51,14 +63,53 @@ async def test_a_node_whose_heartbeat_does_not_get_through_is_not_ready(url: str
                     await asyncio.sleep(0.1)
             # Nothing else is held up by that.
             await ledger.record(numbered(1))
-        async with asyncio.timeout(8):
-            while True:
-                try:
-                    await ledger.check_writable()
-                except LedgerUnavailableError:
-                    await asyncio.sleep(0.1)
-                else:
-                    break
+        await until_ready(ledger)
+
+
+async def unready(ledger: PostgresLedger) -> str:
+    """Return why a node is not ready."""
+    with pytest.raises(LedgerUnavailableError) as refused:
+        await ledger.check_writable()
+    return str(refused.value)
+
+
+async def test_a_node_that_can_be_heard_of_but_appends_nothing_is_not_ready(url: str) -> None:
+    async with node(url) as ledger, beside(url) as db:
+        events: list[Event] = []
+        ledger.listen(events.extend)
+        await ledger.record(numbered(1))
+        # As where a tablespace is full: the node's own row, which is there, can be written.
+        await db.execute(
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN RAISE disk_full USING MESSAGE = 'no room is left'; END$$;"
+            "CREATE TRIGGER no_room BEFORE INSERT ON transactions EXECUTE FUNCTION no_room()"
+        )
+        with pytest.raises(LedgerUnavailableError, match="no room is left"):
+            await ledger.record(numbered(2))
+        assert "no room is left" in await unready(ledger)
+        # Not rehearsed again at once, however often anybody asks.
+        assert "the last commit failed" in await unready(ledger)
+        await db.execute("DROP TRIGGER no_room ON transactions")
+        await until_ready(ledger)
+        await ledger.check_writable()
+        # Of the rehearsals nothing is left, and nobody was told.
+        assert await ledger.seq() == 1
+        assert (await ledger.record(numbered(2))).seq == 2
+        assert [event.number for event in events] == [1, 2]
+    await asyncio.to_thread(verify, url)
+
+
+async def test_a_batch_that_is_recorded_shows_as_well_that_the_node_is_ready(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "rehearse", AsyncMock(side_effect=AssertionError))
+    async with node(url) as ledger, beside(url) as db:
+        await db.execute("ALTER TABLE sales RENAME TO sails")
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.record(numbered(1))
+        await db.execute("ALTER TABLE sails RENAME TO sales")
+        await ledger.record(numbered(1))
+        await ledger.check_writable()
 
 
 async def test_to_ask_a_node_whether_it_is_ready_costs_no_commit(url: str) -> None:

@@ -7,6 +7,7 @@ time with the lock held, which the server takes back after two seconds.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from listener.ledger.schedule import Confirm
 from listener.ledger.wanted import wanted
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection
+from listener.storage.postgres.rehearsal import rehearse
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
@@ -38,6 +40,8 @@ SWEEP_SECONDS: Final = 0.25
 # Tries without the lock; then one more with it.
 TRIES: Final = 2
 PAUSE_SECONDS: Final = 0.1
+# Anybody may ask whether this node is ready: no append is rehearsed more often.
+REHEARSAL_SECONDS: Final = 1.0
 PAUSE_SECONDS_MAX: Final = 1.0
 
 # Errors that the content of a batch can cause: data, constraints, limits. Nothing was written
@@ -77,6 +81,9 @@ class Writer(CommitQueue[Fact, Appended]):
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
         self._under_way: dict[Channel, Sequence[Waiter[Fact]]] = {}
+        # Whether the last batch failed, whatever was in it, and when an append was rehearsed.
+        self._has_failed = False
+        self._rehearsed_at = -math.inf
         self._more = asyncio.Event()
         self._pause_seconds = PAUSE_SECONDS
         self._tasks = [
@@ -97,15 +104,25 @@ class Writer(CommitQueue[Fact, Appended]):
         await asyncio.gather(*self._tasks, self._sweep, return_exceptions=True)
 
     async def check(self) -> None:
-        """Return if there is a connection for the next batch; make one if there is none.
+        """Return if the next batch can be appended, as far as the last one and a connection tell.
+
+        Where there is no connection, one is made. Where the last batch failed, an append is
+        rehearsed: whoever was told that this node is not ready may send nothing that would show
+        that it is again.
 
         Raises:
-            LedgerUnavailableError: There is no server that can be used now.
+            LedgerUnavailableError: There is no server that can be used now, or it takes nothing.
         """
         idle = [channel for channel in self._channels if channel not in self._under_way]
-        if len(idle) < len(self._channels) or any(channel.is_connected for channel in idle):
-            return
-        await idle[0].run(_nothing)
+        if self._has_failed:
+            now = time.monotonic()
+            if not idle or now - self._rehearsed_at < REHEARSAL_SECONDS:
+                raise LedgerUnavailableError("the last commit failed; send it again")
+            self._rehearsed_at = now
+            await idle[0].run(lambda db: rehearse(db, self._append))
+            self._has_failed = False
+        elif len(idle) == len(self._channels) and not any(one.is_connected for one in idle):
+            await idle[0].run(_nothing)
 
     def _wake(self) -> None:
         if self._is_enough():
@@ -162,11 +179,13 @@ class Writer(CommitQueue[Fact, Appended]):
             if _is_mistake(error):
                 await self._isolate(channel, batch, error)
                 return
+            self._has_failed = True
             fail(batch, error)
             self._drop_idle()
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             await self._isolate(channel, batch, error)
         else:
+            self._has_failed = False
             self._finish(batch, appended.recorded, appended, time.perf_counter() - started)
         finally:
             self._under_way.pop(channel, None)
