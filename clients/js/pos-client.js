@@ -29,6 +29,12 @@ const LONGER_MS = 1000;
 const STREAMS_MAX = 512;
 // An empty page that comes sooner is followed by the next question only then.
 const EMPTY_MS_MIN = 1000;
+// Of more streams than this none is waited for: each is asked in its turn, and together so often a second. A
+// connection waits for each stream, a browser has six, and acks need one.
+const WAITING_MAX = 4;
+const ASKED_MAX = 50;
+// How long each step of a handshake may take while long-poll works and does not read meanwhile.
+const AGAIN_MS = 2000;
 const DOUBLINGS_MAX = 16;
 
 const DONE = 1000;
@@ -1069,7 +1075,9 @@ export class Follower {
       await this.#queue.drained();
       if (this.#isClosed) return;
       const isBlocked = !this.#WebSocket || this.#blocked >= this.#timing.blockedTries;
-      const ended = await this.#watched(isBlocked ? this.#poll() : this.#converse());
+      const ended = await (isBlocked
+        ? this.#watched(this.#poll(), 'long-poll')
+        : this.#watched(this.#converse(), 'websocket'));
       if (isBlocked) {
         // WebSocket is tried again first; if it fails, long-poll is next.
         this.#blocked -= 1;
@@ -1087,9 +1095,10 @@ export class Follower {
   }
 
   /** Await a try; report that nothing answers if it is not live soon. */
-  async #watched(trying) {
+  async #watched(trying, over) {
     const timer = setTimeout(() => {
-      if (this.#state === 'live' || this.#isClosed) return;
+      const isLive = this.#state === 'live' && this.#transport === over;
+      if (isLive || this.#isClosed) return;
       this.#change('connecting', null, { cause: 'silent', why: this.#step });
     }, this.#timing.slowMs);
     try {
@@ -1352,9 +1361,12 @@ export class Follower {
       clearTimeout(timer);
       timer = setTimeout(then, Math.max(0, ms));
     };
-    // Each step of the handshake has its own time: a slow line is not a dead one.
+    // Each step of the handshake has its own time: a slow line is not a dead one. While long-poll works
+    // nothing is read meanwhile.
+    const { connectMs } = this.#timing;
+    const stepMs = this.#isHttpWell ? Math.min(connectMs, AGAIN_MS) : connectMs;
     const handshake = () => {
-      watch(this.#timing.connectMs, () => finish(CUT, { cause: 'silent', why: this.#step }));
+      watch(stepMs, () => finish(CUT, { cause: 'silent', why: this.#step }));
     };
     const patience = () => {
       if (!talk.isReady) return;
@@ -1472,7 +1484,7 @@ export class Follower {
     };
     const ask = (name) => {
       stops.set(name, new AbortController());
-      polls.set(name, this.#page(name, stops.get(name).signal));
+      polls.set(name, this.#nextPage(name, stops.get(name).signal));
     };
     this.#closing.signal.addEventListener('abort', stop);
     // Then WebSocket is tried again, and the key's streams are asked for.
@@ -1507,26 +1519,39 @@ export class Follower {
     return undefined;
   }
 
-  /** How long to wait for a page: the first comes at once, so that the connection is known to be live. */
-  get #waitSeconds() {
-    return this.#transport === 'long-poll' ? this.#timing.pollSeconds : 0;
+  #nextPage(name, signal) {
+    // The first answer comes at once, so that the connection is known to be live.
+    if (this.#transport !== 'long-poll') return this.#page(name, signal, 0, 0);
+    const { length } = this.#tracker.names;
+    if (length > WAITING_MAX) {
+      return this.#page(name, signal, 0, Math.max(EMPTY_MS_MIN, (1000 * length) / ASKED_MAX));
+    }
+    const { pollSeconds } = this.#timing;
+    return this.#page(name, signal, pollSeconds, Math.min(pollSeconds * 1000, EMPTY_MS_MIN));
   }
 
   /** Ask which streams the key has now: stores may have come or gone since the last time. */
   async #nameAgain() {
-    const { page } = await this.#page(undefined, this.#closing.signal, 0);
-    if (page?.stream !== undefined) this.#tracker.name([page.stream]);
+    await this.#page(undefined, this.#closing.signal, 0, 0);
   }
 
-  /** Read a page of a stream; none where the key has several, which are known from now on. */
-  async #page(name, signal, wait = this.#waitSeconds) {
+  /**
+   * Read a page of a stream; without a name, of the key's only one, which is known then. None where that has a
+   * position here, or where the key has several: they are asked by name. An empty page is returned after
+   * `restMs` at the soonest: a listener that is about to restart lets nobody wait.
+   */
+  async #page(name, signal, waitSeconds, restMs) {
     const after = name === undefined ? 'acked' : this.#tracker.after(name);
     const began = Date.now();
     try {
-      const page = await this.#api.page(name, after === 'acked' ? undefined : after, wait, signal);
-      // A listener that is about to restart lets nobody wait.
-      const rest = Math.min(wait * 1000, EMPTY_MS_MIN) - (Date.now() - began);
-      if (page.events?.length === 0 && rest > 0) await pause(rest, signal);
+      const from = after === 'acked' ? undefined : after;
+      const page = await this.#api.page(name, from, waitSeconds, signal);
+      const leftMs = restMs - (Date.now() - began);
+      if (page.events?.length === 0 && leftMs > 0) await pause(leftMs, signal);
+      if (name === undefined && page.stream !== undefined) {
+        this.#tracker.name([page.stream]);
+        if (this.#tracker.received.has(page.stream)) return { name };
+      }
       return { name, page };
     } catch (error) {
       if (name !== undefined || !error.ended?.streams?.length) throw error;

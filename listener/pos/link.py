@@ -25,6 +25,12 @@ _LOG: Final = logging.getLogger(__name__)
 _LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.CONNECT_LATE})
 # An empty page that comes sooner is followed by the next question only then.
 EMPTY_SECONDS_MIN: Final = 1.0
+# Of more streams than this none is waited for: each is asked in its turn, and together so often a
+# second. A connection waits for each stream, and proxies and libraries allow about a hundred.
+WAITING_MAX: Final = 50
+ASKED_MAX: Final = 50
+# How long each step of a handshake may take while long-poll works and does not read meanwhile.
+AGAIN_SECONDS: Final = 2.0
 _STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
 
 
@@ -85,7 +91,10 @@ class Link:
         """
         while True:
             is_blocked = self._blocked >= self._timing.blocked_tries
-            ended = await self._watched(self._poll() if is_blocked else self._converse())
+            if is_blocked:
+                ended = await self._watched(self._poll(), over="long-poll")
+            else:
+                ended = await self._watched(self._converse(), over="websocket")
             if is_blocked:
                 # WebSocket is tried again first; if it fails, long-poll is next.
                 self._blocked -= 1
@@ -100,12 +109,14 @@ class Link:
             self._change("connecting", None, ended.outage)
             await asyncio.sleep(self._schedule.next(ended))
 
-    async def _watched(self, trying: Coroutine[None, None, Ended | None]) -> Ended | None:
+    async def _watched(
+        self, trying: Coroutine[None, None, Ended | None], *, over: Transport
+    ) -> Ended | None:
         """Await a try; report that nothing answers if it is not live soon."""
         task = asyncio.create_task(trying)
         try:
             await asyncio.wait({task}, timeout=self._timing.slow_seconds)
-            if not task.done() and self.state != "live":
+            if not task.done() and (self.state, self.transport) != ("live", over):
                 self._change("connecting", None, Outage(cause=Cause.SILENT, why=self._step))
             return await task
         finally:
@@ -151,8 +162,11 @@ class Link:
     async def _converse(self) -> Ended | None:
         """Open a websocket and read it until it ends."""
         timing = self._timing
+        # While long-poll works, nothing is read meanwhile.
+        most = AGAIN_SECONDS if self._is_http_well else timing.connect_seconds
+        seconds = min(timing.connect_seconds, most)
         try:
-            async with asyncio.timeout(timing.connect_seconds):
+            async with asyncio.timeout(seconds):
                 ws = await self._api.upgrade(close_seconds=timing.close_seconds)
         except ApiError as error:
             # A listener that is draining must not be mistaken for one behind a firewall.
@@ -162,11 +176,11 @@ class Link:
             self._blocked += 1
             return Ended(duty=Duty.BACK_OFF, outage=of_error(error, host=self._api.host))
         try:
-            return await self._read(ws)
+            return await self._read(ws, step_seconds=seconds)
         finally:
             self._ws = self._talk = None
 
-    async def _read(self, ws: aiohttp.ClientWebSocketResponse) -> Ended:
+    async def _read(self, ws: aiohttp.ClientWebSocketResponse, *, step_seconds: float) -> Ended:
         """Read an open websocket until it ends, and close it."""
         self._connects += 1
         talk = self._talk = Talk(
@@ -175,6 +189,7 @@ class Link:
             tracker=self._tracker,
             sink=self,
             timing=self._timing,
+            step_seconds=step_seconds,
             number=self._connects,
         )
         code = CloseCode.DONE
@@ -250,27 +265,39 @@ class Link:
 
     async def _name_again(self) -> None:
         """Ask which streams the key has now: stores may have come or gone since the last time."""
-        page = await self._page(None, wait=0)
-        if isinstance(page, EventsPage) and page.stream is not None:
-            self._tracker.name([page.stream])
+        await self._page(None, wait=0, rest=0.0)
 
     async def _next_page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
-        # The first answer comes at once, so that the connection is known to be live.
-        wait = self._timing.poll_seconds if self.transport == "long-poll" else 0
-        return await self._page(stream, wait=wait)
+        if self.transport != "long-poll":
+            # The first answer comes at once, so that the connection is known to be live.
+            return await self._page(stream, wait=0, rest=0.0)
+        count = len(self._tracker.names)
+        if count > WAITING_MAX:
+            return await self._page(stream, wait=0, rest=max(EMPTY_SECONDS_MIN, count / ASKED_MAX))
+        wait = self._timing.poll_seconds
+        return await self._page(stream, wait=wait, rest=min(wait, EMPTY_SECONDS_MIN))
 
-    async def _page(self, stream: str | None, *, wait: int) -> EventsPage | ResyncMembers | None:
-        """Read a page of a stream; None where the key has several, which are known from now on."""
+    async def _page(
+        self, stream: str | None, *, wait: int, rest: float
+    ) -> EventsPage | ResyncMembers | None:
+        """Read a page of a stream; without a name, of the key's only one, which is known then.
+
+        None where that has a position here, or where the key has several: they are asked by name.
+        An empty page is returned after ``rest`` seconds at the soonest: a listener that is about to
+        restart lets nobody wait.
+        """
         tracker, clock = self._tracker, asyncio.get_running_loop().time
         after = tracker.start if stream is None else tracker.after(stream)
-        ends_at = clock() + min(wait, EMPTY_SECONDS_MIN)
+        ends_at = clock() + rest
         try:
             page = await self._api.page(
                 stream, after=None if after == "acked" else after, wait_seconds=wait
             )
             if isinstance(page, EventsPage) and not page.events:
-                # A listener that is about to restart lets nobody wait.
                 await asyncio.sleep(ends_at - clock())
+            if stream is None and page.stream is not None:
+                tracker.name([page.stream])
+                return None if page.stream in tracker.received else page
             return page
         except ApiError as error:
             if stream is not None or not error.ended.streams:

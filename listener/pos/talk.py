@@ -63,6 +63,7 @@ class Talk:
         tracker: Tracker,
         sink: Receiver,
         timing: Timing,
+        step_seconds: float,
         number: int,
     ) -> None:
         self._ws = ws
@@ -70,6 +71,7 @@ class Talk:
         self._tracker = tracker
         self._sink = sink
         self._timing = timing
+        self._step_seconds = step_seconds
         self._number = number
         self._clock = asyncio.get_running_loop().time
         self._heard_at = self._clock()
@@ -124,7 +126,7 @@ class Talk:
         """Return until when (loop time) to wait for the next frame."""
         if not self.is_ready or self.hello is None:
             # Each step of the handshake has its own time: a slow line is not a dead one.
-            return self._step_began_at + self._timing.connect_seconds
+            return self._step_began_at + self._step_seconds
         patience = self._heard_at + self.hello.dead_seconds
         if self._behind_since is None:
             return patience

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
+from listener.pos import link
 from listener.pos.causes import Cause
 from listener.pos.client import FollowStatus, MemoryPositions, Position, Timing
 from listener.pos.codes import CloseCode
@@ -52,6 +53,56 @@ async def test_long_poll_without_a_named_stream_learns_it(blocked: Scripted) -> 
     assert "stream" not in blocked.polls[0]
     assert blocked.polls[1]["stream"] == STREAM
     assert blocked.polls[1]["after"] == f"{EPOCH}:4"
+
+
+async def test_long_poll_without_a_named_stream_begins_at_its_own_position(
+    blocked: Scripted,
+) -> None:
+    # Another till with the same key is further, and so is what the key has acknowledged.
+    blocked.pages = [page(10), page(6, 7)]
+    store = MemoryPositions({STREAM: Position(epoch=EPOCH, offset=5)})
+    told: list[FollowStatus] = []
+    async with follower(blocked, streams=None, position=store, on_status=told.append) as client:
+        assert await take(client, 2) == ["t6", "t7"]
+    # That is no hole.
+    assert Cause.CLOSED not in {status.cause for status in told}
+    assert "stream" not in blocked.polls[0]
+    assert (blocked.polls[1]["stream"], blocked.polls[1]["after"]) == (STREAM, f"{EPOCH}:5")
+
+
+async def test_long_poll_without_a_named_stream_resyncs_in_another_ledger(
+    blocked: Scripted,
+) -> None:
+    gone = {"stream": STREAM, "reason": "epoch_changed", "epoch": "e2", "head": 40}
+    blocked.pages = [
+        page(next_=40, epoch="e2"),
+        web.json_response(gone | {"snapshot": "/v1/transactions"}, status=410),
+        page(41, epoch="e2"),
+    ]
+    blocked.answers["snapshot"] = [rows(7)]
+    store = MemoryPositions({STREAM: Position(epoch=EPOCH, offset=5)})
+    async with follower(blocked, streams=None, position=store) as client:
+        assert await take(client, 2) == ["t7", "t41"]
+
+
+@pytest.mark.parametrize(("count", "waits"), [(3, {"0", "1"}), (4, {"0"})])
+async def test_of_many_streams_none_is_waited_for(
+    blocked: Scripted, monkeypatch: pytest.MonkeyPatch, count: int, waits: set[str]
+) -> None:
+    monkeypatch.setattr(link, "WAITING_MAX", 3)
+    monkeypatch.setattr(link, "ASKED_MAX", 2)
+    monkeypatch.setattr(link, "EMPTY_SECONDS_MIN", 0.1)
+    names = [f"200043/{number}" for number in range(count)]
+    timing = replace(FAST, blocked_tries=0)
+    async with follower(blocked, streams=names, timing=timing) as client:
+        asked = asyncio.ensure_future(anext(client))
+        # The first of each, before and after WebSocket is tried once more, waits for nothing.
+        await blocked.until(lambda: len(blocked.polls) >= 3 * count)
+        assert {poll["wait"] for poll in blocked.polls} == waits
+        # Together they are not asked more often than that, once the first have rested.
+        await asyncio.sleep(1.0)
+        assert len(blocked.polls) <= 4 * count
+        asked.cancel()
 
 
 async def test_long_poll_follows_several_streams_at_once(blocked: Scripted) -> None:
@@ -226,6 +277,37 @@ async def test_websocket_is_tried_again_and_taken_when_it_is_back(blocked: Scrip
         blocked.answers["upgrade"] = []
         assert (await asyncio.wait_for(waiting, WAIT_SECONDS)).data.transaction_no == "t2"
         assert client.status.transport == "websocket"
+
+
+async def test_while_websocket_is_tried_again_and_swallowed_it_is_not_live_and_soon_polls(
+    blocked: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "AGAIN_SECONDS", 0.3)
+    swallowed: list[FollowStatus] = []
+
+    async def swallow(call: Call) -> None:
+        await asyncio.sleep(0.2)
+        swallowed.append(client.status)
+        await call.until_closed()
+
+    blocked.scripts = [swallow]
+    blocked.pages = [page(1)]
+    timing = replace(
+        FAST,
+        connect_seconds=60.0,
+        slow_seconds=0.1,
+        blocked_tries=1,
+        websocket_again_seconds=0.2,
+    )
+    async with follower(blocked, timing=timing) as client:
+        assert await take(client, 1) == ["t1"]
+        waiting = asyncio.create_task(anext(client))
+        await blocked.until(lambda: blocked.upgrades >= 3)
+        blocked.answers["upgrade"] = []
+        await blocked.until(lambda: bool(blocked.calls))
+        blocked.pages = [page(2)]
+        assert (await asyncio.wait_for(waiting, WAIT_SECONDS)).data.transaction_no == "t2"
+    assert [(one.state, one.cause) for one in swallowed[:1]] == [("connecting", Cause.SILENT)]
 
 
 async def test_a_listener_that_was_only_down_is_not_taken_for_a_blocked_one(

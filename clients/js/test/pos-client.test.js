@@ -506,6 +506,47 @@ test('long-poll without a named stream learns it, and resyncs on 410', any, asyn
   assert.equal(server.polls[2].after, `${EPOCH}:40`);
 });
 
+test('long-poll without a named stream begins at its own position', any, async () => {
+  const server = await serve();
+  // Another till with the same key is further, and so is what the key has acknowledged.
+  server.pages = [page(10), page(6, 7)];
+  const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 5 } });
+  const told = [];
+  const onStatus = ({ cause }) => told.push(cause);
+  const follower = client(server, { WebSocket: null, streams: undefined, position, onStatus });
+  assert.deepEqual(await take(follower, 2), ['t6', 't7']);
+  // That is no hole.
+  assert.ok(!told.includes('closed'));
+  assert.equal(server.polls[0].stream, undefined);
+  assert.deepEqual([server.polls[1].stream, server.polls[1].after], [STREAM, `${EPOCH}:5`]);
+});
+
+test('long-poll without a named stream resyncs in another ledger', any, async () => {
+  const server = await serve();
+  const empty = { stream: STREAM, epoch: 'e2', head: 40, next: 40, events: [] };
+  server.pages = [empty, { status: 410, body: resync }, { ...page(41), epoch: 'e2' }];
+  server.snapshotAnswers = [{ data: rows(7) }];
+  const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 5 } });
+  const follower = client(server, { WebSocket: null, streams: undefined, position });
+  assert.deepEqual(await take(follower, 2), ['t7', 't41']);
+});
+
+for (const [count, waits] of /** @type {const} */ ([
+  [4, ['0', '1']],
+  [5, ['0']],
+])) {
+  test(`of ${count} streams ${waits.length > 1 ? 'each' : 'none'} is waited for`, any, async () => {
+    const server = await serve();
+    const streams = Array.from({ length: count }, (_, number) => `200043/${number}`);
+    const follower = client(server, { WebSocket: null, streams });
+    void follower.next();
+    await until(() => server.polls.length >= 2 * count);
+    assert.deepEqual([...new Set(server.polls.map(({ wait }) => wait))], waits);
+    await wait(500);
+    assert.ok(server.polls.length <= 3 * count);
+  });
+}
+
 for (const [status, code] of [
   [400, 4002],
   [401, 4001],
@@ -608,6 +649,36 @@ test('WebSocket is tried again and taken when it is back', web, async () => {
   assert.equal((await next).value.data.transactionNo, 't2');
   assert.equal(follower.status.transport, 'websocket');
 });
+
+test(
+  'while WebSocket is tried again and swallowed it is not live and soon polls',
+  web,
+  async () => {
+    const swallowed = [];
+    const server = await serve(async () => {
+      await wait(1000);
+      swallowed.push(follower.status);
+    });
+    server.isBlocked = true;
+    server.pages = [page(1)];
+    const timing = {
+      ...FAST,
+      connectMs: 60_000,
+      slowMs: 500,
+      blockedTries: 1,
+      websocketAgainMs: 100,
+    };
+    const follower = client(server, { timing });
+    assert.deepEqual(await take(follower, 1), ['t1']);
+    const next = follower.next();
+    await until(() => server.upgrades >= 3);
+    server.isBlocked = false;
+    await until(() => server.calls.length > 0);
+    server.pages = [page(2)];
+    assert.equal((await next).value.data.transactionNo, 't2');
+    assert.deepEqual([swallowed[0].state, swallowed[0].cause], ['connecting', 'silent']);
+  },
+);
 
 test('nobody there is tried for ever, and the status says so', any, async () => {
   const server = await listen();
