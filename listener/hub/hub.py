@@ -145,6 +145,11 @@ class Hub:
         await self._wait(stream, wait_seconds)
         self.let_go(stream)
 
+    def wake(self) -> None:
+        """Have everybody who waits for an event look again."""
+        for stream in self._streams.values():
+            _wake(stream)
+
     def reset(self) -> None:
         """Forget everything about the streams: the ledger has a new epoch."""
         self._tail = Tail(events_max=self._tail_events_max, bytes_max=self._tail_bytes_max)

@@ -161,6 +161,7 @@ async def running(
             presence=ledger,
             timing=timing,
             on_close=metrics.closed,
+            on_revoked=hub.wake,
             now_ms=clock.now_ms,
         )
         ledger.on_epoch(partial(_begin_epoch, app))

@@ -160,10 +160,10 @@ async def test_a_wait_ends_as_soon_as_something_happens(service: Serving) -> Non
     assert loop.time() - began < DEADLINE_SECONDS
 
 
-async def waits(service: Serving) -> None:
-    """Wait until somebody waits for an event."""
+async def waits(service: Serving, *, count: int = 1) -> None:
+    """Wait until so many wait for an event."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not service.service.app[HUB].waiting:
+        while service.service.app[HUB].waiting < count:
             await asyncio.sleep(0.005)
 
 
@@ -200,6 +200,19 @@ async def test_a_key_that_is_revoked_meanwhile_gets_no_events(service: Serving) 
     service.revoke(key)
     await sell(service, 1)
     assert (await waiting)["status"] == 401
+
+
+async def test_a_revocation_ends_a_wait_at_once_and_others_are_told_that_nothing_came(
+    service: Serving,
+) -> None:
+    key, text = service.keyed()
+    waiting = asyncio.create_task(refused(service, text, "?after=latest&wait=60"))
+    other = asyncio.create_task(poll(service, service.key(), "?after=latest&wait=60"))
+    await waits(service, count=2)
+    service.revoke(key)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await waiting)["status"] == 401
+        assert (await other)["events"] == []
 
 
 @pytest.mark.parametrize("path", [f"{EVENTS}?stream={STREAM}&wait=25", "/v1/entries?wait=25"])

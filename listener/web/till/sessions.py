@@ -82,11 +82,13 @@ class Sessions:
         presence: Presence | None = None,
         timing: SessionTiming | None = None,
         on_close: Callable[[int], None] = lambda _code: None,
+        on_revoked: Callable[[], None] = lambda: None,
         now_ms: Callable[[], int],
     ) -> None:
         self.timing = timing or SessionTiming()
         self.is_draining = False
         self.on_close = on_close
+        self._on_revoked = on_revoked
         self._keys = keys
         self._presence = presence
         self._now_ms = now_ms
@@ -101,6 +103,7 @@ class Sessions:
         self._seats: dict[str, Seat] = {}
         self._seen: dict[str, float] = {}
         self._keys_version: int | None = None
+        self._revoked: frozenset[str] = frozenset()
         self._pulse = Pulse()
 
     @property
@@ -297,6 +300,10 @@ class Sessions:
         if version == self._keys_version:
             return
         revoked = await self._keys.revoked_keys()
+        if not revoked <= self._revoked:
+            # Whoever waits by long-poll looks whether it was theirs.
+            self._on_revoked()
+        self._revoked = revoked
         for session in self._all():
             if session.key.id in revoked:
                 self.close(session.connection, CloseCode.REVOKED)
