@@ -516,6 +516,8 @@ class Tracker {
    */
   ackable(stream) {
     if (this.lost.has(stream) || this.#unread.has(stream)) return undefined;
+    // Of a store that is gone the listener takes no ack.
+    if (!this.names.includes(stream)) return undefined;
     const handled = this.handled.get(stream);
     const received = this.received.get(stream);
     const isOfUse = handled?.epoch === received?.epoch && handled?.offset <= received?.offset;

@@ -275,6 +275,10 @@ class Tracker:
         if self._unread.get(stream) is position:
             del self._unread[stream]
 
+    def _is_gone(self, stream: str) -> bool:
+        """Return whether a stream is none of the key's any more, whose all are followed."""
+        return self.streams is None and stream not in self._named
+
     def is_unread(self, stream: str) -> bool:
         """Return whether a snapshot of a stream is to be read."""
         return stream in self._unread
@@ -320,7 +324,7 @@ class Tracker:
         None from the moment at which the position is lost until the snapshot was read: what was
         handled before is of the old ledger, and what is handled meanwhile is not all there is.
         """
-        if stream in self.lost or stream in self._unread:
+        if stream in self.lost or stream in self._unread or self._is_gone(stream):
             return None
         handled, received = self.handled.get(stream), self.received.get(stream)
         if handled is None or received is None or handled.epoch != received.epoch:

@@ -271,6 +271,15 @@ def test_of_a_store_that_is_gone_nothing_is_missing_and_all_comes_if_it_is_back(
     assert tracker.after(STREAM) == Position(epoch="e", offset=5)
 
 
+def test_of_a_store_that_is_gone_nothing_is_acknowledged() -> None:
+    tracker = Tracker(streams=None)
+    tracker.ready(ready(4))
+    tracker.handled[STREAM] = position = Position(epoch="e", offset=4)
+    assert tracker.ackable(STREAM) == position
+    tracker.name(["200043/-"])
+    assert tracker.ackable(STREAM) is None
+
+
 def test_a_store_that_is_gone_before_its_resync_is_not_missing_either() -> None:
     tracker = Tracker(streams=None)
     tracker.ready(ready(2, epoch="f", recovered=False))
