@@ -59,6 +59,7 @@ class Scripted(PockytCalls):
     death: str | None = None
     refuses: bool = False
     is_silent: bool = False
+    amount: str = "13.00"
     prepaid: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
@@ -75,7 +76,7 @@ class Scripted(PockytCalls):
                 return b'{"ret_code":"000040","ret_msg":"transaction status error"}'
         if self.is_silent:
             return b"<html>"
-        result = {**SALE, "status": self.word, "transactionType": "payment"}
+        result = {**SALE, "amount": self.amount, "status": self.word, "transactionType": "payment"}
         return json.dumps({"ret_code": "000100", "result": result}).encode()
 
 
@@ -187,6 +188,19 @@ async def test_while_pockyt_says_nothing_after_a_death_nothing_is_charged(till: 
     assert Call.PREPAY not in till.pockyt.calls
 
 
+async def test_what_pockyt_says_of_another_sale_after_a_death_charges_nothing(till: Till) -> None:
+    await till.die("before")
+    till.pockyt.amount = "31.00"
+    assert (await till.pay()).status is Status.CREATED
+    assert till.pockyt.calls == [Call.TRAN_QUERY]
+
+
+async def test_a_code_whose_payment_was_answered_is_refused_as_paid(till: Till) -> None:
+    assert (await till.pay()).status is Status.PAID
+    with pytest.raises(NotOpenError):
+        await till.pay()
+
+
 async def test_a_payment_that_was_heard_of_after_a_death_answers_the_same_wish_only(
     till: Till,
 ) -> None:
@@ -245,5 +259,17 @@ async def test_a_charge_whose_process_died_is_asked_about_on_schedule(till: Till
     till.clock.at_ms += 20_000
     await till.life.chaser.chase()
     assert till.pockyt.calls == [Call.TRAN_QUERY]
+    (after,) = await till.ledger.read_transaction("7", merchant_no=told.MERCHANT)
+    assert after.status is Status.PAID
+
+
+async def test_another_code_that_is_refused_leaves_the_one_in_doubt_on_schedule(till: Till) -> None:
+    await till.die("before")
+    till.pockyt.refuses = True
+    with pytest.raises(PockytRefusedError):
+        await till.pay(OTHER_CODE)
+    till.pockyt.word = "success"
+    till.clock.at_ms += 20_000
+    await till.life.chaser.chase()
     (after,) = await till.ledger.read_transaction("7", merchant_no=told.MERCHANT)
     assert after.status is Status.PAID
