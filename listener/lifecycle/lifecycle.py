@@ -129,12 +129,23 @@ class Lifecycle:
         return await self._starter.start(order, is_repeat=is_repeat)
 
     async def pay(
-        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None = None
+        self,
+        transaction: Transaction,
+        *,
+        payment_barcode: str,
+        vendor: str | None = None,
+        is_repeat: bool = False,
     ) -> Transaction:
         """Record that a code is charged, charge it, and ask at once if the outcome is unknown.
 
         Where an earlier charge may have happened, Pockyt is asked first, and another one is sent
         only if nobody has paid or is paying.
+
+        Args:
+            transaction: What is paid.
+            payment_barcode: The customer's code.
+            vendor: The wallet, if the till knows it.
+            is_repeat: The same wish came before: what has come of it is returned.
 
         Returns:
             The transaction: paid, failed, or still open and chased.
@@ -144,7 +155,9 @@ class Lifecycle:
             BeingCancelledError: Somebody is cancelling it.
             PockytRefusedError: Pockyt said no; the sale is still open.
         """
-        return await self._payer.pay(transaction, payment_barcode=payment_barcode, vendor=vendor)
+        return await self._payer.pay(
+            transaction, payment_barcode=payment_barcode, vendor=vendor, is_repeat=is_repeat
+        )
 
     async def cancel(
         self,

@@ -24,7 +24,12 @@ class Payer:
         self._nudge = nudge
 
     async def pay(
-        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None
+        self,
+        transaction: Transaction,
+        *,
+        payment_barcode: str,
+        vendor: str | None,
+        is_repeat: bool,
     ) -> Transaction:
         """See :meth:`Lifecycle.pay`."""
         code = charges.digest_of(payment_barcode, transaction, secret=self._ledger.secret)
@@ -33,7 +38,8 @@ class Payer:
             lines = await self._ledger.read_transaction_entries(current, notifications=False)
             before = charges.read_charges(line.entry for line in lines)
             again = charges.find_charge(before, code)
-            if current.status not in PAYABLE and again is not None and again.is_in_doubt:
+            is_same = again is not None and (is_repeat or again.is_in_doubt)
+            if current.status not in PAYABLE and is_same:
                 # What has come of the charge that is asked for again.
                 return current
             _check_open(current)

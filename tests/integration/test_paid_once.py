@@ -90,8 +90,8 @@ class Till:
     clock: Clock
     sale: Transaction
 
-    async def pay(self, code: str = CODE) -> Transaction:
-        return await self.life.pay(self.sale, payment_barcode=code)
+    async def pay(self, code: str = CODE, *, is_repeat: bool = False) -> Transaction:
+        return await self.life.pay(self.sale, payment_barcode=code, is_repeat=is_repeat)
 
     async def die(self, when: str, code: str = CODE) -> None:
         """Die in the middle of a prepay, before or after it took effect."""
@@ -199,6 +199,15 @@ async def test_a_code_whose_payment_was_answered_is_refused_as_paid(till: Till) 
     assert (await till.pay()).status is Status.PAID
     with pytest.raises(NotOpenError):
         await till.pay()
+
+
+async def test_a_repeat_of_the_wish_gets_what_has_come_of_it(till: Till) -> None:
+    assert (await till.pay()).status is Status.PAID
+    till.pockyt.calls.clear()
+    assert (await till.pay(is_repeat=True)).status is Status.PAID
+    assert till.pockyt.calls == []
+    with pytest.raises(NotOpenError):
+        await till.pay(OTHER_CODE, is_repeat=True)
 
 
 async def test_a_payment_that_was_heard_of_after_a_death_answers_the_same_wish_only(
