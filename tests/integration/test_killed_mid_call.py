@@ -310,3 +310,23 @@ async def test_a_listener_that_is_killed_in_a_cancel_sends_no_other(
         while await place.status_of(place.nodes[-1], number) not in ("cancelled", "refunded"):
             await asyncio.sleep(0.1)
     assert len(place.gate.sent(Call.CANCEL)) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "is_paid"), [("sqlite", False), ("sqlite", True)], indirect=["url"]
+)
+async def test_a_cancel_that_may_have_been_sent_before_a_kill_is_only_asked_about(
+    place: Place, is_paid: bool
+) -> None:
+    number = await place.start(vendor="alipay")
+    if is_paid:
+        place.gate.sandbox.pay(number)
+    stop = Stop(call=Call.CANCEL, is_done=False, pid=place.nodes[0].pid)
+    path = f"/v1/transactions/{number}/cancel"
+    status, _ = await place.stopped(path, {"refundIfPaid": is_paid}, stop)
+    assert status == 202
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # One before the cancel, and two of the schedule.
+        while len(place.gate.sent(Call.TRAN_QUERY)) < 3:
+            await asyncio.sleep(0.1)
+    assert len(place.gate.sent(Call.CANCEL)) == 1
