@@ -17,7 +17,7 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
-from listener.ledger.status import FINAL, is_raised
+from listener.ledger.status import FINAL, is_charging, is_raised
 from listener.ledger.summary import Belief
 
 Confirm = Literal["off", "suspicious", "always"]
@@ -25,6 +25,9 @@ Confirm = Literal["off", "suspicious", "always"]
 # How long after the first doubt Pockyt is asked; then hourly, until the last.
 ASK_SECONDS: Final = (3, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800)
 ASK_EVERY_SECONDS: Final = 3_600
+# How long after prepay was about to be sent Pockyt is asked, if no answer is recorded: by then the
+# call has ended.
+ASK_CHARGING_SECONDS: Final = 15
 ASK_SECONDS_MAX: Final = 48 * 3_600
 ASK_JITTER: Final = 0.1
 # How long after a confirmed cancel Pockyt is asked again: a payment under way may have arrived
@@ -84,7 +87,8 @@ def next_ask(
     kind = entry.fact.kind
     # After 48 hours asking stops, until there is a new reason.
     is_news = kind is Kind.NOTIFICATION and asked is not None and asked.due_at_ms is None
-    begins = kind is Kind.CANCEL_REQUEST or (why is Why.SALE and _is_pay(entry))
+    is_charge = _is_pay(entry) or _is_pay_over(entry)
+    begins = kind is Kind.CANCEL_REQUEST or (why is Why.SALE and is_charge)
     if asked is None or asked.why is not why or is_news or begins:
         first = _first_ask(why, entry, sale, cancel)
         return _keep_alarm(first, asked) if kind is Kind.CANCEL_REQUEST else first
@@ -104,7 +108,8 @@ def next_ask(
 
 def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None) -> Ask:
     now_ms = since_ms = entry.recorded_at_ms
-    due_ms: int | None = since_ms + ASK_SECONDS[0] * 1_000
+    wait_seconds = ASK_CHARGING_SECONDS if is_charging(entry.fact) else ASK_SECONDS[0]
+    due_ms: int | None = since_ms + wait_seconds * 1_000
     raise_ms: int | None = None
     if why is Why.SALE and sale is not None and not _is_pay(entry):
         timeout = sale.fact.field("timeout") or ""
@@ -132,9 +137,21 @@ def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
 
 def _is_pay(entry: Entry) -> bool:
     """Return whether a customer's code was just charged: a till waits for the result."""
+    return _is_prepay(entry) and entry.fact.field("error") != "refused"
+
+
+def _is_pay_over(entry: Entry) -> bool:
+    """Return whether Pockyt refused a code, and no other one is in doubt.
+
+    Then the questions end that began before the call. Earlier versions began none.
+    """
     fact = entry.fact
-    is_pay = fact.kind is Kind.ANSWER and fact.field("call") == "prepay"
-    return is_pay and fact.field("error") != "refused"
+    began = fact.field("chargeSeq") is not None and fact.field("doubt") is None
+    return began and _is_prepay(entry) and fact.field("error") == "refused"
+
+
+def _is_prepay(entry: Entry) -> bool:
+    return entry.fact.kind is Kind.ANSWER and entry.fact.field("call") == "prepay"
 
 
 def _next_ask_ms(why: Why, since_ms: int, now_ms: int, entry: Entry) -> int | None:

@@ -95,6 +95,11 @@ def refunds_if_paid(wish: Fact) -> bool:
     return wish.field("refundIfPaid") == "true"
 
 
+def is_charging(fact: Fact) -> bool:
+    """Return whether a fact says that prepay is about to be sent, and not what came of it."""
+    return fact.field("next") == "prepay"
+
+
 def gives(meaning: Status, status: Status) -> bool:
     """Return whether something that means one status supports the joined one."""
     return meaning is status or (status is Status.CONFLICT and meaning in _TAKEN_BACK)

@@ -10,7 +10,7 @@ A public Python API, usable without the web service; all I/O goes through the ob
 
 - ``lifecycle``: what tills and operators call.
 - ``orders``, ``facts``: their wishes, and Pockyt's answers, as facts for the ledger.
-- ``starter``: starts a sale.
+- ``starter``: starts a sale; ``payer`` charges a code, and ``charges`` reads which were charged.
 - ``steps``: asks about a transaction, cancels it, looks for a sale; ``wishes`` decides whether
   /cancel may be sent.
 - ``cancels``: those under way, which a till waits for.

@@ -98,9 +98,13 @@ class Caller:
         )
 
     async def prepay(
-        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None
+        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None, charge: int
     ) -> Outcome:
-        """Charge the customer's code."""
+        """Charge the customer's code.
+
+        The request id is derived from the entry that recorded the charge first, so that Pockyt
+        recognises a repeat.
+        """
         return await self._call(
             "prepay",
             self._credentials(transaction.merchant_no, transaction.store_no),
@@ -109,6 +113,7 @@ class Caller:
                 payment_barcode=payment_barcode,
                 transaction_no=transaction.transaction_no,
                 vendor=vendor,
+                request_id=self._request_id(charge),
             ),
         )
 
@@ -118,7 +123,7 @@ class Caller:
         The request id is derived from the sale, so that Pockyt recognises a repeat.
         """
         name = "add" if order.vendor is None else "create-trans-qrcode"
-        request_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._ledger.epoch}-{sale_seq}"))
+        request_id = self._request_id(sale_seq)
         outcome = await self._call(
             name,
             self._credentials(order.merchant_no, order.store_no),
@@ -149,6 +154,9 @@ class Caller:
             timeout_minutes=order.timeout_minutes,
             request_id=request_id,
         )
+
+    def _request_id(self, seq: int) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._ledger.epoch}-{seq}"))
 
     def notify_url(self, order: Order) -> str:
         """Return the URL at which Pockyt is to notify us of a sale.

@@ -31,7 +31,9 @@ FIELDS_MAX: Final = 64
 # Pockyt's have 18 digits. Others are accepted, if an address and a column can hold them.
 _NUMBER: Final = re.compile(r"[!-~]{1,64}")
 # Our own words about a call; nothing that Pockyt answers can be mistaken for them.
-_OURS: Final = frozenset({"call", "error", "next", "retCode", "retMsg", "sent"})
+_OURS: Final = frozenset(
+    {"call", "chargeSeq", "doubt", "error", "next", "retCode", "retMsg", "sent"}
+)
 
 # The outcome of a call: Pockyt's answer, or why there is none.
 Outcome = Answer | PockytError
@@ -71,6 +73,28 @@ def answer_fact(
         transaction_no=transaction.transaction_no,
         as_of=as_of,
     )
+
+
+def charged_fact(
+    transaction: Transaction, outcome: Outcome, *, charge: int, in_doubt: bool
+) -> Fact:
+    """Build the fact of an answer to prepay.
+
+    Args:
+        transaction: What was to be paid.
+        outcome: The answer.
+        charge: The seq under which the charge was first recorded.
+        in_doubt: Whether Pockyt may have charged a code before, whatever this answer says.
+    """
+    fact = answer_fact(transaction, outcome, call="prepay")
+    ours = {"chargeSeq": str(charge), **({"doubt": "true"} if in_doubt else {})}
+    return replace(fact, fields=fields_text({**orjson.loads(fact.fields), **ours}))
+
+
+def is_unpaid(transaction: Transaction, outcome: Outcome) -> bool:
+    """Return whether a query just said of this very sale that nobody has paid, or is paying, it."""
+    query = query_fact(transaction, outcome, as_of=0)
+    return query.says is Status.CREATED and is_about(transaction, query)
 
 
 def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> Fact:

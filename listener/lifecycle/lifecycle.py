@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from listener.errors import BeingCancelledError, NotOpenError
-from listener.ledger.model import MONEY, PAYABLE, Status, Transaction
+from listener.ledger.model import Status, Transaction
 from listener.ledger.promise import Ledger
 from listener.ledger.results import RecordedSale
-from listener.lifecycle import facts, orders, wishes
+from listener.lifecycle import orders, wishes
 from listener.lifecycle.caller import Caller, OnCall
 from listener.lifecycle.cancels import CancelsUnderWay
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Limits, WishShares
 from listener.lifecycle.orders import Order
+from listener.lifecycle.payer import Payer
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps, sale_key
 from listener.lifecycle.turns import Turns
-from listener.pockyt.answer import Answer, PockytError
+from listener.pockyt.answer import PockytError
 from listener.pockyt.calls import PockytCalls
 from listener.settings import Merchant
 
@@ -78,6 +78,9 @@ class Lifecycle:
         self._starter = Starter(
             ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
         )
+        self._payer = Payer(
+            ledger=ledger, caller=self._caller, steps=self._steps, nudge=self.chaser.nudge
+        )
         self._cancels = CancelsUnderWay(self._clock, wait_seconds=self._limits.wait_seconds)
         self._wishes = Turns(ledger, kind="wish")
         self.shares = WishShares(self._limits, now_ms=self._clock.now_ms)
@@ -126,9 +129,23 @@ class Lifecycle:
         return await self._starter.start(order, is_repeat=is_repeat)
 
     async def pay(
-        self, transaction: Transaction, *, payment_barcode: str, vendor: str | None = None
+        self,
+        transaction: Transaction,
+        *,
+        payment_barcode: str,
+        vendor: str | None = None,
+        is_repeat: bool = False,
     ) -> Transaction:
-        """Charge the customer's code; if the outcome is unknown, ask for it at once.
+        """Record that a code is charged, charge it, and ask at once if the outcome is unknown.
+
+        Where an earlier charge may have happened, Pockyt is asked first, and another one is sent
+        only if nobody has paid or is paying.
+
+        Args:
+            transaction: What is paid.
+            payment_barcode: The customer's code.
+            vendor: The wallet, if the till knows it.
+            is_repeat: The same wish came before: what has come of it is returned.
 
         Returns:
             The transaction: paid, failed, or still open and chased.
@@ -138,24 +155,9 @@ class Lifecycle:
             BeingCancelledError: Somebody is cancelling it.
             PockytRefusedError: Pockyt said no; the sale is still open.
         """
-        async with self._turn(transaction):
-            current = await self._steps.read(transaction)
-            if current.status not in PAYABLE:
-                raise NotOpenError(current.status)
-            if current.is_being_cancelled:
-                raise BeingCancelledError
-            outcome = await self._caller.prepay(
-                current, payment_barcode=payment_barcode, vendor=vendor
-            )
-            recorded = await self._ledger.record(facts.answer_fact(current, outcome, call="prepay"))
-            self.chaser.nudge()
-            if isinstance(outcome, Answer):
-                return recorded.transaction or current
-            # An earlier try may have been paid although its answer never arrived.
-            asked = await self._steps.ask(current)
-            if facts.never_happened(outcome) and asked.transaction.status not in MONEY:
-                raise outcome
-            return asked.transaction
+        return await self._payer.pay(
+            transaction, payment_barcode=payment_barcode, vendor=vendor, is_repeat=is_repeat
+        )
 
     async def cancel(
         self,

@@ -13,9 +13,11 @@ from listener.keys import Role
 from listener.lifecycle import Limits
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE
 from listener.sandbox.servers import Sandbox, SandboxSettings
+from listener.web.api.idempotency import REPLAYED
 from listener.web.shapes.bodies import plain_body
 from tests.support.service import OTHER_STORE_NO, STORE_NO
 from tests.support.shop import Shop, Told, admin, beside, open_shop, order
+from tests.support.stored import behind
 
 SALES = "/v1/transactions"
 LOST = (502, "outcome-unknown")
@@ -367,6 +369,20 @@ async def test_a_code_that_the_wallet_leaves_open_or_refuses_is_reported(shop: S
     assert told.status == 200
     assert told.body["status"] == "failed"
     assert _code(await shop.post(path, {"paymentBarcode": "1"})) == (409, "not-open")
+
+
+async def test_a_repeat_of_a_payment_whose_answer_was_not_remembered_is_answered_alike(
+    shop: Shop,
+) -> None:
+    started = await shop.start()
+    path, code = f"{SALES}/{started.number}/pay", {"paymentBarcode": "284957205723"}
+    first = await shop.post(path, code, idempotency_key="k")
+    # As after a kill just before the answer was remembered.
+    with behind(shop.serving.path) as db:
+        db.execute("UPDATE answers SET status = NULL, body = NULL")
+    again = await shop.post(path, code, idempotency_key="k")
+    assert (first.status, again.status, again.body["status"]) == (200, 200, "paid")
+    assert REPLAYED not in again.headers
 
 
 async def test_a_payment_whose_answer_is_lost_is_found_by_asking(shop: Shop) -> None:

@@ -14,7 +14,7 @@ from listener.ledger.model import (
     Why,
     fields_text,
 )
-from listener.ledger.schedule import ASK_CANCELLED_SECONDS, RAISE_SECONDS
+from listener.ledger.schedule import ASK_CANCELLED_SECONDS, ASK_CHARGING_SECONDS, RAISE_SECONDS
 from listener.ledger.transaction import Step, advance
 from tests.support.told import (
     alarm,
@@ -166,3 +166,32 @@ def test_a_code_that_was_tried_is_asked_about_at_once_and_raised_after_a_minute(
 
 def test_a_code_that_was_refused_leaves_the_sale_to_its_time_out() -> None:
     assert ask_of(last((20.0, prepay("refused"))))[:3] == (Why.SALE, 7_200, 7_200)
+
+
+def charging() -> Fact:
+    return replace(answer(None), fields=fields_text({"call": "prepay", "next": "prepay"}))
+
+
+def refused(**ours: str) -> Fact:
+    fields = {"call": "prepay", "error": "refused", **ours}
+    return replace(answer(None), fields=fields_text(fields))
+
+
+def test_a_code_that_is_about_to_be_charged_is_asked_about_once_the_call_has_ended() -> None:
+    after = ask_of(last((20.0, charging())))
+    assert after == (Why.SALE, 20, 20 + ASK_CHARGING_SECONDS, 20 + RAISE_SECONDS)
+
+
+def test_a_code_that_was_refused_ends_the_questions_that_began_before_the_call() -> None:
+    after = last((20.0, charging()), (21.0, refused(chargeSeq="3")))
+    assert ask_of(after) == (Why.SALE, 7_200, 7_200, 7_200 + RAISE_SECONDS)
+
+
+def test_a_code_that_was_refused_beside_one_in_doubt_ends_no_questions() -> None:
+    after = last((20.0, charging()), (21.0, refused(chargeSeq="3", doubt="true")))
+    assert ask_of(after)[:2] == (Why.SALE, 20)
+
+
+def test_a_refused_code_of_an_earlier_version_leaves_the_schedule_as_it_was() -> None:
+    after = last((20.0, prepay("timeout")), (30.0, refused()))
+    assert ask_of(after)[:2] == (Why.SALE, 20)

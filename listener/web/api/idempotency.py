@@ -49,8 +49,8 @@ class Idempotency:
 
     A key that was claimed, never answered, and is not under way here is left over from a listener
     that stopped in the middle, or from an answer that settled nothing (5xx). Then the request is
-    done again, as a repeat: a sale is resumed by its reference, and a cancel asks Pockyt before it
-    does anything, so neither is done twice.
+    done again, as a repeat: a sale is resumed by its reference, and a payment or a cancel that may
+    have been sent asks Pockyt before it does anything, so none is done twice.
     """
 
     def __init__(self) -> None:

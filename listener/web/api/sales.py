@@ -59,7 +59,10 @@ async def pay(call: ReadRequest[tuple[PayBody, Transaction]]) -> web.Response:
     """Charge a customer's code: 200 with the transaction; 202 while the outcome is unknown."""
     body, transaction = call.wish
     after = await call.app[LIFECYCLE].pay(
-        transaction, payment_barcode=body.payment_barcode, vendor=body.vendor
+        transaction,
+        payment_barcode=body.payment_barcode,
+        vendor=body.vendor,
+        is_repeat=call.is_repeat,
     )
     status = 202 if after.status in PAYABLE else 200
     return reply(models.Transaction.of(after), status=status)

@@ -228,7 +228,7 @@ function drawEntry({ entry, again }) {
   const { kind, fields, deliveries, held, heldReason, asOf } = entry;
   const isRaised = kind === 'alarm' || fields.error !== undefined;
   const more = [
-    EVIDENCE[kind] && fields.error === undefined ? EVIDENCE[kind] : undefined,
+    fields.error === undefined && fields.next !== 'prepay' ? EVIDENCE[kind] : undefined,
     entry.amount && `${entry.amount} ${entry.currency ?? ''}`.trim(),
     asOf ? `about all up to entry ${asOf}` : undefined,
   ].filter(Boolean);
@@ -292,6 +292,7 @@ function sentenceOf({ kind, providerStatus, fields, refunded, currency }) {
       return `We asked Pockyt: ${word}${wentBack}`;
     case 'answer':
       if (fields.error) return `We asked Pockyt to ${call}; ${failureOf(fields)}`;
+      if (fields.next === 'prepay') return `We are asking Pockyt to ${call}`;
       return `Pockyt was asked to ${call} and said ${word === 'no status' ? 'yes' : word}${wentBack}`;
     case 'alarm':
       return fields.alarm === 'unresolved'
