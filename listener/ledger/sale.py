@@ -204,7 +204,7 @@ def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
         since_ms = before.cancel.requested_at_ms
     after = replace(
         before,
-        due_ms=next_due_ms(since_ms, now_ms, entry.seq),
+        due_ms=next_due_ms(since_ms, now_ms, key=before.reference),
         is_cancel_sent=before.is_cancel_sent or fact.field("next") == "cancel",
     )
     # Pockyt may still receive a call that is under way.

@@ -28,6 +28,7 @@ from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
+from tests.support import told
 from tests.support.databases import execute
 from tests.support.stored import Clock, bound, numbered, sold, without_number
 
@@ -101,6 +102,24 @@ async def test_what_does_not_concern_a_batch_only_moves_its_numbers(url: str) ->
         assert f'"id":"{ledger.epoch}-7"' in event.body.decode()
         head = await ledger.head()
         assert (head.seq, head.repeats) == (7, 1)
+    await asyncio.to_thread(verify, url)
+
+
+async def test_when_to_ask_again_does_not_move_with_the_numbers(url: str) -> None:
+    async with await PostgresLedger.open(url, clock=Clock()) as ledger, connected(url) as db:
+        await ledger.record(sold("r1"))
+        await ledger.record(replace(told.cancel_request(), transaction_no="", sale_seq=1))
+        await ledger.record(numbered(told.NUMBER, "pending"))
+        await ledger.record(told.cancel_request())
+        asked = told.query("pending", as_of=4)
+        batch = [replace(asked, transaction_no="", sale_seq=1, amount=None), asked]
+        arguments = await worked_out(db, *batch, epoch=ledger.epoch)
+        await ledger.record(numbered(50))
+        row = await append(db, arguments)
+        assert row["head"] == 5
+        (transaction,) = await ledger.read_transaction(told.NUMBER, merchant_no=None)
+        assert transaction.ask is not None
+        assert transaction.ask.attempt == 1
     await asyncio.to_thread(verify, url)
 
 
