@@ -11,7 +11,7 @@ CREATE TABLE ledger (
     epoch          text COLLATE "C" NOT NULL,        -- names this ledger; a restored backup gets a new one
     is_copy        smallint NOT NULL DEFAULT 0,      -- 1 in a copy until it is first served
     created_at     bigint   NOT NULL,                -- when this ledger was made
-    system_id      bigint   NOT NULL,                -- of the cluster and of this table, as it was last served: a restored dump has another
+    system_id      bigint   NOT NULL,                -- of the PostgreSQL cluster that it was made in, or last served from
     schema_version integer  NOT NULL,                -- of the newest listener that has served it
     keys_version   bigint   NOT NULL DEFAULT 0,      -- grows with every change of a key
     secret         text COLLATE "C" NOT NULL         -- seals the cursors of pages, hex; told to nobody

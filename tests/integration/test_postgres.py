@@ -9,8 +9,6 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.scope import Scope
 from listener.storage import verify
-from listener.storage.postgres import node as node_module
-from listener.storage.postgres.checkup import check_up
 from listener.storage.postgres.ledger import PostgresLedger
 from tests.support.databases import execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
@@ -221,65 +219,6 @@ async def test_a_database_that_went_back_gets_a_new_epoch(url: str) -> None:
         assert await db.fetchval("SELECT count(*) FROM epochs WHERE reason = 'went_back'") == 1
         await db.close()
         assert (await asyncio.to_thread(verify, url)).entries == 9
-
-
-LOSE = (
-    # As pg_restore does in one transaction: no connection notices.
-    "SET session_replication_role = replica",
-    "DELETE FROM events WHERE seq > 2",
-    "DELETE FROM transactions WHERE first_seq > 2",
-    "DELETE FROM entries WHERE seq > 2",
-)
-
-
-async def test_nothing_is_appended_to_a_ledger_that_went_back_under_open_connections(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(node_module, "BEAT_SECONDS", 60.0)
-    async with node(url) as ledger:
-        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(5)))
-        epoch = ledger.epoch
-        await execute(url, *LOSE)
-        with pytest.raises(LedgerUnavailableError, match="went back"):
-            await ledger.record(numbered(9))
-        again = await ledger.record(numbered(9))
-        assert again.seq == 3
-        assert ledger.epoch != epoch
-    await asyncio.to_thread(verify, url)
-
-
-async def test_a_node_at_rest_finds_out_that_its_ledger_went_back(url: str) -> None:
-    async with node(url) as ledger:
-        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(5)))
-        epoch = ledger.epoch
-        await asyncio.sleep(2.2)
-        # What it has recorded is where it was.
-        assert ledger.epoch == epoch
-        await execute(url, *LOSE)
-        await until(lambda: ledger.epoch != epoch)
-
-
-async def test_a_table_that_was_restored_where_it_was_begins_a_new_epoch(url: str) -> None:
-    async with node(url) as ledger:
-        await ledger.record(numbered(1))
-        epoch = ledger.epoch
-    await execute(url, "VACUUM FULL ledger")
-    async with node(url) as ledger:
-        assert ledger.epoch == epoch
-    # As `pg_restore --clean` does: a table of the same name, with the same row.
-    await execute(
-        url,
-        "CREATE TABLE restored (LIKE ledger INCLUDING ALL)",
-        "INSERT INTO restored SELECT * FROM ledger",
-        "DROP TABLE ledger",
-        "ALTER TABLE restored RENAME TO ledger",
-    )
-    found = await asyncio.to_thread(check_up, url)
-    (advice,) = [one.advice for one in found if one.name == "epoch"]
-    assert advice is not None
-    assert advice.startswith("it was restored")
-    async with node(url) as ledger:
-        assert ledger.epoch != epoch
 
 
 async def test_a_database_that_went_back_and_grew_again_is_noticed_by_the_hash(url: str) -> None:

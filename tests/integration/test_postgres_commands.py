@@ -219,27 +219,6 @@ def test_a_ledger_moves_to_postgresql_and_back_as_it_is(
     assert "exists" in here(capsys, "import", "--from", url, "--to", back).complaint
 
 
-@pytest.mark.parametrize("way", ["to PostgreSQL", "back"])
-def test_a_backup_that_is_moved_is_still_a_copy(
-    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path, way: str
-) -> None:
-    file, copy = url_of(tmp_path / "a.db"), url_of(tmp_path / "copy.db")
-    epoch = asyncio.run(fill(file))
-    backup(file, tmp_path / "copy.db", progress=lambda _done, _total: None)
-    moved = here(capsys, "import", "--from", copy, "--to", url, "--json")
-    assert json.loads(moved.out)["epoch"] == epoch
-    target = url
-    if way == "back":
-        target = url_of(tmp_path / "b.db")
-        assert here(capsys, "import", "--from", url, "--to", target).status == 0
-    assert asyncio.run(served_epoch(target)) != epoch
-
-
-async def served_epoch(url: str) -> str:
-    async with await open_ledger(url, clock=Clock()) as ledger:
-        return ledger.epoch
-
-
 def test_a_ledger_that_is_served_is_not_moved(
     capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
 ) -> None:

@@ -11,15 +11,7 @@ from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, connected_to
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import read_nodes
-from listener.storage.postgres.schema import (
-    COPIED,
-    RESTORED,
-    SCHEMA_VERSION,
-    Identity,
-    check_place,
-    read_identity,
-    read_reason,
-)
+from listener.storage.postgres.schema import SCHEMA_VERSION, Identity, check_place, read_identity
 
 CLOCK_MS_MAX: Final = 1_000
 SNAPSHOT_SECONDS_MAX: Final = 600
@@ -133,16 +125,7 @@ def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
         yield Finding(name="schema", value=identity.schema_version)
     yield Finding(name="created", value=rfc3339(identity.created_at_ms))
     head = connected.run(reading.head)
-    why_new = connected.run(read_reason)
-    if why_new is not None:
-        advice = {
-            COPIED: "this is a copy: the first `listener serve` on it makes a new epoch",
-            RESTORED: "it was restored, or last served by an earlier version: the next"
-            " `listener serve` makes a new epoch",
-        }[why_new]
-        yield note("epoch", head.epoch, advice)
-    else:
-        yield Finding(name="epoch", value=head.epoch)
+    yield Finding(name="epoch", value=head.epoch)
     yield Finding(name="entries", value=head.seq)
     yield Finding(name="events", value=head.events)
     yield Finding(name="transactions", value=head.transactions)

@@ -10,17 +10,13 @@ from listener.storage.postgres.backup import take
 from listener.storage.postgres.beside import beside, refuse_served
 from listener.storage.postgres.copying import from_file
 from listener.storage.postgres.location import is_postgres
-from listener.storage.postgres.schema import read_reason
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, now_ms, told_by
-from listener.storage.sqlite.epoch import reason
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock
 
 
 def import_ledger(source: str, target: str, *, progress: Progress) -> Head:
     """Copy a ledger to a place where there is none yet; seqs, offsets, hashes and epoch stay.
-
-    What would have begun a new epoch when it was served next, such as a backup, still will.
 
     Nobody may serve either of them meanwhile: two ledgers that go on under one epoch would both be
     believed.
@@ -42,8 +38,7 @@ def _to_file(source: str, target: str, progress: Progress) -> Head:
     with beside(source) as connected:
         refuse_served(connected)
         head = connected.run(reading.head)
-        is_copy = connected.run(read_reason) is not None
-    take(source, sqlite_path(target), is_copy=is_copy, progress=progress)
+    take(source, sqlite_path(target), is_copy=False, progress=progress)
     return head
 
 
@@ -58,8 +53,7 @@ def _from_file(source: str, target: str, progress: Progress) -> Head:
             beside(target, make_at_ms=now_ms()) as connected,
         ):
             refuse_served(connected)
-            is_copy = reason(file, path, note=lock.note) is not None
-            connected.run(lambda db: from_file(file, db, progress, is_copy=is_copy))
+            connected.run(lambda db: from_file(file, db, progress))
             return connected.run(reading.head)
     except FAULTS as error:
         raise LedgerError(f"{path} cannot be read: {told_by(error)}") from error

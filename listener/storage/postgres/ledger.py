@@ -83,7 +83,6 @@ class PostgresLedger(ReadableLedger):
         self._writer = Writer(
             self._writers,
             epoch=lambda: node.epoch,
-            witnessed=lambda: node.seq,
             confirm=confirm,
             now_ms=clock,
             on_append=self._appended,

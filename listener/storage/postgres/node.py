@@ -28,8 +28,7 @@ _BEAT: Final = (
     f" VALUES ($1, $2, $3, $4, $5, $4 - {SERVER_NOW_MS}, {SERVER_NOW_MS} + $6)"
     " ON CONFLICT (id) DO UPDATE SET url = excluded.url, lag = excluded.lag,"
     " clock_ms = excluded.clock_ms, lease_until = excluded.lease_until)"
-    f" SELECT l.epoch, current_setting('fsync') AS fsync, {SERVER_NOW_MS} AS now_ms,"
-    " (SELECT e.hash FROM entries e WHERE e.seq = $7) AS witnessed FROM ledger l"
+    f" SELECT l.epoch, current_setting('fsync') AS fsync, {SERVER_NOW_MS} AS now_ms FROM ledger l"
 )
 _NODES: Final = (
     "SELECT id, url, version, started_at, lag, clock_ms FROM nodes"
@@ -92,15 +91,12 @@ class Node:
     async def beat(self, db: Connection) -> None:
         """Record that this node is alive, and check that the ledger is still the same."""
         sent_at, lease_ms = time.monotonic(), int(LEASE_SECONDS * 1_000)
-        seq, digest = self.seq, self.hash
         row = await db.fetchrow(
-            _BEAT, self.id, self._url, self._version, self._clock(), self.lag(), lease_ms, seq
+            _BEAT, self.id, self._url, self._version, self._clock(), self.lag(), lease_ms
         )
         if row is None or row["fsync"] != "on":
             raise LedgerUnavailableError("fsync is off: what is acknowledged could be lost")
-        # A dump may be restored in one transaction, which no connection notices.
-        went_back = seq > 0 and row["witnessed"] != digest
-        if row["epoch"] != self.epoch or went_back:
+        if row["epoch"] != self.epoch:
             await self.meet(db)
         self._beaten_at = sent_at
 

@@ -19,9 +19,6 @@ from listener.storage.postgres.connection import Connection
 
 SCHEMA_VERSION: Final = 1
 SECRET_BYTES: Final = 32
-# Why an epoch began, as `epochs` has it.
-COPIED: Final = "copied"
-RESTORED: Final = "restored"
 # The functions that this version calls, oldest first; each is in the file of its name.
 FUNCTIONS: Final = ("append_v1",)
 # From each version to the next; version 1 is schema-postgres.sql. They only add.
@@ -29,11 +26,7 @@ MIGRATIONS: Final[dict[int, str]] = {}
 
 # Creating, migrating or renaming the ledger takes the same lock as `append`.
 LOCK: Final = "SELECT pg_advisory_xact_lock(1886350196, 1)"
-# Where a ledger is: the cluster, and the number of its table there. A restored dump has another,
-# even in the same database; a standby, and the server after a restart, has the same.
-_PLACE: Final = (
-    "SELECT system_identifier # ('ledger'::regclass::oid::bigint << 32) FROM pg_control_system()"
-)
+_SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
 _LEDGER: Final = (
     "SELECT epoch, is_copy, created_at, system_id, schema_version, secret FROM ledger WHERE id = 1"
 )
@@ -88,8 +81,8 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
                 await _make(db, now_ms=now_ms)
                 row = await _row(db)
             await _grow(db, row["schema_version"])
-            reason = await _reason(db, row)
-            if reason is not None:
+            if row["is_copy"] or row["system_id"] != await db.fetchval(_SYSTEM):
+                reason = "copied" if row["is_copy"] else "restored"
                 await begin_epoch(db, old=row["epoch"], reason=reason, now_ms=now_ms)
                 row = await _row(db)
     return _identity(row)
@@ -143,17 +136,12 @@ async def read_identity(db: Connection) -> Identity:
     return _identity(row)
 
 
-async def read_reason(db: Connection) -> str | None:
-    """Return why the next node that starts will begin a new epoch; None where it will not."""
-    return await _reason(db, await _row(db))
-
-
 async def begin_epoch(
     db: Connection, *, old: str, reason: str, now_ms: int, missing: int = 0
 ) -> None:
     """Begin a new epoch, unless somebody else has just done so; the caller holds the lock."""
     epoch = secrets.token_hex(8)
-    changed = await db.execute(_RENAME, epoch, await db.fetchval(_PLACE), old)
+    changed = await db.execute(_RENAME, epoch, await db.fetchval(_SYSTEM), old)
     if changed == "UPDATE 1":
         await db.execute(_BEGIN_EPOCH, epoch, now_ms, reason, missing)
 
@@ -167,12 +155,6 @@ def _identity(row: Any) -> Identity:  # noqa: ANN401 - asyncpg's record
     )
 
 
-async def _reason(db: Connection, row: Any) -> str | None:  # noqa: ANN401 - asyncpg's record
-    if row["is_copy"]:
-        return COPIED
-    return None if row["system_id"] == await db.fetchval(_PLACE) else RESTORED
-
-
 async def _row(db: Connection) -> Any:  # noqa: ANN401 - asyncpg's record
     if await db.fetchval("SELECT to_regclass('ledger')") is None:
         return None
@@ -182,8 +164,8 @@ async def _row(db: Connection) -> Any:  # noqa: ANN401 - asyncpg's record
 async def _make(db: Connection, *, now_ms: int) -> None:
     epoch = secrets.token_hex(8)
     await db.execute(schema_text())
-    place, secret = await db.fetchval(_PLACE), secrets.token_hex(SECRET_BYTES)
-    await db.execute(_MAKE, epoch, now_ms, place, SCHEMA_VERSION, secret)
+    system_id, secret = await db.fetchval(_SYSTEM), secrets.token_hex(SECRET_BYTES)
+    await db.execute(_MAKE, epoch, now_ms, system_id, SCHEMA_VERSION, secret)
     await db.execute(_BEGIN_EPOCH, epoch, now_ms, "made", 0)
 
 

@@ -70,7 +70,6 @@ class Writer(CommitQueue[Fact, Appended]):
         channels: Sequence[Channel],
         *,
         epoch: Callable[[], str],
-        witnessed: Callable[[], int],
         confirm: Confirm,
         now_ms: Callable[[], int],
         on_append: Callable[[Appended], None],
@@ -79,7 +78,6 @@ class Writer(CommitQueue[Fact, Appended]):
         super().__init__(publish=on_append, on_commit=on_commit)
         self._channels = channels
         self._epoch = epoch
-        self._witnessed = witnessed
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
         self._under_way: dict[Channel, Sequence[Waiter[Fact]]] = {}
@@ -212,11 +210,8 @@ class Writer(CommitQueue[Fact, Appended]):
         return appended
 
     async def _try(self, db: Connection, facts: Sequence[Fact]) -> Appended | None:
-        wants, witnessed = wanted(facts), self._witnessed()
+        wants = wanted(facts)
         seen = await see(db, facts, wants)
-        if seen.seq < witnessed:
-            # Whoever connects next begins a new epoch.
-            raise LedgerUnavailableError("the ledger went back: it has lost entries")
         epoch, now_ms = self._epoch(), self._now_ms()
         changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=self._confirm)
         arguments = append_arguments(changes, wants, seen, epoch=epoch, now_ms=now_ms)
