@@ -67,6 +67,11 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
     cancel: Cancel | None = None
 
     @property
+    def key(self) -> str:
+        """Its store and reference as one text."""
+        return f"{self.merchant_no}/{self.store_no}/{self.reference}"
+
+    @property
     def is_being_cancelled(self) -> bool:
         """Whether somebody waits for a cancel that has not ended."""
         return self.cancel is not None and self.cancel.resolved_at_ms is None
@@ -204,7 +209,7 @@ def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
         since_ms = before.cancel.requested_at_ms
     after = replace(
         before,
-        due_ms=next_due_ms(since_ms, now_ms, entry.seq),
+        due_ms=next_due_ms(since_ms, now_ms, before.key),
         is_cancel_sent=before.is_cancel_sent or fact.field("next") == "cancel",
     )
     # Pockyt may still receive a call that is under way.

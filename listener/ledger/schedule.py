@@ -2,6 +2,7 @@
 
 import re
 from typing import Final, Literal
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -118,7 +119,7 @@ def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None
     elif why is Why.CANCEL and cancel is not None and cancel.requested_at_ms < now_ms:
         # A cancel that seemed settled resumes its old schedule: a till has waited since then.
         since_ms = cancel.requested_at_ms
-        due_ms = next_due_ms(since_ms, now_ms, entry.seq)
+        due_ms = next_due_ms(since_ms, now_ms, entry.fact.transaction_no)
     elif entry.fact.kind is Kind.QUERY:
         due_ms = _next_ask_ms(why, since_ms, now_ms, entry)
     is_raised = cancel is not None and cancel.state is CancelState.UNRESOLVED
@@ -157,19 +158,23 @@ def _is_prepay(entry: Entry) -> bool:
 def _next_ask_ms(why: Why, since_ms: int, now_ms: int, entry: Entry) -> int | None:
     """Return when to ask again after Pockyt was asked; None where that was enough."""
     if why is not Why.CANCELLED or entry.fact.says not in FINAL:
-        return next_due_ms(since_ms, now_ms, entry.seq)
+        return next_due_ms(since_ms, now_ms, entry.fact.transaction_no)
     waited = (now_ms - since_ms) / 1_000
     moment = next((s for s in ASK_CANCELLED_SECONDS if s > waited + 0.5), None)
     return None if moment is None else since_ms + moment * 1_000
 
 
-def next_due_ms(since_ms: int, now_ms: int, seq: int) -> int | None:
-    """Return when to ask again (Unix ms), jittered by the seq; None after 48 hours."""
+def next_due_ms(since_ms: int, now_ms: int, key: str) -> int | None:
+    """Return when to ask again (Unix ms); None after 48 hours.
+
+    ``key`` names what is asked about, and jitters the moment. An entry's seq cannot do that: where
+    others record meanwhile, it moves after this is worked out.
+    """
     waited = max(0, now_ms - since_ms) / 1_000
     if waited >= ASK_SECONDS_MAX:
         return None
     # Jitter can make a question early; its own moment is not asked for a second time.
     past = waited * (1 + ASK_JITTER) + 0.5
     moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
-    spread = (seq * 2_654_435_761 % 2**32) / 2**32 * 2 - 1
+    spread = crc32(f"{key} {now_ms}".encode(errors="replace")) / 2**32 * 2 - 1
     return now_ms + int((moment - waited) * 1_000 * (1 + ASK_JITTER * spread))
