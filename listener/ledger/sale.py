@@ -72,6 +72,13 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
         return f"{self.merchant_no}/{self.store_no}/{self.reference}"
 
     @property
+    def raise_wish_ms(self) -> int | None:
+        """When its transaction is to raise the wish; the past where the sale has raised it."""
+        if self.cancel is None or not self.is_being_cancelled:
+            return None
+        return self.raise_ms or self.cancel.requested_at_ms
+
+    @property
     def is_being_cancelled(self) -> bool:
         """Whether somebody waits for a cancel that has not ended."""
         return self.cancel is not None and self.cancel.resolved_at_ms is None

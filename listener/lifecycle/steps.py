@@ -208,7 +208,7 @@ class Steps:
             return transaction
         entries = await self._entries(transaction)
         is_spent = sale.state.is_cancel_sent or wishes.is_spent(entries)
-        fact = orders.taken_over_fact(transaction, sale.wish, is_spent=is_spent)
+        fact = orders.taken_over_fact(transaction, sale.wish, sale.state, is_spent=is_spent)
         recorded = await self._ledger.record(fact)
         return recorded.transaction or transaction
 
