@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from listener.errors import OutcomeUnknownError
 from listener.ledger.model import Cancel, CancelState, Fact, Status, Transaction, fields_text
 from listener.ledger.results import RecordedSale
 from listener.lifecycle import Clock as Passing
-from listener.lifecycle import Lifecycle
+from listener.lifecycle import Lifecycle, orders
 from listener.lifecycle.chaser import TURN
+from listener.pockyt.answer import PockytRefusedError
 from listener.pockyt.calls import Call, PockytCalls
 from listener.storage import AnyLedger, rebuild
 from tests.integration.test_postgres_commands import content_of
@@ -320,6 +322,60 @@ async def test_cancel_is_not_sent_by_the_reference_once_the_number_is_bound(till
     assert (await till.sale()).transaction_no == "7"
     # It is paid, and /cancel would give the money back.
     assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+
+
+async def _refused(till: Till) -> RecordedSale:
+    """Start a sale that Pockyt refuses."""
+    till.pockyt.answers[Call.ADD, "r7"] = {"ret_code": "000023", "ret_msg": "bad value"}
+    with pytest.raises(PockytRefusedError):
+        await till.life.start_sale(orders.order_of(sold("r7")))
+    return await till.sale()
+
+
+async def test_a_code_that_pockyt_does_not_document_refuses_no_sale(till: Till) -> None:
+    till.pockyt.answers[Call.ADD, "r7"] = {"ret_code": "000099", "ret_msg": "pending review"}
+    with pytest.raises(OutcomeUnknownError):
+        await till.life.start_sale(orders.order_of(sold("r7")))
+    assert till.pockyt.calls == [(Call.ADD, "r7"), (Call.TRAN_QUERY, "r7")]
+    assert not (await till.sale()).state.is_refused
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="success")
+    await till.pass_seconds(30)
+    assert (await till.transaction()).status is Status.PAID
+
+
+@pytest.mark.parametrize("wishes_first", [False, True])
+async def test_a_refused_sale_that_is_paid_all_the_same_is_not_called_cancelled(
+    till: Till, wishes_first: bool
+) -> None:
+    sale = await _refused(till)
+    if wishes_first:
+        assert await till.life.cancel_sale(sale) == await till.sale()
+    await till.record(numbered(7))
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    before = await till.sale()
+    after = await till.life.cancel_sale(sale)
+    assert isinstance(after, Transaction)
+    assert (after.status, after.cancel and after.cancel.state) == (
+        Status.PAID,
+        CancelState.REFUSED,
+    )
+    assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+    # The wish is the transaction's alone.
+    assert await till.sale() == before
+
+
+async def test_a_sale_that_ended_beside_a_held_payment_is_asked_about_by_its_number(
+    till: Till,
+) -> None:
+    await till.record(sold("r7"))
+    await till.record(replace(numbered(7), suspect="ambiguous"))
+    till.clock.at_ms += 30_000
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    # Pockyt knows of no such reference, which ends the wish at the sale.
+    after = await till.life.cancel_sale(await till.sale())
+    assert isinstance(after, Transaction)
+    assert after.cancel is not None
+    assert after.cancel.state is CancelState.REFUSED
 
 
 @pytest.mark.parametrize(
