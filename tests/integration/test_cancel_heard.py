@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from listener.errors import OutcomeUnknownError
 from listener.ledger.model import Cancel, CancelState, Fact, Status, Transaction, fields_text
 from listener.ledger.results import RecordedSale
+from listener.ledger.scope import EVERYWHERE
 from listener.lifecycle import Clock as Passing
 from listener.lifecycle import Lifecycle, orders
 from listener.lifecycle.chaser import TURN
@@ -235,9 +236,12 @@ async def test_a_wish_that_was_raised_before_its_number_is_found_is_raised_with_
 ) -> None:
     wished_ms = await till.cancel_in_silence()
     await till.pass_seconds(60)
-    cancel = (await till.sale()).state.cancel
-    assert cancel is not None
-    assert cancel.state is CancelState.UNRESOLVED
+    # Without a number there is no event: GET /v1/sales says it.
+    (listed,) = await till.ledger.read_open_sales(
+        scope=EVERYWHERE, now_ms=till.clock.at_ms, limit=9
+    )
+    assert listed.state.cancel == Cancel(state=CancelState.UNRESOLVED, requested_at_ms=wished_ms)
+    assert await till.types() == []
     till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="init")
     till.pockyt.answers[Call.TRAN_QUERY, "7"] = FAILED
     await till.pass_seconds(60)
