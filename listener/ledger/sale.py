@@ -22,16 +22,11 @@ from listener.ledger.model import (
     Transaction,
 )
 from listener.ledger.schedule import ASK_SECONDS, RAISE_SECONDS, next_due_ms
+from listener.refusals import NO_RECORD, NOT_CARRIED_OUT
 
 # How long the call that starts a sale may take. Until then the sale is not looked for by its
 # reference, and Pockyt's "no such record" does not mean that it will never exist.
 SALE_ANSWER_MS: Final = 30_000
-# Pockyt's ret_code for what it does not know.
-NO_RECORD: Final = "000021"
-# Its codes for a call that it did not carry out; under any other code it may have done so.
-_NOT_CARRIED_OUT: Final = frozenset(
-    {"000010", "000020", NO_RECORD, "000022", "000023", "000030", "000040"}
-)
 
 _ENDS: Final = {
     Status.CANCELLED: CancelState.CONFIRMED,
@@ -65,6 +60,24 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
     cancel_seq: int | None = None
     is_cancel_sent: bool = False
     cancel: Cancel | None = None
+
+    @property
+    def key(self) -> str:
+        """Its store and reference as one text."""
+        return f"{self.merchant_no}/{self.store_no}/{self.reference}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Pockyt did not start it, or its cancel has ended: a number is not looked for."""
+        is_over = self.cancel is not None and not self.is_being_cancelled
+        return self.is_refused or is_over
+
+    @property
+    def raise_wish_ms(self) -> int | None:
+        """When its transaction is to raise the wish; the past where the sale has raised it."""
+        if self.cancel is None or not self.is_being_cancelled:
+            return None
+        return self.raise_ms or self.cancel.requested_at_ms
 
     @property
     def is_being_cancelled(self) -> bool:
@@ -134,7 +147,7 @@ def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
 
 def cancel_had_no_effect(answer: Fact) -> bool:
     """Return whether Pockyt surely did not carry out a /cancel, or cannot have received it."""
-    is_refused = answer.field("error") == "refused" and answer.field("retCode") in _NOT_CARRIED_OUT
+    is_refused = answer.field("error") == "refused" and answer.field("retCode") in NOT_CARRIED_OUT
     return is_refused or answer.field("sent") == "false"
 
 
@@ -204,7 +217,7 @@ def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
         since_ms = before.cancel.requested_at_ms
     after = replace(
         before,
-        due_ms=next_due_ms(since_ms, now_ms, key=before.reference),
+        due_ms=next_due_ms(since_ms, now_ms, before.key),
         is_cancel_sent=before.is_cancel_sent or fact.field("next") == "cancel",
     )
     # Pockyt may still receive a call that is under way.

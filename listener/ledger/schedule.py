@@ -117,15 +117,28 @@ def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None
         minutes = int(timeout) if _MINUTES.fullmatch(timeout) else SALE_MINUTES
         since_ms = due_ms = sale.recorded_at_ms + minutes * 60_000
     elif why is Why.CANCEL and cancel is not None and cancel.requested_at_ms < now_ms:
-        # A cancel that seemed settled resumes its old schedule: a till has waited since then.
+        # A cancel that seemed settled resumes its old schedule: a till has waited since then. So
+        # does one that was a sale's until now, but its number has never been asked about.
         since_ms = cancel.requested_at_ms
-        due_ms = next_due_ms(since_ms, now_ms, key=entry.fact.transaction_no)
+        if entry.fact.kind is not Kind.CANCEL_REQUEST:
+            due_ms = next_due_ms(since_ms, now_ms, entry.fact.transaction_no)
     elif entry.fact.kind is Kind.QUERY:
         due_ms = _next_ask_ms(why, since_ms, now_ms, entry)
     is_raised = cancel is not None and cancel.state is CancelState.UNRESOLVED
     if not why.is_calm and not (why is Why.CANCEL and is_raised):
-        raise_ms = since_ms + RAISE_SECONDS * 1_000
+        raise_ms = _wish_raise_ms(entry) or since_ms + RAISE_SECONDS * 1_000
     return Ask(why=why, since_ms=since_ms, due_at_ms=due_ms, raise_at_ms=raise_ms)
+
+
+def _wish_raise_ms(entry: Entry) -> int | None:
+    """Return when a new wish is to be raised; None where the entry is no wish.
+
+    One that was a sale's until now keeps its moment; where it had ended, a new minute begins.
+    """
+    if entry.fact.kind is not Kind.CANCEL_REQUEST:
+        return None
+    kept = entry.fact.field("raiseAt")
+    return int(kept) if kept else entry.recorded_at_ms + RAISE_SECONDS * 1_000
 
 
 def _keep_alarm(first: Ask, asked: Ask | None) -> Ask:
@@ -158,17 +171,17 @@ def _is_prepay(entry: Entry) -> bool:
 def _next_ask_ms(why: Why, since_ms: int, now_ms: int, entry: Entry) -> int | None:
     """Return when to ask again after Pockyt was asked; None where that was enough."""
     if why is not Why.CANCELLED or entry.fact.says not in FINAL:
-        return next_due_ms(since_ms, now_ms, key=entry.fact.transaction_no)
+        return next_due_ms(since_ms, now_ms, entry.fact.transaction_no)
     waited = (now_ms - since_ms) / 1_000
     moment = next((s for s in ASK_CANCELLED_SECONDS if s > waited + 0.5), None)
     return None if moment is None else since_ms + moment * 1_000
 
 
-def next_due_ms(since_ms: int, now_ms: int, *, key: str) -> int | None:
+def next_due_ms(since_ms: int, now_ms: int, key: str) -> int | None:
     """Return when to ask again (Unix ms); None after 48 hours.
 
-    It is jittered by the moment and by ``key``, which says what is asked about: not by the seq,
-    which another node's commit may still move.
+    ``key`` names what is asked about, and jitters the moment. An entry's seq cannot do that: where
+    others record meanwhile, it moves after this is worked out.
     """
     waited = max(0, now_ms - since_ms) / 1_000
     if waited >= ASK_SECONDS_MAX:
@@ -176,5 +189,5 @@ def next_due_ms(since_ms: int, now_ms: int, *, key: str) -> int | None:
     # Jitter can make a question early; its own moment is not asked for a second time.
     past = waited * (1 + ASK_JITTER) + 0.5
     moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
-    spread = crc32(f"{key} {now_ms}".encode()) / 2**32 * 2 - 1
+    spread = crc32(f"{key} {now_ms}".encode(errors="replace")) / 2**32 * 2 - 1
     return now_ms + int((moment - waited) * 1_000 * (1 + ASK_JITTER * spread))

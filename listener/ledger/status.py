@@ -95,6 +95,15 @@ def refunds_if_paid(wish: Fact) -> bool:
     return wish.field("refundIfPaid") == "true"
 
 
+def wished_at_ms(wish: Entry) -> int:
+    """Return when a cashier asked for a recorded cancel (Unix ms).
+
+    That was before this entry, where the transaction has taken the wish over from its sale.
+    """
+    at = wish.fact.field("requestedAt")
+    return int(at) if at else wish.recorded_at_ms
+
+
 def is_charging(fact: Fact) -> bool:
     """Return whether a fact says that prepay is about to be sent, and not what came of it."""
     return fact.field("next") == "prepay"

@@ -24,7 +24,7 @@ from listener.ledger.model import (
     rfc3339,
 )
 from listener.ledger.schedule import Confirm, next_ask, why_ask
-from listener.ledger.status import WORDS, is_raised, why_held
+from listener.ledger.status import WORDS, is_raised, why_held, wished_at_ms
 from listener.ledger.summary import STORED_FROM, Belief, Summary
 
 _SIGNATURE: Final = Evidence.SIGNATURE
@@ -239,7 +239,7 @@ def _cancel(
     asked = before.cancel if before and not is_request else None
     if asked is None and not is_request:
         return None
-    requested_at_ms = asked.requested_at_ms if asked else entry.recorded_at_ms
+    requested_at_ms = asked.requested_at_ms if asked else wished_at_ms(entry)
     state = _cancel_state(summary, belief)
     if state in (CancelState.REQUESTED, CancelState.UNRESOLVED):
         return Cancel(state=state, requested_at_ms=requested_at_ms)

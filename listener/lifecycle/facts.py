@@ -15,7 +15,6 @@ from listener.ledger.model import (
     Transaction,
     fields_text,
 )
-from listener.ledger.sale import NO_RECORD
 from listener.ledger.status import is_of_sale, read_success, read_word
 from listener.lifecycle.orders import Order, cut, sale_fact
 from listener.pockyt.answer import (
@@ -26,6 +25,7 @@ from listener.pockyt.answer import (
     read_number,
 )
 from listener.pockyt.notification import PAYMENT
+from listener.refusals import NO_RECORD
 
 FIELDS_MAX: Final = 64
 # Pockyt's have 18 digits. Others are accepted, if an address and a column can hold them.

@@ -203,7 +203,8 @@ class Lifecycle:
         """As ``cancel``, for a sale whose transaction number may not be known yet.
 
         The wish is stored with the sale, and the transaction takes it over once Pockyt has given
-        the number. If Pockyt finally has no such sale, the sale ends cancelled.
+        the number. If Pockyt finally has no such sale, the sale ends cancelled; but where the
+        ledger has a transaction under its reference nevertheless, that is cancelled.
 
         Returns:
             The transaction; the sale, where it has none.
@@ -213,7 +214,8 @@ class Lifecycle:
         async with self._wishes.of(*key):
             current = await self._steps.find_sale(order) or sale
             is_new = wishes.is_new_at_sale(current, refund_if_paid=refund_if_paid)
-            if current.transaction_no is None and is_new:
+            is_known = current.state.is_refused and await self._steps.transaction_of(current)
+            if current.transaction_no is None and is_new and not is_known:
                 fact = orders.sale_cancel_fact(
                     sale.fact,
                     sale_seq=current.seq,
@@ -228,12 +230,11 @@ class Lifecycle:
                 self._cancels.start(key, self._settle_sale(order))
         await self._cancels.wait(key)
         current = await self._steps.find_sale(order) or current
-        if current.transaction_no is None:
+        transaction = await self._steps.transaction_of(current)
+        if transaction is None:
             return current
-        (transaction,) = await self._ledger.read_transaction(
-            current.transaction_no, merchant_no=sale.fact.merchant_no
-        )
-        if current.wish is not None and current.state.due_ms is not None:
+        is_bound = current.transaction_no is not None
+        if is_bound and current.wish is not None and current.state.due_ms is not None:
             # The transaction is about to take the wish over.
             return transaction
         return await self.cancel(

@@ -7,6 +7,7 @@ import orjson
 
 from listener.ledger.model import Alarm, Fact, Kind, Status, Transaction, fields_text
 from listener.ledger.results import RecordedSale
+from listener.ledger.sale import SaleState
 from listener.pockyt.texts import clean
 
 VALUE_CHARS_MAX: Final = 2_048
@@ -123,11 +124,21 @@ def sale_cancel_fact(
     )
 
 
-def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> Fact:
+def taken_over_fact(
+    transaction: Transaction, wish: Fact, state: SaleState, *, is_spent: bool
+) -> Fact:
     """Move a wish from a sale to its transaction: build the fact for the transaction.
 
-    ``is_spent``: /cancel was sent for it already, by the reference.
+    The cashier has waited since the wish was recorded at the sale, so its times are kept (Unix ms).
+
+    Args:
+        transaction: What takes the wish over.
+        wish: As it was recorded at the sale.
+        state: The state of the sale.
+        is_spent: /cancel was sent for it already, by the reference.
     """
+    since_ms = state.cancel.requested_at_ms if state.cancel else None
+    raise_ms = state.raise_wish_ms
     return Fact(
         kind=Kind.CANCEL_REQUEST,
         merchant_no=transaction.merchant_no,
@@ -135,7 +146,12 @@ def taken_over_fact(transaction: Transaction, wish: Fact, *, is_spent: bool) -> 
         terminal=wish.terminal,
         sale_seq=wish.sale_seq,
         fields=fields_text(
-            {**orjson.loads(wish.fields), "next": "cancel" if is_spent else None},
+            {
+                **orjson.loads(wish.fields),
+                "next": "cancel" if is_spent else None,
+                "requestedAt": None if since_ms is None else str(since_ms),
+                "raiseAt": None if raise_ms is None else str(raise_ms),
+            },
         ),
     )
 

@@ -4,6 +4,7 @@ The caller must hold the transaction's turn.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -177,15 +178,28 @@ class Steps:
         sale has the reference too, nobody can say whose it is.
         """
         order = orders.order_of(sale.fact)
-        scope = Scope(merchant_no=order.merchant_no, store_no=order.store_no)
-        named = await self._ledger.read_transactions(
-            Search(scope=scope, reference=order.reference), before=None, limit=HEARD_MAX
-        )
+        named = await self._named(order)
         heard = [one for one in named if wishes.is_heard(one, sale_seq=sale.seq)]
         if not heard or await self._is_shared(order):
             return None
-        found = max(heard, key=lambda one: (one.status in MONEY, one.status in PAYABLE))
-        return found.transaction_no
+        return _foremost(heard).transaction_no
+
+    async def transaction_of(self, sale: RecordedSale) -> Transaction | None:
+        """Return the transaction that answers for a sale: that of its number, if it has one.
+
+        Where it ended without a number, that is what its store has under its reference all the
+        same: Pockyt may have started it against its word. None where there is nothing.
+        """
+        order = orders.order_of(sale.fact)
+        if sale.transaction_no is not None:
+            (found,) = await self._ledger.read_transaction(
+                sale.transaction_no, merchant_no=order.merchant_no
+            )
+            return found
+        named = await self._named(order) if sale.state.has_ended else []
+        if not named or await self._is_shared(order):
+            return None
+        return _foremost(named)
 
     async def take_over(self, sale: RecordedSale, number: str) -> Transaction:
         """Record at a transaction the wish that its sale has held since before its number.
@@ -208,7 +222,7 @@ class Steps:
             return transaction
         entries = await self._entries(transaction)
         is_spent = sale.state.is_cancel_sent or wishes.is_spent(entries)
-        fact = orders.taken_over_fact(transaction, sale.wish, is_spent=is_spent)
+        fact = orders.taken_over_fact(transaction, sale.wish, sale.state, is_spent=is_spent)
         recorded = await self._ledger.record(fact)
         return recorded.transaction or transaction
 
@@ -237,6 +251,13 @@ class Steps:
         if fact.transaction_no and await self._is_shared(order):
             return facts.without_number(fact), outcome
         return fact, outcome
+
+    async def _named(self, order: Order) -> list[Transaction]:
+        """Return the transactions that a store has under a reference."""
+        scope = Scope(merchant_no=order.merchant_no, store_no=order.store_no)
+        return await self._ledger.read_transactions(
+            Search(scope=scope, reference=order.reference), before=None, limit=HEARD_MAX
+        )
 
     async def _is_shared(self, order: Order) -> bool:
         """Return whether another store's sale has the same reference, and no number yet.
@@ -279,6 +300,11 @@ class Steps:
         """Return what was done and asked about a transaction; the notifications may be many."""
         lines = await self._ledger.read_transaction_entries(transaction, notifications=False)
         return [line.entry for line in lines]
+
+
+def _foremost(named: Sequence[Transaction]) -> Transaction:
+    """Return the one that matters: with a payment, else one that can still be paid."""
+    return max(named, key=lambda one: (one.status in MONEY, one.status in PAYABLE))
 
 
 def sale_key(order: Order) -> tuple[str, ...]:

@@ -12,14 +12,15 @@ from typing import Final, Literal
 from listener.errors import ListenerError
 from listener.pockyt import signature
 from listener.pockyt.texts import as_utf8, clean, json_object, text, texts
+from listener.refusals import NOT_CARRIED_OUT
 
 MESSAGE_CHARS_MAX: Final = 200
 CODE_CHARS_MAX: Final = 16
 NUMBER_CHARS_MAX: Final = 64
 ACCEPTED: Final = "000100"
 
-# System and supplier errors: Pockyt itself does not know whether the call had an effect.
-_OUTCOME_UNKNOWN: Final = frozenset({"000000", "000080"})
+# A system error, unless it comes with this text.
+_SYSTEM_ERROR: Final = "000000"
 _BAD_SIGNATURE: Final = "verifysign"
 # Text that looks like a token, its digest or a signature is removed from every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
@@ -83,17 +84,17 @@ class PockytError(ListenerError):
 class PockytRefusedError(PockytError):
     """Pockyt answered, and said no.
 
-    ``outcome_unknown`` is true for a system or supplier error at Pockyt: the call may have had an
-    effect, and only tran-query can tell. It is never true for a bad signature.
+    ``outcome_unknown`` is true for a system or supplier error at Pockyt, and for a code that it
+    does not document: the call may have had an effect, and only tran-query can tell. It is not true
+    for a bad signature.
     """
 
     def __init__(self, ret_code: str, ret_msg: str) -> None:
         self.ret_code = clean(ret_code[:CODE_CHARS_MAX])
         # Hidden before the text is cut, so that no half of a secret is left.
         self.ret_msg = clean(_SECRET_LIKE.sub(HIDDEN, ret_msg.strip()))[:MESSAGE_CHARS_MAX]
-        self.outcome_unknown = (
-            ret_code in _OUTCOME_UNKNOWN and _BAD_SIGNATURE not in ret_msg.lower()
-        )
+        is_unsigned = ret_code == _SYSTEM_ERROR and _BAD_SIGNATURE in ret_msg.lower()
+        self.outcome_unknown = ret_code not in NOT_CARRIED_OUT and not is_unsigned
         super().__init__(f"Pockyt refused the call: {self.ret_code} {self.ret_msg}".rstrip())
 
 

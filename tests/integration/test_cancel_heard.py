@@ -9,18 +9,23 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from listener.ledger.model import CancelState, Fact, Status, Transaction, fields_text
+from listener.errors import OutcomeUnknownError
+from listener.ledger.model import Cancel, CancelState, Fact, Status, Transaction, fields_text
 from listener.ledger.results import RecordedSale
+from listener.ledger.scope import EVERYWHERE
 from listener.lifecycle import Clock as Passing
-from listener.lifecycle import Lifecycle
+from listener.lifecycle import Lifecycle, orders
 from listener.lifecycle.chaser import TURN
+from listener.pockyt.answer import PockytRefusedError
 from listener.pockyt.calls import Call, PockytCalls
-from listener.storage import AnyLedger
+from listener.storage import AnyLedger, rebuild
+from tests.integration.test_postgres_commands import content_of
 from tests.support import backends, told
 from tests.support.backends import Backend
 from tests.support.service import OTHER_STORE_NO, settings
 from tests.support.stored import STREAM, Clock, numbered, sold
 
+FAILED: dict[str, object] = {"ret_code": "000000", "ret_msg": "system error"}
 NONE = {"ret_code": "000021", "ret_msg": "no such record"}
 SALE = {"amount": "13.00", "currency": "USD", "reference": "r7", "transactionType": "payment"}
 
@@ -66,6 +71,18 @@ class Till:
         await self.record(wish)
         await self.pass_seconds(30)
 
+    async def cancel_in_silence(self) -> int:
+        """Record a sale and a wish to cancel it; return when (Unix ms). Pockyt has only failed."""
+        self.pockyt.answers[Call.TRAN_QUERY, "r7"] = FAILED
+        await self.record(sold("r7"))
+        await self.record(replace(told.cancel_request(), transaction_no="", sale_seq=self.seqs[0]))
+        return self.clock.at_ms
+
+    async def types(self) -> list[str]:
+        """Return what the tills were told."""
+        events = await self.ledger.read_events(STREAM, after=0, limit=99)
+        return [json.loads(event.body)["type"].split(".")[1] for event in events]
+
     async def pass_seconds(self, seconds: int) -> None:
         """Let time pass, then do all that is due."""
         self.clock.at_ms += seconds * 1_000
@@ -106,8 +123,11 @@ async def _till(place: Backend, tmp_path: Path) -> AsyncIterator[Till]:
     yield Till(ledger=ledger, life=life, pockyt=pockyt, clock=clock)
     await life.close()
     await ledger.close()
-    # Whatever has happened, it adds up.
+    # Whatever has happened, it adds up, and does so again.
     await place.verify()
+    before = await content_of(place.url)
+    await asyncio.to_thread(rebuild, place.url, confirm="suspicious")
+    assert await content_of(place.url) == before
 
 
 async def _ended(till: Till) -> None:
@@ -193,6 +213,69 @@ async def test_a_wish_that_finds_its_transaction_closed_is_told_as_its_end(till:
     assert types == ["transaction.cancelled", "transaction.cancelled"]
 
 
+async def test_a_wish_keeps_its_time_when_its_number_is_found(till: Till) -> None:
+    wished_ms = await till.cancel_in_silence()
+    await till.pass_seconds(22)
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="init")
+    till.pockyt.answers[Call.TRAN_QUERY, "7"] = FAILED
+    await till.pass_seconds(10)
+    cancel = (await till.transaction()).cancel
+    assert cancel == Cancel(state=CancelState.REQUESTED, requested_at_ms=wished_ms)
+    assert await till.types() == ["created", "cancelling"]
+    ask = (await till.transaction()).ask
+    assert ask is not None
+    assert ask.since_ms == wished_ms
+    await till.pass_seconds(60 - 22 - 10)
+    cancel = (await till.transaction()).cancel
+    assert cancel == Cancel(state=CancelState.UNRESOLVED, requested_at_ms=wished_ms)
+    assert await till.types() == ["created", "cancelling", "unresolved"]
+
+
+async def test_a_wish_that_was_raised_before_its_number_is_found_is_raised_with_it(
+    till: Till,
+) -> None:
+    wished_ms = await till.cancel_in_silence()
+    await till.pass_seconds(60)
+    # Without a number there is no event: GET /v1/sales says it.
+    (listed,) = await till.ledger.read_open_sales(
+        scope=EVERYWHERE, now_ms=till.clock.at_ms, limit=9
+    )
+    assert listed.state.cancel == Cancel(state=CancelState.UNRESOLVED, requested_at_ms=wished_ms)
+    assert await till.types() == []
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="init")
+    till.pockyt.answers[Call.TRAN_QUERY, "7"] = FAILED
+    await till.pass_seconds(60)
+    await till.pass_seconds(0)
+    cancel = (await till.transaction()).cancel
+    assert cancel == Cancel(state=CancelState.UNRESOLVED, requested_at_ms=wished_ms)
+    assert await till.types() == ["created", "cancelling", "unresolved"]
+
+
+async def test_a_wish_that_had_ended_gets_a_new_minute_when_a_notification_opens_it(
+    till: Till,
+) -> None:
+    await _ended(till)
+    await till.pass_seconds(100)
+    await till.record(numbered(7))
+    await till.pass_seconds(0)
+    cancel = (await till.transaction()).cancel
+    assert cancel == Cancel(state=CancelState.REQUESTED, requested_at_ms=told.START_MS)
+    await till.pass_seconds(59)
+    assert await till.types() == ["paid", "cancelling", "unresolved"]
+
+
+async def test_after_48_hours_from_the_wish_its_number_is_asked_about_once(till: Till) -> None:
+    await till.cancel_in_silence()
+    await till.pass_seconds(48 * 3_600 + 60)
+    await till.record(numbered(7, "init"))
+    till.pockyt.answers[Call.TRAN_QUERY, "7"] = FAILED
+    await till.pass_seconds(0)
+    assert till.pockyt.calls.count((Call.TRAN_QUERY, "7")) == 1
+    ask = (await till.transaction()).ask
+    assert ask is not None
+    assert (ask.due_at_ms, ask.is_raised) == (None, True)
+
+
 async def test_cancel_is_not_sent_by_the_reference_once_a_notification_has_come(
     till: Till,
 ) -> None:
@@ -243,6 +326,60 @@ async def test_cancel_is_not_sent_by_the_reference_once_the_number_is_bound(till
     assert (await till.sale()).transaction_no == "7"
     # It is paid, and /cancel would give the money back.
     assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+
+
+async def _refused(till: Till) -> RecordedSale:
+    """Start a sale that Pockyt refuses."""
+    till.pockyt.answers[Call.ADD, "r7"] = {"ret_code": "000023", "ret_msg": "bad value"}
+    with pytest.raises(PockytRefusedError):
+        await till.life.start_sale(orders.order_of(sold("r7")))
+    return await till.sale()
+
+
+async def test_a_code_that_pockyt_does_not_document_refuses_no_sale(till: Till) -> None:
+    till.pockyt.answers[Call.ADD, "r7"] = {"ret_code": "000099", "ret_msg": "pending review"}
+    with pytest.raises(OutcomeUnknownError):
+        await till.life.start_sale(orders.order_of(sold("r7")))
+    assert till.pockyt.calls == [(Call.ADD, "r7"), (Call.TRAN_QUERY, "r7")]
+    assert not (await till.sale()).state.is_refused
+    till.pockyt.say(Call.TRAN_QUERY, "r7", transactionNo="7", status="success")
+    await till.pass_seconds(30)
+    assert (await till.transaction()).status is Status.PAID
+
+
+@pytest.mark.parametrize("wishes_first", [False, True])
+async def test_a_refused_sale_that_is_paid_all_the_same_is_not_called_cancelled(
+    till: Till, wishes_first: bool
+) -> None:
+    sale = await _refused(till)
+    if wishes_first:
+        assert await till.life.cancel_sale(sale) == await till.sale()
+    await till.record(numbered(7))
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    before = await till.sale()
+    after = await till.life.cancel_sale(sale)
+    assert isinstance(after, Transaction)
+    assert (after.status, after.cancel and after.cancel.state) == (
+        Status.PAID,
+        CancelState.REFUSED,
+    )
+    assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+    # The wish is the transaction's alone.
+    assert await till.sale() == before
+
+
+async def test_a_sale_that_ended_beside_a_held_payment_is_asked_about_by_its_number(
+    till: Till,
+) -> None:
+    await till.record(sold("r7"))
+    await till.record(replace(numbered(7), suspect="ambiguous"))
+    till.clock.at_ms += 30_000
+    till.pockyt.say(Call.TRAN_QUERY, "7", transactionNo="7", status="success")
+    # Pockyt knows of no such reference, which ends the wish at the sale.
+    after = await till.life.cancel_sale(await till.sale())
+    assert isinstance(after, Transaction)
+    assert after.cancel is not None
+    assert after.cancel.state is CancelState.REFUSED
 
 
 @pytest.mark.parametrize(

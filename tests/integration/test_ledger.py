@@ -14,8 +14,9 @@ from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, CancelState, Event, Fact, Status, Why, fields_text
 from listener.ledger.results import Recorded
-from listener.ledger.sale import NO_RECORD, SALE_ANSWER_MS
+from listener.ledger.sale import SALE_ANSWER_MS
 from listener.ledger.scope import EVERYWHERE, Scope
+from listener.refusals import NO_RECORD
 from listener.storage import AnyLedger
 from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
 from tests.support import backends, told

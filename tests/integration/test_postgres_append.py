@@ -20,7 +20,7 @@ from listener.ledger.batch import decide
 from listener.ledger.model import Fact, fields_text
 from listener.ledger.scope import Scope
 from listener.ledger.wanted import wanted
-from listener.storage import verify
+from listener.storage import rebuild, verify
 from listener.storage.postgres import writer
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection, connect
@@ -28,6 +28,7 @@ from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
+from tests.integration.test_postgres_commands import content_of
 from tests.support import told
 from tests.support.databases import execute
 from tests.support.stored import Clock, bound, numbered, sold, without_number
@@ -105,22 +106,20 @@ async def test_what_does_not_concern_a_batch_only_moves_its_numbers(url: str) ->
     await asyncio.to_thread(verify, url)
 
 
-async def test_when_to_ask_again_does_not_move_with_the_numbers(url: str) -> None:
+async def test_the_next_question_does_not_depend_on_a_number_that_moves(url: str) -> None:
+    of_sale = replace(told.query(None, as_of=1, reference="r1"), transaction_no="", sale_seq=1)
+    of_transaction = replace(told.query("dealing", as_of=2, reference="r7"), transaction_no="7")
     async with await PostgresLedger.open(url, clock=Clock()) as ledger, connected(url) as db:
         await ledger.record(sold("r1"))
-        await ledger.record(replace(told.cancel_request(), transaction_no="", sale_seq=1))
-        await ledger.record(numbered(told.NUMBER, "pending"))
-        await ledger.record(told.cancel_request())
-        asked = told.query("pending", as_of=4)
-        batch = [replace(asked, transaction_no="", sale_seq=1, amount=None), asked]
-        arguments = await worked_out(db, *batch, epoch=ledger.epoch)
-        await ledger.record(numbered(50))
-        row = await append(db, arguments)
-        assert row["head"] == 5
-        (transaction,) = await ledger.read_transaction(told.NUMBER, merchant_no=None)
-        assert transaction.ask is not None
-        assert transaction.ask.attempt == 1
+        await ledger.record(numbered(7, "disputed"))
+        arguments = await worked_out(db, of_sale, of_transaction, epoch=ledger.epoch)
+        await asyncio.gather(*(ledger.record(numbered(n)) for n in range(50, 57)))
+        assert await append(db, arguments)
     await asyncio.to_thread(verify, url)
+    before = await content_of(url)
+    # The schedule of a transaction is not verified, but it is worked out again.
+    await asyncio.to_thread(rebuild, url, confirm="suspicious")
+    assert await content_of(url) == before
 
 
 async def test_a_batch_of_an_epoch_that_has_ended_is_refused(url: str) -> None:

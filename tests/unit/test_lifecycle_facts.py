@@ -97,6 +97,7 @@ def test_an_amount_that_cannot_be_read_is_kept_among_the_fields_alone() -> None:
         (PockytUnavailableError("slow", reason="timeout"), {"error": "timeout"}),
         (PockytRefusedError("000040", "status"), {"error": "refused", "retCode": "000040"}),
         (PockytRefusedError("000000", "system"), {"error": "failed", "retCode": "000000"}),
+        (PockytRefusedError("000099", "review"), {"error": "failed", "retCode": "000099"}),
         (PockytError("something else"), {"error": None}),
     ],
 )
@@ -184,6 +185,7 @@ def test_only_a_definite_no_or_an_unsent_call_surely_had_no_effect() -> None:
     assert facts.never_happened(PockytRefusedError("000040", ""))
     assert facts.never_happened(PockytUnavailableError("", reason="connection", sent=False))
     assert not facts.never_happened(PockytRefusedError("000080", ""))
+    assert not facts.never_happened(PockytRefusedError("000099", ""))
     assert not facts.never_happened(PockytUnavailableError("", reason="timeout"))
     assert not facts.never_happened(Answer())
     assert facts.is_unheard_of(PockytRefusedError("000021", ""))

@@ -32,6 +32,7 @@ from listener.pockyt.client import (
 )
 from listener.pockyt.signature import Token
 from listener.pockyt.texts import DEPTH_MAX, json_fields
+from listener.refusals import NOT_CARRIED_OUT
 
 TOKEN_TEXT = "5cbfb079f15b150122261c8537086d77a"
 TOKEN = Token(TOKEN_TEXT)
@@ -234,10 +235,14 @@ async def test_a_refusal_says_what_pockyt_said(name: str, status: int) -> None:
         ("000000", "system error", True),
         ("000080", "supplier error", True),
         ("000000", "data error : verifySign", False),
-        ("000040", "transaction status error", False),
+        ("000099", "accepted, pending review", True),
+        ("000099", "verifySign", True),
+        *((code, "refused", False) for code in sorted(NOT_CARRIED_OUT)),
     ],
 )
-def test_a_system_error_leaves_the_outcome_unknown(code: str, message: str, unknown: bool) -> None:
+def test_an_error_that_is_no_refusal_leaves_the_outcome_unknown(
+    code: str, message: str, unknown: bool
+) -> None:
     assert PockytRefusedError(code, message).outcome_unknown is unknown
 
 

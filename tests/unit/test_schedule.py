@@ -65,6 +65,16 @@ def ask_of(transaction: Transaction) -> tuple[Why, float, float | None, float | 
     )
 
 
+def test_a_wish_that_comes_from_the_sale_has_its_number_asked_about_soon() -> None:
+    kept = {"requestedAt": "1000", "raiseAt": "58000"}
+    after = last((42, replace(cancel_request(), sale_seq=1, fields=fields_text(kept))))
+    assert ask_of(after) == (Why.CANCEL, 1, 45, 58)
+    # Where it had ended at the sale, or an earlier version has recorded it, a new minute begins.
+    for times in ({"requestedAt": "1000"}, {}):
+        wish = replace(cancel_request(), sale_seq=1, fields=fields_text(times))
+        assert ask_of(last((42, wish)))[2:] == (45, 42 + RAISE_SECONDS)
+
+
 def test_a_cancel_that_was_confirmed_is_asked_about_again_and_no_alarm_is_due() -> None:
     after = last((10, cancel_request()), (11, answer("closed", as_of=3)))
     assert ask_of(after) == (Why.CANCELLED, 11, 14, None)
