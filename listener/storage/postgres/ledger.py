@@ -83,6 +83,7 @@ class PostgresLedger(ReadableLedger):
         self._writer = Writer(
             self._writers,
             epoch=lambda: node.epoch,
+            witness=lambda: node.seq,
             confirm=confirm,
             now_ms=clock,
             on_append=self._appended,
