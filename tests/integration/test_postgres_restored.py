@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -135,6 +136,30 @@ def test_a_dump_that_is_moved_to_a_file_before_it_was_served_is_a_copy_there(
     restore(url, tmp_path / "dump", "--clean")
     assert here(capsys, "import", "--from", url, "--to", file).status == 0
     assert fill(file) != before
+
+
+def test_what_cannot_be_noticed_gets_a_new_epoch_by_the_statement_that_is_documented(
+    url: str, tmp_path: Path
+) -> None:
+    before = fill(url, 1)
+    dump(url, tmp_path / "dump")
+    fill(url, 2)
+    tables = "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'"
+
+    async def empty(db: "asyncpg.Connection") -> None:
+        await db.execute("SET session_replication_role = replica")
+        await db.execute(f"TRUNCATE {await db.fetchval(tables)}")
+
+    run(url, empty)
+    restore(url, tmp_path / "dump", "--data-only", "--disable-triggers")
+    assert checked(url) == Finding(name="epoch", value=before)
+    page = Path(__file__).parents[2] / "docs" / "scale.md"
+    (statement,) = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+    run(url, lambda db: db.execute(statement))
+    assert COPIED in str(checked(url).advice)
+    after = fill(url, 3)
+    assert after != before
+    assert fill(url) == after
 
 
 # Under nodes that run

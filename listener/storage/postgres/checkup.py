@@ -142,7 +142,8 @@ def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
         yield note(
             "went_back",
             f"{rfc3339(lost['began_at'])}: from at least entry {lost['missing']} to {lost['seq']}",
-            "acknowledged entries were lost with a server; compare with Pockyt's own list",
+            "acknowledged entries were lost, with a server or by a restore; compare with Pockyt's"
+            " own list",
         )
 
 
