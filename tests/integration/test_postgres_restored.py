@@ -57,7 +57,7 @@ def reasons(url: str) -> list[str]:
 
 @pytest.mark.parametrize("way", ["drop", "clean", "one transaction", "template"])
 def test_a_ledger_that_was_put_back_on_its_own_server_gets_one_new_epoch(
-    url: str, tmp_path: Path, way: str
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
     before = fill(url, 1, 2)
     with database() as kept:
@@ -78,6 +78,8 @@ def test_a_ledger_that_was_put_back_on_its_own_server_gets_one_new_epoch(
     after = fill(url, 5)
     assert after != before
     assert reasons(url) == ["made", "restored"]
+    (logged,) = [record for record in caplog.records if record.message == "new_epoch"]
+    assert vars(logged)["fields"] == {"epoch": after, "reason": "restored"}
     assert fill(url) == after
     assert checked(url) == Finding(name="epoch", value=after)
     assert verify(url).entries == 3

@@ -59,6 +59,8 @@ class Identity:
     schema_version: int
     # Seals the cursors of pages; shown to nobody.
     secret: str = field(repr=False)
+    # Why `prepare` has begun the epoch; None where it has not.
+    why_new: str | None = None
 
 
 def schema_text() -> str:
@@ -93,7 +95,7 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
             if reason is not None:
                 await begin_epoch(db, old=row["epoch"], reason=reason, now_ms=now_ms)
                 row = await _row(db)
-    return _identity(row)
+    return _identity(row, why_new=reason)
 
 
 async def check_place(db: Connection) -> None:
@@ -165,12 +167,13 @@ async def begin_epoch(
         await db.execute(_BEGIN_EPOCH, epoch, now_ms, reason, missing)
 
 
-def _identity(row: Any) -> Identity:  # noqa: ANN401 - asyncpg's record
+def _identity(row: Any, *, why_new: str | None = None) -> Identity:  # noqa: ANN401 - asyncpg's record
     return Identity(
         epoch=row["epoch"],
         created_at_ms=row["created_at"],
         schema_version=row["schema_version"],
         secret=row["secret"],
+        why_new=why_new,
     )
 
 
