@@ -9,9 +9,9 @@
 CREATE TABLE ledger (
     id             smallint PRIMARY KEY CHECK (id = 1), -- there is one row; nothing in it changes with an entry
     epoch          text COLLATE "C" NOT NULL,        -- names this ledger; a restored backup gets a new one
-    is_copy        smallint NOT NULL DEFAULT 0,      -- 1 in a copy until it is first served
+    is_copy        smallint NOT NULL DEFAULT 0,      -- 1 in a copy, and in one that was imported, until it is first served
     created_at     bigint   NOT NULL,                -- when this ledger was made
-    system_id      bigint   NOT NULL,                -- of the PostgreSQL cluster that it was made in, or last served from
+    system_id      bigint   NOT NULL,                -- the place that it was made in, or last served from: the cluster, this table and the database, in one number
     schema_version integer  NOT NULL,                -- of the newest listener that has served it
     keys_version   bigint   NOT NULL DEFAULT 0,      -- grows with every change of a key
     secret         text COLLATE "C" NOT NULL         -- seals the cursors of pages, hex; told to nobody

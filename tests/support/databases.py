@@ -7,9 +7,11 @@ has left is emptied and serves the next. They are dropped as the process of test
 import asyncio
 import atexit
 import secrets
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -101,6 +103,28 @@ def _drop_spare() -> None:
     for name in _spare:
         # As `run`, but for its thread: none can be started any more.
         asyncio.run(_connected(needs.postgres(), _dropped(name)))
+
+
+def dump(url: str, file: Path) -> None:
+    """Dump a database as an operator does."""
+    subprocess.run(
+        [needs.program("pg_dump", package="postgresql-client"), "-Fc", "-f", file, "-d", url],
+        check=True,
+    )
+
+
+def restore(url: str, file: Path, *options: str) -> None:
+    """Restore a dump as an operator does."""
+    program = needs.program("pg_restore", package="postgresql-client")
+    subprocess.run([program, "-e", *options, "-d", url, file], check=True)
+
+
+def make_anew(url: str, *, template: str = "template0") -> None:
+    """Drop a database, and make one under its name; a template is another database's URL."""
+    server, name = needs.postgres(), urlsplit(url).path[1:]
+    run(server, _dropped(name))
+    source = urlsplit(template).path.removeprefix("/")
+    run(server, lambda db: db.execute(f"CREATE DATABASE {name} TEMPLATE {source}"))
 
 
 async def execute(url: str, *statements: str) -> None:

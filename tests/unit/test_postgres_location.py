@@ -2,6 +2,7 @@
 
 import pytest
 
+from listener.errors import LedgerError
 from listener.storage.postgres.location import HOSTS_MAX, is_postgres, read_location
 from listener.storage.postgres.texts import packed, unpacked
 
@@ -20,6 +21,36 @@ def test_a_password_is_shown_nowhere() -> None:
     location = read_location("postgresql://me:hidden@h1/ledger")
     assert location.shown == "postgresql://h1:5432/ledger"
     assert "hidden" not in repr(location) + location.shown
+
+
+def refused(rest: str) -> str:
+    """Return what is said of a URL that cannot be read."""
+    with pytest.raises(LedgerError) as error:
+        read_location(f"postgresql://me:{rest}")
+    return str(error.value)
+
+
+def test_an_option_that_is_not_known_is_named_without_its_value() -> None:
+    told = refused("pw@h/n?sslmode=require&sslmod=hidden&connect_timeout=3")
+    assert "not known: connect_timeout, sslmod; known are passfile," in told
+    assert "hidden" not in told
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        # A ? or # of the password that was not escaped, with a / before it.
+        "a/b?hidden=c@h/n",
+        "a/b?c&hidden=@h/n",
+        "a/b#hidden@h/n",
+        # Something else where an option belongs.
+        "pw@h/n?hidden",
+        "pw@h/n?hidden+=1",
+        "pw@h/n?Hidden=1",
+    ],
+)
+def test_nothing_is_named_that_may_be_a_password(rest: str) -> None:
+    assert "hidden" not in refused(rest).lower()
 
 
 def test_as_many_hosts_as_the_limit_are_read() -> None:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from listener import settings
 from listener.environment import VARIABLES
 from listener.settings import Merchant, Pockyt, Settings, load
+from listener.storage.postgres.location import HOSTS_MAX, MODES, OPTIONS
 
 DOC: Final = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 (EXAMPLE,) = re.findall(r"```toml\n(.*?)```", DOC, re.DOTALL)
@@ -82,6 +83,16 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert f"{least:g} to {most:g}" in ROWS["pockyt.timeout_seconds"][2]
     assert "1 to 64 of `0-9 A-Z a-z _ -`" in DOC
     assert settings.NUMBER_PATTERN == r"^([0-9A-Za-z_]|[0-9A-Za-z_-]{2,64})$"
+
+
+def test_every_option_of_postgresql_is_documented_and_no_other() -> None:
+    part = DOC.partition("## On PostgreSQL")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (`.+?`) \| (.+) \|$", part, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == OPTIONS
+    assert set(re.findall(r"`([\w-]+)`", rows["`sslmode`"])) - OPTIONS == set(MODES)
+    assert f"1 to {HOSTS_MAX} hosts" in part
+    (example,) = re.findall(r'`database = "(.+?)"`', part)
+    assert load(None, {"LISTENER_DATABASE": example, **_merchant()}).database == example
 
 
 def test_every_word_of_confirm_is_documented() -> None:

@@ -11,7 +11,15 @@ from listener.storage.postgres import reading
 from listener.storage.postgres.beside import Beside, connected_to
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.node import read_nodes
-from listener.storage.postgres.schema import SCHEMA_VERSION, Identity, check_place, read_identity
+from listener.storage.postgres.schema import (
+    COPIED,
+    RESTORED,
+    SCHEMA_VERSION,
+    Identity,
+    check_place,
+    read_identity,
+    read_reason,
+)
 
 CLOCK_MS_MAX: Final = 1_000
 SNAPSHOT_SECONDS_MAX: Final = 600
@@ -125,7 +133,7 @@ def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
         yield Finding(name="schema", value=identity.schema_version)
     yield Finding(name="created", value=rfc3339(identity.created_at_ms))
     head = connected.run(reading.head)
-    yield Finding(name="epoch", value=head.epoch)
+    yield _epoch(head.epoch, connected.run(read_reason))
     yield Finding(name="entries", value=head.seq)
     yield Finding(name="events", value=head.events)
     yield Finding(name="transactions", value=head.transactions)
@@ -134,5 +142,17 @@ def _content(connected: Beside, identity: Identity) -> Iterator[Finding]:
         yield note(
             "went_back",
             f"{rfc3339(lost['began_at'])}: from at least entry {lost['missing']} to {lost['seq']}",
-            "acknowledged entries were lost with a server; compare with Pockyt's own list",
+            "acknowledged entries were lost, with a server or by a restore; compare with Pockyt's"
+            " own list",
         )
+
+
+def _epoch(epoch: str, why_new: str | None) -> Finding:
+    if why_new is None:
+        return Finding(name="epoch", value=epoch)
+    advice = {
+        COPIED: "this is a copy: the first `listener serve` on it makes a new epoch",
+        RESTORED: "this was restored from a dump, or copied, or an earlier version has served it:"
+        " the next `listener serve` makes a new epoch",
+    }[why_new]
+    return note("epoch", epoch, advice)

@@ -55,7 +55,7 @@ _PUT_HEAD: Final = (
     " transactions = (SELECT count(*) FROM transactions)"
 )
 _TAKE_LEDGER: Final = (
-    "UPDATE ledger SET epoch = $1, created_at = $2, keys_version = $3, secret = $4"
+    "UPDATE ledger SET epoch = $1, created_at = $2, keys_version = $3, secret = $4, is_copy = $5"
 )
 _NAME_EPOCH: Final = "UPDATE epochs SET epoch = $1, began_at = $2, seq = $3"
 _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales, acks"
@@ -86,8 +86,12 @@ async def to_file(db: Connection, copy: sqlite3.Connection, progress: Progress) 
     await db.execute("COMMIT")
 
 
-async def from_file(source: sqlite3.Connection, db: Connection, progress: Progress) -> None:
+async def from_file(
+    source: sqlite3.Connection, db: Connection, progress: Progress, *, is_copy: bool
+) -> None:
     """Copy a ledger's file into an empty ledger on PostgreSQL, all of it or nothing.
+
+    If it is marked as a copy, the first service on it begins a new epoch.
 
     Raises:
         LedgerError: The ledger there is not empty.
@@ -110,7 +114,7 @@ async def from_file(source: sqlite3.Connection, db: Connection, progress: Progre
                 progress(min(done, total), total)
         origin = source.execute(_LEDGER).fetchone()
         (epoch, created_at, *_), (seq,) = origin, source.execute(_SEQ).fetchone()
-        await db.execute(_TAKE_LEDGER, *origin)
+        await db.execute(_TAKE_LEDGER, *origin, int(is_copy))
         await db.execute(_NAME_EPOCH, epoch, created_at, seq)
     await db.execute(_ANALYZE)
 

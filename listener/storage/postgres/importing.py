@@ -1,4 +1,7 @@
-"""Move a ledger from a file to PostgreSQL or back, under the same epoch."""
+"""Move a ledger from a file to PostgreSQL or back, under the same epoch.
+
+Where the next service on the source would have begun a new one, the first on the target does.
+"""
 
 from contextlib import closing
 
@@ -10,7 +13,9 @@ from listener.storage.postgres.backup import take
 from listener.storage.postgres.beside import beside, refuse_served
 from listener.storage.postgres.copying import from_file
 from listener.storage.postgres.location import is_postgres
+from listener.storage.postgres.schema import read_reason
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, now_ms, told_by
+from listener.storage.sqlite.epoch import reason
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock
 
@@ -38,7 +43,8 @@ def _to_file(source: str, target: str, progress: Progress) -> Head:
     with beside(source) as connected:
         refuse_served(connected)
         head = connected.run(reading.head)
-    take(source, sqlite_path(target), is_copy=False, progress=progress)
+        is_copy = connected.run(read_reason) is not None
+    take(source, sqlite_path(target), is_copy=is_copy, progress=progress)
     return head
 
 
@@ -53,7 +59,8 @@ def _from_file(source: str, target: str, progress: Progress) -> Head:
             beside(target, make_at_ms=now_ms()) as connected,
         ):
             refuse_served(connected)
-            connected.run(lambda db: from_file(file, db, progress))
+            is_copy = reason(file, path, note=lock.note) is not None
+            connected.run(lambda db: from_file(file, db, progress, is_copy=is_copy))
             return connected.run(reading.head)
     except FAULTS as error:
         raise LedgerError(f"{path} cannot be read: {told_by(error)}") from error

@@ -83,6 +83,7 @@ class PostgresLedger(ReadableLedger):
         self._writer = Writer(
             self._writers,
             epoch=lambda: node.epoch,
+            witness=lambda: node.seq,
             confirm=confirm,
             now_ms=clock,
             on_append=self._appended,
@@ -142,6 +143,9 @@ class PostgresLedger(ReadableLedger):
             raise LedgerUnavailableError(text) from error
         finally:
             await _hang_up(connection)
+        if identity.why_new is not None:
+            fields = {"epoch": identity.epoch, "reason": identity.why_new}
+            log.event(_LOG, "new_epoch", level=logging.WARNING, **fields)
         node = Node(
             node_id=node_id,
             url=node_url,

@@ -1,6 +1,7 @@
 """The servers and the database that a ``postgresql://`` URL names."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final
@@ -12,10 +13,12 @@ SCHEME: Final = "postgresql://"
 PORT: Final = 5432
 HOSTS_MAX: Final = 16
 
-_OPTIONS: Final = frozenset(
+OPTIONS: Final = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "passfile", "search_path"}
 )
-_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+# How the name of an option is written; anything else may be a piece of a password.
+_NAME: Final = re.compile("[a-z_]{1,40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ def read_location(url: str) -> Location:
 
     Raises:
         LedgerError: It cannot be read. The message quotes nothing of the URL, which may hold a
-            password.
+            password, but the name of an unknown option.
     """
     try:
         parts = urlsplit(url)
@@ -81,14 +84,16 @@ def read_location(url: str) -> Location:
     if hosts.count(",") >= HOSTS_MAX:
         raise LedgerError(f"the setting database names more than {HOSTS_MAX} hosts")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(options) - _OPTIONS)
-    if unknown or parts.fragment:
+    if parts.fragment:
+        raise LedgerError("the setting database has a # in it: write it as %23")
+    unknown = sorted(set(options) - OPTIONS)
+    if unknown:
         raise LedgerError(
-            "the setting database has an option that is not known;"
-            f" known are {', '.join(sorted(_OPTIONS))}"
+            f"the setting database has an option that is not known{_told(unknown, parts.query)};"
+            f" known are {', '.join(sorted(OPTIONS))}"
         )
-    if options.get("sslmode", _MODES[0]) not in _MODES:
-        raise LedgerError(f"sslmode of the setting database is none of {', '.join(_MODES)}")
+    if options.get("sslmode", MODES[0]) not in MODES:
+        raise LedgerError(f"sslmode of the setting database is none of {', '.join(MODES)}")
     return Location(
         hosts=tuple(_read_host(text) for text in hosts.split(",")),
         database=database,
@@ -96,6 +101,13 @@ def read_location(url: str) -> Location:
         password=unquote(password) or None,
         options=options,
     )
+
+
+def _told(names: Sequence[str], query: str) -> str:
+    """Name the unknown options, where they cannot be a piece of a password that has a ? in it."""
+    written = {part.partition("=")[0] for part in query.split("&") if "=" in part}
+    shown = [name for name in names if name in written and _NAME.fullmatch(name)]
+    return f": {', '.join(shown)}" if shown and "@" not in query else ""
 
 
 def _read_host(text: str) -> tuple[str, int]:

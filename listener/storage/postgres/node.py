@@ -15,7 +15,7 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.nodes import NodeState
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import SERVER_NOW_MS, Connection
-from listener.storage.postgres.schema import LOCK, begin_epoch
+from listener.storage.postgres.schema import LOCK, begin_epoch, read_reason
 
 BEAT_SECONDS: Final = 1.0
 # A node whose last heartbeat is older than this takes nothing.
@@ -28,7 +28,8 @@ _BEAT: Final = (
     f" VALUES ($1, $2, $3, $4, $5, $4 - {SERVER_NOW_MS}, {SERVER_NOW_MS} + $6)"
     " ON CONFLICT (id) DO UPDATE SET url = excluded.url, lag = excluded.lag,"
     " clock_ms = excluded.clock_ms, lease_until = excluded.lease_until)"
-    f" SELECT l.epoch, current_setting('fsync') AS fsync, {SERVER_NOW_MS} AS now_ms FROM ledger l"
+    f" SELECT l.epoch, current_setting('fsync') AS fsync, {SERVER_NOW_MS} AS now_ms,"
+    " (SELECT e.hash FROM entries e WHERE e.seq = $7) AS witnessed FROM ledger l"
 )
 _NODES: Final = (
     "SELECT id, url, version, started_at, lag, clock_ms FROM nodes"
@@ -51,7 +52,9 @@ class Node:
     """What this listener knows of the ledger, and what it publishes about itself.
 
     ``seq`` and ``hash`` are those of the newest entry that it has acknowledged or published: the
-    witness. A database without that entry has gone back, and gets a new epoch.
+    witness. A database without that entry has gone back, and gets a new epoch. It is looked for on
+    each new connection and with each heartbeat: tables that are restored in one transaction cut no
+    connection.
     """
 
     def __init__(
@@ -91,12 +94,13 @@ class Node:
     async def beat(self, db: Connection) -> None:
         """Record that this node is alive, and check that the ledger is still the same."""
         sent_at, lease_ms = time.monotonic(), int(LEASE_SECONDS * 1_000)
-        row = await db.fetchrow(
-            _BEAT, self.id, self._url, self._version, self._clock(), self.lag(), lease_ms
-        )
+        # Read before any await: what is acknowledged meanwhile may be too new for this statement.
+        seq, digest = self.seq, self.hash
+        state = self.id, self._url, self._version, self._clock(), self.lag(), lease_ms
+        row = await db.fetchrow(_BEAT, *state, seq)
         if row is None or row["fsync"] != "on":
             raise LedgerUnavailableError("fsync is off: what is acknowledged could be lost")
-        if row["epoch"] != self.epoch:
+        if row["epoch"] != self.epoch or (seq and row["witnessed"] != digest):
             await self.meet(db)
         self._beaten_at = sent_at
 
@@ -106,7 +110,7 @@ class Node:
         await db.execute(_FORGET)
 
     async def meet(self, db: Connection) -> None:
-        """Check on a new connection whether this is the ledger that this node knew."""
+        """Check, on each new connection above all, that this is the ledger this node knew."""
         # Read before any await: another connection may find out the same meanwhile.
         epoch, seq, digest = self.epoch, self.seq, self.hash
         if seq and await db.fetchval(_WITNESSED, seq) != digest:
@@ -121,10 +125,12 @@ class Node:
             await db.execute(LOCK)
             if await db.fetchval(_WITNESSED, seq) == digest:
                 return
-            if await db.fetchval(_EPOCH) == old:
+            # A restored dump may have an epoch from before this one: that is no new one.
+            found = await db.fetchval(_EPOCH)
+            if found == old or await read_reason(db) is not None:
                 log.event(_LOG, "ledger_went_back", level=logging.ERROR, seq=seq, epoch=old)
                 await begin_epoch(
-                    db, old=old, reason="went_back", now_ms=self._clock(), missing=seq
+                    db, old=found, reason="went_back", now_ms=self._clock(), missing=seq
                 )
 
     def _adopt(self, state: Any) -> None:  # noqa: ANN401 - asyncpg's record

@@ -19,6 +19,9 @@ from listener.storage.postgres.connection import Connection
 
 SCHEMA_VERSION: Final = 1
 SECRET_BYTES: Final = 32
+# Why a ledger is not the one that was served last: a mark that says so, or another place.
+COPIED: Final = "copied"
+RESTORED: Final = "restored"
 # The functions that this version calls, oldest first; each is in the file of its name.
 FUNCTIONS: Final = ("append_v1",)
 # From each version to the next; version 1 is schema-postgres.sql. They only add.
@@ -26,19 +29,24 @@ MIGRATIONS: Final[dict[int, str]] = {}
 
 # Creating, migrating or renaming the ledger takes the same lock as `append`.
 LOCK: Final = "SELECT pg_advisory_xact_lock(1886350196, 1)"
-_SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
-_LEDGER: Final = (
-    "SELECT epoch, is_copy, created_at, system_id, schema_version, secret FROM ledger WHERE id = 1"
+# The place that a ledger is served from: the cluster, the database, and the table itself, which a
+# restored dump makes anew. A restart, a promotion, a rename and VACUUM FULL change none of them; a
+# copy of the database (TEMPLATE) changes the second. A shift and an XOR of 64 bits cannot overflow.
+_PLACE: Final = (
+    "(SELECT system_identifier # (to_regclass('ledger')::oid::bigint << 32) # d.oid::bigint"
+    " FROM pg_control_system(), pg_database d WHERE d.datname = current_database())"
 )
+_LEDGER: Final = "SELECT epoch, created_at, schema_version, secret FROM ledger WHERE id = 1"
 _MAKE: Final = (
     "INSERT INTO ledger (id, epoch, created_at, system_id, schema_version, secret)"
-    " VALUES (1, $1, $2, $3, $4, $5)"
+    f" VALUES (1, $1, $2, {_PLACE}, $3, $4)"
 )
 _NEWEST: Final = "(SELECT coalesce(max(seq), 0) FROM entries)"
 _BEGIN_EPOCH: Final = (
     f"INSERT INTO epochs (epoch, began_at, reason, seq, missing) VALUES ($1, $2, $3, {_NEWEST}, $4)"
 )
-_RENAME: Final = "UPDATE ledger SET epoch = $1, is_copy = 0, system_id = $2 WHERE epoch = $3"
+_RENAME: Final = f"UPDATE ledger SET epoch = $1, is_copy = 0, system_id = {_PLACE} WHERE epoch = $2"
+_ORIGIN: Final = f"SELECT is_copy, system_id = {_PLACE} AS is_here FROM ledger WHERE id = 1"
 _GROW: Final = "UPDATE ledger SET schema_version = $1 WHERE schema_version < $1"
 
 
@@ -51,6 +59,8 @@ class Identity:
     schema_version: int
     # Seals the cursors of pages; shown to nobody.
     secret: str = field(repr=False)
+    # Why `prepare` has begun the epoch; None where it has not.
+    why_new: str | None = None
 
 
 def schema_text() -> str:
@@ -81,11 +91,11 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
                 await _make(db, now_ms=now_ms)
                 row = await _row(db)
             await _grow(db, row["schema_version"])
-            if row["is_copy"] or row["system_id"] != await db.fetchval(_SYSTEM):
-                reason = "copied" if row["is_copy"] else "restored"
+            reason = await read_reason(db)
+            if reason is not None:
                 await begin_epoch(db, old=row["epoch"], reason=reason, now_ms=now_ms)
                 row = await _row(db)
-    return _identity(row)
+    return _identity(row, why_new=reason)
 
 
 async def check_place(db: Connection) -> None:
@@ -136,22 +146,34 @@ async def read_identity(db: Connection) -> Identity:
     return _identity(row)
 
 
+async def read_reason(db: Connection) -> str | None:
+    """Read why the first service on a ledger will begin a new epoch; None where it will not.
+
+    Not detected is a ledger that was put back with its whole cluster, as a disk's snapshot.
+    """
+    row: Any = await db.fetchrow(_ORIGIN)
+    if row["is_copy"]:
+        return COPIED
+    return None if row["is_here"] else RESTORED
+
+
 async def begin_epoch(
     db: Connection, *, old: str, reason: str, now_ms: int, missing: int = 0
 ) -> None:
     """Begin a new epoch, unless somebody else has just done so; the caller holds the lock."""
     epoch = secrets.token_hex(8)
-    changed = await db.execute(_RENAME, epoch, await db.fetchval(_SYSTEM), old)
+    changed = await db.execute(_RENAME, epoch, old)
     if changed == "UPDATE 1":
         await db.execute(_BEGIN_EPOCH, epoch, now_ms, reason, missing)
 
 
-def _identity(row: Any) -> Identity:  # noqa: ANN401 - asyncpg's record
+def _identity(row: Any, *, why_new: str | None = None) -> Identity:  # noqa: ANN401 - asyncpg's record
     return Identity(
         epoch=row["epoch"],
         created_at_ms=row["created_at"],
         schema_version=row["schema_version"],
         secret=row["secret"],
+        why_new=why_new,
     )
 
 
@@ -164,8 +186,7 @@ async def _row(db: Connection) -> Any:  # noqa: ANN401 - asyncpg's record
 async def _make(db: Connection, *, now_ms: int) -> None:
     epoch = secrets.token_hex(8)
     await db.execute(schema_text())
-    system_id, secret = await db.fetchval(_SYSTEM), secrets.token_hex(SECRET_BYTES)
-    await db.execute(_MAKE, epoch, now_ms, system_id, SCHEMA_VERSION, secret)
+    await db.execute(_MAKE, epoch, now_ms, SCHEMA_VERSION, secrets.token_hex(SECRET_BYTES))
     await db.execute(_BEGIN_EPOCH, epoch, now_ms, "made", 0)
 
 

@@ -70,6 +70,7 @@ class Writer(CommitQueue[Fact, Appended]):
         channels: Sequence[Channel],
         *,
         epoch: Callable[[], str],
+        witness: Callable[[], int],
         confirm: Confirm,
         now_ms: Callable[[], int],
         on_append: Callable[[Appended], None],
@@ -78,6 +79,7 @@ class Writer(CommitQueue[Fact, Appended]):
         super().__init__(publish=on_append, on_commit=on_commit)
         self._channels = channels
         self._epoch = epoch
+        self._witness = witness
         self._confirm: Confirm = confirm
         self._now_ms = now_ms
         self._under_way: dict[Channel, Sequence[Waiter[Fact]]] = {}
@@ -211,7 +213,12 @@ class Writer(CommitQueue[Fact, Appended]):
 
     async def _try(self, db: Connection, facts: Sequence[Fact]) -> Appended | None:
         wants = wanted(facts)
+        # Read before any await: what is acknowledged meanwhile may be too new for what is seen.
+        witness = self._witness()
         seen = await see(db, facts, wants)
+        if seen.seq < witness:
+            # The next connection meets the ledger, and begins a new epoch.
+            raise LedgerUnavailableError("the ledger went back; send it again")
         epoch, now_ms = self._epoch(), self._now_ms()
         changes = decide(facts, seen, epoch=epoch, now_ms=now_ms, confirm=self._confirm)
         arguments = append_arguments(changes, wants, seen, epoch=epoch, now_ms=now_ms)
