@@ -112,32 +112,6 @@ async def test_without_a_terminal_the_keys_own_is_used(shop: Shop) -> None:
     assert _code(told) == (422, "bad-member")
 
 
-@pytest.mark.parametrize(
-    ("member", "value", "must"),
-    [
-        (
-            "amount",
-            "13,00",
-            "must be digits, with at most two decimals after a point, such as 13.00",
-        ),
-        ("currency", "usd", "must be three capital letters, such as USD"),
-        (
-            "reference",
-            "Tisch 4",
-            "must have 1 to 64 visible ASCII characters, without blanks and &",
-        ),
-        ("terminal", "a/b", "must have 1 to 64 printable characters, without /"),
-        ("vendor", "AliPay", "must be Pockyt's word, such as alipay"),
-        ("storeNo", "a b", "must be Pockyt's number of the store"),
-    ],
-)
-async def test_what_a_member_must_be_is_said_in_words(
-    shop: Shop, member: str, value: str, must: str
-) -> None:
-    told = await shop.post(SALES, order(**{member: value}))
-    assert told.body["errors"] == [{"member": member, "detail": must}]
-
-
 async def test_a_wrong_member_is_named_and_its_value_is_not_repeated(shop: Shop) -> None:
     told = await shop.post(SALES, order(amount="13.001", currency=7))
     assert told.body["errors"] == [

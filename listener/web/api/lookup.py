@@ -5,7 +5,7 @@ from aiohttp import web
 from listener.keys import Key
 from listener.ledger.model import Transaction
 from listener.ledger.results import RecordedSale
-from listener.web.context import LEDGER, SETTINGS
+from listener.web.context import LEDGER
 from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import TransactionQuery, read_query
 
@@ -34,7 +34,7 @@ async def find_transaction(
 
 async def has_sale(request: web.Request, key: Key, reference: str) -> bool:
     """Return whether a sale with this reference was recorded in the key's scope."""
-    return bool(await sales_of(request, key, reference))
+    return bool(await _sales_of(request, key, reference))
 
 
 async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale:
@@ -43,7 +43,7 @@ async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedS
     Raises:
         ProblemError: There is none (404), or several stores have one with this reference (409).
     """
-    sales = await sales_of(request, key, reference)
+    sales = await _sales_of(request, key, reference)
     if not sales:
         raise ProblemError(404, "no-sale", "no sale with this reference was recorded here")
     found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
@@ -57,14 +57,7 @@ async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedS
     return found[0]
 
 
-async def sales_of(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
-    """Return the sales with a reference in the key's scope."""
-    merchants = [key.merchant_no] if key.merchant_no else request.app[SETTINGS].merchants
-    ledger = request.app[LEDGER]
-    return [
-        sale
-        for merchant_no in merchants
-        for sale in await ledger.read_sales(
-            merchant_no=merchant_no, reference=reference, store_no=key.store_no
-        )
-    ]
+async def _sales_of(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
+    return await request.app[LEDGER].read_sales(
+        merchant_no=key.merchant_no or "", reference=reference, store_no=key.store_no
+    )

@@ -10,7 +10,7 @@ from listener.ledger.results import RecordedSale
 from listener.lifecycle import Order
 from listener.settings import Settings
 from listener.web.api.idempotency import ReadRequest, idempotent
-from listener.web.api.lookup import find_sale, find_transaction, has_sale, sales_of
+from listener.web.api.lookup import find_sale, find_transaction, has_sale
 from listener.web.context import CLOCK, LEDGER, LIFECYCLE, SETTINGS
 from listener.web.problem import ProblemError
 from listener.web.shapes import models
@@ -24,7 +24,7 @@ from listener.web.shapes.bodies import (
     read_body,
 )
 from listener.web.shapes.models import reply
-from listener.web.shapes.parameters import NoQuery, SalesQuery, read_query
+from listener.web.shapes.parameters import NoQuery, read_query
 from listener.web.shapes.sale import OpenSales, Sale
 
 # Of the sales without a number; there are more only where Pockyt has been away for long.
@@ -113,12 +113,8 @@ cancel_sale: Final = idempotent(_read_cancel_of_sale)(_cancel)
 
 
 async def list_open(request: web.Request, key: Key) -> web.Response:
-    """Answer with sales without a number: those that Pockyt is asked about, or of a reference."""
-    query = read_query(request, SalesQuery)
-    if query.reference is not None:
-        sales = await sales_of(request, key, query.reference)
-        nameless = [sale for sale in sales if sale.state.transaction_no is None]
-        return reply(OpenSales(data=[Sale.of_sale(sale) for sale in nameless]))
+    """Answer with the sales without a number that Pockyt is asked about."""
+    read_query(request, NoQuery)
     found = await request.app[LEDGER].read_open_sales(
         scope=key.scope, now_ms=request.app[CLOCK].now_ms(), limit=OPEN_SALES_MAX
     )

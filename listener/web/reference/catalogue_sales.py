@@ -20,7 +20,7 @@ from listener.web.reference.operations import (
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.bodies import CancelBody, DecideBody, PayBody, SaleBody, StartedSale
 from listener.web.shapes.models import Transaction
-from listener.web.shapes.parameters import SalesQuery, TransactionQuery
+from listener.web.shapes.parameters import TransactionQuery
 from listener.web.shapes.sale import OpenSales, Sale
 
 _IDEMPOTENT: Final = {
@@ -184,11 +184,9 @@ SALES: Final = (
         summary="List sales that have no number yet",
         says="Sales that were recorded, and to whose start Pockyt gave no answer: they are no"
         " transactions yet, and the customer may still pay. Pockyt is asked about each by its"
-        f" reference, for 48 hours. The newest {OPEN_SALES_MAX}. With `reference`, what has ended"
-        " as well: refused by Pockyt, or cancelled because it knows of none.",
+        f" reference, for 48 hours. The newest {OPEN_SALES_MAX}.",
         roles=EVERY_ROLE,
         answers={200: AnswerSpec(says="All of them.", model=OpenSales)},
-        query=SalesQuery,
         problems={400: BAD_QUERY},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/sales"',
     ),

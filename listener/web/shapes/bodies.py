@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from listener.ledger.model import Status, Transaction
 from listener.pos.lenient import LenientModel, without_mark
@@ -45,16 +45,6 @@ _EXPLAINED: Final = {
 }
 
 
-# What a text must be, by the pattern that it does not match.
-_MUST: Final[dict[str, str]] = {}
-
-
-def _like(pattern: str, must: str, *, strip: bool | None = None) -> StringConstraints:
-    """Constrain a text to a pattern, and note in words what it must be."""
-    _MUST[pattern] = must
-    return StringConstraints(pattern=pattern, strip_whitespace=strip)
-
-
 def _positive(text: str) -> str:
     if not Decimal(text):
         raise PydanticCustomError("amount", "must be above zero")
@@ -63,22 +53,19 @@ def _positive(text: str) -> str:
 
 Amount = Annotated[
     str,
-    _like(
-        r"^[0-9]{1,12}(\.[0-9]{1,2})?$",
-        "must be digits, with at most two decimals after a point, such as 13.00",
-    ),
+    StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,2})?$"),
     AfterValidator(_positive),
     Field(description="Decimal text with at most two decimals.", examples=["13.00"]),
 ]
 Currency = Annotated[
     str,
-    _like(r"^[A-Z]{3}$", "must be three capital letters, such as USD"),
+    StringConstraints(pattern=r"^[A-Z]{3}$"),
     Field(description="ISO 4217.", examples=["USD"]),
 ]
 # Without `&`: a notification with one in a value is never believed on its signature.
 Reference = Annotated[
     str,
-    _like(r"^[!-%'-~]{1,64}$", "must have 1 to 64 visible ASCII characters, without blanks and &"),
+    StringConstraints(pattern=r"^[!-%'-~]{1,64}$"),
     Field(
         description="The shop's own number of the sale, never used before: 1 to 64 visible ASCII"
         " characters except `&`.",
@@ -87,13 +74,13 @@ Reference = Annotated[
 ]
 StoreNo = Annotated[
     str,
-    _like(NUMBER_PATTERN, "must be Pockyt's number of the store"),
+    StringConstraints(pattern=NUMBER_PATTERN),
     Field(description="Pockyt's store.", examples=["303660"]),
 ]
 Terminal = Annotated[
     str,
     # Without a slash, as in a key's name, which may only have printable characters anyway.
-    _like(r"^[^/\x00-\x1f\x7f-\x9f]{1,64}$", "must have 1 to 64 printable characters, without /"),
+    StringConstraints(pattern=r"^[^/\x00-\x1f\x7f-\x9f]{1,64}$"),
     Field(
         description="The till: 1 to 64 printable characters, without `/`.",
         examples=["T-42"],
@@ -101,22 +88,15 @@ Terminal = Annotated[
 ]
 # Some serializers write an empty text for what is not set.
 Vendor = Annotated[
-    Annotated[str, _like(r"^[a-z0-9_]{1,32}$", "must be Pockyt's word, such as alipay")] | None,
+    Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")] | None,
     BeforeValidator(lambda vendor: None if vendor == "" else vendor),
 ]
 # A scanner ends what it read with a line break, some keyboards' layouts begin with a blank.
 Barcode = Annotated[
     str,
-    _like(
-        r"^[!-%'-~]{1,256}$",
-        "must be what the scanner read: 1 to 256 visible ASCII characters, without blanks and &",
-        strip=True,
-    ),
+    StringConstraints(strip_whitespace=True, pattern=r"^[!-%'-~]{1,256}$"),
     Field(description="The customer's code, as it was scanned.", examples=["284957205723"]),
 ]
-
-
-_WORDS: Final = _like(r"\S", "must not be empty")
 
 
 class Body(LenientModel):
@@ -176,10 +156,10 @@ class DecideBody(Body):
     status: Literal[Status.PAID, Status.FAILED, Status.CANCELLED, Status.REFUNDED] = Field(
         description="How the transaction ended."
     )
-    name: Annotated[str, _WORDS, StringConstraints(max_length=100)] = Field(
+    name: Annotated[str, StringConstraints(pattern=r"\S", max_length=100)] = Field(
         description="Who decides.", examples=["Kim Lee"]
     )
-    reason: Annotated[str, _WORDS, StringConstraints(max_length=1_000)] = Field(
+    reason: Annotated[str, StringConstraints(pattern=r"\S", max_length=1_000)] = Field(
         description="Why.",
         examples=["The customer's bank statement shows no payment."],
     )
@@ -249,14 +229,9 @@ def _fault(error: ValidationError) -> ProblemError:
     errors = [
         {
             "member": ".".join(str(part) for part in fault["loc"])[:80],
-            "detail": _explain(fault),
+            "detail": explain(fault, _EXPLAINED),
         }
         for fault in faults[:ERRORS_MAX]
     ]
     detail = "; ".join(f"{one['member']} {one['detail']}".strip() for one in errors)
     return ProblemError(422, "bad-member", detail, members={"errors": errors})
-
-
-def _explain(fault: ErrorDetails) -> str:
-    must = _MUST.get(fault.get("ctx", {}).get("pattern", ""))
-    return must or explain(fault, _EXPLAINED)

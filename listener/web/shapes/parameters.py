@@ -170,14 +170,6 @@ class TransactionsQuery(Query):
     )
 
 
-class SalesQuery(Query):
-    """Which sales without a number to list."""
-
-    reference: Text | None = Field(
-        default=None, description="Those with exactly this reference, whatever became of them."
-    )
-
-
 class TransactionQuery(Query):
     """Which merchant's transaction to show."""
 
