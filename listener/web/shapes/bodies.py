@@ -5,6 +5,7 @@ and an amount is text.
 """
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -20,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.ledger.model import Status, Transaction
 from listener.pos.lenient import LenientModel, without_mark
@@ -43,6 +44,21 @@ _EXPLAINED: Final = {
     "literal_error": "is not one of the allowed words",
     "model_type": "must be a JSON object",
 }
+# What a text has to look like, by its member; a pattern would tell nobody.
+SHAPES: Final[Mapping[str, str]] = {
+    "reference": "must be 1 to 64 visible ASCII characters, without blanks and &",
+    "amount": 'must be a number as text, such as "13.00": up to 12 digits, then up to two decimals',
+    "currency": "must be three capital letters, such as USD",
+    "settleCurrency": "must be three capital letters, such as USD",
+    "storeNo": "must be 1 to 64 of the characters 0-9 A-Z a-z _ - (but not - alone)",
+    "terminal": "must be 1 to 64 printable characters, without /",
+    "vendor": "must be 1 to 32 of the characters a-z 0-9 _, such as alipay; leave it out for none",
+    "paymentBarcode": "must be the scanned code: 1 to 256 visible ASCII characters, without blanks"
+    " and &; blanks and line breaks around it may stay",
+    "name": "must have 1 to 100 characters, and not only blanks",
+    "reason": "must have 1 to 1,000 characters, and not only blanks",
+}
+_MISSHAPEN: Final = frozenset({"string_pattern_mismatch", "string_too_long"})
 
 
 def _positive(text: str) -> str:
@@ -55,7 +71,10 @@ Amount = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,2})?$"),
     AfterValidator(_positive),
-    Field(description="Decimal text with at most two decimals.", examples=["13.00"]),
+    Field(
+        description="Decimal text above zero: up to 12 digits, then at most two decimals.",
+        examples=["13.00"],
+    ),
 ]
 Currency = Annotated[
     str,
@@ -68,7 +87,7 @@ Reference = Annotated[
     StringConstraints(pattern=r"^[!-%'-~]{1,64}$"),
     Field(
         description="The shop's own number of the sale, never used before: 1 to 64 visible ASCII"
-        " characters except `&`.",
+        " characters, without blanks and `&`.",
         examples=["test20200101307"],
     ),
 ]
@@ -95,7 +114,11 @@ Vendor = Annotated[
 Barcode = Annotated[
     str,
     StringConstraints(strip_whitespace=True, pattern=r"^[!-%'-~]{1,256}$"),
-    Field(description="The customer's code, as it was scanned.", examples=["284957205723"]),
+    Field(
+        description="The customer's code, as it was scanned: 1 to 256 visible ASCII characters,"
+        " without blanks and `&`. Blanks and line breaks around it are ignored.",
+        examples=["284957205723"],
+    ),
 ]
 
 
@@ -121,7 +144,9 @@ class SaleBody(Body):
     settle_currency: Currency
     store_no: StoreNo
     terminal: Terminal | None = Field(
-        default=None, description="The till; not needed with a key of a till."
+        default=None,
+        description="The till. A key that names a till stands for it; with any other key it is"
+        " required.",
     )
     vendor: Vendor = Field(
         default=None,
@@ -229,9 +254,17 @@ def _fault(error: ValidationError) -> ProblemError:
     errors = [
         {
             "member": ".".join(str(part) for part in fault["loc"])[:80],
-            "detail": explain(fault, _EXPLAINED),
+            "detail": _explain(fault),
         }
         for fault in faults[:ERRORS_MAX]
     ]
     detail = "; ".join(f"{one['member']} {one['detail']}".strip() for one in errors)
     return ProblemError(422, "bad-member", detail, members={"errors": errors})
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """Describe what a member must be, never what it was."""
+    shape = SHAPES.get(str(fault["loc"][-1])) if fault["loc"] else None
+    if shape is not None and fault["type"] in _MISSHAPEN:
+        return shape
+    return explain(fault, _EXPLAINED)
