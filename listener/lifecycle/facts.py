@@ -109,7 +109,7 @@ def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> 
     says = _says(outcome, number, order.amount, order.currency) if number else None
     if isinstance(outcome, Answer) and number and not outcome.word:
         says = Status.CREATED
-    return _outcome_fact(
+    fact = _outcome_fact(
         Kind.ANSWER,
         outcome,
         call=call,
@@ -118,6 +118,7 @@ def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> 
         transaction_no=number,
         sale_seq=sale_seq,
     )
+    return _of_order(fact, order)
 
 
 def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
@@ -131,7 +132,7 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
         number = _number(outcome)
         says = _says(outcome, outcome.transaction_no or "", order.amount, order.currency)
     is_open = bool(number) and says in (Status.CREATED, Status.PENDING)
-    return _outcome_fact(
+    fact = _outcome_fact(
         Kind.ANSWER if is_open else Kind.QUERY,
         outcome,
         call="tran-query",
@@ -141,6 +142,7 @@ def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> 
         as_of=None if is_open else as_of,
         sale_seq=sale_seq,
     )
+    return _of_order(fact, order)
 
 
 def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
@@ -149,7 +151,7 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
     if isinstance(outcome, Answer) and _is_of(order, outcome):
         number = _number(outcome)
         says = _says(outcome, outcome.transaction_no or "", order.amount, order.currency)
-    return _outcome_fact(
+    fact = _outcome_fact(
         Kind.ANSWER,
         outcome,
         call="cancel",
@@ -159,6 +161,7 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
         as_of=as_of,
         sale_seq=sale_seq,
     )
+    return _of_order(fact, order)
 
 
 def without_number(fact: Fact) -> Fact:
@@ -199,6 +202,14 @@ def never_happened(outcome: Outcome) -> bool:
     """Return whether a call certainly had no effect: it was refused, or never sent."""
     unsent = isinstance(outcome, PockytUnavailableError) and not outcome.sent
     return unsent or is_refused(outcome)
+
+
+def _of_order(fact: Fact, order: Order) -> Fact:
+    """Name the sale in what was said when it was started, looked for or cancelled by reference.
+
+    So its entries are found by its reference and store. What Pockyt itself named is in ``fields``.
+    """
+    return replace(fact, reference=order.reference, store_no=order.store_no)
 
 
 def _number(answer: Answer) -> str:

@@ -157,10 +157,15 @@ def taken_over_fact(
 
 
 def number_taken_fact(fact: Fact) -> Fact:
-    """Build the alarm that Pockyt gave a sale a number that belongs to another."""
+    """Build the alarm that Pockyt gave a sale a number that belongs to another.
+
+    It names the sale; the other is the one that has the number.
+    """
     return Fact(
         kind=Kind.ALARM,
         merchant_no=fact.merchant_no,
+        store_no=fact.store_no,
+        reference=fact.reference,
         sale_seq=fact.sale_seq,
         fields=fields_text({"alarm": Alarm.NUMBER_TAKEN, "transactionNo": fact.transaction_no}),
     )

@@ -16,7 +16,7 @@ from listener.sandbox.book import SaleRequest
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage.sqlite.verify import verify
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
-from tests.support.shop import Shop, Told, beside, hurried, open_shop, order
+from tests.support.shop import Shop, Told, admin, beside, hurried, open_shop, order
 
 SALES = "/v1/transactions"
 CANCEL = "/v1/sales/R-1/cancel"
@@ -284,3 +284,76 @@ async def test_a_sale_without_a_number_is_listed_in_its_store_while_its_cancel_i
         while (await shop.post(CANCEL, {})).status != 200:
             await asyncio.sleep(0.1)
     assert await listed(shop.key) == []
+
+
+async def _named(shop: Shop, key: str, reference: str = "R-1") -> list[dict[str, object]]:
+    """Return the sales of a reference, as a key sees them."""
+    status, body = await shop.serving.get(f"/v1/sales?reference={reference}", key)
+    assert status == 200
+    assert isinstance(body, dict)
+    found: list[dict[str, object]] = body["data"]
+    return found
+
+
+async def test_a_sale_that_ended_without_a_number_is_found_by_its_reference_with_its_end(
+    tmp_path: Path,
+) -> None:
+    async with _ended_unknown(tmp_path / "ledger.db") as shop:
+        reader = shop.serving.key(Role.LEDGER, merchant_no=None, store_no=None)
+        for key in (shop.key, reader, admin(shop)):
+            assert await _open_sales(shop, key) == []
+            (found,) = await _named(shop, key)
+            assert (found["transactionNo"], found["status"]) == (None, "cancelled")
+            cancel = found["cancel"]
+            assert isinstance(cancel, dict)
+            assert (cancel["state"], cancel["evidence"]) == ("confirmed", "query")
+            assert cancel["resolvedAt"] > cancel["requestedAt"]
+        assert await _named(shop, shop.serving.key(store_no=OTHER_STORE_NO)) == []
+        assert await _named(shop, shop.key, "R-2") == []
+
+
+async def test_what_was_asked_and_answered_about_a_sale_without_a_number_names_the_sale(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+    async with _ended_unknown(path) as shop:
+        store = Scope(merchant_no=MERCHANT_NO, store_no=STORE_NO)
+        every = await shop.serving.ledger.read_entries(after=0, limit=500, scope=Scope())
+        asked = [x for x in every if x.entry.fact.kind in (Kind.QUERY, Kind.ANSWER)]
+        assert asked
+        named = {(x.entry.fact.reference, x.entry.fact.store_no) for x in asked}
+        assert named == {("R-1", STORE_NO)}
+        # So those of its store are found.
+        assert await shop.serving.ledger.read_entries(after=0, limit=500, scope=store) == every
+    verify(f"sqlite:///{path}")
+
+
+async def test_a_sale_is_found_by_its_reference_while_it_is_open_and_once_it_is_started(
+    shop: Shop,
+) -> None:
+    started = await shop.start(reference="R-2")
+    (found,) = await _named(shop, shop.key, "R-2")
+    assert (found["transactionNo"], found["status"]) == (started.number, "created")
+    await _lose(shop, "sale-5xx", "query-5xx")
+    (found,) = await _named(shop, shop.key)
+    # Pockyt may still answer, so that it is not among the open ones yet.
+    assert (found["transactionNo"], found["status"], found["cancel"]) == (None, "unknown", None)
+    assert await _open_sales(shop, shop.key) == []
+
+
+async def test_a_sale_that_pockyt_refused_is_found_by_its_reference_the_newest_first(
+    shop: Shop,
+) -> None:
+    for amount in ("13.00", "14.00"):
+        refused = order(reference="R-1", amount=amount, vendor="no_such_wallet")
+        assert _code(await shop.post(SALES, refused)) == (422, "pockyt-refused")
+    await shop.start(reference="R-1", amount="15.00")
+    told = [(one["amount"], one["status"]) for one in await _named(shop, admin(shop))]
+    assert told == [("15.00", "created"), ("14.00", "failed"), ("13.00", "failed")]
+
+
+async def _open_sales(shop: Shop, key: str) -> list[object]:
+    status, body = await shop.serving.get("/v1/sales?reference=", key)
+    assert status == 200
+    assert isinstance(body, dict)
+    return [one["reference"] for one in body["data"]]

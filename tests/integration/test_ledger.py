@@ -16,6 +16,9 @@ from listener.ledger.model import EVERY_STREAM, CancelState, Event, Fact, Status
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS
 from listener.ledger.scope import EVERYWHERE, Scope
+from listener.lifecycle.facts import found_fact, opened_fact
+from listener.lifecycle.orders import order_of
+from listener.pockyt.answer import Answer, PockytRefusedError
 from listener.refusals import NO_RECORD
 from listener.storage import AnyLedger
 from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
@@ -366,6 +369,43 @@ async def test_a_notification_opens_the_cancel_of_a_sale_that_seemed_to_have_end
     (transaction,) = await ledger.read_transaction("7", merchant_no=told.MERCHANT)
     assert (transaction.status, transaction.sale_seq) == (Status.PAID, recorded.seq)
     assert transaction.is_being_cancelled
+    await place.verify()
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["as-now", "as-before"])
+async def test_a_query_ends_a_cancel_alike_whether_or_not_it_names_the_sale(
+    ledger: AnyLedger, clock: Clock, place: Backend, names: bool
+) -> None:
+    (recorded,) = await record(ledger, sold("r7"))
+    wish = replace(told.cancel_request(), transaction_no="", sale_seq=recorded.seq)
+    clock.at_ms += SALE_ANSWER_MS
+    order = order_of(sold("r7"))
+    outcome = PockytRefusedError(NO_RECORD, "no such record")
+    query = found_fact(order, outcome, sale_seq=recorded.seq, as_of=1)
+    # As it was recorded before queries named the sale.
+    nameless = replace(query, reference=None, store_no=None)
+    await record(ledger, wish)
+    await record(ledger, query if names else nameless)
+    assert await _cancel_of(ledger, "r7") == (None, CancelState.CONFIRMED)
+    await place.verify()
+    scope = Scope(merchant_no=told.MERCHANT, store_no=told.STORE)
+    lines = await ledger.read_entries(after=recorded.seq, limit=9, scope=scope)
+    assert [line.entry.fact.reference for line in lines] == (["r7"] if names else [])
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["as-now", "as-before"])
+async def test_an_answer_binds_a_number_alike_whether_or_not_it_names_the_sale(
+    ledger: AnyLedger, place: Backend, names: bool
+) -> None:
+    await record(ledger, numbered(7, "pending", store_no=None))
+    (recorded,) = await record(ledger, sold("r7"))
+    said = Answer(word="init", transaction_no="7", fields={"transactionNo": "7"})
+    fact = opened_fact(order_of(sold("r7")), said, call="add", sale_seq=recorded.seq)
+    (after,) = await record(ledger, fact if names else replace(fact, reference=None, store_no=None))
+    assert after.transaction
+    assert after.transaction.sale_seq == recorded.seq
+    assert after.transaction.stream == STREAM
+    assert (after.transaction.reference, after.transaction.status) == ("r7", Status.PENDING)
     await place.verify()
 
 

@@ -286,3 +286,25 @@ def test_a_sale_is_found_however_its_amount_is_written_and_with_a_tip(amount: st
 def test_a_reference_is_cut_where_no_index_could_hold_it() -> None:
     fact = facts.query_fact(SOLD, replace(_said(status="success"), reference="r" * 300), as_of=7)
     assert fact.reference == "r" * INDEXED_CHARS_MAX
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        PockytRefusedError("000021", "no such record"),
+        PockytUnavailableError("late", reason="timeout", sent=True),
+        _said(transactionNo="297", reference="R-1", status="init", amount="13.00"),
+        _said(transactionNo="298", reference="R-other", status="success", amount="13.00"),
+    ],
+)
+def test_what_is_said_of_a_sale_by_its_reference_names_the_sale(
+    outcome: Answer | PockytError,
+) -> None:
+    said = [
+        facts.opened_fact(ORDER, outcome, call="add", sale_seq=1),
+        facts.found_fact(ORDER, outcome, sale_seq=1, as_of=1),
+        facts.sale_answer_fact(ORDER, outcome, sale_seq=1, as_of=1),
+    ]
+    said += [facts.without_number(fact) for fact in said]
+    said += [orders.number_taken_fact(fact) for fact in said]
+    assert {(fact.reference, fact.store_no) for fact in said} == {("R-1", "303660")}

@@ -5,7 +5,7 @@ from aiohttp import web
 from listener.keys import Key
 from listener.ledger.model import Transaction
 from listener.ledger.results import RecordedSale
-from listener.web.context import LEDGER
+from listener.web.context import LEDGER, SETTINGS
 from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import TransactionQuery, read_query
 
@@ -55,6 +55,27 @@ async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedS
             members={"storeNos": sorted(sale.state.store_no for sale in found)},
         )
     return found[0]
+
+
+async def find_sales(
+    request: web.Request, key: Key, reference: str
+) -> list[tuple[RecordedSale, Transaction | None]]:
+    """Return the sales with a reference in the key's scope, the newest first.
+
+    Each comes with its transaction, once its number is known. A key of no merchant sees those of
+    all that are configured.
+    """
+    ledger = request.app[LEDGER]
+    merchants = [key.merchant_no] if key.merchant_no else request.app[SETTINGS].merchants
+    found: list[tuple[RecordedSale, Transaction | None]] = []
+    for merchant_no in merchants:
+        for sale in await ledger.read_sales(
+            merchant_no=merchant_no, reference=reference, store_no=key.store_no
+        ):
+            number = sale.transaction_no
+            bound = number and await ledger.read_transaction(number, merchant_no=merchant_no)
+            found.append((sale, bound[0] if bound else None))
+    return sorted(found, key=lambda one: one[0].seq, reverse=True)
 
 
 async def _sales_of(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:

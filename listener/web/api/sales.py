@@ -10,8 +10,8 @@ from listener.ledger.results import RecordedSale
 from listener.lifecycle import Order
 from listener.settings import Settings
 from listener.web.api.idempotency import ReadRequest, idempotent
-from listener.web.api.lookup import find_sale, find_transaction, has_sale
-from listener.web.context import CLOCK, LEDGER, LIFECYCLE, SETTINGS
+from listener.web.api.lookup import find_sale, find_sales, find_transaction, has_sale
+from listener.web.context import CLOCK, LEDGER, LIFECYCLE, SETTINGS, SHARES
 from listener.web.problem import ProblemError
 from listener.web.shapes import models
 from listener.web.shapes.bodies import (
@@ -24,7 +24,7 @@ from listener.web.shapes.bodies import (
     read_body,
 )
 from listener.web.shapes.models import reply
-from listener.web.shapes.parameters import NoQuery, read_query
+from listener.web.shapes.parameters import NoQuery, SalesQuery, read_query
 from listener.web.shapes.sale import OpenSales, Sale
 
 # Of the sales without a number; there are more only where Pockyt has been away for long.
@@ -113,12 +113,20 @@ cancel_sale: Final = idempotent(_read_cancel_of_sale)(_cancel)
 
 
 async def list_open(request: web.Request, key: Key) -> web.Response:
-    """Answer with the sales without a number that Pockyt is asked about."""
-    read_query(request, NoQuery)
+    """Answer with the sales without a number that Pockyt is asked about, or with a reference."""
+    query = read_query(request, SalesQuery)
+    if query.reference is not None:
+        async with request.app[SHARES].searching(key.id):
+            named = await find_sales(request, key, query.reference)
+        return reply(OpenSales(data=[_sale(sale, bound) for sale, bound in named]))
     found = await request.app[LEDGER].read_open_sales(
         scope=key.scope, now_ms=request.app[CLOCK].now_ms(), limit=OPEN_SALES_MAX
     )
     return reply(OpenSales(data=[Sale.of_sale(sale) for sale in found]))
+
+
+def _sale(sale: RecordedSale, transaction: Transaction | None) -> Sale:
+    return Sale.of_sale(sale) if transaction is None else Sale.of(transaction)
 
 
 async def _read_question(request: web.Request, key: Key) -> Transaction:

@@ -20,7 +20,7 @@ from listener.web.reference.operations import (
 from listener.web.reference.schemas import JsonObject
 from listener.web.shapes.bodies import CancelBody, DecideBody, PayBody, SaleBody, StartedSale
 from listener.web.shapes.models import Transaction
-from listener.web.shapes.parameters import TransactionQuery
+from listener.web.shapes.parameters import SalesQuery, TransactionQuery
 from listener.web.shapes.sale import OpenSales, Sale
 
 _IDEMPOTENT: Final = {
@@ -40,6 +40,10 @@ _UNDER_WAY: Final = "the request with this Idempotency-Key is still under way (`
 _TOO_LARGE: Final = "The body is too large."
 _TOO_MANY: Final = "The key asks for too much at once (`Retry-After`)."
 _POCKYT: Final = "Pockyt failed, or cannot be reached; it is safe to repeat the request."
+_SETTLED: Final = (
+    "Settled: cancelled, refunded, or failed where the payment had failed before. `cancel.state` is"
+    " `confirmed` where nobody has paid."
+)
 _ONE: Final = "/v1/transactions/{transactionNo}"
 
 
@@ -100,7 +104,8 @@ SALES: Final = (
             422: f"{_MEMBER}; Pockyt refused the sale; {_REUSED}; or no public URL is set.",
             429: _TOO_MANY,
             502: f"{_POCKYT} A sale whose outcome is unknown is looked for by its reference. Or"
-            " Pockyt gave it the number of another sale (`number-taken`), and nothing was started.",
+            " Pockyt gave it the number of another sale (`number-taken`), and nothing was started;"
+            " the same request may be sent again.",
         },
         curl=_curl("/v1/transactions", _SALE, "Idempotency-Key: 4d7c9b2e"),
     ),
@@ -151,7 +156,7 @@ SALES: Final = (
         body=BodySpec(model=CancelBody, is_required=False, example=_REFUND),
         answers={
             200: AnswerSpec(
-                says="Settled: cancelled, or refunded.",
+                says=_SETTLED,
                 model=Transaction,
                 headers=_REPLAYED,
                 example=examples.TRANSACTION,
@@ -181,12 +186,16 @@ SALES: Final = (
         method="GET",
         path="/v1/sales",
         tag=Tag.SALES,
-        summary="List sales that have no number yet",
+        summary="List sales that have no number yet, or find one by its reference",
         says="Sales that were recorded, and to whose start Pockyt gave no answer: they are no"
         " transactions yet, and the customer may still pay. Pockyt is asked about each by its"
-        f" reference, for 48 hours. The newest {OPEN_SALES_MAX}.",
+        f" reference, for 48 hours. The newest {OPEN_SALES_MAX}. With `reference` it is instead the"
+        " sales of that reference, whatever has become of them: open, started, refused by Pockyt"
+        " (`failed`), or ended, such as one that was cancelled because Pockyt knew none;"
+        " `cancel` says how, and when.",
         roles=EVERY_ROLE,
-        answers={200: AnswerSpec(says="All of them.", model=OpenSales)},
+        query=SalesQuery,
+        answers={200: AnswerSpec(says="The sales.", model=OpenSales)},
         problems={400: BAD_QUERY},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/v1/sales"',
     ),
@@ -206,15 +215,15 @@ SALES: Final = (
         body=BodySpec(model=CancelBody, is_required=False, example=_REFUND),
         answers={
             200: AnswerSpec(
-                says="Settled: cancelled, or refunded.",
+                says=_SETTLED,
                 model=Sale,
                 headers=_REPLAYED,
                 example=examples.TRANSACTION,
             ),
             202: AnswerSpec(
                 says="Still open: Pockyt is asked until it answers. The till's stream tells the"
-                " result, and so does `GET /v1/transactions?reference=`, or this request without"
-                " its Idempotency-Key.",
+                " result, and so does `GET /v1/sales?reference=`, or this request without its"
+                " Idempotency-Key.",
                 model=Sale,
                 headers=_REPLAYED,
             ),

@@ -170,6 +170,15 @@ class TransactionsQuery(Query):
     )
 
 
+class SalesQuery(Query):
+    """Which sales to list."""
+
+    reference: Text | None = Field(
+        default=None,
+        description="Only the sales with exactly this reference, whatever has become of them.",
+    )
+
+
 class TransactionQuery(Query):
     """Which merchant's transaction to show."""
 

@@ -20,8 +20,12 @@ class Sale(models.Transaction):
 
     @classmethod
     def of_sale(cls, sale: RecordedSale) -> Self:
-        """Return a sale that has no number yet; its status is what became of the cancel."""
+        """Return a sale that has no number yet.
+
+        Its status is what became of the cancel; failed where Pockyt refused to start it.
+        """
         fact, cancel = sale.fact, sale.state.cancel
+        status = Status.FAILED if sale.state.is_refused else Status.UNKNOWN
         changed_ms = [sale.recorded_at_ms]
         if cancel is not None:
             changed_ms += [cancel.requested_at_ms, cancel.resolved_at_ms or 0]
@@ -34,7 +38,7 @@ class Sale(models.Transaction):
             amount=fact.amount,
             currency=fact.currency,
             settle_currency=fact.settle_currency,
-            status=_STATUSES.get(cancel.state, Status.UNKNOWN) if cancel else Status.UNKNOWN,
+            status=_STATUSES.get(cancel.state, status) if cancel else status,
             provider_status=None,
             state_version=0,
             held=False,
@@ -45,6 +49,6 @@ class Sale(models.Transaction):
 
 
 class OpenSales(models.Model):
-    """The sales without a number that Pockyt is asked about, newest first."""
+    """Sales, newest first: those without a number that Pockyt is asked about, or of a reference."""
 
     data: list[Sale]
