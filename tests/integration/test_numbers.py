@@ -53,6 +53,37 @@ async def test_a_new_sale_is_never_answered_with_an_old_ones_number(tmp_path: Pa
         assert _code(await shop.post(SALES, order(reference="R-new"))) == (502, "number-taken")
 
 
+async def test_the_alarm_of_a_taken_number_names_the_new_sale_and_the_number_names_the_old(
+    tmp_path: Path,
+) -> None:
+    async with _restarted_pockyt(tmp_path / "ledger.db") as (shop, old):
+        assert _code(await shop.post(SALES, order(reference="R-new"))) == (502, "number-taken")
+        lines = await shop.serving.ledger.read_entries(after=0, limit=500, scope=Scope())
+        (alarm,) = [x.entry.fact for x in lines if x.entry.fact.kind is Kind.ALARM]
+        assert (alarm.reference, alarm.store_no) == ("R-new", STORE_NO)
+        number = alarm.field("transactionNo")
+        assert number == old.number
+        assert (await shop.detail(number))["reference"] == "R-old"
+
+
+async def test_a_sale_whose_number_was_taken_is_started_by_the_same_request(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    wish = order(reference="R-new")
+    async with _restarted_pockyt(path) as (shop, _):
+        told = await shop.post(SALES, wish)
+        assert _code(told) == (502, "number-taken")
+        assert told.body["retry"] is True
+        assert _code(await shop.post(SALES, {**wish, "amount": "14.00"})) == (
+            409,
+            "reference-taken",
+        )
+    # Pockyt knows no sale under its reference.
+    async with Sandbox.start(SandboxSettings(seed=8)) as other, beside(other, path) as served:
+        shop = Shop(sandbox=other, serving=served, key=shop.key)
+        told = await shop.post(SALES, wish)
+        assert (told.status, told.body["reference"]) == (201, "R-new")
+
+
 async def test_a_number_that_is_found_is_not_bound_where_it_is_anothers(tmp_path: Path) -> None:
     async with _restarted_pockyt(tmp_path / "ledger.db") as (shop, old):
         shop.plan("sale-5xx")

@@ -395,6 +395,16 @@ async def test_a_code_that_the_wallet_leaves_open_or_refuses_is_reported(shop: S
     assert _code(await shop.post(path, {"paymentBarcode": "1"})) == (409, "not-open")
 
 
+async def test_a_cancel_of_a_failed_sale_is_settled_and_the_sale_stays_failed(shop: Shop) -> None:
+    started = await shop.start()
+    one = f"{SALES}/{started.number}"
+    assert (await shop.post(f"{one}/pay", {"paymentBarcode": FAILING_BARCODE})).status == 200
+    told = await shop.post(f"{one}/cancel", {})
+    cancel = told.body["cancel"]
+    assert isinstance(cancel, dict)
+    assert (told.status, told.body["status"], cancel["state"]) == (200, "failed", "confirmed")
+
+
 async def test_a_repeat_of_a_payment_whose_answer_was_not_remembered_is_answered_alike(
     shop: Shop,
 ) -> None:
