@@ -54,7 +54,10 @@ _BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
 
 def _read_time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    """Read a date or a time, with or without a zone, as Unix ms; UTC if it names none."""
+    """Read a date, or a time with its zone, as Unix ms; a date is UTC's if it names none.
+
+    As for the API, a time without a zone is refused: nobody can say whose it is.
+    """
     if text is None:
         return None
     found = _TIME.fullmatch(text)
@@ -62,10 +65,13 @@ def _read_time(_context: click.Context, _option: click.Parameter, text: str | No
         if found is None:
             raise ValueError("neither a date nor a time")
         date, time, zone = found.groups()
+        if time and not zone:
+            raise ValueError("a time without a zone")
         at = datetime.fromisoformat(f"{date}T{time or '00:00'}{zone or 'Z'}".upper())
     except ValueError as error:
         raise click.BadParameter(
-            "write it 2026-11-23 or 2026-11-23T10:11:12Z; a zone as +08:00"
+            "write it 2026-11-23 or 2026-11-23T10:11:12Z;"
+            " a time needs Z for UTC, or a zone as +08:00"
         ) from error
     return (at - _EPOCH) // timedelta(milliseconds=1)
 
@@ -110,10 +116,10 @@ def export(
 ) -> None:
     """Write the ledger's entries to stdout, one a line, oldest first.
 
-    It works while the service runs. A date is the beginning of that day; times are UTC unless
-    they name a zone. In CSV, text that a spreadsheet would read as a formula begins with ', and
-    most that it would round, or take for a number or a date, is written ="…". Characters that
-    steer a terminal become \\u….
+    It works while the service runs. A date is the beginning of that day, in UTC unless it names
+    a zone; a time needs one: Z for UTC, or +08:00. In CSV, text that a spreadsheet would read as
+    a formula begins with ', and most that it would round, or take for a number or a date, is
+    written ="…". Characters that steer a terminal become \\u….
 
     \b
     Examples:

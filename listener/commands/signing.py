@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from listener.commands.terminal import (
     is_watched,
@@ -114,8 +115,8 @@ def trigger(
 ) -> None:
     """Sign a notification, send it as Pockyt would, print the answer.
 
-    The seven fields of a payment notification are made up where they are not given. The exit
-    code is 0 only if the answer is "success".
+    The seven fields of a payment notification are made up where they are not given. The status is
+    given once: with --status, or as status=…. The exit code is 0 only if the answer is "success".
 
     \b
     Examples:
@@ -132,9 +133,12 @@ def trigger(
 
     if not is_url(url):
         raise click.BadParameter("it must begin with http:// or https://", param_hint="--url")
+    context = click.get_current_context()
+    if "status" in fields and context.get_parameter_source("status") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("the status is given twice: by --status, and as status=…", context)
     sent = fields if bare else _made_up(status) | fields
     if not sent:
-        raise click.UsageError("there is nothing to send", click.get_current_context())
+        raise click.UsageError("there is nothing to send", context)
     signed = {signature.FIELD: signature.sign(sent, token)}
     http_status, answer = asyncio.run(_bring(url, signed | sent))
     is_taken = http_status == 200 and answer.encode() == ACKNOWLEDGEMENT

@@ -110,10 +110,10 @@ async def test_an_export_longer_than_a_page_holds_every_entry_once(
     [
         (["--since", "2026-11-24"], [2, 3, 4]),
         (["--until", "2026-11-24T00:00:00Z"], [1]),
-        (["--since", "2026-11-24T00:00:00", "--until", "2026-11-25T00:00:00.001+00:00"], [2, 3]),
+        (["--since", "2026-11-24T00:00:00Z", "--until", "2026-11-25T00:00:00.001+00:00"], [2, 3]),
         (["--since", "2026-11-24T01:00:00+02:00", "--until", "2026-11-25"], [2]),
         (["--since", "2026-11-24-08:00", "--until", "2026-11-25-08:00"], [3]),
-        (["--since", "2026-11-24 00:00", "--until", "2026-11-25t00:00z"], [2]),
+        (["--since", "2026-11-24 00:00Z", "--until", "2026-11-25t00:00z"], [2]),
         (["--merchant", "7"], [4]),
         (["--store", "303660", "--merchant", "200043", "--after", "1"], [2, 3]),
         (["--store", "300014"], []),
@@ -247,6 +247,8 @@ async def test_a_person_sees_how_far_it_is(config: Path) -> None:
     ("options", "complaint"),
     [
         (["--since", "yesterday"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
+        (["--since", "2026-11-23T10:11:12"], "a time needs Z for UTC, or a zone as +08:00"),
+        (["--until", "2026-11-23 10:11"], "a time needs Z for UTC, or a zone as +08:00"),
         (["--since", "2026-11-23x06:00"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
         (["--since", "2026-11-23+0800"], "write it 2026-11-23 or 2026-11-23T10:11:12Z"),
         (["--since", "2026-11-24", "--until", "2026-11-24"], "nothing lies between them"),

@@ -157,13 +157,27 @@ def test_a_given_field_wins_over_a_made_up_one(
 ) -> None:
     here(
         capsys,
-        *("trigger", "--url", merchant.url, "--token", TOKEN, "--status", "pending"),
+        *("trigger", "--url", merchant.url, "--token", TOKEN),
         *("amount=0.01", "status=success", "note=schön & gut", "vendorId="),
     )
     fields = merchant.fields
     assert (fields["amount"], fields["status"]) == ("0.01", "success")
     assert (fields["note"], fields["vendorId"]) == ("schön & gut", "")
     assert signature.verify(fields, [Token(TOKEN)])
+
+
+@pytest.mark.parametrize("options", [(), ("--bare",)])
+def test_a_status_that_is_given_twice_is_refused_and_nothing_is_sent(
+    capsys: pytest.CaptureFixture[str], merchant: Merchant, options: tuple[str, ...]
+) -> None:
+    done = here(
+        capsys,
+        *("trigger", "--url", merchant.url, "--token", TOKEN, *options),
+        *("--status", "success", "status=closed"),
+    )
+    assert done.status == 2
+    assert done.complaint.startswith("the status is given twice: by --status, and as status=…")
+    assert merchant.bodies == []
 
 
 def test_bare_sends_nothing_made_up(capsys: pytest.CaptureFixture[str], merchant: Merchant) -> None:
