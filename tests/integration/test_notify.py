@@ -348,3 +348,15 @@ async def test_a_body_that_never_ends_is_given_up(
         answer = await reader.readline()
     assert b"408" in answer
     writer.close()
+
+
+async def test_a_number_with_an_ampersand_is_found_under_the_number_that_was_signed(
+    serving_: Serving,
+) -> None:
+    assert await serving_.notify({"transactionNo": "1&2"}) == (200, "success")
+    status, found = await serving_.get("/v1/transactions/1", serving_.key())
+    assert status == 200
+    assert isinstance(found, dict)
+    assert (found["status"], found["held"]) == ("unknown", True)
+    (entry,) = found["entries"]
+    assert (entry["heldReason"], entry["fields"]["transactionNo"]) == ("ambiguous", "1&2")

@@ -201,7 +201,8 @@ def _notify(path: str, operation_id: str, says: str) -> Operation:
             )
         },
         problems={
-            400: "The body is not what its type says, names a field twice, or has too many.",
+            400: "The body is not what its type says, names a field twice, or has too many. Or this"
+            " is not HTTP (`malformed`), such as a method that HTTP does not register.",
             401: "The signature is missing or wrong.",
             404: "The merchant is not configured.",
             405: "Not a POST.",
