@@ -70,10 +70,14 @@ class ReferenceTakenError(ListenerError):
 
 
 class NumberTakenError(ListenerError):
-    """Pockyt gave a sale the transaction number of another sale, or of another store."""
+    """Pockyt gave a sale the transaction number of another sale, or of another store.
 
-    def __init__(self, transaction_no: str) -> None:
+    ``holder`` is the reference of the one that has the number, if it is known.
+    """
+
+    def __init__(self, transaction_no: str, *, holder: str | None = None) -> None:
         self.transaction_no = transaction_no
+        self.holder = holder
         super().__init__(
             "Pockyt gave this sale a transaction number that belongs to another one;"
             " nothing was started here"

@@ -199,7 +199,8 @@ class _Batch:
         if _brings_a_number(fact):
             sale = self._sale_states[fact.sale_seq or 0]
             if is_taken(sale, fact.transaction_no, known.transaction):
-                return NumberTakenError(fact.transaction_no)
+                holder = known.transaction.reference if known.transaction else None
+                return NumberTakenError(fact.transaction_no, holder=holder)
         self._seq += 1
         is_bound = known.transaction is not None and known.transaction.sale_seq is not None
         sale_seq = self._unbound.get((fact.merchant_no, fact.reference or ""))

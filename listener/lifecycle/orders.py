@@ -156,10 +156,10 @@ def taken_over_fact(
     )
 
 
-def number_taken_fact(fact: Fact) -> Fact:
+def number_taken_fact(fact: Fact, *, holder: str | None) -> Fact:
     """Build the alarm that Pockyt gave a sale a number that belongs to another.
 
-    It names the sale; the other is the one that has the number.
+    ``holder`` is the reference of the one that has the number.
     """
     return Fact(
         kind=Kind.ALARM,
@@ -167,7 +167,14 @@ def number_taken_fact(fact: Fact) -> Fact:
         store_no=fact.store_no,
         reference=fact.reference,
         sale_seq=fact.sale_seq,
-        fields=fields_text({"alarm": Alarm.NUMBER_TAKEN, "transactionNo": fact.transaction_no}),
+        fields=fields_text(
+            {
+                "alarm": Alarm.NUMBER_TAKEN,
+                "transactionNo": fact.transaction_no,
+                "reference": fact.reference,
+                "holderReference": holder,
+            }
+        ),
     )
 
 

@@ -130,9 +130,9 @@ class Steps:
         """
         try:
             return await self._ledger.record(fact)
-        except NumberTakenError:
+        except NumberTakenError as error:
             await self._ledger.record(facts.without_number(fact))
-            await self._ledger.record(orders.number_taken_fact(fact))
+            await self._ledger.record(orders.number_taken_fact(fact, holder=error.holder))
             log.event(
                 _LOG,
                 "number_taken",
@@ -140,6 +140,8 @@ class Steps:
                 merchantNo=fact.merchant_no,
                 transactionNo=fact.transaction_no,
                 sale=fact.sale_seq,
+                reference=fact.reference,
+                holderReference=error.holder,
             )
             raise
 

@@ -54,12 +54,17 @@ async def test_a_new_sale_is_never_answered_with_an_old_ones_number(tmp_path: Pa
 
 
 async def test_the_alarm_of_a_taken_number_names_the_new_sale_and_the_number_names_the_old(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with _restarted_pockyt(tmp_path / "ledger.db") as (shop, old):
         assert _code(await shop.post(SALES, order(reference="R-new"))) == (502, "number-taken")
         lines = await shop.serving.ledger.read_entries(after=0, limit=500, scope=Scope())
         (alarm,) = [x.entry.fact for x in lines if x.entry.fact.kind is Kind.ALARM]
+        assert (alarm.field("reference"), alarm.field("holderReference")) == ("R-new", "R-old")
+        (line,) = [
+            one.__dict__["fields"] for one in caplog.records if one.getMessage() == "number_taken"
+        ]
+        assert (line["reference"], line["holderReference"]) == ("R-new", "R-old")
         assert (alarm.reference, alarm.store_no) == ("R-new", STORE_NO)
         number = alarm.field("transactionNo")
         assert number == old.number

@@ -306,5 +306,5 @@ def test_what_is_said_of_a_sale_by_its_reference_names_the_sale(
         facts.sale_answer_fact(ORDER, outcome, sale_seq=1, as_of=1),
     ]
     said += [facts.without_number(fact) for fact in said]
-    said += [orders.number_taken_fact(fact) for fact in said]
+    said += [orders.number_taken_fact(fact, holder=None) for fact in said]
     assert {(fact.reference, fact.store_no) for fact in said} == {("R-1", "303660")}
