@@ -353,7 +353,7 @@ async def test_a_sale_that_pockyt_refused_is_found_by_its_reference_the_newest_f
 
 
 async def _open_sales(shop: Shop, key: str) -> list[object]:
-    status, body = await shop.serving.get("/v1/sales?reference=", key)
+    status, body = await shop.serving.get("/v1/sales", key)
     assert status == 200
     assert isinstance(body, dict)
     return [one["reference"] for one in body["data"]]

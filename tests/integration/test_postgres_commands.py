@@ -219,6 +219,22 @@ def test_a_ledger_moves_to_postgresql_and_back_as_it_is(
     assert "exists" in here(capsys, "import", "--from", url, "--to", back).complaint
 
 
+def test_a_ledger_is_moved_into_an_empty_one_that_was_put_back(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+) -> None:
+    async def serve() -> None:
+        async with await open_ledger(url, clock=Clock()):
+            pass
+
+    file = url_of(tmp_path / "a.db")
+    epoch = asyncio.run(fill(file))
+    asyncio.run(serve())
+    run(url, lambda db: db.execute("UPDATE ledger SET is_copy = 1"))
+    asyncio.run(serve())
+    moved = here(capsys, "import", "--from", file, "--to", url, "--json")
+    assert json.loads(moved.out)["epoch"] == epoch
+
+
 def test_a_ledger_that_is_served_is_not_moved(
     capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
 ) -> None:

@@ -57,6 +57,8 @@ _PUT_HEAD: Final = (
 _TAKE_LEDGER: Final = (
     "UPDATE ledger SET epoch = $1, created_at = $2, keys_version = $3, secret = $4, is_copy = $5"
 )
+# An empty ledger that was itself put back has had more than one.
+_FORGET_EPOCHS: Final = "DELETE FROM epochs WHERE reason <> 'made'"
 _NAME_EPOCH: Final = "UPDATE epochs SET epoch = $1, began_at = $2, seq = $3"
 _ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales, acks"
 
@@ -115,6 +117,7 @@ async def from_file(
         origin = source.execute(_LEDGER).fetchone()
         (epoch, created_at, *_), (seq,) = origin, source.execute(_SEQ).fetchone()
         await db.execute(_TAKE_LEDGER, *origin, int(is_copy))
+        await db.execute(_FORGET_EPOCHS)
         await db.execute(_NAME_EPOCH, epoch, created_at, seq)
     await db.execute(_ANALYZE)
 
