@@ -15,7 +15,13 @@ from listener.lifecycle.facts import Outcome, is_refused
 from listener.lifecycle.gate import Breaker, Limits
 from listener.lifecycle.orders import Order
 from listener.lifecycle.turns import keep_turns
-from listener.pockyt.answer import Answer, PockytError, PockytUnavailableError, Reason
+from listener.pockyt.answer import (
+    Answer,
+    PockytError,
+    PockytRefusedError,
+    PockytUnavailableError,
+    Reason,
+)
 from listener.pockyt.calls import Credentials, PockytCalls
 from listener.pockyt.signature import Token
 from listener.settings import Merchant
@@ -203,8 +209,7 @@ class Caller:
         except PockytError as error:
             outcome = error
         seconds = time.perf_counter() - started
-        # A refusal shows that Pockyt is up; only silence and its own failures count against it.
-        if isinstance(outcome, Answer) or is_refused(outcome):
+        if _is_up(outcome):
             self.breaker.succeed()
         else:
             self.breaker.fail(self._clock.now_ms())
@@ -212,6 +217,13 @@ class Caller:
             log.event(_LOG, "call_failed", level=logging.WARNING, call=name, reason=str(outcome))
         self.on_call(name, _word(outcome), seconds)
         return outcome
+
+
+def _is_up(outcome: Outcome) -> bool:
+    """Return whether Pockyt is up: only silence and its own failures count against it."""
+    if isinstance(outcome, PockytRefusedError):
+        return not outcome.is_its_fault
+    return isinstance(outcome, Answer)
 
 
 def _word(outcome: Outcome) -> str:

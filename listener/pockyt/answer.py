@@ -19,8 +19,9 @@ CODE_CHARS_MAX: Final = 16
 NUMBER_CHARS_MAX: Final = 64
 ACCEPTED: Final = "000100"
 
-# A system error, unless it comes with this text.
+# Of its own system, unless it comes with the text below, and of its supplier's.
 _SYSTEM_ERROR: Final = "000000"
+_SUPPLIER_ERROR: Final = "000080"
 _BAD_SIGNATURE: Final = "verifysign"
 # Text that looks like a token, its digest or a signature is removed from every error.
 _SECRET_LIKE: Final = re.compile(r"[0-9A-Za-z]{32,}")
@@ -86,7 +87,7 @@ class PockytRefusedError(PockytError):
 
     ``outcome_unknown`` is true for a system or supplier error at Pockyt, and for a code that it
     does not document: the call may have had an effect, and only tran-query can tell. It is not true
-    for a bad signature.
+    for a bad signature. ``is_its_fault`` is true for the first two alone.
     """
 
     def __init__(self, ret_code: str, ret_msg: str) -> None:
@@ -95,6 +96,7 @@ class PockytRefusedError(PockytError):
         self.ret_msg = clean(_SECRET_LIKE.sub(HIDDEN, ret_msg.strip()))[:MESSAGE_CHARS_MAX]
         is_unsigned = ret_code == _SYSTEM_ERROR and _BAD_SIGNATURE in ret_msg.lower()
         self.outcome_unknown = ret_code not in NOT_CARRIED_OUT and not is_unsigned
+        self.is_its_fault = self.outcome_unknown and ret_code in (_SYSTEM_ERROR, _SUPPLIER_ERROR)
         super().__init__(f"Pockyt refused the call: {self.ret_code} {self.ret_msg}".rstrip())
 
 

@@ -5,8 +5,11 @@ import asyncio
 import pytest
 
 from listener.errors import TooManyWishesError
+from listener.lifecycle import caller
+from listener.lifecycle.facts import Outcome
 from listener.lifecycle.gate import Breaker, Bucket, Limits, WishShares
 from listener.lifecycle.turns import Turns
+from listener.pockyt.answer import Answer, PockytRefusedError, PockytUnavailableError
 
 LIMITS = Limits(
     asks_per_second=2, asks_burst=3, failures_max=3, pause_seconds=5, pause_seconds_max=20
@@ -169,3 +172,22 @@ def test_the_wishes_of_a_key_in_a_second_are_limited() -> None:
         pass
     with pytest.raises(TooManyWishesError), shares.of("one"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_up"),
+    [
+        (Answer(), True),
+        (PockytRefusedError("000021", "no such record"), True),
+        # Nobody knows what became of the call, but Pockyt has answered.
+        (PockytRefusedError("000099", "pending review"), True),
+        (PockytRefusedError("000000", "data error : verifySign"), True),
+        (PockytRefusedError("000000", "system error"), False),
+        (PockytRefusedError("000080", "supplier error"), False),
+        (PockytUnavailableError("silence", reason="timeout"), False),
+    ],
+)
+def test_only_silence_and_its_own_failures_count_against_pockyt(
+    outcome: Outcome, is_up: bool
+) -> None:
+    assert caller._is_up(outcome) is is_up
