@@ -165,9 +165,13 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
 
 
 def without_number(fact: Fact) -> Fact:
-    """Return what Pockyt said of a sale, but without a number that is not the sale's."""
+    """Return what Pockyt said of a sale, but without a number that is not the sale's.
+
+    Its fields still name that one, so that it is of no store: a key of one must not read another's.
+    """
     kind = Kind.QUERY if fact.field("call") == "tran-query" else fact.kind
-    return replace(fact, kind=kind, transaction_no="", says=None)
+    store_no = None if fact.transaction_no else fact.store_no
+    return replace(fact, kind=kind, transaction_no="", store_no=store_no, says=None)
 
 
 def is_about(transaction: Transaction, query: Fact) -> bool:

@@ -159,12 +159,12 @@ def taken_over_fact(
 def number_taken_fact(fact: Fact, *, holder: str | None) -> Fact:
     """Build the alarm that Pockyt gave a sale a number that belongs to another.
 
-    ``holder`` is the reference of the one that has the number.
+    ``holder`` is the reference of the one that has the number. It may be another store's, so that
+    the alarm is of none.
     """
     return Fact(
         kind=Kind.ALARM,
         merchant_no=fact.merchant_no,
-        store_no=fact.store_no,
         reference=fact.reference,
         sale_seq=fact.sale_seq,
         fields=fields_text(

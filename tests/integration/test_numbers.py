@@ -65,7 +65,7 @@ async def test_the_alarm_of_a_taken_number_names_the_new_sale_and_the_number_nam
             one.__dict__["fields"] for one in caplog.records if one.getMessage() == "number_taken"
         ]
         assert (line["reference"], line["holderReference"]) == ("R-new", "R-old")
-        assert (alarm.reference, alarm.store_no) == ("R-new", STORE_NO)
+        assert (alarm.reference, alarm.store_no) == ("R-new", None)
         number = alarm.field("transactionNo")
         assert number == old.number
         assert (await shop.detail(number))["reference"] == "R-old"

@@ -305,6 +305,11 @@ def test_what_is_said_of_a_sale_by_its_reference_names_the_sale(
         facts.found_fact(ORDER, outcome, sale_seq=1, as_of=1),
         facts.sale_answer_fact(ORDER, outcome, sale_seq=1, as_of=1),
     ]
-    said += [facts.without_number(fact) for fact in said]
-    said += [orders.number_taken_fact(fact, holder=None) for fact in said]
     assert {(fact.reference, fact.store_no) for fact in said} == {("R-1", "303660")}
+    for fact in said:
+        # A number that is not the sale's may be another store's.
+        whose = None if fact.transaction_no else "303660"
+        without = facts.without_number(fact)
+        assert (without.reference, without.store_no) == ("R-1", whose)
+        alarm = orders.number_taken_fact(fact, holder="R-2")
+        assert (alarm.reference, alarm.store_no) == ("R-1", None)
