@@ -13,16 +13,16 @@ from listener.errors import OutcomeUnknownError
 from listener.ledger.model import Cancel, CancelState, Fact, Status, Transaction, fields_text
 from listener.ledger.results import RecordedSale
 from listener.ledger.scope import EVERYWHERE
-from listener.lifecycle import Clock as Passing
 from listener.lifecycle import Lifecycle, orders
 from listener.lifecycle.chaser import TURN
 from listener.pockyt.answer import PockytRefusedError
 from listener.pockyt.calls import Call, PockytCalls
 from listener.storage import AnyLedger, rebuild
-from tests.integration.test_postgres_commands import content_of
 from tests.support import backends, told
 from tests.support.backends import Backend
-from tests.support.service import OTHER_STORE_NO, settings
+from tests.support.contents import content_of
+from tests.support.living import living
+from tests.support.service import OTHER_STORE_NO
 from tests.support.stored import STREAM, Clock, numbered, sold
 
 FAILED: dict[str, object] = {"ret_code": "000000", "ret_msg": "system error"}
@@ -111,20 +111,11 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture(name="till")
 async def _till(place: Backend, tmp_path: Path) -> AsyncIterator[Till]:
-    clock, pockyt = Clock(), Scripted()
-    ledger = await place.open(clock=clock)
-    life = Lifecycle(
-        ledger=ledger,
-        pockyt=pockyt,
-        merchants=settings(tmp_path / "unused.db").merchants,
-        clock=Passing(now_ms=clock, sleep=asyncio.sleep),
-    )
-    assert await ledger.claim_turn(TURN)
-    yield Till(ledger=ledger, life=life, pockyt=pockyt, clock=clock)
-    await life.close()
-    await ledger.close()
-    # Whatever has happened, it adds up, and does so again.
-    await place.verify()
+    pockyt = Scripted()
+    async with living(place, pockyt, tmp_path) as one:
+        assert await one.ledger.claim_turn(TURN)
+        yield Till(ledger=one.ledger, life=one.life, pockyt=pockyt, clock=one.clock)
+    # It adds up again when it is worked out anew.
     before = await content_of(place.url)
     await asyncio.to_thread(rebuild, place.url, confirm="suspicious")
     assert await content_of(place.url) == before

@@ -291,6 +291,17 @@ async def test_a_listener_that_is_killed_in_a_start_starts_one_sale(
     assert len(set(place.gate.sent(call))) == 1
 
 
+async def _killed_in_a_cancel(place: Place, *, is_paid: bool, is_done: bool) -> tuple[str, int]:
+    """Cancel a sale, and be killed in /cancel; return its number, and what the repeat was told."""
+    number = await place.start(vendor="alipay")
+    if is_paid:
+        place.gate.sandbox.pay(number)
+    stop = Stop(call=Call.CANCEL, is_done=is_done, pid=place.nodes[0].pid)
+    path = f"/v1/transactions/{number}/cancel"
+    status, _ = await place.stopped(path, {"refundIfPaid": is_paid}, stop)
+    return number, status
+
+
 @pytest.mark.parametrize(
     ("url", "is_paid"),
     [("sqlite", False), ("sqlite", True), ("postgresql", True)],
@@ -299,12 +310,7 @@ async def test_a_listener_that_is_killed_in_a_start_starts_one_sale(
 async def test_a_listener_that_is_killed_in_a_cancel_sends_no_other(
     place: Place, is_paid: bool
 ) -> None:
-    number = await place.start(vendor="alipay")
-    if is_paid:
-        place.gate.sandbox.pay(number)
-    stop = Stop(call=Call.CANCEL, is_done=True, pid=place.nodes[0].pid)
-    path = f"/v1/transactions/{number}/cancel"
-    status, _ = await place.stopped(path, {"refundIfPaid": is_paid}, stop)
+    number, status = await _killed_in_a_cancel(place, is_paid=is_paid, is_done=True)
     assert status in (200, 202)
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await place.status_of(place.nodes[-1], number) not in ("cancelled", "refunded"):
@@ -318,12 +324,7 @@ async def test_a_listener_that_is_killed_in_a_cancel_sends_no_other(
 async def test_a_cancel_that_may_have_been_sent_before_a_kill_is_only_asked_about(
     place: Place, is_paid: bool
 ) -> None:
-    number = await place.start(vendor="alipay")
-    if is_paid:
-        place.gate.sandbox.pay(number)
-    stop = Stop(call=Call.CANCEL, is_done=False, pid=place.nodes[0].pid)
-    path = f"/v1/transactions/{number}/cancel"
-    status, _ = await place.stopped(path, {"refundIfPaid": is_paid}, stop)
+    _, status = await _killed_in_a_cancel(place, is_paid=is_paid, is_done=False)
     assert status == 202
     async with asyncio.timeout(PATIENCE_SECONDS):
         # One before the cancel, and two of the schedule.

@@ -1,6 +1,5 @@
 """A code is charged once, whatever became of the call: on each back-end, with a scripted Pockyt."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,14 +9,13 @@ import pytest
 
 from listener.errors import NotOpenError
 from listener.ledger.model import Status, Transaction
-from listener.lifecycle import Clock as Passing
 from listener.lifecycle import Lifecycle, Order
 from listener.pockyt.answer import PockytRefusedError
 from listener.pockyt.calls import Call, PockytCalls
 from listener.storage import AnyLedger
 from tests.support import backends, told
 from tests.support.backends import Backend
-from tests.support.service import settings
+from tests.support.living import living
 from tests.support.stored import Clock
 
 CODE = "2812345678901234"
@@ -110,21 +108,11 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture(name="till")
 async def _till(place: Backend, tmp_path: Path) -> AsyncIterator[Till]:
-    clock, pockyt = Clock(), Scripted()
-    ledger = await place.open(clock=clock)
-    life = Lifecycle(
-        ledger=ledger,
-        pockyt=pockyt,
-        merchants=settings(tmp_path / "unused.db").merchants,
-        clock=Passing(now_ms=clock, sleep=asyncio.sleep),
-    )
-    sale = (await life.start_sale(ORDER)).transaction
-    pockyt.calls.clear()
-    yield Till(ledger=ledger, life=life, pockyt=pockyt, clock=clock, sale=sale)
-    await life.close()
-    await ledger.close()
-    # Whatever has happened, it adds up.
-    await place.verify()
+    pockyt = Scripted()
+    async with living(place, pockyt, tmp_path) as one:
+        sale = (await one.life.start_sale(ORDER)).transaction
+        pockyt.calls.clear()
+        yield Till(ledger=one.ledger, life=one.life, pockyt=pockyt, clock=one.clock, sale=sale)
 
 
 async def test_a_charge_is_recorded_before_prepay_is_sent_and_without_the_code(till: Till) -> None:

@@ -28,8 +28,8 @@ from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
-from tests.integration.test_postgres_commands import content_of
 from tests.support import told
+from tests.support.contents import content_of
 from tests.support.databases import execute
 from tests.support.stored import Clock, bound, numbered, sold, without_number
 

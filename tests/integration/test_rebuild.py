@@ -11,9 +11,9 @@ import pytest
 
 from listener.errors import DamagedError, LedgerError
 from listener.storage import open_ledger, rebuild, verify
-from tests.integration.test_postgres_commands import content_of, damage, fill
 from tests.support.backends import NAMES, Backend, backend
 from tests.support.commands import here
+from tests.support.contents import content_of, damage, fill
 from tests.support.stored import Clock
 
 SETTINGS = """
