@@ -12,7 +12,7 @@ import pytest
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.storage import open_keys, verify
-from listener.storage.postgres import channel, writer
+from listener.storage.postgres import channel, watch, writer
 from listener.storage.postgres import ledger as ledger_module
 from listener.storage.postgres.ledger import PostgresLedger
 from tests.support import needs
@@ -164,7 +164,7 @@ def test_a_server_that_accepts_and_says_nothing_is_told_of_in_a_second(
 @pytest.fixture(name="impatient")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a silent server sooner."""
-    for module in (channel, ledger_module):
+    for module in (channel, watch, ledger_module):
         monkeypatch.setattr(module, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(writer, "ANSWER_SECONDS", 1.5)
 
@@ -236,6 +236,51 @@ async def test_a_server_that_falls_silent_while_it_is_met_is_left(url: str) -> N
         await watcher.close()
         await until_taken(ledger, 2)
         line.thaw.set()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_waits_for_a_server_that_was_left_is_given_up(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = urlsplit(url)
+    async with line_to(str(parts.hostname), parts.port or 5432) as line:
+        several = hosts(url, f"127.0.0.1:{line.port}")
+        async with node(several) as ledger:
+            await ledger.record(numbered(1))
+            line.freeze()
+            # The heartbeat and the bell find the other host; the writer does not know.
+            ledger._heart.drop()
+            ledger._bell_channel.drop()
+            reading = asyncio.create_task(ledger.head())
+            assert await until_taken(ledger, 2) == 2
+            assert (await reading).seq >= 1
+            line.thaw.set()
+    assert "answer_lost" in caplog.text
+    assert (await asyncio.to_thread(verify, url)).entries == 2
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_the_server_works_on_is_waited_for(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node(url) as ledger:
+        await ledger.record(numbered(1))
+        holder = await asyncpg.connect(url)
+        await holder.execute("BEGIN")
+        await holder.execute("LOCK TABLE entries IN EXCLUSIVE MODE")
+        recording = asyncio.create_task(ledger.record(numbered(2)))
+        # Much longer than a server may be silent; less than anybody waits for a lock.
+        await asyncio.sleep(3)
+        assert ledger._writers[0].is_connected
+        await holder.execute("ROLLBACK")
+        await holder.close()
+        # Whoever sent it was told to send it again meanwhile; it is recorded all the same.
+        with pytest.raises(LedgerUnavailableError, match="takes too long"):
+            await recording
+        async with asyncio.timeout(10):
+            while (await ledger.head()).seq < 2:
+                await asyncio.sleep(0.05)
+    assert "answer_lost" not in caplog.text
 
 
 # A pooler

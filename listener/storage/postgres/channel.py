@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from listener.errors import LedgerError, LedgerUnavailableError
@@ -27,6 +28,14 @@ T = TypeVar("T")
 SILENT_SECONDS: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A piece of work under way: which process of the server has it, and since when (monotonic)."""
+
+    process: str
+    since: float
+
+
 class Channel:
     """One connection, made again whenever it was lost, for one piece of work at a time."""
 
@@ -40,12 +49,13 @@ class Channel:
     ) -> None:
         self._location = location
         self._timeout_ms = timeout_ms
-        self._name = name
+        self.name = name
+        # What is under way on the connection.
+        self.work: Work | None = None
         self._on_connect = on_connect
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._working: set[asyncio.Task[Any]] = set()
-        self._busy_since: float | None = None
         self._is_closed = False
 
     @property
@@ -56,8 +66,7 @@ class Channel:
     @property
     def busy_seconds(self) -> float:
         """How long the present work on the connection has taken; 0 while there is none."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if self.work is None else time.monotonic() - self.work.since
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run work on the connection, alone.
@@ -82,7 +91,7 @@ class Channel:
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async with self._lock:
             connection = await self.attach()
-            self._busy_since = time.monotonic()
+            self.work = Work(connection.process, time.monotonic())
             try:
                 result = await work(connection)
                 # The warning comes before the result, so the event loop has seen it by now.
@@ -99,7 +108,7 @@ class Channel:
                 self.drop()
                 raise
             finally:
-                self._busy_since = None
+                self.work = None
             return result
 
     async def attach(self) -> Connection:
@@ -114,7 +123,7 @@ class Channel:
             return self._connection
         self.drop()
         try:
-            connection = await connect(self._location, name=self._name, timeout_ms=self._timeout_ms)
+            connection = await connect(self._location, name=self.name, timeout_ms=self._timeout_ms)
         except LedgerError as error:
             # At start this is an error for the operator to put right; later, a failure for as long
             # as it lasts.

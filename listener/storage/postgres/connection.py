@@ -59,9 +59,12 @@ _SETTINGS: Final = {
 _SET: Final = (
     "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) x(name, value)"
 )
-_PROCESS: Final = "SELECT pg_backend_pid()"
+# A process of any server, told from all others; of a row of pg_stat_activity.
+PROCESS: Final = "a.pid || ' since ' || extract(epoch FROM a.backend_start)"
+_PID: Final = "SELECT pg_backend_pid()"
 _LOOK: Final = (
-    "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS is_read_only,"
+    f"SELECT (SELECT {PROCESS} FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()) AS process,"
+    " pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS is_read_only,"
     " set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS commits,"
     " current_setting('fsync') AS fsync, current_setting('server_encoding') AS encoding"
 )
@@ -78,6 +81,8 @@ class Connection(asyncpg.Connection):
     ) -> None:
         super().__init__(protocol, transport, *rest)
         self.warning: str | None = None
+        # The server's process behind it.
+        self.process = ""
         self.add_log_listener(self._hear)
         _watch_line(transport.get_extra_info("socket"))
 
@@ -127,11 +132,13 @@ async def _connect(
         settings["search_path"] = location.options["search_path"]
     connection = await _open(location, host, port, name=name)
     try:
-        if await connection.fetchval(_PROCESS) != connection.get_server_pid():
+        if await connection.fetchval(_PID) != connection.get_server_pid():
             await _check_pooler(connection, location, host, port)
         # Not as it connects: a pooler would refuse that.
         await connection.fetch(_SET, list(settings), list(settings.values()))
-        check_server(connection, await connection.fetchrow(_LOOK))
+        look: Any = await connection.fetchrow(_LOOK)
+        check_server(connection, look)
+        connection.process = look["process"]
     except _LENT as error:
         connection.terminate()
         raise _pooled(host, port) from error
@@ -163,7 +170,7 @@ async def _check_pooler(connection: Connection, location: Location, host: str, p
     """
     other = await _open(location, host, port, name="pockyt-listener pooler")
     try:
-        is_shared = await other.fetchval(_PROCESS) == await connection.fetchval(_PROCESS)
+        is_shared = await other.fetchval(_PID) == await connection.fetchval(_PID)
     finally:
         other.terminate()
     if is_shared:

@@ -33,6 +33,7 @@ from listener.storage.postgres.schema import prepare
 from listener.storage.postgres.texts import packed
 from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
 from listener.storage.postgres.waiting import watched
+from listener.storage.postgres.watch import Watch
 from listener.storage.postgres.writer import Appended, Writer
 from listener.storage.queue import OnCommit
 
@@ -189,7 +190,7 @@ class PostgresLedger(ReadableLedger):
         self._publisher.begin(head.events)
         self._beside(run_heartbeat(self.node, self._heart))
         self._beside(self._publisher.run())
-        self._beside(self._watch_server())
+        self._beside(Watch(bell=self._bell_channel, channels=self._channels()).run())
         self._beside(self._renew_turns())
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
@@ -257,15 +258,6 @@ class PostgresLedger(ReadableLedger):
             await self._errands.run(lambda db: db.execute(_ANALYZE))
         except LedgerUnavailableError as error:
             log.event(_LOG, "not_analyzed", level=logging.WARNING, cause=str(error))
-
-    async def _watch_server(self) -> None:
-        """Drop a server that has gone silent; for ever."""
-        while True:
-            await asyncio.sleep(RENEW_SECONDS / 4)
-            if self._bell_channel.busy_seconds > SILENT_SECONDS:
-                log.event(_LOG, "server_silent", level=logging.ERROR)
-                for channel in self._channels():
-                    channel.drop()
 
     async def _renew_turns(self) -> None:
         """Renew the turns; for ever."""
