@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Iterable
 
+from listener.pos.ended import Ended
 from listener.pos.events import EVERY_STREAM
 from listener.pos.link import Link
-from listener.pos.tracking import Ended, Schedule, Timing, Tracker
+from listener.pos.schedule import Schedule, Timing
+from listener.pos.tracking import Tracker
 
 
 class Acking:

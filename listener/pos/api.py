@@ -20,6 +20,7 @@ from listener.pos.causes import (
     read_problem,
 )
 from listener.pos.codes import KEY_HEADER, Duty
+from listener.pos.ended import Ended, ended_by_answer
 from listener.pos.events import (
     AckBody,
     After,
@@ -30,7 +31,6 @@ from listener.pos.events import (
     ResyncMembers,
 )
 from listener.pos.frames import PROTOCOL
-from listener.pos.tracking import Ended, ended_by_answer
 from listener.pos.wire import after_text, encode
 
 STREAM_PATH: Final = "/v1/pos/stream"

@@ -26,9 +26,10 @@ from listener.pos.credential import read_key
 from listener.pos.events import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import FilePositions, MemoryPositions, PositionStore
+from listener.pos.schedule import Schedule, Timing
 from listener.pos.snapshot import Snapshots
 from listener.pos.status import FollowStatus, StoppedError
-from listener.pos.tracking import Schedule, Timing, Tracker, Versions
+from listener.pos.tracking import Tracker, Versions
 
 __all__ = [
     "SNAPSHOT",

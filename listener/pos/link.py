@@ -12,23 +12,20 @@ import aiohttp
 from listener.pos.api import Api, ApiError
 from listener.pos.causes import Cause, Outage, of_error
 from listener.pos.codes import CloseCode, Duty
-from listener.pos.events import Event, EventsPage, PageEvent, Position, ResyncMembers
+from listener.pos.ended import Ended
+from listener.pos.events import Event, PageEvent, Position, ResyncMembers
 from listener.pos.frames import Ack
+from listener.pos.polling import Polling
+from listener.pos.schedule import Schedule, Timing
 from listener.pos.status import State, Transport, stopped
 from listener.pos.talk import Talk
-from listener.pos.tracking import BrokenError, Ended, Schedule, Timing, Tracker, ended_by
+from listener.pos.tracking import Tracker
 from listener.pos.wire import encode
 
 _LOG: Final = logging.getLogger(__name__)
 # If it is closed like this before `ready`, WebSocket may be blocked; other codes are the
 # listener's.
 _LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode.CONNECT_LATE})
-# An empty page that comes sooner is followed by the next question only then.
-EMPTY_SECONDS_MIN: Final = 1.0
-# Of more streams than this none is waited for: each is asked in its turn, and together so often a
-# second. A connection waits for each stream, and proxies and libraries allow about a hundred.
-WAITING_MAX: Final = 50
-ASKED_MAX: Final = 50
 # How long each step of a handshake may take while long-poll works and does not read meanwhile.
 AGAIN_SECONDS: Final = 2.0
 _STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
@@ -92,7 +89,9 @@ class Link:
         while True:
             is_blocked = self._blocked >= self._timing.blocked_tries
             if is_blocked:
-                ended = await self._watched(self._poll(), over="long-poll")
+                polling = Polling(self._api, tracker=self._tracker, sink=self, timing=self._timing)
+                trying = polling.run(once=not self._is_http_well)
+                ended = await self._watched(trying, over="long-poll")
             else:
                 ended = await self._watched(self._converse(), over="websocket")
             if is_blocked:
@@ -208,10 +207,10 @@ class Link:
             self._blocked += 1
         return ended
 
-    def ready(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        """Go live: events follow on this websocket, and acks can be sent over it."""
+    def live(self, ws: aiohttp.ClientWebSocketResponse | None) -> None:
+        """Go live: events, and acks, go over this websocket; without one, over long-poll."""
         self._ws = ws
-        self._change("live", "websocket", None)
+        self._change("live", "websocket" if ws is not None else "long-poll", None)
 
     def progress(self) -> None:
         """Make the next wait short: the connection works."""
@@ -229,97 +228,3 @@ class Link:
     async def resync(self, resync: ResyncMembers) -> None:
         """Report that a stream's position is lost."""
         await self._put(Resynced(resync=resync, position=self._tracker.resync(resync)))
-
-    async def _poll(self) -> Ended | None:
-        """Read by long-poll until it fails, or until WebSocket is to be tried again (None)."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._timing.websocket_again_seconds
-        polls: dict[str | None, asyncio.Task[EventsPage | ResyncMembers | None]] = {}
-        try:
-            if len(self._tracker.names) > 1 and self._tracker.follows_all:
-                await self._name_again()
-            while (left := until - loop.time()) > 0:
-                names: list[str | None] = [*self._tracker.names] or [None]
-                for name in names:
-                    if name not in polls:
-                        polls[name] = asyncio.create_task(self._next_page(name))
-                done, _ = await asyncio.wait(
-                    polls.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                for name in [name for name, poll in polls.items() if poll in done]:
-                    if (page := polls.pop(name).result()) is not None:
-                        await self._take_page(name, page)
-                # The listener may just have come back: only now is it certain that WebSocket is
-                # blocked.
-                if done and not self._is_http_well:
-                    return None
-        except ApiError as error:
-            return self._tracker.without_lost_store(error.ended)
-        except BrokenError as error:
-            return ended_by(CloseCode.SERVER_ERROR, jitter_ms=None, after_ms=None, why=str(error))
-        finally:
-            for poll in polls.values():
-                poll.cancel()
-            await asyncio.gather(*polls.values(), return_exceptions=True)
-        return None
-
-    async def _name_again(self) -> None:
-        """Ask which streams the key has now: stores may have come or gone since the last time."""
-        await self._page(None, wait=0, rest=0.0)
-
-    async def _next_page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
-        if self.transport != "long-poll":
-            # The first answer comes at once, so that the connection is known to be live.
-            return await self._page(stream, wait=0, rest=0.0)
-        count = len(self._tracker.names)
-        if count > WAITING_MAX:
-            return await self._page(stream, wait=0, rest=max(EMPTY_SECONDS_MIN, count / ASKED_MAX))
-        wait = self._timing.poll_seconds
-        return await self._page(stream, wait=wait, rest=min(wait, EMPTY_SECONDS_MIN))
-
-    async def _page(
-        self, stream: str | None, *, wait: int, rest: float
-    ) -> EventsPage | ResyncMembers | None:
-        """Read a page of a stream; without a name, of the key's only one, which is known then.
-
-        None where that has a position here, or where the key has several: they are asked by name.
-        An empty page is returned after ``rest`` seconds at the soonest: a listener that is about to
-        restart lets nobody wait.
-        """
-        tracker, clock = self._tracker, asyncio.get_running_loop().time
-        after = tracker.start if stream is None else tracker.after(stream)
-        ends_at = clock() + rest
-        try:
-            page = await self._api.page(
-                stream, after=None if after == "acked" else after, wait_seconds=wait
-            )
-            if isinstance(page, EventsPage) and not page.events:
-                await asyncio.sleep(ends_at - clock())
-            if stream is None and page.stream is not None:
-                tracker.name([page.stream])
-                return None if page.stream in tracker.received else page
-            return page
-        except ApiError as error:
-            if stream is not None or not error.ended.streams:
-                raise
-            tracker.name(error.ended.streams)
-            return None
-
-    async def _take_page(self, stream: str | None, page: EventsPage | ResyncMembers) -> None:
-        self.word()
-        if isinstance(page, ResyncMembers):
-            await self.resync(page)
-        else:
-            first = page.events[0] if page.events else None
-            name = stream or page.stream or (first.stream if first else None)
-            if name is not None and name not in self._tracker.received:
-                start = first.offset - 1 if first else page.next
-                self._tracker.begin(name, Position(epoch=page.epoch, offset=start))
-            if name is not None and self._tracker.received[name].epoch != page.epoch:
-                raise BrokenError(f"{name} is of another epoch")
-            if name is not None:
-                self._tracker.lost.discard(name)
-            for event in page.events:
-                await self.take(event)
-        self._schedule.progress()
-        self._change("live", "long-poll", None)

@@ -10,8 +10,9 @@ from listener.pos.causes import Cause, Outage
 from listener.pos.codes import Duty
 from listener.pos.events import Event, Position
 from listener.pos.link import Resynced
+from listener.pos.schedule import Schedule, Timing
 from listener.pos.status import stopped
-from listener.pos.tracking import Schedule, Timing, Tracker, Versions
+from listener.pos.tracking import Tracker, Versions
 
 UNREAD: Final = Outage(
     cause=Cause.STARTING, why="the position was lost, and the snapshot is not read yet"

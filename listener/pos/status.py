@@ -6,7 +6,7 @@ from typing import Literal
 from listener.errors import ListenerError
 from listener.pos.causes import Cause
 from listener.pos.codes import CloseCode
-from listener.pos.tracking import Ended
+from listener.pos.ended import Ended
 
 State = Literal["connecting", "live", "stopped"]
 Transport = Literal["websocket", "long-poll"]

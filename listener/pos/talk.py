@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from listener.errors import UnreadableError
 from listener.pos.causes import Cause, Outage
 from listener.pos.codes import CloseCode, Duty, duty_of
+from listener.pos.ended import Ended, ended_by
 from listener.pos.events import PageEvent, ResyncMembers
 from listener.pos.frames import (
     PROTOCOL,
@@ -24,20 +25,21 @@ from listener.pos.frames import (
     Resync,
     ServerFrame,
 )
-from listener.pos.tracking import BrokenError, Ended, Timing, Tracker, ended_by
+from listener.pos.schedule import Timing
+from listener.pos.tracking import BrokenError, Tracker
 from listener.pos.wire import encode, encode_connect, parse_server_frame
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    """Receives what is read from the websocket."""
+    """Receives what is read, by websocket or long-poll."""
 
     def word(self) -> None:
         """Remember that the listener said something just now."""
 
-    def ready(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        """Go live: events follow on this websocket, and acks can be sent over it."""
+    def live(self, ws: aiohttp.ClientWebSocketResponse | None) -> None:
+        """Go live: events, and acks, go over this websocket; without one, over long-poll."""
 
     def progress(self) -> None:
         """Make the next wait short: the connection works."""
@@ -150,7 +152,7 @@ class Talk:
             case Ready():
                 self._tracker.ready(frame)
                 self.is_ready = True
-                self._sink.ready(self._ws)
+                self._sink.live(self._ws)
             case Resync():
                 await self._sink.resync(frame)
                 self._watch(restart=False)

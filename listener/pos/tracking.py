@@ -1,16 +1,14 @@
-"""What a POS client decides: which event is new, when a connection is broken, when to reconnect.
+"""What a POS client decides: which event is new, and when events are missing on a connection.
 
 Nothing here waits or does I/O; ``pos.client`` does, and asks here.
 """
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Final
 
-from listener.pos.causes import Cause, HttpRefusal, Outage
-from listener.pos.codes import CloseCode, Duty, duty_of
+from listener.pos.codes import CloseCode, Duty
+from listener.pos.ended import Ended
 from listener.pos.events import (
     After,
     Event,
@@ -23,110 +21,6 @@ from listener.pos.events import (
 from listener.pos.frames import STREAMS_MAX, Connect, Ping, Ready
 
 VERSIONS_MAX: Final = 100_000
-AFTER_MS_MAX: Final = 600_000
-
-_LONGER_SECONDS: Final = 1.0
-_UNAVAILABLE: Final = 503
-_CODE_OF_STATUS: Final[Mapping[int, CloseCode]] = MappingProxyType(
-    {401: CloseCode.BAD_KEY, 403: CloseCode.STREAM_NOT_ALLOWED}
-)
-# 0.5 s · 2¹⁶ is above any longest wait; the exponent is limited so that it cannot overflow.
-_DOUBLINGS_MAX: Final = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long a client waits for what, in seconds; the defaults are those of the protocol."""
-
-    connect_seconds: float = 10.0
-    """For each step: the upgrade, then ``hello``, then ``ready``."""
-    slow_seconds: float = 0.8
-    """How long a try may last before the status says that nothing answers."""
-    close_seconds: float = 2.0
-    """For the closing handshake."""
-    retry_first_seconds: float = 0.5
-    retry_max_seconds: float = 30.0
-    behind_seconds: float = 2.0
-    """How long heads may stay ahead while no event comes."""
-    ack_seconds: float = 0.25
-    """Between two acks: what is handled in between is acknowledged together."""
-    poll_seconds: int = 25
-    """How long the listener may keep a long-poll waiting."""
-    blocked_tries: int = 3
-    """How many upgrades fail in a row before long-poll is tried."""
-    websocket_again_seconds: float = 300.0
-    """How long long-poll is used before WebSocket is tried again."""
-    chance: Callable[[], float] = random.random
-    """Returns numbers in [0, 1) for the jitter."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How a connection, or an attempt at one, ended, and what follows.
-
-    ``jitter_ms`` is from the listener's ``hello``; None if the listener was not reached.
-    ``after_ms`` is when it asked to be called again. ``streams`` are those of the key, where the
-    listener's own problem over HTTP named them.
-    """
-
-    duty: Duty
-    outage: Outage
-    code: int = CloseCode.CUT
-    jitter_ms: int | None = None
-    after_ms: int | None = None
-    streams: tuple[str, ...] = ()
-
-
-def ended_by(code: int, *, jitter_ms: int | None, after_ms: int | None, why: str = "") -> Ended:
-    """Conclude from a close code what follows."""
-    outage = Outage(cause=Cause.CLOSED, why=why or f"the connection was closed: {_meaning(code)}")
-    return Ended(
-        duty=duty_of(code), code=code, outage=outage, jitter_ms=jitter_ms, after_ms=after_ms
-    )
-
-
-def ended_by_answer(status: int, outage: Outage, *, problem: HttpRefusal | None) -> Ended:
-    """Conclude from an HTTP answer what follows: only the listener's own problem may stop us."""
-    if problem is None or problem.retry:
-        code = CloseCode.OVERLOADED if status == _UNAVAILABLE else CloseCode.SERVER_ERROR
-        return Ended(duty=Duty.BACK_OFF, code=code, outage=outage)
-    code = _CODE_OF_STATUS.get(status, CloseCode.MALFORMED)
-    return Ended(duty=Duty.STOP, code=code, outage=outage, streams=problem.streams)
-
-
-def _meaning(code: int) -> str:
-    known = next((known for known in CloseCode if known == code), None)
-    return f"{known.meaning} ({code})" if known else f"code {code}"
-
-
-class Schedule:
-    """When to reconnect: full jitter, growing while nothing succeeds, for ever."""
-
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
-        self._tries = 0
-
-    def progress(self) -> None:
-        """Begin with short waits again: an event was new or a ping came."""
-        self._tries = 0
-
-    def next(self, ended: Ended) -> float:
-        """Return how many seconds to wait before the next try."""
-        tries = self._tries
-        self._tries += 1
-        if ended.after_ms is not None:
-            return min(ended.after_ms, AFTER_MS_MAX) / 1000
-        if ended.duty is Duty.AT_ONCE or ended.jitter_ms is None:
-            seconds = self._backoff(tries)
-        elif tries == 0:
-            seconds = self._timing.chance() * ended.jitter_ms / 1000
-        else:
-            seconds = self._backoff(tries - 1)
-        return max(seconds, _LONGER_SECONDS) if ended.duty is Duty.BACK_OFF_LONGER else seconds
-
-    def _backoff(self, doublings: int) -> float:
-        grown = self._timing.retry_first_seconds * 2.0 ** min(doublings, _DOUBLINGS_MAX)
-        return self._timing.chance() * min(self._timing.retry_max_seconds, grown)
 
 
 class Versions:

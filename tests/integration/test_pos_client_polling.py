@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from listener.pos import link
+from listener.pos import link, polling
 from listener.pos.causes import Cause
 from listener.pos.client import FollowStatus, MemoryPositions, Position, Timing
 from listener.pos.codes import CloseCode
@@ -89,9 +89,9 @@ async def test_long_poll_without_a_named_stream_resyncs_in_another_ledger(
 async def test_of_many_streams_none_is_waited_for(
     blocked: Scripted, monkeypatch: pytest.MonkeyPatch, count: int, waits: set[str]
 ) -> None:
-    monkeypatch.setattr(link, "WAITING_MAX", 3)
-    monkeypatch.setattr(link, "ASKED_MAX", 2)
-    monkeypatch.setattr(link, "EMPTY_SECONDS_MIN", 0.1)
+    monkeypatch.setattr(polling, "WAITING_MAX", 3)
+    monkeypatch.setattr(polling, "ASKED_MAX", 2)
+    monkeypatch.setattr(polling, "EMPTY_SECONDS_MIN", 0.1)
     names = [f"200043/{number}" for number in range(count)]
     timing = replace(FAST, blocked_tries=0)
     async with follower(blocked, streams=names, timing=timing) as client:

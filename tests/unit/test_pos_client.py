@@ -13,20 +13,12 @@ from listener.pos.causes import Cause, HttpRefusal, Outage
 from listener.pos.client import Follower
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.credential import read_key
+from listener.pos.ended import Ended, ended_by, ended_by_answer
 from listener.pos.events import Event, EventData, PageEvent, Position, ResyncMembers
 from listener.pos.frames import STREAMS_MAX, Ping, Ready, ReadyStream
 from listener.pos.positions import FilePositions, MemoryPositions
-from listener.pos.tracking import (
-    AFTER_MS_MAX,
-    BrokenError,
-    Ended,
-    Schedule,
-    Timing,
-    Tracker,
-    Versions,
-    ended_by,
-    ended_by_answer,
-)
+from listener.pos.schedule import AFTER_MS_MAX, Schedule, Timing
+from listener.pos.tracking import BrokenError, Tracker, Versions
 
 STREAM = "200043/303660"
 OUTAGE = Outage(cause=Cause.UNREACHABLE, why="nobody there")

@@ -15,7 +15,7 @@ from listener.pos.frames import (
     RECONNECT_JITTER_MS,
     STREAMS_MAX,
 )
-from listener.pos.tracking import Timing
+from listener.pos.schedule import Timing
 from listener.web.reference.protocol import protocol_text, read_protocol
 from listener.web.till.sessions import DRAIN_SECONDS, SESSIONS_PER_KEY_MAX, STALLED_SECONDS
 from listener.web.till.socket import FRAMES_AT_ONCE_MAX, FRAMES_PER_SECOND
