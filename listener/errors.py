@@ -109,10 +109,13 @@ class TooManyWishesError(ListenerError):
 
 
 class SaleCancelledError(ListenerError):
-    """A sale was cancelled before Pockyt gave it a number, so it is not started any more."""
+    """A sale's cancel was asked for before Pockyt gave it a number: it is not started any more."""
 
     def __init__(self) -> None:
-        super().__init__("the sale with this reference was cancelled; use a new reference")
+        super().__init__(
+            "the cancel of the sale with this reference was asked for, so it is not started again;"
+            " GET /v1/sales?reference= shows what becomes of it; use a new reference for another"
+        )
 
 
 class NotOpenError(ListenerError):

@@ -8,6 +8,7 @@ newer one.
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, StringConstraints, field_serializer, field_validator
+from pydantic_core import PydanticCustomError
 
 from listener.pos.events import (
     Epoch,
@@ -72,7 +73,7 @@ class Connect(WireModel):
     @classmethod
     def _refuse_repeats(cls, streams: list[StreamStart] | None) -> list[StreamStart] | None:
         if streams and len({start.stream for start in streams}) < len(streams):
-            raise ValueError("a stream is named twice")
+            raise PydanticCustomError("repeated", "name each stream once")
         return streams
 
 

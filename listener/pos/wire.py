@@ -1,5 +1,6 @@
 """Read and write the frames of ``pos.v1`` as they go over the wire: JSON, in websocket frames."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -10,6 +11,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from listener.errors import UnreadableError
 from listener.pos.events import After, Position
 from listener.pos.frames import (
+    FRAME_ID_CHARS_MAX,
     Ack,
     ClientFrame,
     Connect,
@@ -31,6 +33,27 @@ _CLOSE: Final = 0x88
 _LENGTH_7_BITS_MAX: Final = 125
 _LENGTH_16_BITS_MAX: Final = 0xFFFF
 _REASON_BYTES_MAX: Final = 123
+
+# A member of a frame, or a place in a list.
+_MEMBER: Final = re.compile(r"[0-9]+|[a-z][A-Za-z]*")
+_WORDS: Final = MappingProxyType(
+    {
+        "missing": "is missing",
+        "model_type": "must be a JSON object",
+        "int_type": "must be a whole number",
+        "string_type": "must be text",
+        "bool_type": "must be true or false",
+        "list_type": "must be a list",
+    }
+)
+# What a member has to look like; a pattern, or the name of a class, would tell nobody.
+_SHAPES: Final = MappingProxyType(
+    {
+        "id": f"must be a whole number of 64 bits, or at most {FRAME_ID_CHARS_MAX} characters",
+        "stream": "must be <merchantNo>/<storeNo>, or * with an admin key",
+        "after": "must be {epoch, offset}, acked, latest or earliest",
+    }
+)
 
 _F = TypeVar("_F", bound=BaseModel)
 
@@ -167,4 +190,7 @@ def _parse(text: str | bytes, models: Mapping[str, type[_F]]) -> _F | None:
 def _first(error: ValidationError) -> str:
     """Describe the first fault that pydantic found: where and what, never the input."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {explain(fault)}"
+    # Without the names of the kinds that a value may be of.
+    where = [part for part in map(str, fault["loc"]) if _MEMBER.fullmatch(part)]
+    shape = _SHAPES.get(where[-1]) if where and fault["type"] != "missing" else None
+    return f"{'.'.join(where)}: {shape or explain(fault, _WORDS)}"

@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 
 from listener.errors import let_go
 from listener.web.address import network
+from listener.web.chunks import Chunks, too_many_chunks
 from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, is_head_late
 from listener.web.headers import harden
 from listener.web.metrics import Cut
@@ -48,11 +50,14 @@ class HttpConnection(web.RequestHandler):
 
     __slots__ = (
         "_answer_bytes",
+        "_body",
+        "_chunks",
         "_connections",
         "_early",
         "_heard",
         "_is_ended",
         "_is_resting",
+        "_is_torn",
         "_left",
         "_stalled_since",
         "address",
@@ -88,6 +93,11 @@ class HttpConnection(web.RequestHandler):
         self._is_ended = False
         # Whether the sender is not listened to for a moment, after a refusal.
         self._is_resting = False
+        # Whether the body came in too many chunks: nothing more is read.
+        self._is_torn = False
+        self._chunks = Chunks()
+        # Of the newest request, where it comes in chunks.
+        self._body: StreamReader | None = None
         # After an answer: how much more of the request's body is read.
         self._left: int | None = None
         self._stalled_since: float | None = None
@@ -173,6 +183,8 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes; the time limit of a head runs from its first byte."""
+        if self._is_torn:
+            return
         if not self._heard:
             self._heard = True
             self.since = self._loop.time()
@@ -181,6 +193,11 @@ class HttpConnection(web.RequestHandler):
             if self._left < 0:
                 self.force_close()
                 return
+        body = self._body
+        goes_on = body is not None and not body.is_eof()
+        if self._chunks.are_too_many(data, goes_on=goes_on) and body is not None:
+            self._tear(body)
+            return
         # aiohttp drops the requests of a segment in which anything is wrong, also behind them.
         for _ in range(CUTS_MAX):
             size = notification_bytes(data)
@@ -189,6 +206,20 @@ class HttpConnection(web.RequestHandler):
             super().data_received(data[:size])
             data = data[size:]
         super().data_received(data)
+        if self._messages:
+            message, newest = self._messages[-1]
+            is_chunked = isinstance(message, RawRequestMessage) and message.chunked
+            self._body = newest if is_chunked else None
+
+    def _tear(self, body: StreamReader) -> None:
+        """Refuse the body that is arriving, and all behind it."""
+        self._is_torn = self._close = True
+        self._lingering_time = 0.0
+        if self._left is None:
+            body.set_exception(too_many_chunks())
+        else:
+            # It was answered before.
+            self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
         """Leave the connection open for answers that are due: only sending has ended."""

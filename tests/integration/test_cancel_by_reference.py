@@ -231,6 +231,8 @@ async def test_a_cancelled_sale_is_not_started_by_a_late_repeat(shop: Shop) -> N
     shop.plan()
     told = await shop.post(SALES, order(reference="R-1"))
     assert _code(told) == (409, "sale-cancelled")
+    # The customer may have paid: it is not known yet.
+    assert "was asked for" in str(told.body["detail"])
     assert len(shop.sandbox.book) == 0
 
 
@@ -293,6 +295,15 @@ async def _named(shop: Shop, key: str, reference: str = "R-1") -> list[dict[str,
     assert isinstance(body, dict)
     found: list[dict[str, object]] = body["data"]
     return found
+
+
+async def test_a_sale_is_found_by_its_reference_before_it_is_listed(shop: Shop) -> None:
+    await _lose(shop, "sale-5xx-unheard", "query-5xx")
+    assert await _open_sales(shop, shop.key) == []
+    (found,) = await _named(shop, shop.key)
+    assert (found["transactionNo"], found["status"]) == (None, "unknown")
+    assert (await shop.post(CANCEL, {})).status == 202
+    assert await _open_sales(shop, shop.key) == ["R-1"]
 
 
 async def test_a_sale_that_ended_without_a_number_is_found_by_its_reference_with_its_end(

@@ -12,6 +12,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
@@ -363,11 +364,56 @@ async def test_of_one_connection_only_so_much_is_read_at_a_time(
     monkeypatch.setattr(HttpConnection, "data_received", counted)
     async with limited(tmp_path, monkeypatch) as service:
         one = await line(service, HALF + b"Transfer-Encoding: chunked\r\n\r\n")
-        one.writer.write(b"1\r\na\r\n" * 60_000 + b"0\r\n\r\n")
+        # Of each chunk an extension is the most.
+        one.writer.write((b"1;" + b"e" * 600 + b"\r\na\r\n") * 600 + b"0\r\n\r\n")
         async with asyncio.timeout(WAIT_SECONDS):
             assert b" 401 " in await one.reader.readuntil(b"\r\n")
     assert max(sizes) == READ_BYTES_MAX
     assert sum(sizes) > 360_000
+
+
+async def in_chunks(
+    line: Opens, service: Serving, path: str, chunks: Sequence[bytes]
+) -> tuple[int, bytes]:
+    """Send a body in chunks behind its head; return the status, and the answer's rest."""
+    one = await line(service, f"POST {path} HTTP/1.1\r\nHost: x\r\n".encode())
+    one.writer.write(f"Content-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    # Only behind the first segment are they counted.
+    await asyncio.sleep(0.05)
+    one.writer.write(b"".join(b"%x\r\n%b\r\n" % (len(some), some) for some in chunks))
+    one.writer.write(b"0\r\n\r\n")
+    async with asyncio.timeout(WAIT_SECONDS):
+        line_ = await one.reader.readuntil(b"\r\n")
+        rest = await one.reader.readuntil(b"\r\n\r\n") + await one.reader.read(300)
+    return int(line_.split()[1]), rest
+
+
+async def test_a_body_in_too_many_chunks_is_refused_before_they_are_parsed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: Opens,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parsed: list[int] = []
+    receive = web.RequestHandler.data_received
+
+    def counting(one: web.RequestHandler, data: bytes) -> None:
+        parsed.append(len(data))
+        receive(one, data)
+
+    monkeypatch.setattr(web.RequestHandler, "data_received", counting)
+    body = signed(FIELDS)
+    async with limited(tmp_path, monkeypatch) as service:
+        one_by_one = [body[place : place + 1] for place in range(len(body))]
+        assert (await in_chunks(line, service, NOTIFY, one_by_one))[0] == 200
+        assert await entries(service)
+        parsed.clear()
+        status, told = await in_chunks(line, service, NOTIFY, [b"a"] * 60_000)
+        assert (status, b"too-many-chunks" in told) == (400, True)
+        # Answered without its body.
+        assert (await in_chunks(line, service, "/v1/transactions", [b"a"] * 60_000))[0] == 401
+    assert sum(parsed) < READ_BYTES_MAX
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
 async def test_a_path_of_thousands_of_slashes_is_no_route_to_look_for(

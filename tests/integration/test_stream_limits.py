@@ -92,10 +92,27 @@ async def test_a_malformed_frame_closes_with_4002(service: Serving, text: str | 
     ("text", "why"),
     [
         ('{"type":"ack","stream":"1/2","offset":-1}', "frame ack: offset: must be greater than"),
-        ('{"type":"connect","id":[]}', "frame connect: id"),
+        (
+            '{"type":"connect","id":[]}',
+            "frame connect: id: must be a whole number",
+        ),
+        ('{"type":"connect","streams":["1/2"]}', "frame connect: streams.0: must be a JSON object"),
+        (
+            '{"type":"connect","streams":[{"stream":"1"}]}',
+            "frame connect: streams.0.stream: must be <",
+        ),
+        (
+            '{"type":"connect","streams":[{"stream":"1/2"},{"stream":"1/2"}]}',
+            "frame connect: streams: name each stream once",
+        ),
+        (
+            '{"type":"connect","streams":[{"stream":"1/2","after":"now"}]}',
+            "frame connect: streams.0.after: must be {epoch, offset}, acked, latest or earliest",
+        ),
+        ('{"type":"ack","stream":"1/2","offset":"1"}', "frame ack: offset: must be a whole number"),
         (
             '{"type":"connect","streams":[{"stream":"1/2","after":{"epoch":"e"}}]}',
-            "frame connect: streams.0.after.Position.offset: Field required",
+            "frame connect: streams.0.after.offset: is missing",
         ),
         (f'{{"type":"connect","{"secret" * 30}":1,"streams":7}}', "frame connect: streams: must"),
         ("[]", "a frame is not an object"),

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
+from listener.pos.events import AckBody
 from listener.web.shapes.bodies import SHAPES, CancelBody, DecideBody, PayBody, SaleBody
 
 
@@ -12,7 +13,7 @@ def _patterned(schema: dict[str, object]) -> bool:
     return any("pattern" in option for option in options)
 
 
-@pytest.mark.parametrize("model", [SaleBody, PayBody, CancelBody, DecideBody])
+@pytest.mark.parametrize("model", [SaleBody, PayBody, CancelBody, DecideBody, AckBody])
 def test_every_member_with_a_pattern_has_a_sentence(model: type[BaseModel]) -> None:
     members = model.model_json_schema(by_alias=True)["properties"]
     assert not [name for name, one in members.items() if _patterned(one) and name not in SHAPES]

@@ -5,6 +5,7 @@ from typing import Final
 import orjson
 
 from listener.keys import Role
+from listener.ledger.sale import SALE_ANSWER_MS
 from listener.web.api import sales
 from listener.web.api.idempotency import HEADER, REPLAYED
 from listener.web.api.sales import OPEN_SALES_MAX
@@ -187,11 +188,12 @@ SALES: Final = (
         path="/v1/sales",
         tag=Tag.SALES,
         summary="List sales that have no number yet, or find one by its reference",
-        says="Sales that were recorded, and to whose start Pockyt gave no answer: they are no"
-        " transactions yet, and the customer may still pay. Pockyt is asked about each by its"
-        f" reference, for 48 hours. The newest {OPEN_SALES_MAX}. With `reference` it is instead the"
-        " sales of that reference, whatever has become of them: open, started, refused by Pockyt"
-        " (`failed`), or ended, such as one that was cancelled because Pockyt knew none;"
+        says="Sales that were recorded, and to whose start Pockyt gave no answer for"
+        f" {SALE_ANSWER_MS // 1000} seconds; one that is being cancelled is among them at once."
+        " They are no transactions yet, and the customer may still pay. Pockyt is asked about each"
+        f" by its reference, for 48 hours. The newest {OPEN_SALES_MAX}. With `reference` it is"
+        " instead the sales of that reference, whatever has become of them: open, started, refused"
+        " by Pockyt (`failed`), or ended, such as one that was cancelled because Pockyt knew none;"
         " `cancel` says how, and when.",
         roles=EVERY_ROLE,
         query=SalesQuery,

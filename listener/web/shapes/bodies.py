@@ -55,10 +55,12 @@ SHAPES: Final[Mapping[str, str]] = {
     "vendor": "must be 1 to 32 of the characters a-z 0-9 _, such as alipay; leave it out for none",
     "paymentBarcode": "must be the scanned code: 1 to 256 visible ASCII characters, without blanks"
     " and &; blanks and line breaks around it may stay",
+    "stream": "must be <merchantNo>/<storeNo>",
+    "epoch": "must be the epoch that came with the events",
     "name": "must have 1 to 100 characters, and not only blanks",
     "reason": "must have 1 to 1,000 characters, and not only blanks",
 }
-_MISSHAPEN: Final = frozenset({"string_pattern_mismatch", "string_too_long"})
+_MISSHAPEN: Final = frozenset({"string_pattern_mismatch", "string_too_long", "string_too_short"})
 
 
 def _positive(text: str) -> str:

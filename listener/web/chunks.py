@@ -1,0 +1,38 @@
+"""Limit the chunks of a request's body: to read one costs more than to read a thousand bytes."""
+
+from typing import Final
+
+from listener.web.problem import ProblemError
+
+# More than any notification has bytes, so that one may come byte by byte.
+CHUNKS_MAX: Final = 1_024
+
+_LINE_END: Final = b"\r\n"
+# Behind its size, and behind its bytes.
+_LINE_ENDS_OF_ONE: Final = 2
+
+
+class Chunks:
+    """How many chunks of the body that is arriving have come, told by their line ends."""
+
+    __slots__ = ("_line_ends",)
+
+    def __init__(self) -> None:
+        self._line_ends = 0
+
+    def are_too_many(self, data: bytes, *, goes_on: bool) -> bool:
+        """Count a segment before it is parsed; ``goes_on`` is whether it goes on with a body.
+
+        One that begins with a head is never too much: how long it may be is limited.
+        """
+        line_ends = data.count(_LINE_END)
+        if not goes_on:
+            self._line_ends = line_ends
+            return False
+        self._line_ends += line_ends
+        return self._line_ends > CHUNKS_MAX * _LINE_ENDS_OF_ONE
+
+
+def too_many_chunks() -> ProblemError:
+    """Build the refusal of a body that comes in too many chunks."""
+    return ProblemError(400, "too-many-chunks", f"send a body in at most {CHUNKS_MAX} chunks")
