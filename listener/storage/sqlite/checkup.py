@@ -108,6 +108,8 @@ def _ledger(path: Path) -> Iterator[Finding]:
     loose = find_loose_mode(path, "ledger_mode", beyond=_EVERYBODY_ELSE)
     if loose is not None:
         yield loose
+    # Read first: while the ledger is served, the note goes on with it.
+    left = read_note(path)
     try:
         db = connect_read_only(path)
     except NoLedgerError:
@@ -117,7 +119,7 @@ def _ledger(path: Path) -> Iterator[Finding]:
         yield problem("readable", "no", str(error))
         return
     try:
-        yield from _content(db, path)
+        yield from _content(db, path, left)
     except TypeError:
         yield problem("readable", "no", HEADLESS)
     except (*FAULTS, *UNREADABLE) as error:
@@ -142,7 +144,7 @@ def _log(path: Path) -> Finding:
     )
 
 
-def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
+def _content(db: sqlite3.Connection, path: Path, left: str) -> Iterator[Finding]:
     yield Finding(name="schema", value=SCHEMA_VERSION)
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()
     if mode == "wal":
@@ -153,7 +155,7 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     _, created_at, *_ = db.execute(selects.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
-    why_new = reason(db, path, note=read_note(path))
+    why_new = reason(db, path, note=left)
     if why_new is not None:
         advice = {
             BACKUP: "this is a backup: the first `listener serve` on it makes a new epoch",

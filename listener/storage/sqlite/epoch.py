@@ -49,7 +49,10 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
 
 
 def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
-    """Write beside the file how far it has come."""
+    """Write beside the file how far it has come, after each commit that is synced.
+
+    So a file whose log was lost or cut after a crash shows as one with fewer entries.
+    """
     epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
     lock.write_note(f"{epoch} {seq}")
 
