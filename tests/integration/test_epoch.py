@@ -109,6 +109,25 @@ async def test_a_ledger_whose_log_was_lost_after_a_crash_is_another_ledger(path:
     assert await served(path) != first
 
 
+@pytest.mark.parametrize("is_emptied", [False, True])
+async def test_a_ledger_that_is_gone_is_missed_and_not_replaced_in_silence(
+    path: Path, caplog: pytest.LogCaptureFixture, is_emptied: bool
+) -> None:
+    await served(path, 1, 2)
+    path.unlink()
+    if is_emptied:
+        path.touch(0o600)
+    (found,) = [one for one in check_up(url_of(path)) if one.name == "exists"]
+    assert "ledger.db.lock tells of a ledger with 2 entries here" in (found.advice or "")
+    # A command that makes one before the service does hides nothing.
+    connect(path, create=True).close()
+    assert "is gone" in epoch_finding(path)[1]
+    begun = await served(path)
+    (logged,) = [record for record in caplog.records if record.message == "new_epoch"]
+    assert vars(logged)["fields"] == {"epoch": begun, "reason": epoch.EMPTY}
+    assert await served(path) == begun
+
+
 async def test_a_note_that_cannot_be_written_fails_no_commit(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
