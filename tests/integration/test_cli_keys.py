@@ -292,7 +292,7 @@ def test_another_programs_file_is_one_line(
     config.with_name("ledger.db").write_text("x" * 4096)
     done = here(capsys, "keys", "create", "--config", config, "--role", "admin")
     assert done.status == 1
-    assert "cannot be opened: file is not a database" in done.complaint
+    assert "cannot be opened: file is not a database; stop the listener, keep all" in done.complaint
 
 
 @pytest.mark.parametrize("change", ["role = 'Admin'", "created_at = 99999999999999999"])

@@ -1,6 +1,8 @@
 """A copy of a ledger, or one put back to what it was, never goes on under the old epoch."""
 
 import asyncio
+import errno
+import os
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -92,6 +94,53 @@ async def test_a_ledger_put_back_in_its_place_is_another_ledger(path: Path) -> N
     assert await served(path) == second
 
 
+async def test_a_ledger_whose_log_was_lost_after_a_crash_is_another_ledger(path: Path) -> None:
+    first = await served(path, 1)
+    note = path.with_name("ledger.db.lock")
+    before = path.read_bytes()
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(2))
+        left = note.read_bytes()
+    # What a kill -9 leaves, once somebody has deleted ledger.db-wal.
+    with path.open("r+b") as file:
+        file.write(before)
+        file.truncate()
+    note.write_bytes(left)
+    assert await served(path) != first
+
+
+@pytest.mark.parametrize("is_emptied", [False, True])
+async def test_a_ledger_that_is_gone_is_missed_and_not_replaced_in_silence(
+    path: Path, caplog: pytest.LogCaptureFixture, is_emptied: bool
+) -> None:
+    await served(path, 1, 2)
+    path.unlink()
+    if is_emptied:
+        path.touch(0o600)
+    (found,) = [one for one in check_up(url_of(path)) if one.name == "exists"]
+    assert "ledger.db.lock tells of a ledger with 2 entries here" in (found.advice or "")
+    # A command that makes one before the service does hides nothing.
+    connect(path, create=True).close()
+    assert "is gone" in epoch_finding(path)[1]
+    begun = await served(path)
+    (logged,) = [record for record in caplog.records if record.message == "new_epoch"]
+    assert vars(logged)["fields"] == {"epoch": begun, "reason": epoch.EMPTY}
+    assert await served(path) == begun
+
+
+async def test_a_note_that_cannot_be_written_fails_no_commit(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        await ledger.record(numbered(1))
+    assert verify(url_of(path)).entries == 1
+
+
 async def test_a_note_that_says_nothing_changes_nothing(path: Path) -> None:
     first = await served(path, 1)
     note = path.with_name("ledger.db.lock")
@@ -100,7 +149,7 @@ async def test_a_note_that_says_nothing_changes_nothing(path: Path) -> None:
         assert await served(path) == first
     note.unlink()
     assert await served(path) == first
-    assert note.read_text() == f"{first} 1"
+    assert note.read_text() == f"{first} 1\n"
 
 
 def test_a_ledger_that_keys_made_gets_its_file_when_it_is_served(path: Path) -> None:

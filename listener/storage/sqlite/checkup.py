@@ -14,7 +14,15 @@ from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
 from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
-from listener.storage.sqlite.epoch import BACKUP, HEADLESS, OTHER_FILE, WENT_BACK, reason
+from listener.storage.sqlite.epoch import (
+    BACKUP,
+    EMPTY,
+    HEADLESS,
+    OTHER_FILE,
+    WENT_BACK,
+    entries_noted,
+    reason,
+)
 from listener.storage.sqlite.location import refuse_no_file, sqlite_path
 from listener.storage.sqlite.lock import has_lost_its_file, is_served, read_note
 from listener.storage.sqlite.schema import SCHEMA_VERSION
@@ -101,23 +109,25 @@ def _free(free: int) -> Finding:
 
 def _ledger(path: Path) -> Iterator[Finding]:
     if not path.exists():
-        yield _none_yet()
+        yield _none_yet(path, read_note(path))
         return
     yield Finding(name="bytes", value=path.stat().st_size)
     yield _log(path)
     loose = find_loose_mode(path, "ledger_mode", beyond=_EVERYBODY_ELSE)
     if loose is not None:
         yield loose
+    # Read first: while the ledger is served, the note goes on with it.
+    left = read_note(path)
     try:
         db = connect_read_only(path)
     except NoLedgerError:
-        yield _none_yet()
+        yield _none_yet(path, left)
         return
     except LedgerError as error:
         yield problem("readable", "no", str(error))
         return
     try:
-        yield from _content(db, path)
+        yield from _content(db, path, left)
     except TypeError:
         yield problem("readable", "no", HEADLESS)
     except (*FAULTS, *UNREADABLE) as error:
@@ -126,8 +136,16 @@ def _ledger(path: Path) -> Iterator[Finding]:
         db.close()
 
 
-def _none_yet() -> Finding:
-    return note("exists", "no", "`listener serve` makes it")
+def _none_yet(path: Path, left: str) -> Finding:
+    _, count = entries_noted(left)
+    if not count:
+        return note("exists", "no", "`listener serve` makes it")
+    return note(
+        "exists",
+        "no",
+        f"{path.name}.lock tells of a ledger with {count} entries here: put it back, or restore a"
+        " backup; `listener serve` would begin an empty one, without its keys",
+    )
 
 
 def _log(path: Path) -> Finding:
@@ -142,7 +160,7 @@ def _log(path: Path) -> Finding:
     )
 
 
-def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
+def _content(db: sqlite3.Connection, path: Path, left: str) -> Iterator[Finding]:
     yield Finding(name="schema", value=SCHEMA_VERSION)
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()
     if mode == "wal":
@@ -153,14 +171,16 @@ def _content(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     _, created_at, *_ = db.execute(selects.ORIGIN).fetchone()
     yield Finding(name="created", value=rfc3339(created_at))
     head = reading.head(db)
-    why_new = reason(db, path, note=read_note(path))
+    why_new = reason(db, path, note=left)
     if why_new is not None:
         advice = {
             BACKUP: "this is a backup: the first `listener serve` on it makes a new epoch",
             OTHER_FILE: "this is not the file that was last served, but a copy, or moved from"
             " another disk: the first `listener serve` on it makes a new epoch",
-            WENT_BACK: "an older copy was written over the file that was last served: the next"
-            " `listener serve` makes a new epoch",
+            WENT_BACK: "an older copy was written over the file that was last served, or its log"
+            " was lost: the next `listener serve` makes a new epoch",
+            EMPTY: "the ledger that was served here is gone, and this one is empty: put it back, or"
+            " restore a backup",
         }[why_new]
         yield note("epoch", head.epoch, advice)
     else:

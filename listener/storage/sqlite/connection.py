@@ -38,6 +38,7 @@ STATEMENTS_KEPT: Final = 512
 
 # Everything that SQLite raises; the second where its message quotes bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 # Errors that one item of a batch can cause; all others are about the file or the disk.
 _MISTAKES: Final = (
     sqlite3.IntegrityError,
@@ -233,7 +234,7 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
                 migrate(db, path, clock=clock)
     except FAULTS as error:
         db.close()
-        raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
+        raise LedgerError(f"the ledger {path} cannot be opened: {advised(error)}") from error
     except BaseException:
         db.close()
         raise
@@ -270,7 +271,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
             raise NoLedgerError(_missing(path))
     except FAULTS as error:
         db.close()
-        raise LedgerError(f"the ledger {path} cannot be read: {told_by(error)}") from error
+        raise LedgerError(f"the ledger {path} cannot be read: {advised(error)}") from error
     except BaseException:
         db.close()
         raise
@@ -286,6 +287,14 @@ def told_by(error: Exception | str) -> str:
         return error.strerror or type(error).__name__
     text = str(error).partition(" with text ")[0]
     return text[:TOLD_CHARS_MAX].encode("unicode_escape").decode()
+
+
+def advised(error: Exception) -> str:
+    """Describe why a ledger's file cannot be opened, and what to do where it is damaged."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE
+    if code in _DAMAGED:
+        return f"{told_by(error)}; stop the listener, keep all its files, and restore a backup"
+    return told_by(error)
 
 
 def find_damage(db: sqlite3.Connection, *, quick: bool) -> str | None:

@@ -6,9 +6,9 @@ mean other events. So such a file gets a new epoch when it is first served, and 
 everything anew.
 
 Three things show it: the mark that ``backup`` leaves in a copy; a file number in the file system
-that differs from the file served last; and fewer entries than the note beside the file counts. Not
-detected are a copy that has the same number on another file system, and a file that was restored
-together with its note.
+that differs from the file served last; and fewer entries than the note beside the file counts, such
+as none in a new file where another ledger was served. Not detected are a copy that has the same
+number on another file system, and a file that was restored together with its note.
 """
 
 import os
@@ -24,6 +24,7 @@ from listener.storage.sqlite.lock import ServiceLock
 BACKUP: Final = "backup"
 OTHER_FILE: Final = "another file"
 WENT_BACK: Final = "fewer entries"
+EMPTY: Final = "an empty ledger where another was"
 HEADLESS: Final = "the ledger's file has lost its head; restore a backup"
 
 
@@ -49,7 +50,10 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
 
 
 def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
-    """Write beside the file how far it has come."""
+    """Write beside the file how far it has come, after each commit that is synced.
+
+    So a file whose log was lost or cut after a crash shows as one with fewer entries.
+    """
     epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
     lock.write_note(f"{epoch} {seq}")
 
@@ -65,7 +69,7 @@ def reason(db: sqlite3.Connection, path: Path, *, note: str) -> str | None:
     # Until it is served for the first time it has no file number.
     if file not in (None, identity(path)):
         return OTHER_FILE
-    return _went_back(db, note)
+    return _went_back(db, note, is_first=file is None)
 
 
 def identity(path: Path) -> str:
@@ -76,9 +80,17 @@ def identity(path: Path) -> str:
     return f"{os.statvfs(path).f_fsid:x}-{path.stat().st_ino}"
 
 
-def _went_back(db: sqlite3.Connection, note: str) -> str | None:
-    epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
+def entries_noted(note: str) -> tuple[str, int]:
+    """Return the epoch and the number of entries that a note names; none where it says nothing."""
     noted = note.split()
-    if len(noted) == 2 and noted[0] == epoch and noted[1].isdecimal() and int(noted[1]) > seq:
+    if len(noted) == 2 and noted[1].isdecimal():
+        return noted[0], int(noted[1])
+    return "", 0
+
+
+def _went_back(db: sqlite3.Connection, note: str, *, is_first: bool) -> str | None:
+    epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
+    noted_epoch, noted = entries_noted(note)
+    if noted_epoch == epoch and noted > seq:
         return WENT_BACK
-    return None
+    return EMPTY if is_first and seq == 0 and noted else None

@@ -3,14 +3,12 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from listener import log
-from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event, Fact
 from listener.ledger.nodes import NodeState, Seat
 from listener.ledger.promise import Bell
@@ -68,6 +66,7 @@ class SqliteLedger(ReadableLedger):
             now_ms=clock,
             bell=self._ring,
             check_files=files.check,
+            leave_note=partial(leave, lock=lock),
             on_commit=on_commit,
         )
 
@@ -225,8 +224,6 @@ class SqliteLedger(ReadableLedger):
         # If the caller is cancelled here, everything stays open for the writer, which ends by
         # itself.
         await self._writer.close()
-        with suppress(LedgerUnavailableError):
-            await self._write_connection.run(partial(leave, lock=self._lock))
         # The writer's connection closes last, so that it moves the log into the file.
         readers = (*self._readers.all, *self._searchers.all)
         for connection in (*readers, self._write_connection):

@@ -58,8 +58,11 @@ class ServiceLock:
 
     def write_note(self, text: str) -> None:
         """Replace the note. It is not synced: losing it loses a hint, and no entry."""
-        os.ftruncate(self._held[0], 0)
-        os.pwrite(self._held[0], text.encode("ascii"), 0)
+        # Written before the rest is cut off: a process that is killed in between leaves a line of
+        # its own, and not half of one.
+        line = f"{text}\n".encode("ascii")
+        os.pwrite(self._held[0], line, 0)
+        os.ftruncate(self._held[0], len(line))
 
     def release(self) -> None:
         """Allow another service to serve the ledger."""

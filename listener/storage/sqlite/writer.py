@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from listener import log
@@ -57,10 +58,12 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         now_ms: Callable[[], int],
         bell: Bell,
         check_files: Callable[[], None],
+        leave_note: Callable[[sqlite3.Connection], None],
         on_commit: OnCommit | None = None,
     ) -> None:
         super().__init__(publish=bell, on_commit=on_commit)
         self._check_files = check_files
+        self._leave_note = leave_note
         self._connection = connection
         # Used in the loop while its thread has nothing to do.
         self._db = connection.raw
@@ -239,6 +242,10 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
                 results, events = committed.recorded, committed.events
             if len(facts) < len(batch):
                 results = _apply(db, at_ms, batch, iter(results))
+        if facts:
+            # What is committed stays so, whatever becomes of a hint.
+            with suppress(OSError, sqlite3.Error):
+                self._leave_note(db)
         self._last_size = len(batch)
         self._pages += COMMIT_PAGES + len(batch) // 2
         return results, events
