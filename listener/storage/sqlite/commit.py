@@ -53,7 +53,7 @@ def commit(
         len(changes.begun),
     )
     db.execute(statements.PUT_HEAD, head)
-    return Committed(changes.recorded, events)
+    return Committed(changes.recorded, events, head[0])
 
 
 def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:

@@ -45,16 +45,16 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
     if why is not None:
         epoch = secrets.token_hex(8)
     db.execute(statements.BEGIN_EPOCH, (epoch, identity(path)))
-    leave(db, lock)
+    _, seq, *_ = db.execute(selects.HEAD).fetchone()
+    leave(lock, epoch, seq)
     return epoch, why
 
 
-def leave(db: sqlite3.Connection, lock: ServiceLock) -> None:
-    """Write beside the file how far it has come, after each commit that is synced.
+def leave(lock: ServiceLock, epoch: str, seq: int) -> None:
+    """Write beside the file how far it has come: at the start, and after each commit.
 
     So a file whose log was lost or cut after a crash shows as one with fewer entries.
     """
-    epoch, seq, *_ = db.execute(selects.HEAD).fetchone()
     lock.write_note(f"{epoch} {seq}")
 
 

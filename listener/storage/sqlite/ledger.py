@@ -66,7 +66,7 @@ class SqliteLedger(ReadableLedger):
             now_ms=clock,
             bell=self._ring,
             check_files=files.check,
-            leave_note=partial(leave, lock=lock),
+            leave_note=partial(leave, lock, epoch),
             on_commit=on_commit,
         )
 

@@ -39,6 +39,8 @@ class ServiceLock:
         """
         refuse_no_file(path)
         self._held: list[int] = []
+        # Of what was written here.
+        self._note_bytes = 0
         try:
             for name in _names(path):
                 self._held.append(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
@@ -62,7 +64,9 @@ class ServiceLock:
         # its own, and not half of one.
         line = f"{text}\n".encode("ascii")
         os.pwrite(self._held[0], line, 0)
-        os.ftruncate(self._held[0], len(line))
+        if len(line) != self._note_bytes:
+            os.ftruncate(self._held[0], len(line))
+            self._note_bytes = len(line)
 
     def release(self) -> None:
         """Allow another service to serve the ledger."""

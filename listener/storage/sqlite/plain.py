@@ -23,10 +23,14 @@ from listener.storage.sqlite.bulk import put, read
 
 
 class Committed(Struct, frozen=True):
-    """What a batch became: for each fact, in order, its place or why it has none; the events."""
+    """What a batch became: for each fact, in order, its place or why it has none; the events.
+
+    ``seq`` is that of the newest entry in the ledger, of this batch or an earlier one.
+    """
 
     recorded: list[Recorded | ListenerError]
     events: list[Event]
+    seq: int
 
 
 def commit_plain(
@@ -84,7 +88,7 @@ def commit_plain(
     put(db, statements.PUT_STREAMS, heads.items())
     put(db, statements.ADD_PLAIN_TRANSACTIONS, states)
     db.execute(statements.PUT_HEAD, (seq, entry_hash, number, 0, len(facts)))
-    return Committed(recorded, events)
+    return Committed(recorded, events, seq)
 
 
 def _heads(db: sqlite3.Connection, facts: Sequence[Fact]) -> dict[str, int]:

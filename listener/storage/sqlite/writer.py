@@ -58,7 +58,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         now_ms: Callable[[], int],
         bell: Bell,
         check_files: Callable[[], None],
-        leave_note: Callable[[sqlite3.Connection], None],
+        leave_note: Callable[[int], None],
         on_commit: OnCommit | None = None,
     ) -> None:
         super().__init__(publish=bell, on_commit=on_commit)
@@ -233,19 +233,20 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         at_ms = self._now_ms()
         results: list[Any] = []
         events: list[Event] = []
+        seq = 0
         self._check_files()
         with transaction(db, waits=waits):
             if facts:
                 committed = commit(
                     db, facts, epoch=self._epoch, now_ms=at_ms, confirm=self._confirm
                 )
-                results, events = committed.recorded, committed.events
+                results, events, seq = committed.recorded, committed.events, committed.seq
             if len(facts) < len(batch):
                 results = _apply(db, at_ms, batch, iter(results))
-        if facts:
+        if seq:
             # What is committed stays so, whatever becomes of a hint.
-            with suppress(OSError, sqlite3.Error):
-                self._leave_note(db)
+            with suppress(OSError):
+                self._leave_note(seq)
         self._last_size = len(batch)
         self._pages += COMMIT_PAGES + len(batch) // 2
         return results, events
