@@ -98,6 +98,7 @@ class PostgresLedger(ReadableLedger):
         confirm: Confirm = "suspicious",
         clock: Callable[[], int],
         on_commit: OnCommit | None = None,
+        on_time: Callable[[int], None] | None = None,
         node_url: str = "",
     ) -> Self:
         """Open a ledger to serve it, beside others that may serve it; create it if missing.
@@ -120,6 +121,7 @@ class PostgresLedger(ReadableLedger):
                 confirm=confirm,
                 clock=clock,
                 on_commit=on_commit,
+                on_time=on_time,
                 node_url=node_url,
             )
 
@@ -133,6 +135,7 @@ class PostgresLedger(ReadableLedger):
         confirm: Confirm,
         clock: Callable[[], int],
         on_commit: OnCommit | None,
+        on_time: Callable[[int], None] | None,
         node_url: str,
     ) -> Self:
         connection = await connect(location, name=name)
@@ -153,6 +156,8 @@ class PostgresLedger(ReadableLedger):
             epoch=identity.epoch,
             clock=clock,
         )
+        if on_time is not None:
+            node.on_time = on_time
 
         def channel(
             purpose: str,
