@@ -46,8 +46,10 @@ _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",
-    # Whatever the role has: a statement that writes is never broken off by time.
+    # Whatever the role has: a statement that writes is never broken off by time, nor a connection
+    # that waits for the next.
     "statement_timeout": "0",
+    "idle_session_timeout": "0",
     # Every statement is a seek in an index, whatever its values. A plan is made once and kept, and
     # a table that was small then, and would have been read whole, grows by thousands a second.
     "plan_cache_mode": "force_generic_plan",
