@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from listener.storage import backup, open_ledger, verify
+from listener.storage import backup, open_keys, open_ledger, verify
 from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.commands import Done, here
@@ -308,6 +308,10 @@ def test_check_says_as_serve_does_that_the_role_may_make_no_tables(
         assert found["readable"]["advice"] == command(capsys, "serve", config).complaint
         assert "the role may not make the ledger's tables" in str(found["readable"]["advice"])
         assert status == 1
+        with open_keys(url, create=True):
+            pass
+        said = command(capsys, "serve", config).complaint
+        assert "or may not use them: permission denied for table ledger" in said
     finally:
         run(url, lambda db: db.execute(f"DROP ROLE {role}"))
 

@@ -97,6 +97,32 @@ async def test_a_node_whose_machine_has_another_time_goes_by_the_databases(
     assert 0 <= age < 5_000
 
 
+async def test_a_role_that_may_only_read_and_write_the_tables_serves(url: str) -> None:
+    async with serving(Path(), database=url):
+        pass
+    parts = urlsplit(url)
+    role = f"writer_{parts.path[1:]}"
+    db = await asyncpg.connect(url)
+    try:
+        await db.execute(f"CREATE ROLE {role} LOGIN")
+        await db.execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+        )
+        its = f"postgresql://{role}@{parts.hostname}:{parts.port or 5432}{parts.path}"
+        async with serving(Path(), database=its) as served:
+            async with till(served.url, served.key(terminal="T-42")) as following:
+                await following.join()
+                assert await served.notify() == (200, "success")
+                assert (await following.hear("event"))["offset"] == 1
+                await following.ack(STREAM, 1)
+            assert await served.notify() == (200, "success")
+            assert (await served.get("/readyz"))[0] == 200
+    finally:
+        await db.execute(f"DROP OWNED BY {role}")
+        await db.execute(f"DROP ROLE {role}")
+        await db.close()
+
+
 async def test_a_key_that_is_revoked_ends_its_tills_at_every_node(
     one: Serving, other: Serving
 ) -> None:
