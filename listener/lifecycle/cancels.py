@@ -6,6 +6,8 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Final
 
+from listener import log
+from listener.errors import LedgerUnavailableError
 from listener.lifecycle.clock import Clock
 
 _LOG: Final = logging.getLogger(__name__)
@@ -57,6 +59,10 @@ class CancelsUnderWay:
         self._tasks.discard(task)
         if self._newest.get(key) is task:
             del self._newest[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # The schedule goes on with it; the till is told how far it has come.
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # The schedule goes on with it; the till is told how far it has come.
+        if isinstance(error, LedgerUnavailableError):
+            log.event(_LOG, "chase_postponed", level=logging.WARNING, reason=str(error))
+        else:
             _LOG.error("settle_failed", exc_info=error)

@@ -12,6 +12,9 @@ class Steady:
     Due times are stored as times of day. If the clock were set back by an hour, every cancel would
     wait an hour longer for its answer. So the time goes on at its own pace, ahead of the machine's
     clock, until that has caught up or the listener restarts.
+
+    Where several listeners share a ledger, it follows the server's clock instead: what one records,
+    another is to do in time.
     """
 
     def __init__(
@@ -23,6 +26,18 @@ class Steady:
         self._wall_ns = wall_ns
         self._steady_ns = steady_ns
         self._ahead_ns: int | None = None
+        self._is_led = False
+
+    def follow(self, server_ms: int) -> None:
+        """Go by the server's clock from now on, which has just shown ``server_ms``.
+
+        It comes late by as long as its answer took, so the answer that is furthest ahead is the
+        truest. Only the first sets the time back: nothing has been timed before it.
+        """
+        ahead_ns = server_ms * 1_000_000 - self._steady_ns()
+        if not self._is_led or self._ahead_ns is None or ahead_ns > self._ahead_ns:
+            self._ahead_ns = ahead_ns
+        self._is_led = True
 
     def __call__(self) -> int:
         # The wall clock is read first: if this thread is paused in between, the time is not pushed
@@ -30,7 +45,9 @@ class Steady:
         wall_ns = self._wall_ns()
         steady_ns = self._steady_ns()
         ahead_ns = wall_ns - steady_ns
-        if self._ahead_ns is None or ahead_ns > self._ahead_ns:
+        if self._is_led and self._ahead_ns is not None:
+            ahead_ns = self._ahead_ns
+        elif self._ahead_ns is None or ahead_ns > self._ahead_ns:
             # In one step, because the ledger's thread reads the time too.
             self._ahead_ns = ahead_ns
         else:
@@ -44,3 +61,8 @@ class Clock:
 
     now_ms: Callable[[], int] = field(default_factory=Steady)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def follow(self, server_ms: int) -> None:
+        """Go by the clock of the ledger's server; a clock that a test provides goes its own way."""
+        if isinstance(self.now_ms, Steady):
+            self.now_ms.follow(server_ms)

@@ -52,6 +52,7 @@ async def open_ledger(
     confirm: Confirm = "suspicious",
     clock: Callable[[], int] = now_ms,
     on_commit: OnCommit | None = None,
+    on_time: Callable[[int], None] | None = None,
     node_url: str = "",
 ) -> AnyLedger:
     """Open the ledger at a URL to serve it; create it if there is none.
@@ -61,6 +62,8 @@ async def open_ledger(
         confirm: When Pockyt is asked before a status is believed.
         clock: Reads the time as Unix ms.
         on_commit: Called after each commit with its duration (seconds) and its number of items.
+        on_time: Called with the time by the clock of the ledger's server, as Unix ms, where several
+            listeners share one: just after it was read, and again each second.
         node_url: This listener's own URL, for the others that serve the same ledger.
 
     Raises:
@@ -71,7 +74,12 @@ async def open_ledger(
         from listener.storage.postgres.ledger import PostgresLedger
 
         return await PostgresLedger.open(
-            url, confirm=confirm, clock=clock, on_commit=on_commit, node_url=node_url
+            url,
+            confirm=confirm,
+            clock=clock,
+            on_commit=on_commit,
+            on_time=on_time,
+            node_url=node_url,
         )
     from listener.storage.sqlite.ledger import SqliteLedger
     from listener.storage.sqlite.location import sqlite_path

@@ -112,6 +112,7 @@ async def running(
             confirm=settings.confirm,
             clock=clock.now_ms,
             on_commit=metrics.observe_commit,
+            on_time=clock.follow,
             node_url=_node_url(listening),
         )
         stack.push_async_callback(ledger.close)

@@ -98,9 +98,23 @@ async def test_a_host_name_is_not_checked_where_only_the_signer_is_to_be(
     assert await is_encrypted(server, options, host="127.0.0.1")
 
 
-async def test_certificates_that_cannot_be_read_are_said_to_be(server: Server) -> None:
-    with pytest.raises(LedgerError, match="certificate files"):
-        await is_encrypted(server, "?sslmode=verify-full&sslrootcert=nowhere.pem")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("sslmode=verify-full&sslrootcert=nowhere.pem", "sslrootcert: No such file"),
+        (
+            "sslrootcert={root}&sslcert={root}&sslkey=nowhere.pem",
+            "sslcert and sslkey: No such file",
+        ),
+        ("sslcert={root}&sslkey={other}", "sslcert and sslkey: .*mismatch"),
+    ],
+)
+async def test_certificates_that_cannot_be_used_are_named(
+    server: Server, folder: Path, options: str, said: str
+) -> None:
+    root, other = folder / "localhost.pem", certificate(folder, host="other")
+    with pytest.raises(LedgerError, match=f"certificate files .*: {said}"):
+        await is_encrypted(server, "?" + options.format(root=root, other=other))
 
 
 async def test_a_server_that_does_not_sync_is_refused() -> None:

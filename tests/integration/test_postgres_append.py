@@ -311,6 +311,17 @@ async def test_no_time_limit_of_the_roles_ends_a_statement_that_writes(url: str)
         assert (await recording).seq == 1
 
 
+async def test_no_time_limit_of_the_roles_ends_a_connection_that_waits(url: str) -> None:
+    name = urlsplit(url).path[1:]
+    await execute(url, f"ALTER DATABASE {name} SET idle_session_timeout = '200ms'")
+    connection = await connect(read_location(url), name="idle")
+    try:
+        await asyncio.sleep(0.6)
+        assert await _process(connection)
+    finally:
+        connection.terminate()
+
+
 # What a server fails with
 
 

@@ -3,8 +3,13 @@
 import asyncio
 from collections.abc import Mapping
 
+import pytest
+
 from listener.hub.hub import Hub
 from listener.ledger.model import EVERY_STREAM, Event
+from listener.storage.postgres.bell import Publisher
+from listener.storage.postgres.channel import Channel
+from listener.storage.postgres.location import read_location
 from tests.support.databases import node
 from tests.support.followers import KeptFrames, follow, until
 from tests.support.stored import STREAM, numbered
@@ -67,3 +72,18 @@ async def test_events_are_counted_although_they_were_left_out(url: str) -> None:
         await until(lambda: sum(counted) >= 40)
         assert sum(counted) == 40
         await hub.close()
+
+
+async def test_a_server_that_is_down_is_no_fault_of_the_bell(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publisher = Publisher(
+        channel=Channel(read_location("postgresql://nobody@127.0.0.1:1/none"), name="bell"),
+        follows=lambda _stream: True,
+        ring=lambda _events, _heads, _left_out: None,
+        witness=lambda _seq, _hash: None,
+    )
+    publishing = asyncio.create_task(publisher.run())
+    await until(lambda: bool(caplog.messages))
+    publishing.cancel()
+    assert caplog.messages == ["read_failed"]

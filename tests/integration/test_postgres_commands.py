@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from listener.storage import backup, open_ledger, verify
+from listener.storage import backup, open_keys, open_ledger, verify
 from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.commands import Done, here
@@ -16,6 +16,7 @@ from tests.support.contents import content_of, damage, fill
 from tests.support.databases import run
 from tests.support.stored import Clock, numbered, url_of
 
+AS_IF = ("old", "apart")
 SETTINGS = """
 port = 0
 database = "{url}"
@@ -241,11 +242,11 @@ def test_check_names_what_is_unwise_about_the_server_and_the_nodes(
     monkeypatch.setattr(checkup, "QUEUE_USAGE_MAX", -1.0)
 
     async def while_served() -> dict[str, dict[str, object]]:
-        # Its clock stands: it is apart from the database's.
         async with await open_ledger(url, clock=Clock()):
             damage_of_nodes = (
-                "INSERT INTO nodes (id, url, version, started_at, lag, lease_until)"
-                " VALUES ('old', 'http://b:1', '0.0.1', 0, 99999, 9e15::bigint)"
+                "INSERT INTO nodes (id, url, version, started_at, lag, clock_ms, lease_until)"
+                " VALUES ('old', 'http://b:1', '0.0.1', 0, 99999, 0, 9e15::bigint),"
+                " ('apart', 'http://c:1', '0.0.1', 0, 0, -60000, 9e15::bigint)"
             )
             await asyncio.to_thread(damage, url, damage_of_nodes)
             done = await asyncio.to_thread(command, capsys, "check", config, "--json")
@@ -256,8 +257,11 @@ def test_check_names_what_is_unwise_about_the_server_and_the_nodes(
     assert found["notification_queue"]["severity"] == "problem"
     assert "rolling restart" in str(found["versions"]["advice"])
     assert "behind the others" in str(found["node old"]["advice"])
-    (apart,) = [one for name, one in found.items() if name[:5] == "node " and name != "node old"]
-    assert "ahead of the database's" in str(apart["advice"])
+    assert "60000 ms behind the database's" in str(found["node apart"]["advice"])
+    (served,) = [
+        one for name, one in found.items() if name[:5] == "node " and name[5:] not in AS_IF
+    ]
+    assert served["severity"] == "fine"
 
 
 def check_of(
@@ -308,6 +312,10 @@ def test_check_says_as_serve_does_that_the_role_may_make_no_tables(
         assert found["readable"]["advice"] == command(capsys, "serve", config).complaint
         assert "the role may not make the ledger's tables" in str(found["readable"]["advice"])
         assert status == 1
+        with open_keys(url, create=True):
+            pass
+        said = command(capsys, "serve", config).complaint
+        assert "or may not use them: permission denied for table ledger" in said
     finally:
         run(url, lambda db: db.execute(f"DROP ROLE {role}"))
 

@@ -81,7 +81,7 @@ async def test_check_names_every_node_with_its_version_and_lag(
     ("version", "lag", "clock_ms", "name", "advice"),
     [
         (__version__, 10_001, 0, "node other", "behind the others"),
-        (__version__, 0, -1_001, "node other", "-1001 ms ahead"),
+        (__version__, 0, -1_001, "node other", "1001 ms behind"),
         ("0.1.9", 0, 0, "versions", "rolling restart"),
     ],
 )

@@ -1,6 +1,7 @@
 """The service on PostgreSQL: one node, and two that answer as one."""
 
 import asyncio
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,6 +9,7 @@ import asyncpg
 import pytest
 
 from listener.keys import Role
+from listener.lifecycle import Clock, Steady
 from listener.web.till import sessions
 from listener.web.till.sessions import SessionTiming
 from tests.support.service import FIELDS, STREAM, Serving, serving
@@ -75,6 +77,50 @@ async def test_a_till_that_hops_between_nodes_sees_each_event_once_and_in_order(
             # An ack is stored within a moment; a till that leaves at once is told some again.
             await asyncio.sleep(0.2)
     assert seen == list(range(1, 19))
+
+
+@pytest.mark.parametrize("off_seconds", [-3_600, 172_800])
+async def test_a_node_whose_machine_has_another_time_goes_by_the_databases(
+    url: str, off_seconds: int
+) -> None:
+    # Else the one that chases would ask about what the others record so much later or earlier.
+    clock = Clock(now_ms=Steady(wall_ns=lambda: time.time_ns() + off_seconds * 1_000_000_000))
+    async with serving(Path(), database=url, clock=clock) as served:
+        assert await served.notify() == (200, "success")
+        db = await asyncpg.connect(url)
+        try:
+            age = await db.fetchval(
+                "SELECT extract(epoch FROM clock_timestamp()) * 1000 - recorded_at FROM entries"
+            )
+        finally:
+            await db.close()
+    assert 0 <= age < 5_000
+
+
+async def test_a_role_that_may_only_read_and_write_the_tables_serves(url: str) -> None:
+    async with serving(Path(), database=url):
+        pass
+    parts = urlsplit(url)
+    role = f"writer_{parts.path[1:]}"
+    db = await asyncpg.connect(url)
+    try:
+        await db.execute(f"CREATE ROLE {role} LOGIN")
+        await db.execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+        )
+        its = f"postgresql://{role}@{parts.hostname}:{parts.port or 5432}{parts.path}"
+        async with serving(Path(), database=its) as served:
+            async with till(served.url, served.key(terminal="T-42")) as following:
+                await following.join()
+                assert await served.notify() == (200, "success")
+                assert (await following.hear("event"))["offset"] == 1
+                await following.ack(STREAM, 1)
+            assert await served.notify() == (200, "success")
+            assert (await served.get("/readyz"))[0] == 200
+    finally:
+        await db.execute(f"DROP OWNED BY {role}")
+        await db.execute(f"DROP ROLE {role}")
+        await db.close()
 
 
 async def test_a_key_that_is_revoked_ends_its_tills_at_every_node(

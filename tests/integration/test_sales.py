@@ -281,6 +281,7 @@ async def test_a_request_that_is_under_way_is_not_done_twice(shop: Shop) -> None
     second = await shop.post(SALES, body, idempotency_key="press-1")
     assert _code(second) == (409, "under-way")
     assert second.headers["Retry-After"] == "1"
+    assert second.body["retry"] is True
     # The answer was lost; the sale is found by its reference.
     assert (await first).status == 201
     assert len(shop.sandbox.book) == 1

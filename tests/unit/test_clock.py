@@ -55,6 +55,28 @@ def test_a_clock_that_is_set_back_makes_the_time_neither_go_back_nor_stand_still
     assert [*found, (now_ms() - began_ms) // 1_000] == seconds
 
 
+def test_the_time_is_that_of_the_server_which_several_listeners_share() -> None:
+    machine = Machine()
+    clock = Clock(now_ms=machine.steady())
+    server_ms = clock.now_ms() - HOUR * 1_000
+    clock.follow(server_ms)
+    assert clock.now_ms() == server_ms
+    machine.up_seconds = 10
+    machine.set_by_seconds += 48 * HOUR
+    assert clock.now_ms() == server_ms + 10_000
+    # An answer that took long.
+    clock.follow(server_ms + 7_000)
+    assert clock.now_ms() == server_ms + 10_000
+    clock.follow(server_ms + 11_000)
+    assert clock.now_ms() == server_ms + 11_000
+
+
+def test_a_clock_that_a_test_provides_goes_its_own_way() -> None:
+    clock = Clock(now_ms=lambda: 7)
+    clock.follow(1_792_000_000_000)
+    assert clock.now_ms() == 7
+
+
 def test_each_service_has_a_time_of_its_own() -> None:
     assert isinstance(Clock().now_ms, Steady)
     assert Clock().now_ms is not Clock().now_ms

@@ -130,7 +130,7 @@ class Publisher:
                 self._told_failure = False
             except LedgerUnavailableError as error:
                 if not self._told_failure:
-                    log.event(_LOG, "bell_failed", level=logging.ERROR, cause=str(error))
+                    log.event(_LOG, "read_failed", level=logging.ERROR, reason=str(error))
                 self._told_failure = True
                 await asyncio.sleep(POLL_SECONDS / 4)
             except Exception:  # noqa: BLE001 - nothing may end the publishing

@@ -111,7 +111,8 @@ def _nodes(connected: Beside) -> Iterator[Finding]:
         name = f"node {node.id}"
         value = f"{node.url} version {node.version} lag {node.lag}"
         if abs(node.clock_ms) > CLOCK_MS_MAX:
-            advice = f"its clock is {node.clock_ms} ms ahead of the database's: set it right"
+            way = "ahead of" if node.clock_ms > 0 else "behind"
+            advice = f"its clock is {abs(node.clock_ms)} ms {way} the database's: set it right"
             yield note(name, value, advice)
         elif node.lag > LAG_MAX:
             yield note(name, value, "it publishes behind the others; look at its log")

@@ -46,8 +46,10 @@ _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",
-    # Whatever the role has: a statement that writes is never broken off by time.
+    # Whatever the role has: a statement that writes is never broken off by time, nor a connection
+    # that waits for the next.
     "statement_timeout": "0",
+    "idle_session_timeout": "0",
     # Every statement is a seek in an index, whatever its values. A plan is made once and kept, and
     # a table that was small then, and would have been read whole, grows by thousands a second.
     "plan_cache_mode": "force_generic_plan",
@@ -214,15 +216,20 @@ def _tls(options: Mapping[str, str]) -> Any:  # noqa: ANN401 - asyncpg lists the
     mode, root, cert = (options.get(name) for name in ("sslmode", "sslrootcert", "sslcert"))
     if mode == "disable" or not (root or cert or mode in VERIFIED):
         return mode
+    files = "sslrootcert"
     try:
         context = ssl.create_default_context(cafile=root)
         context.check_hostname = mode == "verify-full" or (mode is None and root is not None)
         if root is None and mode not in VERIFIED:
             context.verify_mode = ssl.CERT_NONE
         if cert is not None:
+            files = "sslcert and sslkey"
             context.load_cert_chain(cert, options.get("sslkey"))
     except (OSError, ssl.SSLError) as error:
-        raise LedgerError("the certificate files of the setting database cannot be read") from error
+        why = error.strerror or error
+        raise LedgerError(
+            f"the certificate files of the setting database cannot be used: {files}: {why}"
+        ) from error
     return context
 
 

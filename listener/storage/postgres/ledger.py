@@ -99,6 +99,7 @@ class PostgresLedger(ReadableLedger):
         confirm: Confirm = "suspicious",
         clock: Callable[[], int],
         on_commit: OnCommit | None = None,
+        on_time: Callable[[int], None] | None = None,
         node_url: str = "",
     ) -> Self:
         """Open a ledger to serve it, beside others that may serve it; create it if missing.
@@ -121,6 +122,7 @@ class PostgresLedger(ReadableLedger):
                 confirm=confirm,
                 clock=clock,
                 on_commit=on_commit,
+                on_time=on_time,
                 node_url=node_url,
             )
 
@@ -134,6 +136,7 @@ class PostgresLedger(ReadableLedger):
         confirm: Confirm,
         clock: Callable[[], int],
         on_commit: OnCommit | None,
+        on_time: Callable[[int], None] | None,
         node_url: str,
     ) -> Self:
         connection = await connect(location, name=name)
@@ -154,6 +157,8 @@ class PostgresLedger(ReadableLedger):
             epoch=identity.epoch,
             clock=clock,
         )
+        if on_time is not None:
+            node.on_time = on_time
 
         def channel(
             purpose: str,

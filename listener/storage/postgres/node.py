@@ -25,7 +25,7 @@ LEASE_SECONDS: Final = 6.0
 _HEAD: Final = "SELECT n.seq, n.hash FROM entries n ORDER BY n.seq DESC LIMIT 1"
 _BEAT: Final = (
     "WITH beat AS (INSERT INTO nodes (id, url, version, started_at, lag, clock_ms, lease_until)"
-    f" VALUES ($1, $2, $3, $4, $5, $4 - {SERVER_NOW_MS}, {SERVER_NOW_MS} + $6)"
+    f" VALUES ($1, $2, $3, {SERVER_NOW_MS}, $5, $4 - {SERVER_NOW_MS}, {SERVER_NOW_MS} + $6)"
     " ON CONFLICT (id) DO UPDATE SET url = excluded.url, lag = excluded.lag,"
     " clock_ms = excluded.clock_ms, lease_until = excluded.lease_until)"
     f" SELECT l.epoch, current_setting('fsync') AS fsync, {SERVER_NOW_MS} AS now_ms,"
@@ -67,6 +67,8 @@ class Node:
         self.lag: Callable[[], int] = lambda: 0
         # Called with the number of the newest event when the ledger has a new epoch.
         self.on_epoch: Callable[[int], None] = lambda _number: None
+        # Called with the server's time, as Unix ms, just after it was read.
+        self.on_time: Callable[[int], None] = lambda _server_ms: None
         self._url = url
         self._version = version
         self._clock = clock
@@ -96,10 +98,13 @@ class Node:
         sent_at, lease_ms = time.monotonic(), int(LEASE_SECONDS * 1_000)
         # Read before any await: what is acknowledged meanwhile may be too new for this statement.
         seq, digest = self.seq, self.hash
-        state = self.id, self._url, self._version, self._clock(), self.lag(), lease_ms
+        # How far the machine's own clock is off; the listener's time may follow the server's.
+        machine_ms = time.time_ns() // 1_000_000
+        state = self.id, self._url, self._version, machine_ms, self.lag(), lease_ms
         row = await db.fetchrow(_BEAT, *state, seq)
         if row is None or row["fsync"] != "on":
             raise LedgerUnavailableError("fsync is off: what is acknowledged could be lost")
+        self.on_time(row["now_ms"])
         if row["epoch"] != self.epoch or (seq and row["witnessed"] != digest):
             await self.meet(db)
         self._beaten_at = sent_at

@@ -125,7 +125,9 @@ def _refusals_told() -> Iterator[None]:
             "the database holds another program's tables; name an empty one"
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
-        raise LedgerError(f"the role may not make the ledger's tables: {error}") from error
+        raise LedgerError(
+            f"the role may not make the ledger's tables, or may not use them: {error}"
+        ) from error
 
 
 async def read_identity(db: Connection) -> Identity:

@@ -96,6 +96,7 @@ def _under_way() -> ProblemError:
         409,
         "under-way",
         f"the request of this {HEADER} is under way; send it again in a moment",
+        members={"retry": True},
         headers={"Retry-After": str(RETRY_SECONDS)},
     )
 

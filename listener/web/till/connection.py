@@ -99,7 +99,7 @@ class TillConnection:
         if self.code is None:
             self.write(ws_close(code, why or code.meaning))
             self.code = code
-            self._loop.call_later(self._close_seconds, self._transport.abort)
+            self._loop.call_later(self._close_seconds, self._cut_off)
 
     def fail(self) -> None:
         """Close after a fault of the listener."""
@@ -109,7 +109,14 @@ class TillConnection:
         """Close the socket; what it still buffers is sent, within a short time."""
         self._transport.close()
         if self.buffered:
-            self._loop.call_later(self._close_seconds, self._transport.abort)
+            self._loop.call_later(self._close_seconds, self._cut_off)
+
+    def _cut_off(self) -> None:
+        """Abort, unless the socket has been closed meanwhile."""
+        # Of a transport that sent the last of its buffer after it was closed, asyncio would log
+        # that there is no loop any more.
+        if self.buffered or not self._transport.is_closing():
+            self._transport.abort()
 
 
 def _held(transport: asyncio.WriteTransport) -> int:
