@@ -4,6 +4,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
+
+# By how much one answer of the server, which comes each second, may hold the time back.
+SLEW_NS: Final = 1_000_000
 
 
 class Steady:
@@ -32,11 +36,14 @@ class Steady:
         """Go by the server's clock from now on, which has just shown ``server_ms``.
 
         It comes late by as long as its answer took, so the answer that is furthest ahead is the
-        truest. Only the first sets the time back: nothing has been timed before it.
+        truest. Only the first sets the time back: nothing has been timed before it. After that the
+        time gives way by a thousandth at most, so that a machine that runs fast stays with the
+        server, and nothing goes back.
         """
         ahead_ns = server_ms * 1_000_000 - self._steady_ns()
-        if not self._is_led or self._ahead_ns is None or ahead_ns > self._ahead_ns:
-            self._ahead_ns = ahead_ns
+        if self._is_led and self._ahead_ns is not None:
+            ahead_ns = max(ahead_ns, self._ahead_ns - SLEW_NS)
+        self._ahead_ns = ahead_ns
         self._is_led = True
 
     def __call__(self) -> int:

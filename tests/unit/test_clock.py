@@ -12,13 +12,13 @@ class Machine:
     """A machine whose clock can be set."""
 
     def __init__(self) -> None:
-        self.up_seconds = 0
+        self.up_seconds: float = 0
         self.set_by_seconds = 1_792_000_000
 
     def steady(self) -> Steady:
         return Steady(
-            wall_ns=lambda: (self.up_seconds + self.set_by_seconds) * SECOND_NS,
-            steady_ns=lambda: self.up_seconds * SECOND_NS,
+            wall_ns=lambda: round(self.up_seconds * SECOND_NS) + self.set_by_seconds * SECOND_NS,
+            steady_ns=lambda: round(self.up_seconds * SECOND_NS),
         )
 
 
@@ -66,9 +66,23 @@ def test_the_time_is_that_of_the_server_which_several_listeners_share() -> None:
     assert clock.now_ms() == server_ms + 10_000
     # An answer that took long.
     clock.follow(server_ms + 7_000)
-    assert clock.now_ms() == server_ms + 10_000
+    assert clock.now_ms() == server_ms + 9_999
     clock.follow(server_ms + 11_000)
     assert clock.now_ms() == server_ms + 11_000
+
+
+def test_a_machine_that_runs_fast_stays_with_the_server_and_never_goes_back() -> None:
+    machine = Machine()
+    clock = Clock(now_ms=machine.steady())
+    began_ms = last_ms = clock.now_ms()
+    clock.follow(began_ms)
+    for second in range(1, 10_001):
+        # It gains 4 s a day on the server, far more than a quartz does.
+        machine.up_seconds = second * (1 + 5e-5)
+        clock.follow(began_ms + second * 1_000)
+        assert clock.now_ms() > last_ms
+        last_ms = clock.now_ms()
+    assert last_ms - (began_ms + 10_000_000) <= 1
 
 
 def test_a_clock_that_a_test_provides_goes_its_own_way() -> None:
