@@ -146,7 +146,7 @@ class Hub:
         self.let_go(stream)
 
     def wake(self) -> None:
-        """Have everybody who waits for an event look again."""
+        """Wake everybody who waits for an event, to look again."""
         for stream in self._streams.values():
             _wake(stream)
 

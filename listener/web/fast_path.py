@@ -247,7 +247,7 @@ class FastConnection(HttpConnection):
         return True
 
     def look(self, now: float) -> Cut | None:
-        """Let aiohttp wait for a form that is late; end a connection whose time is over."""
+        """Leave a form that is late to aiohttp; end a connection whose time is over."""
         if now - self.since >= FORM_SECONDS:
             self._leave_begun()
         return super().look(now)

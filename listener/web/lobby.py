@@ -210,7 +210,7 @@ class Lobby:
         self._ready.setdefault(guest.address, deque()).append(guest)
 
     def _hear(self) -> None:
-        """Let some of the guests receive what has come; the next turn of the loop hears more."""
+        """Receive what has come from some of the guests; the next turn of the loop hears more."""
         for key, _ in islice(self._hearing.select(0), HEARD_AT_ONCE):
             guest: Guest = key.data
             if guest in self.guests:

@@ -167,7 +167,7 @@ class transaction:  # noqa: N801 - used as a statement; a generator costs twice 
 
 
 def wait_for_nobody(db: sqlite3.Connection) -> None:
-    """Let a connection not wait for locks by itself, so that only ``transaction`` does."""
+    """Set a connection not to wait for locks by itself, so that only ``transaction`` does."""
     db.execute("PRAGMA busy_timeout = 0")
 
 
