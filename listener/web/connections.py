@@ -137,7 +137,7 @@ class Connections:
         return turn - now
 
     def stalls(self, connection: Peer, waiting_bytes: int) -> None:
-        """Count what a peer does not read; where all that is too much, cut off who stalled first."""
+        """Count what a peer does not read; if all that is too much, cut off who stalled first."""
         self._stalled[connection] = waiting_bytes
         self._stalled_bytes += waiting_bytes
         while self._stalled_bytes > STALLED_BYTES_MAX:

@@ -153,7 +153,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             if is_last or self._is_quiet or self._pages >= CHECKPOINT_AT_LATEST:
                 self._checkpoint(db)
             self._has_ended = is_last
-        except Exception:
+        except Exception:  # noqa: BLE001 - whoever waits is answered all the same
             _LOG.exception("writer_failed")
             self._closing = self._has_ended = True
         finally:
