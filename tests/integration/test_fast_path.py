@@ -16,14 +16,8 @@ from listener.web import connections, http_connection
 from listener.web.acknowledgement import success
 from listener.web.app import running
 from listener.web.context import METRICS
-from listener.web.fast_path import (
-    FORM_SECONDS,
-    HEAD_BYTES_MAX,
-    HEADERS_MAX,
-    FastConnection,
-    RequestHead,
-    read_head,
-)
+from listener.web.fast_path import FORM_SECONDS, FastConnection
+from listener.web.head import HEAD_BYTES_MAX, HEADERS_MAX, RequestHead, read_head
 from listener.web.http_connection import CUTS_MAX, notification_bytes
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
