@@ -206,7 +206,7 @@ def say(answer: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("listener.commands.serve", "listener.web.app", *POSTGRES):
+    for module in ("listener.commands.serve", "listener.web.process", *POSTGRES):
         # The command imports them only once it runs.
         importlib.import_module(module)
     gc.freeze()
