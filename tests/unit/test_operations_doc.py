@@ -22,7 +22,7 @@ SOURCES: Final = sorted(Path(listener.__file__).parent.rglob("*.py"))
 
 # Limits that neither an operator nor a till's developer meets, and why.
 INNER: Final = {
-    "hub.hub.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
+    "hub.reads.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
     "keys.KEY_CHARS_MAX": "no key is as long",
     "storage.sqlite.reading.SALES_MAX": "sales of one reference beyond it were all refused",
     "web.app.POCKYT_CONNECTIONS_MAX": "the shares of the keys come first",

@@ -51,10 +51,6 @@ class NodeTurns:
             self._held[name] = asked_at + LEASE_SECONDS
         return bool(taken)
 
-    def is_held(self, name: str) -> bool:
-        """Return whether a turn is certainly ours at this moment."""
-        return self._held.get(name, 0.0) > time.monotonic()
-
     async def ensure(self, name: str, *, seconds: float) -> bool:
         """Extend a turn for so long from now on; return False where it is not ours any more."""
         if self._held.get(name, 0.0) - time.monotonic() >= seconds:
