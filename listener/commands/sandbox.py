@@ -3,12 +3,12 @@
 import asyncio
 import re
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from listener.clock import now_ms
 from listener.commands.terminal import json_option, say_json, say_styled, shown
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
 def _now() -> str:
     from listener.ledger.model import rfc3339
 
-    return rfc3339(time.time_ns() // 1_000_000)
+    return rfc3339(now_ms())
 
 
 def _say_step(name: str, detail: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.storage import queue
-from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.opening import connect
 from listener.web import connections, http_connection
 from listener.web.acknowledgement import success
 from listener.web.app import running

@@ -55,7 +55,7 @@ INNER: Final = {
     "storage.postgres.writer.PAUSE_SECONDS_MAX": "between two tries to connect",
     "storage.sqlite.bulk.EXACT_MAX": "rows of one statement",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",
-    "storage.sqlite.connection.TOLD_CHARS_MAX": "what is shown of SQLite's words",
+    "storage.sqlite.faults.TOLD_CHARS_MAX": "what is shown of SQLite's words",
     "storage.sqlite.lock.NOTE_BYTES_MAX": "the listener's own note is shorter",
     "hub.tail.PAGE_EVENTS_MAX": "events that a till is read at a time; the others follow",
     "log.LINES_AT_ONCE_MAX": "lines beyond it are counted in the next",

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from listener import log
+from listener.clock import now_ms
 from listener.ledger.model import Event, Fact
 from listener.ledger.nodes import NodeState, Seat
 from listener.ledger.promise import Bell
@@ -16,16 +17,11 @@ from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import OnCommit
 from listener.storage.sqlite import reading, statements
-from listener.storage.sqlite.connection import (
-    Connection,
-    connect,
-    connect_query_only,
-    now_ms,
-    wait_for_nobody,
-)
+from listener.storage.sqlite.connection import Connection, wait_for_nobody
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.files import LedgerFiles
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.opening import connect, connect_query_only
 from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
 from listener.storage.sqlite.writer import Writer
 

@@ -15,7 +15,8 @@ from listener.ledger.promise import Bell
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 from listener.storage.sqlite.commit import commit
-from listener.storage.sqlite.connection import Connection, faults_told, transaction
+from listener.storage.sqlite.connection import Connection, transaction
+from listener.storage.sqlite.faults import faults_told
 
 BATCH_MAX: Final = 512
 # In the loop fewer, since nothing else is done there meanwhile.
