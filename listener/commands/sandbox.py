@@ -10,13 +10,13 @@ import click
 
 from listener.clock import now_ms
 from listener.commands.terminal import json_option, say_json, say_styled, shown
+from listener.origin import PORT_MAX
 
 if TYPE_CHECKING:
     from listener.sandbox.faults import Planned
     from listener.sandbox.servers import SandboxSettings
 
 PORT: Final = 8090
-PORT_MAX: Final = 65_535
 SEEDS: Final = 2**31
 
 _NUMBER: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
