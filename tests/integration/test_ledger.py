@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, CancelState, Event, Fact, Status, Why, fields_text
+from listener.ledger.promise import ANSWER_DAYS
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS
 from listener.ledger.scope import EVERYWHERE, Scope
@@ -21,7 +22,7 @@ from listener.lifecycle.orders import order_of
 from listener.pockyt.answer import Answer, PockytRefusedError
 from listener.refusals import NO_RECORD
 from listener.storage import AnyLedger
-from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
+from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import backends, told
 from tests.support.backends import Backend
 from tests.support.stored import STREAM, Clock, bound, numbered, sold, without_number

@@ -24,7 +24,7 @@ SOURCES: Final = sorted(Path(listener.__file__).parent.rglob("*.py"))
 INNER: Final = {
     "hub.reads.READS_AT_ONCE_MAX": "how many pages are read at a time; the others wait",
     "keys.KEY_CHARS_MAX": "no key is as long",
-    "storage.sqlite.reading.SALES_MAX": "sales of one reference beyond it were all refused",
+    "ledger.promise.SALES_MAX": "sales of one reference beyond it were all refused",
     "web.app.POCKYT_CONNECTIONS_MAX": "the shares of the keys come first",
     "lifecycle.chaser.DUE_MAX": "what is due beyond it is done in the next turn",
     "lifecycle.steps.HEARD_MAX": "the newest transactions of one sale's reference are enough",
@@ -51,7 +51,6 @@ INNER: Final = {
     "storage.postgres.checkup.SNAPSHOT_SECONDS_MAX": "check says it itself",
     "storage.postgres.connection.TOLD_CHARS_MAX": "what is shown of PostgreSQL's words",
     "storage.postgres.location.HOSTS_MAX": "the settings say it themselves",
-    "storage.postgres.reading.SALES_MAX": "as on SQLite",
     "storage.postgres.writer.PAUSE_SECONDS_MAX": "between two tries to connect",
     "storage.sqlite.bulk.EXACT_MAX": "rows of one statement",
     "storage.sqlite.bulk.ROWS_MAX": "rows of one statement",

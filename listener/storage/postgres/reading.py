@@ -1,7 +1,7 @@
 """Read the ledger on PostgreSQL: one statement for each question, each a seek in an index."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
@@ -12,6 +12,7 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
+from listener.ledger.promise import SALES_MAX
 from listener.ledger.results import (
     Acked,
     Doubts,
@@ -29,9 +30,6 @@ from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.rows import entry_of, event_of, sale_of, transaction_of
 from listener.storage.postgres.texts import packed, unpacked
 from listener.storage.rows import SALE_COLUMNS
-
-# How many sales of one reference are read: those that use it, and the newest refused ones.
-SALES_MAX: Final = 64
 
 
 async def seq(db: Connection) -> int:

@@ -12,7 +12,7 @@ from listener import log
 from listener.clock import now_ms
 from listener.ledger.model import Event, Fact
 from listener.ledger.nodes import NodeState, Seat
-from listener.ledger.promise import Bell
+from listener.ledger.promise import ANSWER_DAYS, Bell
 from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import OnCommit
@@ -29,8 +29,6 @@ _LOG: Final = logging.getLogger(__name__)
 
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
-
-ANSWER_DAYS: Final = 7
 
 
 class SqliteLedger(ReadableLedger):

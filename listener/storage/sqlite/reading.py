@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
@@ -12,6 +11,7 @@ from listener.ledger.model import (
     Transaction,
     Why,
 )
+from listener.ledger.promise import SALES_MAX
 from listener.ledger.results import (
     Acked,
     Doubts,
@@ -27,9 +27,6 @@ from listener.ledger.transaction import why_held_among
 from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
 from listener.storage.sqlite import selects, statements
 from listener.storage.sqlite.bulk import read
-
-# How many sales of one reference are read: those that use it, and the newest refused ones.
-SALES_MAX: Final = 64
 
 
 def head(db: sqlite3.Connection) -> Head:
