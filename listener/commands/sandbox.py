@@ -61,7 +61,7 @@ def _read_time_scale(_context: click.Context, _option: click.Parameter, scale: f
 
 
 def _read_url(_context: click.Context, option: click.Parameter, url: str | None) -> str | None:
-    from listener.sandbox.desk import is_url
+    from listener.sandbox.fields import is_url
 
     if url is not None and not is_url(url):
         raise click.BadParameter("it must begin with http:// or https://")
