@@ -17,8 +17,14 @@ from listener.web.acknowledgement import success
 from listener.web.app import running
 from listener.web.context import METRICS
 from listener.web.fast_path import FORM_SECONDS, FastConnection
-from listener.web.head import HEAD_BYTES_MAX, HEADERS_MAX, RequestHead, read_head
-from listener.web.http_connection import CUTS_MAX, notification_bytes
+from listener.web.head import (
+    HEAD_BYTES_MAX,
+    HEADERS_MAX,
+    RequestHead,
+    notification_bytes,
+    read_head,
+)
+from listener.web.http_connection import CUTS_MAX
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
     FIELDS,
