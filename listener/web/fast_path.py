@@ -24,7 +24,7 @@ from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded
 from listener.web.acknowledgement import success, written
 from listener.web.connections import Connections
-from listener.web.head import HEAD_BYTES_MAX, RequestHead, read_head
+from listener.web.head import HEAD_BYTES_MAX, HEAD_END, RequestHead, read_head
 from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Cut, Metrics
 from listener.web.problem import ProblemError, of_error, problem
@@ -36,7 +36,6 @@ HEADS_KEPT: Final = 256
 REFUSALS_KEPT: Final = 16
 
 _BEGIN: Final = b"POST /notify/"
-_END: Final = b"\r\n\r\n"
 
 
 class FastPath:
@@ -60,8 +59,8 @@ class FastPath:
         """
         if not data.startswith(_BEGIN):
             return None
-        end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
-        if end < len(_END):
+        end = data.find(HEAD_END, 0, HEAD_BYTES_MAX) + len(HEAD_END)
+        if end < len(HEAD_END):
             return None
         head = self._read_head(data[:end])
         if head is None or len(data) - end != head.length:
@@ -83,7 +82,7 @@ class FastPath:
 
     def refuse(self, data: bytes, error: ListenerError, peer: object) -> bytes:
         """Return the answer to a notification that was read, and could not be recorded."""
-        head = self._read_head(data[: data.find(_END) + len(_END)])
+        head = self._read_head(data[: data.find(HEAD_END) + len(HEAD_END)])
         if head is None:
             raise ValueError("a notification that was read has a head")
         return self._refuse(error, head, peer)
@@ -102,8 +101,8 @@ class FastPath:
 
     def is_begun(self, data: bytes) -> bool:
         """Return whether this is a notification's whole head, with not all of its form."""
-        end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
-        return end >= len(_END) and self.size(data, end) > len(data)
+        end = data.find(HEAD_END, 0, HEAD_BYTES_MAX) + len(HEAD_END)
+        return end >= len(HEAD_END) and self.size(data, end) > len(data)
 
     def size(self, data: bytes, head_bytes: int) -> int:
         """Return the length of a notification by its head; for any other request, of the head."""

@@ -12,6 +12,8 @@ from listener.pockyt.notification import BODY_BYTES_MAX
 HEAD_BYTES_MAX: Final = 2_048
 HEADERS_MAX: Final = 32
 
+HEAD_END: Final = b"\r\n\r\n"
+
 # The strictest part of RFC 9112: what else a head may look like is aiohttp's to know.
 _HEAD: Final = re.compile(
     rb"POST (/notify/([\w-]+)(?:/([\w-]+))?) HTTP/1\.1\r\n"
@@ -31,7 +33,6 @@ _IS_JSON: Final = {
 }
 _QUOTED: Final = re.compile(r'"[^"]*"')
 _NOTIFICATION: Final = re.compile(rb"POST /{1,8}notify/")
-_HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -97,8 +98,8 @@ def notification_bytes(data: bytes) -> int:
     Of one without a length it is the head. To cut at the wrong place would change no request: they
     arrive in any segments.
     """
-    end = data.find(_HEAD_END) + len(_HEAD_END)
-    if end < len(_HEAD_END) or not _NOTIFICATION.match(data):
+    end = data.find(HEAD_END) + len(HEAD_END)
+    if end < len(HEAD_END) or not _NOTIFICATION.match(data):
         return len(data)
     length = _LENGTH.search(data, 0, end)
     return min(len(data), end + int(length[1]) if length else end)
