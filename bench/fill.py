@@ -31,7 +31,7 @@ def fill(database: Path, *, count: int, advance: Callable[[int], None] = lambda 
     """
     # Imported here: the peers are measured without the listener, too.
     from listener.storage.sqlite.commit import commit
-    from listener.storage.sqlite.connection import connect
+    from listener.storage.sqlite.opening import connect
 
     epoch = asyncio.run(_make(database))
     db = connect(database, create=False)

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from listener.ledger.model import EVERY_STREAM, NO_STORE, stream_of
 from listener.ledger.scope import Scope
-from listener.settings import NUMBER_PATTERN
+from listener.setting_types import NUMBER_PATTERN
 
 KEY_CHARS_MAX: Final = 128
 TERMINAL_CHARS_MAX: Final = 64

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+PORT_MAX: Final = 65_535
 # What a page without an origin of its own sends: a sandboxed frame, a file.
 NULL_ORIGIN: Final = "null"
 
 _PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 # Some native libraries send the URL of the websocket itself.
 _WEB_SCHEMES: Final[Mapping[str, str]] = {"ws": "http", "wss": "https"}
-_PORT_MAX: Final = 65_535
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[0-9a-z._-]*)"
     r"(?::(?P<port>[0-9]{0,5}))?/?",
@@ -37,7 +37,7 @@ def read_origin(text: str) -> str | None:
     scheme = _WEB_SCHEMES.get(found["scheme"], found["scheme"])
     port = int(found["port"]) if found["port"] else None
     is_web = scheme in _PORTS
-    if (is_web and not found["host"]) or port == 0 or (port or 0) > _PORT_MAX:
+    if (is_web and not found["host"]) or port == 0 or (port or 0) > PORT_MAX:
         return None
     shown = "" if port is None or port == _PORTS.get(scheme) else f":{port}"
     return f"{scheme}://{found['host']}{shown}"

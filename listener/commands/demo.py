@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from listener.commands.terminal import say, say_styled
+from listener.origin import PORT_MAX
 
 if TYPE_CHECKING:
     from listener.commands.tutorial import StepLog
     from listener.settings import Settings
 
 PORT: Final = 8080
-PORT_MAX: Final = 65_535
 LOOPBACK: Final = "127.0.0.1"
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from listener.clock import now_ms
 from listener.commands.terminal import (
     config_option,
     is_watched,
@@ -82,7 +83,6 @@ def create(
     """
     from listener.keys import Role
     from listener.storage import open_keys
-    from listener.storage.sqlite.connection import now_ms
 
     settings = read_settings(config)
     if (
@@ -153,7 +153,6 @@ def revoke(config: Path | None, as_json: bool, key_id: str) -> None:
         listener keys revoke --config listener.toml 1f0c55aa90b3
     """
     from listener.storage import open_keys
-    from listener.storage.sqlite.connection import now_ms
 
     with open_keys(read_settings(config).database, create=False) as stored:
         was_revoked = stored.revoke(key_id, at_ms=now_ms())
@@ -188,7 +187,6 @@ def make_key(
     """
     from listener.keys import mint
     from listener.storage import open_keys
-    from listener.storage.sqlite.connection import now_ms
 
     key, text = mint(
         role=role,

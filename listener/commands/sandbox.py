@@ -3,20 +3,20 @@
 import asyncio
 import re
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from listener.clock import now_ms
 from listener.commands.terminal import json_option, say_json, say_styled, shown
+from listener.origin import PORT_MAX
 
 if TYPE_CHECKING:
     from listener.sandbox.faults import Planned
     from listener.sandbox.servers import SandboxSettings
 
 PORT: Final = 8090
-PORT_MAX: Final = 65_535
 SEEDS: Final = 2**31
 
 _NUMBER: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -61,7 +61,7 @@ def _read_time_scale(_context: click.Context, _option: click.Parameter, scale: f
 
 
 def _read_url(_context: click.Context, option: click.Parameter, url: str | None) -> str | None:
-    from listener.sandbox.desk import is_url
+    from listener.sandbox.fields import is_url
 
     if url is not None and not is_url(url):
         raise click.BadParameter("it must begin with http:// or https://")
@@ -233,7 +233,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
 def _now() -> str:
     from listener.ledger.model import rfc3339
 
-    return rfc3339(time.time_ns() // 1_000_000)
+    return rfc3339(now_ms())
 
 
 def _say_step(name: str, detail: Mapping[str, str]) -> None:

@@ -53,7 +53,7 @@ def serve(config: Path | None, workers: int, shared_port: bool) -> None:
     settings = read_settings(config)
     # Imported late, so that a wrong setting is reported at once.
     from listener import environment, log
-    from listener.web import app
+    from listener.web.process import serve as run
 
     log.set_up()
     if workers > 1:
@@ -62,7 +62,7 @@ def serve(config: Path | None, workers: int, shared_port: bool) -> None:
     links = environment.service_links(os.environ)
     if links:
         log.event(_LOG, "service_links", passed_over=" ".join(links))
-    asyncio.run(app.serve(settings, shares_port=shared_port))
+    asyncio.run(run(settings, shares_port=shared_port))
 
 
 def _serve_together(settings: "Settings", config: Path | None, count: int) -> None:

@@ -129,7 +129,7 @@ def trigger(
     """
     from listener.pockyt import signature
     from listener.pockyt.notification import ACKNOWLEDGEMENT
-    from listener.sandbox.desk import is_url
+    from listener.sandbox.fields import is_url
 
     if not is_url(url):
         raise click.BadParameter("it must begin with http:// or https://", param_hint="--url")

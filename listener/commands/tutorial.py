@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from listener.clock import now_ms
 from listener.errors import ListenerError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def _play(session: "aiohttp.ClientSession", *, seen: StepLog, say: Say) ->
 
 async def _start_sale(session: "aiohttp.ClientSession") -> str:
     sale = {
-        "reference": f"demo-{time.time_ns() // 1_000_000}",
+        "reference": f"demo-{now_ms()}",
         "amount": "13.00",
         "currency": "USD",
         "settleCurrency": "USD",

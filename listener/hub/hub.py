@@ -5,34 +5,27 @@ from the tail in memory or from the ledger: see :class:`listener.hub.subscriptio
 """
 
 import asyncio
-import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from listener import log
 from listener.errors import OverloadedError
+from listener.hub.reads import PageReads, Pages
 from listener.hub.subscription import Sink, Stream, Subscription
 from listener.hub.tail import PAGE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_EVENTS_MAX, Tail
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.promise import Bell, Follows, Skip
 
-READS_AT_ONCE_MAX: Final = 4
 # How soon a full socket is tried again, and how long a failed read waits.
 RETRY_SECONDS: Final = 0.05
-LOG_PAUSE_SECONDS: Final = 1.0
 # How many may wait for a page at a time.
 WAITERS_MAX: Final = 10_000
 
-_LOG: Final = logging.getLogger(__name__)
 
-
-class Source(Protocol):
+class Source(Pages, Protocol):
     """What the hub needs of a ledger."""
 
     def listen(self, bell: Bell, *, follows: Follows, skip: Skip) -> None: ...
     async def stream_heads(self, streams: Sequence[str]) -> dict[str, int]: ...
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[Event]: ...
 
 
 class Hub:
@@ -52,10 +45,7 @@ class Hub:
         self._streams: dict[str, Stream] = {}
         self._to_retry: set[Subscription] = set()
         self._retry_timer: asyncio.TimerHandle | None = None
-        self._reads: dict[Subscription, None] = {}
-        self._readers = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._failed_at = -math.inf
+        self._reads = PageReads(ledger, on_read=lambda: self.on_read())  # noqa: PLW0108 - set below, and later
         self._waiting = 0
         self._is_closed = False
         self.on_publish: Callable[[int], None] = lambda _events: None
@@ -146,7 +136,7 @@ class Hub:
         self.let_go(stream)
 
     def wake(self) -> None:
-        """Have everybody who waits for an event look again."""
+        """Wake everybody who waits for an event, to look again."""
         for stream in self._streams.values():
             _wake(stream)
 
@@ -167,9 +157,7 @@ class Hub:
         for stream in self._streams.values():
             stream.subscriptions.clear()
             _wake(stream)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reads.close()
 
     def let_go(self, stream: Stream) -> None:
         """Forget a stream without events that nobody follows: it may not even exist."""
@@ -188,12 +176,7 @@ class Hub:
 
     def read(self, subscription: Subscription) -> None:
         """Queue a read of a subscription's next page; only a few reads run at a time."""
-        self._reads[subscription] = None
-        if self._readers < READS_AT_ONCE_MAX and not self._is_closed:
-            self._readers += 1
-            task = asyncio.create_task(self._read())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._reads.add(subscription)
 
     def _retry(self) -> None:
         self._retry_timer = None
@@ -201,34 +184,6 @@ class Hub:
         for subscription in waiting:
             if subscription.is_followed:
                 _advance(subscription)
-
-    async def _read(self) -> None:
-        try:
-            while self._reads:
-                subscription = next(iter(self._reads))
-                del self._reads[subscription]
-                events = await self._read_page(subscription)
-                try:
-                    subscription.take(events)
-                except Exception:  # noqa: BLE001 - as in _advance
-                    _fail(subscription)
-        finally:
-            # Not in a callback, which would run later: until then a new read would find no reader.
-            self._readers -= 1
-
-    async def _read_page(self, subscription: Subscription) -> list[Event]:
-        """Read a subscription's next page; return nothing if that fails, so that it is retried."""
-        self.on_read()
-        try:
-            return await self._ledger.read_events(
-                subscription.stream, after=subscription.offset, limit=PAGE_EVENTS_MAX
-            )
-        except Exception as error:  # noqa: BLE001 - one that fails must not stop the other reads
-            now = asyncio.get_running_loop().time()
-            if now - self._failed_at >= LOG_PAUSE_SECONDS:
-                self._failed_at = now
-                log.event(_LOG, "read_failed", level=logging.ERROR, reason=str(error))
-        return []
 
     def _publish(self, events: Sequence[Event]) -> None:
         """Send the events of a commit to their subscriptions; called by the ledger."""
@@ -299,12 +254,7 @@ def _advance(subscription: Subscription) -> None:
     try:
         subscription.advance()
     except Exception:  # noqa: BLE001 - the bell is rung by the ledger's writer, which must live on
-        _fail(subscription)
-
-
-def _fail(subscription: Subscription) -> None:
-    _LOG.exception("subscription_failed", extra={"fields": {"stream": subscription.stream}})
-    subscription.fail()
+        subscription.fail()
 
 
 def _ring(stream: Stream) -> None:

@@ -5,12 +5,15 @@ socket has room, or a page of the ledger has been read.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from listener.hub.tail import StreamTail, frame_of, offset_in
 from listener.ledger.model import Event
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -91,7 +94,11 @@ class Subscription:
         self._hub.let_go(self._stream)
 
     def fail(self) -> None:
-        """Stop following after a fault, and make the till come back instead of waiting for ever."""
+        """Stop following after a fault, and make the till come back instead of waiting for ever.
+
+        Call it where the fault is caught: it is logged.
+        """
+        _LOG.exception("subscription_failed", extra={"fields": {"stream": self.stream}})
         self.end()
         with suppress(Exception):
             self._sink.fail()

@@ -3,7 +3,8 @@
 - ``model``: the nouns: fact, entry, transaction, cancel, event.
 - ``status``: Pockyt's words, how statuses join, and why a notification is held.
 - ``refunds``: how much of a payment went back.
-- ``summary``: what the entries of a transaction add up to: its status, and what that rests on.
+- ``belief``: what is believed of a transaction: its status, and what that rests on.
+- ``summary``: what its entries add up to so far, so that they need not be read again.
 - ``history``: those entries as they arrive, and which sale judges them.
 - ``schedule``: when Pockyt is asked about a transaction.
 - ``transaction``: a transaction after one more entry: how its cancel ends, what its tills are told.

@@ -21,6 +21,10 @@ from listener.ledger.scope import EVERYWHERE, Cursor, Scope, Search
 
 # How many terminals' places are read at a time.
 ACKS_PAGE: Final = 500
+# How many sales of one reference are read: those that use it, and the newest refused ones.
+SALES_MAX: Final = 64
+# For how long an answer under an Idempotency-Key is remembered.
+ANSWER_DAYS: Final = 7
 
 Bell = Callable[[Sequence[Event]], None]
 # Whether the events of a stream are wanted, or only how far it has come.

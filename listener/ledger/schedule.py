@@ -6,6 +6,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
+from listener.ledger.belief import Belief
 from listener.ledger.model import (
     PAYABLE,
     Ask,
@@ -19,7 +20,6 @@ from listener.ledger.model import (
     Why,
 )
 from listener.ledger.status import FINAL, is_charging, is_raised
-from listener.ledger.summary import Belief
 
 Confirm = Literal["off", "suspicious", "always"]
 

@@ -11,12 +11,12 @@ believed since when, instead of the entries behind it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, Self
 
 import orjson
 
-from listener.ledger.model import MONEY, Entry, Evidence, Fact, Kind, Status
+from listener.ledger.belief import Belief, Voice
+from listener.ledger.model import MONEY, Entry, Fact, Kind, Status
 from listener.ledger.status import (
     DISPUTABLE,
     FINAL,
@@ -37,59 +37,10 @@ STORED_FROM: Final = 16
 # since several queries ago. A query that was under way for longer is taken as asked at the oldest.
 PAST_MAX: Final = 32
 
-_EVIDENCE: Final = MappingProxyType(
-    {
-        Kind.NOTIFICATION: Evidence.SIGNATURE,
-        Kind.ANSWER: Evidence.ANSWER,
-        Kind.QUERY: Evidence.QUERY,
-    }
-)
 _DESCRIBED: Final = ("reference", "store_no", "terminal", "amount", "currency", "settle_currency")
 # Who describes a transaction best: its sale, Pockyt or a till, a notification, what counts for
 # nothing.
 _SOLD, _TOLD, _NOTIFIED, _DOUBTFUL = range(4)
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """An entry that counts, and as what; ``names`` are its values that others may contradict."""
-
-    seq: int
-    kind: Kind
-    status: Status
-    word: str | None
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Belief:
-    """What a set of entries adds up to.
-
-    Attributes:
-        source: The entry that gives the status, None where none does: the query that settled it,
-            else the best evidence, and of equals the newest.
-        word: Pockyt's word for the status.
-        horizon: The seq up to which a query or a decision has settled everything.
-        held: Why a notification after that is not believed alone; None where all are.
-        unread: Whether one after it has a word that we cannot read.
-    """
-
-    status: Status
-    source: Voice | None
-    word: str | None
-    horizon: int
-    held: str | None
-    unread: bool
-
-    @property
-    def evidence(self) -> Evidence:
-        """What the status rests on."""
-        return _EVIDENCE.get(self.source.kind, Evidence.NONE) if self.source else Evidence.NONE
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether an operator has settled it."""
-        return self.source is not None and self.source.kind is Kind.DECISION
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,8 +155,8 @@ class Summary:
     def read(cls, text: str) -> Self:
         """Read what :meth:`text` wrote."""
         kept: dict[str, Any] = orjson.loads(text)
-        kept["settled"] = _voice(kept["settled"]) if kept["settled"] else None
-        kept["voices"] = [_voice(one) for one in kept["voices"]]
+        kept["settled"] = Voice.read(kept["settled"]) if kept["settled"] else None
+        kept["voices"] = [Voice.read(one) for one in kept["voices"]]
         kept["refunds"] = [tuple(names) for names in kept["refunds"]]
         kept["past"] = [(seq, Status(status), counted) for seq, status, counted in kept["past"]]
         kept["described"] = {
@@ -254,8 +205,8 @@ class Summary:
             self.refunds = sorted([*self.refunds, names])
         settles = {Kind.QUERY: fact.as_of, Kind.DECISION: entry.seq}.get(fact.kind)
         if settles is None:
-            key = _key(voice)
-            self.voices = [*(one for one in self.voices if _key(one) != key), voice]
+            key = voice.key
+            self.voices = [*(one for one in self.voices if one.key != key), voice]
         elif self.settled is None or settles >= self.horizon:
             self.settled, self.horizon = voice, settles
             self.voices = [one for one in self.voices if one.seq > settles]
@@ -286,7 +237,7 @@ class Summary:
         if self.settled and gives(self.settled.status, status):
             return self.settled
         giving = [one for one in self._heard() if gives(one.status, status)]
-        return max(giving, key=_weight, default=None)
+        return max(giving, key=Voice.weight, default=None)
 
     def _held(self) -> str | None:
         """Return the reason of the newest notification that is held."""
@@ -321,22 +272,3 @@ def _is_same(name: str, found: tuple[int, str], value: str, rank: int) -> bool:
 
 def _named(fact: Fact) -> tuple[str, ...]:
     return tuple(name for name in DISPUTABLE if getattr(fact, name))
-
-
-def _key(voice: Voice) -> tuple[object, ...]:
-    return voice.status, voice.kind, voice.names
-
-
-def _weight(voice: Voice) -> tuple[bool, bool, int]:
-    # In a conflict the payment speaks, whichever came first: it is what has to be looked into.
-    return voice.status is Status.PAID, voice.kind is Kind.ANSWER, voice.seq
-
-
-def _voice(kept: dict[str, Any]) -> Voice:
-    return Voice(
-        seq=kept["seq"],
-        kind=Kind(kept["kind"]),
-        status=Status(kept["status"]),
-        word=kept["word"],
-        names=tuple(kept["names"]),
-    )

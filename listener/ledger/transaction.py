@@ -12,6 +12,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
+from listener.ledger.belief import Belief
 from listener.ledger.model import (
     NOTIFICATION,
     Cancel,
@@ -25,7 +26,7 @@ from listener.ledger.model import (
 )
 from listener.ledger.schedule import Confirm, next_ask, why_ask
 from listener.ledger.status import WORDS, is_raised, why_held, wished_at_ms
-from listener.ledger.summary import STORED_FROM, Belief, Summary
+from listener.ledger.summary import STORED_FROM, Summary
 
 _SIGNATURE: Final = Evidence.SIGNATURE
 # The event of a transaction that begins with a word for this status.

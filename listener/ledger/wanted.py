@@ -19,7 +19,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     Attributes:
         transactions: Read the state of each, then the entries that :func:`to_sum_up` asks for.
         unnumbered: Read the entry without a transaction number that has this fingerprint.
-        numbered: (merchant_no, transaction_no, fingerprint): read the entry that has these.
+        numbered: (merchant_no, transaction_no, fingerprint): read the entry that has these, where
+            :func:`to_compare` asks for it.
         sales: Seqs of sales: read the entry and the state of each. Read also the entries of the
             sales that :func:`judges_of` names.
         references: Read which of them are in use.
@@ -110,6 +111,19 @@ def to_sum_up(
         if f.sale_seq or (may_be_judged(f) and (f.merchant_no, f.reference or "") in open_sales)
     }
     return {key for key, summary in summaries.items() if summary is None or key in judged}
+
+
+def to_compare(
+    wants: Wanted, transactions: Iterable[Transaction], whole: set[Key]
+) -> set[tuple[str, str, str]]:
+    """Return of which fingerprints the entry must be read: merchant, transaction number, mark.
+
+    A transaction that is read whole brings its fingerprints with it, and a new one has none.
+    """
+    summed_up = {(t.merchant_no, t.transaction_no) for t in transactions} - whole
+    found = {key for key in wants.numbered if key[:2] in summed_up}
+    found.update((merchant_no, "", mark) for merchant_no, mark in wants.unnumbered)
+    return found
 
 
 def names_a_sale(fact: Fact) -> bool:

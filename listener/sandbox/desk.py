@@ -6,42 +6,21 @@ The HTTP server uses it, and so can a simulation, without a socket. What has to 
 Source: Pockyt, "Signing API Calls" and the page of each call.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import urlsplit
 
 from listener.pockyt import signature
 from listener.pockyt.calls import Call
 from listener.pockyt.signature import Token
-from listener.sandbox.book import (
-    TIMEOUT_MINUTES,
-    TIMEOUT_MINUTES_MAX,
-    Book,
-    RefusalError,
-    RetCode,
-    Sale,
-    SaleRequest,
-    Word,
-    read_amount,
-)
+from listener.sandbox.book import Book, RefusalError, RetCode, Sale, Word
+from listener.sandbox.fields import VENDORS, need, read_order, read_url
 from listener.sandbox.results import json_body, named, refund_result, sale_result
 
 REPEATS_KEPT_MAX: Final = 10_000
-TEXT_CHARS_MAX: Final = 256
-URL_CHARS_MAX: Final = 2_048
-# In a store only this currency is accepted; a code that the customer scans may use others too.
-IN_STORE_CURRENCIES: Final = frozenset({"USD"})
-CURRENCIES: Final = frozenset(
-    {"USD", "CNY", "PHP", "IDR", "KRW", "HKD", "THB", "MYR", "GBP", "BDT", "PKR"}
-)
-SETTLE_CURRENCIES: Final = frozenset({"USD", "GBP"})
-VENDORS: Final = frozenset({"alipay", "wechatpay", "cashapppay"})
-
 _MESSAGES: Final = MappingProxyType(
     {
         Call.ADD: "add success",
@@ -139,7 +118,7 @@ class Desk:
         expired: tuple[tuple[Follow, Sale], ...],
     ) -> DeskAnswer:
         try:
-            _need(fields, "storeNo")
+            need(fields, "storeNo")
             done = self._acts[call](fields, now_seconds)
         except RefusalError as refusal:
             # Pockyt's samples spell the message of a refusal in both ways.
@@ -152,15 +131,15 @@ class Desk:
         )
 
     def _add(self, fields: Mapping[str, str], now_seconds: float) -> "_Done":
-        order = _order(fields, vendor=None, ipn_url=_url(fields, required=False))
+        order = read_order(fields, vendor=None, ipn_url=read_url(fields, required=False))
         sale = self._book.open(order, now_seconds=now_seconds)
         return _Done(sale=sale, result=sale_result(sale))
 
     def _create_trans_qrcode(self, fields: Mapping[str, str], now_seconds: float) -> "_Done":
-        vendor = _need(fields, "vendor")
+        vendor = need(fields, "vendor")
         if vendor not in VENDORS:
             raise RefusalError(RetCode.BAD_VALUE, "vendor")
-        order = _order(fields, vendor=vendor, ipn_url=_url(fields, required=True))
+        order = read_order(fields, vendor=vendor, ipn_url=read_url(fields, required=True))
         sale = self._book.open(order, now_seconds=now_seconds)
         checkout = f"{self._checkout_url}{sale.transaction_no}"
         result = {
@@ -173,7 +152,7 @@ class Desk:
         return _Done(sale=sale, result=result)
 
     def _prepay(self, fields: Mapping[str, str], now_seconds: float) -> "_Done":
-        barcode = _need(fields, "paymentBarcode")
+        barcode = need(fields, "paymentBarcode")
         sale = self._book.pay(self.find(fields), now_seconds=now_seconds, barcode=barcode)
         follow = None if sale.word is Word.PENDING else Follow.NOTIFY
         return _Done(sale=sale, result=sale_result(sale), follow=follow)
@@ -221,9 +200,9 @@ class Desk:
         return _Done(sale=sale, result=result)
 
     def _refund(self, fields: Mapping[str, str], _now_seconds: float) -> "_Done":
-        amount = _need(fields, "refundAmount")
+        amount = need(fields, "refundAmount")
         sale = self.find(fields)
-        if _need(fields, "currency") != sale.order.currency:
+        if need(fields, "currency") != sale.order.currency:
             raise RefusalError(RetCode.MISMATCH, "currency does not match")
         refund = self._book.refund(sale, amount, reference=fields.get("refundReference"))
         result = {
@@ -247,62 +226,3 @@ class _Done:
 
 
 _Act = Callable[[Mapping[str, str], float], _Done]
-
-
-def _need(fields: Mapping[str, str], name: str) -> str:
-    """Return a required field.
-
-    Raises:
-        RefusalError: It is missing (000020) or too long (000023).
-    """
-    value = fields.get(name, "")
-    if not value:
-        raise RefusalError(RetCode.MISSING, f"{name} is required")
-    if len(value) > TEXT_CHARS_MAX:
-        raise RefusalError(RetCode.BAD_VALUE, name)
-    return value
-
-
-def _url(fields: Mapping[str, str], *, required: bool) -> str | None:
-    url = fields.get("ipnUrl", "")
-    if not url and not required:
-        return None
-    if not url:
-        raise RefusalError(RetCode.MISSING, "ipnUrl is required")
-    if len(url) > URL_CHARS_MAX or not is_url(url):
-        raise RefusalError(RetCode.BAD_VALUE, "ipnUrl")
-    return url
-
-
-def is_url(text: str) -> bool:
-    """Return whether a notification could be sent to a URL."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _order(fields: Mapping[str, str], *, vendor: str | None, ipn_url: str | None) -> SaleRequest:
-    amount = _need(fields, "amount")
-    read_amount(amount)
-    currencies = IN_STORE_CURRENCIES if vendor is None else CURRENCIES
-    if _need(fields, "currency") not in currencies:
-        raise RefusalError(RetCode.BAD_VALUE, "currency")
-    if _need(fields, "settleCurrency") not in SETTLE_CURRENCIES:
-        raise RefusalError(RetCode.BAD_VALUE, "settleCurrency")
-    timeout = fields.get("timeout") or str(TIMEOUT_MINUTES)
-    if not re.fullmatch(r"[0-9]{1,4}", timeout) or not 1 <= int(timeout) <= TIMEOUT_MINUTES_MAX:
-        raise RefusalError(RetCode.BAD_VALUE, "timeout")
-    return SaleRequest(
-        merchant_no=fields["merchantNo"],
-        store_no=fields["storeNo"],
-        reference=_need(fields, "reference"),
-        amount=amount,
-        currency=fields["currency"],
-        settle_currency=fields["settleCurrency"],
-        vendor=vendor,
-        ipn_url=ipn_url,
-        store_admin_no=fields.get("storeAdminNo"),
-        timeout_minutes=int(timeout),
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from listener.clock import now_ms
 from listener.keys import Key, KeyStore
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Head, ReadEntry
@@ -18,7 +19,6 @@ from listener.storage.checks import Progress, Verified
 from listener.storage.findings import Finding
 from listener.storage.postgres.location import is_postgres, require_driver
 from listener.storage.queue import OnCommit
-from listener.storage.sqlite.connection import now_ms
 
 __all__ = [
     "AnyLedger",

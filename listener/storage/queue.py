@@ -117,7 +117,7 @@ def answer(batch: Sequence[Waiter[Any]], results: Sequence[object]) -> None:
 
 
 def refuse(batch: Sequence[Waiter[Any]], reason: str) -> None:
-    """Tell everybody in a batch that the ledger cannot be used."""
+    """Refuse everybody in a batch: the ledger cannot be used."""
     # Each its own: a raised error carries the traceback of whoever awaits it.
     answer(batch, [LedgerUnavailableError(reason) for _ in batch])
 

@@ -3,6 +3,13 @@
 import socket
 from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+BACKLOG: Final = 4_096
+# For each connection: what the kernel buffers for a till that does not read, and how long it waits
+# for it.
+SEND_BUFFER_BYTES: Final = 128 * 1024
+UNHEARD_MS: Final = 30_000
 
 
 def bind(
@@ -50,6 +57,29 @@ def _bind(host: str, port: int, *, backlog: int, reuse_port: bool, listens: bool
         shared.close()
         raise
     return shared
+
+
+def listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Bind the socket; connections inherit the options that are set here."""
+    listening = bind(host, port, backlog=BACKLOG, reuse_port=shared)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the URL of a socket that is listened on."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def node_url(listening: socket.socket) -> str:
+    """Return where this node is, for people: an address that every machine has names none."""
+    host, port = listening.getsockname()[:2]
+    if is_everywhere(host) or ip_address(host).is_loopback:
+        return f"http://{socket.gethostname()}:{port}"
+    return url_of(listening)
 
 
 def is_everywhere(host: str) -> bool:

@@ -1,33 +1,27 @@
 """Connect the parts of the service, start it, and stop it without losing anything."""
 
 import asyncio
-import gc
-import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, cast
 
 import aiohttp
 from aiohttp import web
 
-from listener import log
-from listener.errors import StoppedEarlyError
 from listener.hub.hub import Hub
 from listener.ingest import Ingest
 from listener.lifecycle import Clock, Lifecycle, Limits
 from listener.pockyt.client import PockytClient
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.settings import Settings
-from listener.stopping import told_to_stop
 from listener.storage import open_ledger
-from listener.web.address import bind, is_everywhere
+from listener.web.address import listen, node_url, url_of
 from listener.web.api.health import READINESS, Readiness
 from listener.web.api.idempotency import IDEMPOTENCY, Idempotency
-from listener.web.connections import Connections, raise_descriptor_limit
+from listener.web.connections import Connections
 from listener.web.context import (
     CLOCK,
     HUB,
@@ -59,18 +53,8 @@ from listener.web.unread import unquoted
 
 # How long a request may still take once the listener stops.
 STOP_SECONDS: Final = 5.0
-BACKLOG: Final = 4_096
-# For each connection: what the kernel buffers for a till that does not read, and how long it waits
-# for it.
-SEND_BUFFER_BYTES: Final = 128 * 1024
-UNHEARD_MS: Final = 30_000
 # aiohttp's own limit is 100, and whoever comes first would take them all.
 POCKYT_CONNECTIONS_MAX: Final = 1_000
-
-# Python's own values are 700, 10, 10.
-COLLECT_THRESHOLDS: Final = (5_000, 10, 50)
-
-_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +90,14 @@ async def running(
     async with AsyncExitStack() as stack:
         clock, metrics = clock or Clock(), Metrics()
         # The port is bound first: a second listener fails here, before it touches the ledger.
-        listening = stack.enter_context(_listen(settings.host, settings.port, shared=shares_port))
+        listening = stack.enter_context(listen(settings.host, settings.port, shared=shares_port))
         ledger = await open_ledger(
             settings.database,
             confirm=settings.confirm,
             clock=clock.now_ms,
             on_commit=metrics.observe_commit,
             on_time=clock.follow,
-            node_url=_node_url(listening),
+            node_url=node_url(listening),
         )
         stack.push_async_callback(ledger.close)
         hub = Hub(ledger)
@@ -167,7 +151,7 @@ async def running(
         )
         ledger.on_epoch(partial(_begin_epoch, app))
         await stack.enter_async_context(_answering(app, listening))
-        yield Service(url=_url(listening), app=app)
+        yield Service(url=url_of(listening), app=app)
 
 
 @asynccontextmanager
@@ -211,53 +195,6 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
         yield
 
 
-async def serve(
-    settings: Settings,
-    *,
-    ready: Callable[[str], None] | None = None,
-    shares_port: bool = False,
-) -> None:
-    """Run the service until it is told to stop; ``ready`` is called with its URL once it answers.
-
-    With ``shares_port``, other workers of the same service listen on the port too.
-
-    Raises:
-        LedgerError: The ledger cannot be opened.
-        StoppedEarlyError: It was told to stop before it served.
-        OSError: The port is taken.
-    """
-    raise_descriptor_limit()
-    async with AsyncExitStack() as stack:
-        stop = stack.enter_context(told_to_stop())
-        starting = stack.enter_async_context(running(settings, shares_port=shares_port))
-        service = await _unless(stop, starting)
-        _calm_collector()
-        log.event(_LOG, "serving", url=service.url, epoch=service.app[LEDGER].epoch)
-        if ready is not None:
-            ready(service.url)
-        await stop.wait()
-        log.event(_LOG, "stopping", sessions=service.app[SESSIONS].count)
-    log.event(_LOG, "stopped")
-
-
-async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, Service]) -> Service:
-    """Wait for a start, which may take as long as the ledger's server likes, until told to stop.
-
-    Raises:
-        StoppedEarlyError: It was told to stop first.
-    """
-    start, told = asyncio.ensure_future(starting), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({start, told}, return_when=asyncio.FIRST_COMPLETED)
-        if not start.done():
-            raise StoppedEarlyError
-        return await start
-    finally:
-        for task in (start, told):
-            task.cancel()
-        await asyncio.gather(start, told, return_exceptions=True)
-
-
 def _head_alone(_data: bytes, head_bytes: int) -> int:
     """Return the size of a request's head: its body is aiohttp's to wait for."""
     return head_bytes
@@ -272,16 +209,6 @@ def _begin_epoch(app: web.Application) -> None:
 def _pockyt_session() -> aiohttp.ClientSession:
     """Open the connections to Pockyt, so many that no key's share has to wait for another's."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POCKYT_CONNECTIONS_MAX))
-
-
-def _calm_collector() -> None:
-    """Run the garbage collector less often: a notification leaves almost no cycles.
-
-    Objects made at start are never freed, and no longer scanned. See docs/adr/0006.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_THRESHOLDS)
 
 
 async def _drain(app: web.Application) -> None:
@@ -301,25 +228,3 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Bind the socket; connections inherit the options that are set here."""
-    listening = bind(host, port, backlog=BACKLOG, reuse_port=shared)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
-    return listening
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _node_url(listening: socket.socket) -> str:
-    """Return where this node is, for people: an address that every machine has names none."""
-    host, port = listening.getsockname()[:2]
-    if is_everywhere(host) or ip_address(host).is_loopback:
-        return f"http://{socket.gethostname()}:{port}"
-    return _url(listening)

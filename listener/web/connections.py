@@ -137,7 +137,7 @@ class Connections:
         return turn - now
 
     def stalls(self, connection: Peer, waiting_bytes: int) -> None:
-        """Note what a peer does not read; where all that is too much, cut off who stalled first."""
+        """Count what a peer does not read; if all that is too much, cut off who stalled first."""
         self._stalled[connection] = waiting_bytes
         self._stalled_bytes += waiting_bytes
         while self._stalled_bytes > STALLED_BYTES_MAX:
@@ -147,7 +147,7 @@ class Connections:
             first.cut()
 
     def reads_on(self, connection: Peer) -> None:
-        """Note that a peer reads again, or has gone."""
+        """Count nothing any more as unread by a peer: it reads again, or has gone."""
         self._stalled_bytes -= self._stalled.pop(connection, 0)
 
     def remove(self, connection: Peer) -> None:

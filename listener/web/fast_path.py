@@ -9,7 +9,6 @@ exists, and what it costs: docs/adr/0007.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,52 +16,26 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
-from msgspec import Struct
 
 from listener.errors import LedgerUnavailableError, ListenerError
 from listener.ingest import Ingest
 from listener.ledger.model import Fact
 from listener.ledger.promise import Ledger
 from listener.ledger.results import Recorded
-from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.acknowledgement import success, written
 from listener.web.connections import Connections
+from listener.web.head import HEAD_BYTES_MAX, HEAD_END, RequestHead, read_head
 from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Cut, Metrics
-from listener.web.notify import is_json
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.refusals import Refusals
 
-# Far below aiohttp's own limits, so that none of these is reached first.
-HEAD_BYTES_MAX: Final = 2_048
-HEADERS_MAX: Final = 32
 # How long to wait here for a form once its head has arrived; after that aiohttp waits for it.
 FORM_SECONDS: Final = 1.0
 HEADS_KEPT: Final = 256
 REFUSALS_KEPT: Final = 16
 
 _BEGIN: Final = b"POST /notify/"
-_END: Final = b"\r\n\r\n"
-# The strictest part of RFC 9112: what else a head may look like is aiohttp's to know.
-_HEAD: Final = re.compile(
-    rb"POST (/notify/([\w-]+)(?:/([\w-]+))?) HTTP/1\.1\r\n"
-    rb"((?:[!#-'*+.^-`|~\w-]++:[\t -~]*+\r\n)*+)\r\n",
-    re.ASCII,
-)
-_LENGTH: Final = re.compile("[0-9]{1,6}")
-# Each of these asks for more than an answer.
-_SPECIAL: Final = frozenset({"content-encoding", "expect", "transfer-encoding", "upgrade"})
-
-
-class RequestHead(Struct, frozen=True):
-    """What the head of a notification says."""
-
-    merchant_no: str
-    store_no: str | None
-    is_json: bool
-    length: int
-    path: str
-    forwarded_for: str | None
 
 
 class FastPath:
@@ -86,8 +59,8 @@ class FastPath:
         """
         if not data.startswith(_BEGIN):
             return None
-        end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
-        if end < len(_END):
+        end = data.find(HEAD_END, 0, HEAD_BYTES_MAX) + len(HEAD_END)
+        if end < len(HEAD_END):
             return None
         head = self._read_head(data[:end])
         if head is None or len(data) - end != head.length:
@@ -109,7 +82,7 @@ class FastPath:
 
     def refuse(self, data: bytes, error: ListenerError, peer: object) -> bytes:
         """Return the answer to a notification that was read, and could not be recorded."""
-        head = self._read_head(data[: data.find(_END) + len(_END)])
+        head = self._read_head(data[: data.find(HEAD_END) + len(HEAD_END)])
         if head is None:
             raise ValueError("a notification that was read has a head")
         return self._refuse(error, head, peer)
@@ -128,8 +101,8 @@ class FastPath:
 
     def is_begun(self, data: bytes) -> bool:
         """Return whether this is a notification's whole head, with not all of its form."""
-        end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
-        return end >= len(_END) and self.size(data, end) > len(data)
+        end = data.find(HEAD_END, 0, HEAD_BYTES_MAX) + len(HEAD_END)
+        return end >= len(HEAD_END) and self.size(data, end) > len(data)
 
     def size(self, data: bytes, head_bytes: int) -> int:
         """Return the length of a notification by its head; for any other request, of the head."""
@@ -139,38 +112,6 @@ class FastPath:
         if head is None or not self._ingest.knows(head.merchant_no):
             return head_bytes
         return head_bytes + head.length
-
-
-def read_head(head: bytes) -> RequestHead | None:
-    """Read the head of a request; None where it is not a plain notification's."""
-    found = _HEAD.fullmatch(head)
-    if found is None:
-        return None
-    path, merchant_no, store_no, lines = found.groups(b"")
-    pairs = [line.partition(":") for line in lines.decode().split("\r\n")[:-1]]
-    headers = {name.lower(): value.strip() for name, _, value in pairs}
-    length = headers.get("content-length", "")
-    kind = is_json(headers.get("content-type", ""))
-    if (
-        # A name that is given twice may be one that must not be.
-        len(headers) < len(pairs)
-        or len(pairs) > HEADERS_MAX
-        or "host" not in headers
-        or not _SPECIAL.isdisjoint(headers)
-        or headers.get("connection", "keep-alive").lower() != "keep-alive"
-        or kind is None
-        or not _LENGTH.fullmatch(length)
-        or int(length) > BODY_BYTES_MAX
-    ):
-        return None
-    return RequestHead(
-        merchant_no=merchant_no.decode(),
-        store_no=store_no.decode() or None,
-        is_json=kind,
-        length=int(length),
-        path=path.decode(),
-        forwarded_for=headers.get("x-forwarded-for"),
-    )
 
 
 def _refusal(
@@ -247,7 +188,7 @@ class FastConnection(HttpConnection):
         return True
 
     def look(self, now: float) -> Cut | None:
-        """Let aiohttp wait for a form that is late; end a connection whose time is over."""
+        """Leave a form that is late to aiohttp; end a connection whose time is over."""
         if now - self.since >= FORM_SECONDS:
             self._leave_begun()
         return super().look(now)

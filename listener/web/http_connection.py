@@ -1,7 +1,6 @@
 """What one HTTP connection is: how it is read and answered, and when its time is over."""
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,6 +11,7 @@ from listener.errors import let_go
 from listener.web.address import network
 from listener.web.chunks import Chunks, too_many_chunks
 from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, is_head_late
+from listener.web.head import notification_bytes
 from listener.web.headers import harden
 from listener.web.metrics import Cut
 from listener.web.problem import nothing_here, problem
@@ -37,9 +37,6 @@ CUTS_MAX: Final = 32
 
 # Of the event loop, between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
-_NOTIFICATION: Final = re.compile(rb"POST /{1,8}notify/")
-_HEAD_END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
 _ERROR: Final = 400
 _REFUSED: Final = range(400, 500)
 _TOO_MANY: Final = 429
@@ -336,16 +333,3 @@ class HttpConnection(web.RequestHandler):
         """Cut the connection off, with whatever was still to be sent."""
         if self.transport is not None:
             self.transport.abort()
-
-
-def notification_bytes(data: bytes) -> int:
-    """Return how many bytes the notification takes that begins a segment; all, where none does.
-
-    Of one without a length it is the head. To cut at the wrong place would change no request: they
-    arrive in any segments.
-    """
-    end = data.find(_HEAD_END) + len(_HEAD_END)
-    if end < len(_HEAD_END) or not _NOTIFICATION.match(data):
-        return len(data)
-    length = _LENGTH.search(data, 0, end)
-    return min(len(data), end + int(length[1]) if length else end)

@@ -22,6 +22,7 @@ from typing import Final
 from listener import log
 from listener.web.address import network
 from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, is_head_late
+from listener.web.head import HEAD_END
 from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Cut
 
@@ -31,15 +32,14 @@ ACCEPTS_AT_ONCE: Final = 64
 ENTRIES_AT_ONCE: Final = 2
 HEARD_AT_ONCE: Final = 256
 # Larger heads, and the bodies of larger requests, do not wait here.
-HEAD_BYTES_MAX: Final = 4_096
-BODY_BYTES_MAX: Final = 8_192
+GUEST_HEAD_BYTES_MAX: Final = 4_096
+GUEST_BODY_BYTES_MAX: Final = 8_192
 # How long to wait here for a body once its head has arrived; after that aiohttp waits for it.
 BODY_SECONDS: Final = 2.0
 # After no descriptor was left to accept with.
 PAUSE_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
-_END: Final = b"\r\n\r\n"
 _BEGIN: Final = re.compile(rb"[A-Z]+(?: .*)?", re.DOTALL)
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -138,17 +138,17 @@ class Guest:
         """Return whether this is the beginning of a request whose rest is still to come."""
         came = self.came
         if not self.head_bytes:
-            end = came.find(_END)
+            end = came.find(HEAD_END)
             if end < 0:
-                return len(came) < HEAD_BYTES_MAX and _BEGIN.fullmatch(came) is not None
-            self.head_bytes = end + len(_END)
+                return len(came) < GUEST_HEAD_BYTES_MAX and _BEGIN.fullmatch(came) is not None
+            self.head_bytes = end + len(HEAD_END)
         missing = self.lobby.size(came, self.head_bytes) - len(came)
         if missing == 0:
             # A whole request is passed on as one segment, anything else as it arrived.
             self.segments = [came]
             self.is_whole = True
             self.is_notification = len(came) > self.head_bytes
-        return 0 < missing <= BODY_BYTES_MAX
+        return 0 < missing <= GUEST_BODY_BYTES_MAX
 
 
 class Lobby:
@@ -203,14 +203,14 @@ class Lobby:
             return
         guest.is_ready = True
         self._hearing.unregister(guest.socket)
-        if guest.is_whole and guest.head_bytes <= HEAD_BYTES_MAX:
+        if guest.is_whole and guest.head_bytes <= GUEST_HEAD_BYTES_MAX:
             self._everyone.heard_out(guest)
         if not self._ready:
             self._loop.call_soon(self._let_some_in)
         self._ready.setdefault(guest.address, deque()).append(guest)
 
     def _hear(self) -> None:
-        """Let some of the guests receive what has come; the next turn of the loop hears more."""
+        """Receive what has come from some of the guests; the next turn of the loop hears more."""
         for key, _ in islice(self._hearing.select(0), HEARD_AT_ONCE):
             guest: Guest = key.data
             if guest in self.guests:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
@@ -14,21 +14,13 @@ from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.acknowledgement import Acknowledgement, acknowledgement, is_for
 from listener.web.guard import Handler, answering
+from listener.web.head import is_json
 from listener.web.metrics import Metrics
 from listener.web.problem import ProblemError, of_error, problem
 from listener.web.refusals import Refusals
 from listener.web.sender import prove
 from listener.web.shapes.raw import read_notification, too_large
 
-# Whether a type is read as JSON first; all others are read as a form first.
-_IS_JSON: Final = {
-    "": False,
-    "application/x-www-form-urlencoded": False,
-    "text/plain": False,
-    "application/json": True,
-    "text/json": True,
-}
-_QUOTED: Final = re.compile(r'"[^"]*"')
 _SEGMENT: Final = "notify"
 _PLAIN_PATH: Final = re.compile(r"/notify/([\w-]+)(?:/([\w-]+))?", re.ASCII)
 
@@ -145,16 +137,3 @@ def _check_head(request: web.Request) -> bool:
             415, "unsupported-type", "send a form (application/x-www-form-urlencoded) or JSON"
         )
     return kind
-
-
-@lru_cache(maxsize=64)
-def is_json(content_type: str) -> bool | None:
-    """Return whether a content type is JSON (True) or a form (False); None where it is neither.
-
-    A type that a proxy set twice, joined by a comma, counts once. Parameters are ignored, even
-    after a blank where a semicolon should be.
-    """
-    parts = [part.strip().lower() for part in _QUOTED.sub("", content_type).split(",")]
-    kinds = [re.split(r"[;\s]", part, maxsplit=1)[0] for part in parts if part]
-    found = [True if kind.endswith("+json") else _IS_JSON.get(kind) for kind in kinds or [""]]
-    return None if None in found else found[0]

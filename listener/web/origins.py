@@ -41,7 +41,7 @@ def may_follow_from(text: str, request: web.Request) -> bool:
 
 
 async def add_cors(request: web.Request, response: web.StreamResponse) -> None:
-    """Let the pages of the setting ``origins`` read an answer; others are told nothing.
+    """Allow the pages of the setting ``origins`` to read an answer; others are told nothing.
 
     Never with credentials: a key is in a header that the page itself sets.
 

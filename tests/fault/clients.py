@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from listener.storage.sqlite.connection import connect_read_only
+from listener.storage.sqlite.opening import connect_read_only
 from tests.fault.line import Fate, bad_line
 from tests.fault.lives import DEADLINE_SECONDS, ROOT, Nursery
 from tests.fault.load import Outcome, Shop, make_key, shop, till

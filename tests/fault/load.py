@@ -16,11 +16,11 @@ from typing import Final
 
 import aiohttp
 
+from listener.clock import now_ms
 from listener.keys import Role, mint
 from listener.pos.client import Follower, MemoryPositions, Timing
 from listener.storage import open_keys, open_reader, verify
 from listener.storage.checks import Verified
-from listener.storage.sqlite.connection import now_ms
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
 from tests.support.stored import url_of

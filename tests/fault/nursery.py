@@ -27,7 +27,7 @@ from listener.ledger.model import Fact
 from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import Answer
-from listener.storage.sqlite import commit, connection, writer
+from listener.storage.sqlite import commit, opening, writer
 from listener.storage.sqlite import ledger as sqlite
 from listener.storage.sqlite.plain import Committed
 
@@ -51,13 +51,13 @@ def _checkpoint_often() -> None:
 
 def _never_sync() -> None:
     """Leave out what makes a commit durable."""
-    prepare = connection.prepare
+    prepare = opening.prepare
 
     def carelessly(db: sqlite3.Connection) -> None:
         prepare(db)
         db.execute("PRAGMA synchronous = OFF")
 
-    vars(connection).update(prepare=carelessly)
+    vars(opening).update(prepare=carelessly)
 
 
 def _acknowledge_early() -> None:
@@ -206,7 +206,7 @@ def say(answer: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("listener.commands.serve", "listener.web.app", *POSTGRES):
+    for module in ("listener.commands.serve", "listener.web.process", *POSTGRES):
         # The command imports them only once it runs.
         importlib.import_module(module)
     gc.freeze()

@@ -15,8 +15,8 @@ import pytest
 
 from listener.errors import DamagedError, LedgerError, LedgerUnavailableError
 from listener.storage.sqlite import connection
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import STREAM, bare, numbered, url_of
 

@@ -11,8 +11,8 @@ import pytest
 from listener.errors import LedgerError
 from listener.ledger.scope import Scope
 from listener.storage.sqlite.backup import backup
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import STREAM, bare, numbered, url_of
 from tests.support.tills import place

@@ -1,19 +1,10 @@
 """Bodies and parameters as other languages write them: nulls, doubles, a byte order mark."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import orjson
 import pytest
 
 from tests.support.service import STREAM
-from tests.support.shop import Shop, open_shop, order
-
-
-@pytest.fixture(name="shop")
-async def _shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "ledger.db") as running:
-        yield running
+from tests.support.shop import Shop, order
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,10 @@ from listener.sandbox.book import SaleRequest
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage.sqlite.verify import verify
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STORE_NO
-from tests.support.shop import Shop, Told, admin, beside, hurried, open_shop, order
+from tests.support.shop import Shop, Told, admin, beside, hurried, order
 
 SALES = "/v1/transactions"
 CANCEL = "/v1/sales/R-1/cancel"
-# How many seconds pass in each real one, where it takes a minute.
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "ledger.db") as opened:
-        yield opened
 
 
 def _code(told: Told) -> tuple[int, object]:

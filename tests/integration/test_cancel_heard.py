@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from listener.lifecycle.chaser import TURN
 from listener.pockyt.answer import PockytRefusedError
 from listener.pockyt.calls import Call, PockytCalls
 from listener.storage import AnyLedger, rebuild
-from tests.support import backends, told
+from tests.support import told
 from tests.support.backends import Backend
 from tests.support.contents import content_of
 from tests.support.living import living
@@ -101,12 +101,6 @@ class Till:
     async def cancel_state(self) -> CancelState | None:
         cancel = (await self.transaction()).cancel
         return cancel.state if cancel else None
-
-
-@pytest.fixture(name="place", params=backends.NAMES)
-def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    with backends.backend(request.param, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(name="till")

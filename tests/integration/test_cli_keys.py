@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from listener.keys import Role, authenticate
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from tests.support.commands import (
     DEADLINE_SECONDS,
     PROGRAM,

@@ -614,8 +614,8 @@ def _asked(head_bytes: int) -> bytes:
     ("sent", "counts"),
     [
         (TLS, True),
-        (_asked(lobby.HEAD_BYTES_MAX), False),
-        (_asked(lobby.HEAD_BYTES_MAX + 1), True),
+        (_asked(lobby.GUEST_HEAD_BYTES_MAX), False),
+        (_asked(lobby.GUEST_HEAD_BYTES_MAX + 1), True),
         (_asked(100) + b"more", True),
         (HALF + b"Content-Length: 9000\r\n\r\n", True),
     ],

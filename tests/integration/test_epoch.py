@@ -12,8 +12,8 @@ import pytest
 from listener.storage.findings import Severity
 from listener.storage.sqlite import epoch
 from listener.storage.sqlite.checkup import check_up
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 

@@ -11,20 +11,20 @@ from aiohttp import web
 from listener.ingest import Ingest
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.storage import queue
-from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.opening import connect
 from listener.web import connections, http_connection
 from listener.web.acknowledgement import success
 from listener.web.app import running
 from listener.web.context import METRICS
-from listener.web.fast_path import (
-    FORM_SECONDS,
+from listener.web.fast_path import FORM_SECONDS, FastConnection
+from listener.web.head import (
     HEAD_BYTES_MAX,
     HEADERS_MAX,
-    FastConnection,
     RequestHead,
+    notification_bytes,
     read_head,
 )
-from listener.web.http_connection import CUTS_MAX, notification_bytes
+from listener.web.http_connection import CUTS_MAX
 from tests.support.deliveries import NOTIFY, entries
 from tests.support.service import (
     FIELDS,

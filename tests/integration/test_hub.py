@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.hub import hub as hub_module
+from listener.hub import reads as reads_module
 from listener.hub.hub import Hub
 from listener.hub.tail import PAGE_EVENTS_MAX
 from listener.ledger.model import EVERY_STREAM, stream_of
@@ -164,6 +165,7 @@ async def test_a_subscription_many_pages_behind_catches_up_without_another_bell(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "PAGE_EVENTS_MAX", 3)
+    monkeypatch.setattr(reads_module, "PAGE_EVENTS_MAX", 3)
     await record(ledger, *range(20))
     hub = Hub(ledger, tail_events_max=1)
     await hub.start()

@@ -8,6 +8,7 @@ import pytest
 
 from listener.errors import LedgerUnavailableError, OverloadedError
 from listener.hub import hub as hub_module
+from listener.hub import reads as reads_module
 from listener.hub.hub import Hub
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.storage.sqlite.ledger import SqliteLedger
@@ -154,7 +155,7 @@ async def test_many_who_lag_behind_are_read_for_a_few_at_a_time(ledger: SqliteLe
     for sink in sinks:
         await follow(hub, sink, after=0)
     await until(lambda: all(sink.offsets() == list(range(1, 31)) for sink in sinks))
-    assert source.most == hub_module.READS_AT_ONCE_MAX
+    assert source.most == reads_module.READS_AT_ONCE_MAX
     await hub.close()
 
 

@@ -10,8 +10,8 @@ from listener.keys import Role
 from listener.ledger.model import Fact, Kind
 from listener.ledger.status import read_word
 from listener.storage.sqlite.commit import commit
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from tests.support.service import FIELDS, MERCHANT_NO, STORE_NO, Serving, serving
 
 # `make simulate` makes it 100,000.

@@ -2,8 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Final
 
 import orjson
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, CancelState, Event, Fact, Status, Why, fields_text
+from listener.ledger.promise import ANSWER_DAYS
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS
 from listener.ledger.scope import EVERYWHERE, Scope
@@ -21,21 +21,14 @@ from listener.lifecycle.orders import order_of
 from listener.pockyt.answer import Answer, PockytRefusedError
 from listener.refusals import NO_RECORD
 from listener.storage import AnyLedger
-from listener.storage.sqlite.ledger import ANSWER_DAYS, SqliteLedger
-from tests.support import backends, told
+from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support import told
 from tests.support.backends import Backend
 from tests.support.stored import STREAM, Clock, bound, numbered, sold, without_number
 from tests.support.tills import place as place_of
 
 ALL: Final = Scope()
 DAY_MS: Final = 86_400_000
-
-
-@pytest.fixture(name="place", params=backends.NAMES)
-def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """Run a test on each back-end: what is promised here, every one of them keeps."""
-    with backends.backend(request.param, tmp_path) as place:
-        yield place
 
 
 @pytest.fixture(name="clock")

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
@@ -12,7 +11,7 @@ from listener.keys import Key, Role, mint
 from listener.ledger.model import EVERY_STREAM
 from listener.ledger.results import Acked
 from listener.storage import AnyLedger, open_keys
-from tests.support import backends, told
+from tests.support import told
 from tests.support.backends import Backend
 from tests.support.stored import STREAM, numbered
 
@@ -22,12 +21,6 @@ CROWD: Final = 100
 # PostgreSQL.
 TURN_SECONDS: Final = 0.01
 TURNS_MAX: Final = 25
-
-
-@pytest.fixture(name="place", params=backends.NAMES)
-def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    with backends.backend(request.param, tmp_path) as place:
-        yield place
 
 
 @pytest.fixture(name="ledger")

@@ -13,9 +13,10 @@ import pytest
 
 from listener.errors import LedgerUnavailableError
 from listener.ledger.chain import ENTRY_COLUMNS
-from listener.storage.sqlite.connection import Connection, connect
+from listener.storage.sqlite.connection import Connection
 from listener.storage.sqlite.files import LOOK_SECONDS
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
 from tests.support.stored import bare, numbered, url_of
 

@@ -15,10 +15,10 @@ import pytest
 from listener.errors import LedgerError, NoLedgerError
 from listener.storage import open_keys, open_ledger, open_reader
 from listener.storage.sqlite import schema
-from listener.storage.sqlite.connection import connect, connect_read_only
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock, is_served
+from listener.storage.sqlite.opening import connect, connect_read_only
 from listener.storage.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION, schema_text
 from listener.storage.sqlite.verify import verify
 from tests.support.commands import run, write_settings

@@ -1,8 +1,7 @@
 """What is read: the right lines, in the right order, by a seek and never by a walk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
@@ -13,20 +12,13 @@ from listener.ledger.scope import Cursor, Scope, Search
 from listener.ledger.status import read_word
 from listener.storage import AnyLedger, open_reader
 from listener.storage.sqlite.pages import PAGE_ENTRIES
-from tests.support import backends, told
+from tests.support import told
 from tests.support.backends import Backend
 from tests.support.stored import STREAM, Clock, bound, numbered, sold
 
 ALL: Final = Scope()
 EVERYTHING: Final = Search(scope=ALL)
 HOUR_MS: Final = 3_600_000
-
-
-@pytest.fixture(name="place", params=backends.NAMES)
-def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """Run a test on each back-end: what is promised here, every one of them keeps."""
-    with backends.backend(request.param, tmp_path) as place:
-        yield place
 
 
 @pytest.fixture(name="clock")

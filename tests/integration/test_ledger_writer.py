@@ -19,8 +19,8 @@ from listener.ledger.results import Recorded
 from listener.ledger.scope import Scope
 from listener.storage.queue import WAITING_MAX
 from listener.storage.sqlite import writer as writing
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
 from listener.storage.sqlite.writer import (
     BATCH_MAX,

@@ -1,7 +1,7 @@
 """A code is charged once, whatever became of the call: on each back-end, with a scripted Pockyt."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from listener.lifecycle import Lifecycle, Order
 from listener.pockyt.answer import PockytRefusedError
 from listener.pockyt.calls import Call, PockytCalls
 from listener.storage import AnyLedger
-from tests.support import backends, told
+from tests.support import told
 from tests.support.backends import Backend
 from tests.support.living import living
 from tests.support.stored import Clock
@@ -98,12 +98,6 @@ class Till:
             await self.pay(code)
         self.pockyt.death = None
         self.pockyt.calls.clear()
-
-
-@pytest.fixture(name="place", params=backends.NAMES)
-def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    with backends.backend(request.param, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(name="till")

@@ -59,14 +59,17 @@ async def test_a_turn_of_a_node_that_died_runs_out(
 
 
 async def test_a_turn_that_is_held_is_renewed(
-    nodes: tuple[PostgresLedger, PostgresLedger], monkeypatch: pytest.MonkeyPatch
+    nodes: tuple[PostgresLedger, PostgresLedger], url: str
 ) -> None:
     one, other = nodes
-    monkeypatch.setattr(turns, "LEASE_SECONDS", 2.5)
     assert await one.claim_turn("a")
-    await asyncio.sleep(4)
+    held = one._turns._held["a"]
+    async with _connected(url) as db, asyncio.timeout(3 * turns.RENEW_SECONDS):
+        first = await _until(db, "a")
+        while one._turns._held["a"] == held:
+            await asyncio.sleep(0.05)
+        assert await _until(db, "a") > first
     assert not await other.claim_turn("a")
-    assert one._turns.is_held("a")
 
 
 async def test_a_turn_is_kept_for_as_long_as_a_call_may_take(
@@ -75,10 +78,9 @@ async def test_a_turn_is_kept_for_as_long_as_a_call_may_take(
     one, other = nodes
     assert await one.claim_turn("a")
     assert await one.keep_turn("a", seconds=60)
-    db = await asyncpg.connect(url)
-    left = await db.fetchval(f"SELECT until - {SERVER_NOW_MS} FROM turns WHERE name = 'a'")
-    await db.close()
-    assert left > 59_000
+    async with _connected(url) as db:
+        now_ms: int = await db.fetchval(f"SELECT {SERVER_NOW_MS}")
+        assert await _until(db, "a") - now_ms > 59_000
     assert not await other.keep_turn("a", seconds=1)
 
 
@@ -186,6 +188,11 @@ async def _connected(url: str) -> AsyncIterator["asyncpg.Connection"]:
         yield db
     finally:
         await db.close()
+
+
+async def _until(db: "asyncpg.Connection", name: str) -> int:
+    until: int = await db.fetchval("SELECT until FROM turns WHERE name = $1", name)
+    return until
 
 
 async def _chaser(db: "asyncpg.Connection", *, other_than: str = "") -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
@@ -21,12 +20,6 @@ from tests.support.stored import behind
 
 SALES = "/v1/transactions"
 LOST = (502, "outcome-unknown")
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "ledger.db") as opened:
-        yield opened
 
 
 def _code(told: Told) -> tuple[int, object]:

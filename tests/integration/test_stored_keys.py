@@ -10,8 +10,8 @@ import pytest
 
 from listener.keys import Key, Role, authenticate, mint
 from listener.storage.sqlite import keys
-from listener.storage.sqlite.connection import connect
 from listener.storage.sqlite.ledger import SqliteLedger
+from listener.storage.sqlite.opening import connect
 from tests.support import told
 
 

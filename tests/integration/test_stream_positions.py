@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from listener.keys import Role
-from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.opening import connect
 from tests.support.service import MERCHANT_NO, OTHER_STORE_NO, STREAM, Serving, serving
 from tests.support.stored import bare
 from tests.support.tills import Frame, acked, place, till

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from listener.hub import hub as hub_module
+from listener.hub import reads as reads_module
 from listener.hub import tail as tail_module
 from listener.hub.hub import Hub
 from listener.hub.subscription import Subscription
@@ -175,5 +176,6 @@ def test_each_subscriber_is_told_each_event_once_and_in_order(
     with pytest.MonkeyPatch.context() as patch:
         # Pages so short that a history has several.
         patch.setattr(hub_module, "PAGE_EVENTS_MAX", 3)
+        patch.setattr(reads_module, "PAGE_EVENTS_MAX", 3)
         patch.setattr(tail_module, "PAGE_EVENTS_MAX", 2)
         asyncio.run(play(history, before=before, tail_events_max=tail_events_max))

@@ -17,7 +17,8 @@ from listener.storage.rows import entry_of
 from listener.storage.sqlite import commit as general
 from listener.storage.sqlite import plain
 from listener.storage.sqlite.bulk import EXACT_MAX, ROWS_MAX
-from listener.storage.sqlite.connection import connect, transaction
+from listener.storage.sqlite.connection import transaction
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.plain import Committed, commit_plain
 from tests.property.decisions import Memory, any_fact
 from tests.support import told

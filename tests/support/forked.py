@@ -27,7 +27,7 @@ _CONTEXT.set_forkserver_preload(
         "listener.sandbox.servers",
         "listener.storage.sqlite.desk",
         "listener.storage.sqlite.ledger",
-        "listener.web.app",
+        "listener.web.process",
     ]
 )
 

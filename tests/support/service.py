@@ -10,13 +10,13 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from listener.clock import now_ms
 from listener.keys import Key, Role, mint
 from listener.lifecycle import Clock, Limits
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
 from listener.settings import Settings
 from listener.storage import KeyDesk, open_keys
-from listener.storage.sqlite.connection import now_ms
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.web.app import Service, running
 from listener.web.context import LEDGER, SETTINGS

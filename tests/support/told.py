@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Final
 
+from listener.ledger.belief import Belief
 from listener.ledger.model import Alarm, Entry, Fact, Kind, Status, fields_text
 from listener.ledger.status import read_word
-from listener.ledger.summary import Belief, Summary
+from listener.ledger.summary import Summary
 
 MERCHANT: Final = "200043"
 STORE: Final = "303660"

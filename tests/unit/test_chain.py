@@ -18,7 +18,7 @@ from listener.ledger.chain import (
     text_after_seq,
 )
 from listener.ledger.model import Entry, Fact, Kind, Status
-from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.opening import connect
 
 FACT: Final = Fact(
     kind=Kind.QUERY,

@@ -30,7 +30,8 @@ from listener.sandbox.book import (
     SaleRequest,
     read_amount,
 )
-from listener.sandbox.desk import Desk, DeskAnswer, Follow, is_url
+from listener.sandbox.desk import Desk, DeskAnswer, Follow
+from listener.sandbox.fields import is_url
 
 NOW = 1_792_000_000.0
 TOKEN = Token("5cbfb079f15b150122261c8537086d77a")

@@ -10,15 +10,8 @@ from pydantic import ValidationError
 
 from listener.environment import VARIABLES, service_links
 from listener.errors import SettingsError
-from listener.settings import (
-    HOST_CHARS_MAX,
-    TOKEN_CHARS_MAX,
-    TOKENS_MAX,
-    URL_CHARS_MAX,
-    Merchant,
-    Settings,
-    load,
-)
+from listener.setting_types import HOST_CHARS_MAX, TOKEN_CHARS_MAX, URL_CHARS_MAX
+from listener.settings import TOKENS_MAX, Merchant, Settings, load
 
 SECRET = "5cf371e7b1a94c7e9c5c0d9ee1b5b6d2"
 MERCHANT = f'[merchants.200043]\ntokens = ["{SECRET}"]\n'

@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 
 from listener import settings
 from listener.environment import VARIABLES
+from listener.origin import PORT_MAX
+from listener.setting_types import NUMBER_PATTERN
 from listener.settings import Merchant, Pockyt, Settings, load
 from listener.storage.postgres.location import HOSTS_MAX, MODES, OPTIONS
 
@@ -77,12 +79,12 @@ def test_the_example_names_every_setting_and_is_read(tmp_path: Path) -> None:
 
 
 def test_the_limits_of_the_page_are_those_of_the_code() -> None:
-    assert f"0 to {settings.PORT_MAX}" in ROWS["port"][2]
+    assert f"0 to {PORT_MAX}" in ROWS["port"][2]
     assert f"1 to {settings.TOKENS_MAX} API tokens" in ROWS["merchants.*.tokens"][2]
     least, most = settings.TIMEOUT_SECONDS_MIN, settings.TIMEOUT_SECONDS_MAX
     assert f"{least:g} to {most:g}" in ROWS["pockyt.timeout_seconds"][2]
     assert "1 to 64 of `0-9 A-Z a-z _ -`" in DOC
-    assert settings.NUMBER_PATTERN == r"^([0-9A-Za-z_]|[0-9A-Za-z_-]{2,64})$"
+    assert NUMBER_PATTERN == r"^([0-9A-Za-z_]|[0-9A-Za-z_-]{2,64})$"
 
 
 def test_every_option_of_postgresql_is_documented_and_no_other() -> None:

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
+from listener.ledger.belief import Belief
 from listener.ledger.model import Evidence, Fact, Kind, Status
 from listener.ledger.status import join, read_success, read_word, refunded_by, why_held
-from listener.ledger.summary import Belief
 from listener.suspects import REFUND_NOTICE
 from tests.support.told import (
     REFERENCE,

@@ -3,12 +3,14 @@
 Files of the same name do the same on SQLite.
 
 - ``ledger``: a ledger as one node serves it; ``readable`` is the part of it that only reads.
-- ``writer``: the writer of one node; ``statements`` has the two statements of a batch.
+- ``writer``: the writer of one node; ``statements`` has the two statements of a batch, and
+  ``rehearsal`` tries whether they would succeed.
 - ``reading``, ``searching``: a function for each question; ``selects`` has their SQL.
-- ``errands``, ``keys``: small writes that need no lock, and the keys in the database.
+- ``errands``, ``keys``: small work that needs no lock, and the keys in the database.
 - ``bell``: events that any node has recorded, published in order.
 - ``node``, ``turns``, ``presence``: heartbeat, leases, and who is connected where.
-- ``connection``, ``channel``, ``location``: how a server is reached, and reached again; which one.
+- ``location``, ``connection``, ``channel``: which server; how it is reached, and reached again.
+- ``watch``, ``waiting``: what no answer will come to, and what waits for a standby.
 - ``schema``: the tables and functions; ``rows`` and ``texts`` convert what is in them.
 - ``beside``: one connection for a command; ``pages``, ``desk``, ``checkup``, ``backup`` use it.
 - ``copying``, ``importing``: a whole ledger, moved between a file and PostgreSQL.

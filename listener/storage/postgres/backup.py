@@ -8,7 +8,7 @@ from listener.storage.checks import Progress
 from listener.storage.postgres.beside import beside
 from listener.storage.postgres.copying import to_file
 from listener.storage.sqlite.backup import finish, new_file
-from listener.storage.sqlite.connection import connect
+from listener.storage.sqlite.opening import connect
 
 
 def backup(url: str, destination: Path, *, progress: Progress | None = None) -> None:

@@ -18,6 +18,7 @@ from listener.storage.postgres.connection import (
     TOLD_CHARS_MAX,
     Connection,
     connect,
+    hang_up,
     told_by,
 )
 from listener.storage.postgres.location import Location
@@ -161,11 +162,7 @@ class Channel:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.close()
-        except FAULTS:
-            connection.terminate()
+        await hang_up(connection)
         for task in list(self._working):
             with suppress(*FAULTS, LedgerUnavailableError):
                 await task

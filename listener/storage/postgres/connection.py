@@ -244,6 +244,15 @@ def _watch_line(line: socket.socket | None) -> None:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
 
 
+async def hang_up(connection: Connection) -> None:
+    """Close a connection; a statement that was cancelled on it is given time to end."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.close()
+    except FAULTS:
+        connection.terminate()
+
+
 def told_by(error: BaseException) -> str:
     """Return what PostgreSQL or the system said, in one line."""
     if isinstance(error, OSError) and error.strerror:

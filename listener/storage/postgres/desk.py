@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from listener.clock import now_ms
 from listener.keys import Key
 from listener.storage.postgres import keys
 from listener.storage.postgres.beside import Beside, beside
-from listener.storage.sqlite.connection import now_ms
 
 
 class PostgresDesk:

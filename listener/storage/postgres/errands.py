@@ -1,15 +1,18 @@
-"""Small writes that need no lock on the ledger: acknowledgements, and remembered answers."""
+"""Small work that needs no lock on the ledger: acknowledgements, remembered answers, plans."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from listener import log
+from listener.errors import LedgerUnavailableError
+from listener.ledger.promise import ANSWER_DAYS
 from listener.ledger.results import Remembered
 from listener.storage.postgres import reading
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import Connection
 
-ANSWER_DAYS: Final = 7
 # Acknowledgements that arrive within this time are stored together.
 GATHER_SECONDS: Final = 0.05
 
@@ -44,6 +47,9 @@ _CLAIM: Final = (
 _KEEP: Final = (
     "UPDATE answers SET status = $1, body = $2 WHERE key_id = $3 AND idempotency_key = $4"
 )
+_ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales"
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Acks:
@@ -67,6 +73,13 @@ class Acks:
         self._gathered[stream, terminal] = max(kept, (offset, now_ms))
         await asyncio.shield(self._storing)
 
+    async def start(
+        self, *, epoch: str, terminal: str, offsets: Mapping[str, int], now_ms: int
+    ) -> None:
+        """Store where a terminal begins in each stream that it has no place of this epoch in."""
+        values = (terminal, [*offsets], epoch, [*offsets.values()], now_ms)
+        await self._channel.run(lambda db: db.execute(_PUT_START, *values))
+
     async def _store(self, gathered: dict[tuple[str, str], tuple[int, int]], epoch: str) -> None:
         await asyncio.sleep(GATHER_SECONDS)
         if self._gathered is gathered:
@@ -82,26 +95,35 @@ class Acks:
         await self._channel.run(lambda db: db.execute(_PUT_ACKS, *values))
 
 
-async def start(
-    db: Connection, *, epoch: str, terminal: str, offsets: Mapping[str, int], now_ms: int
-) -> None:
-    """Store where a terminal begins in each stream that it has no place of this epoch in."""
-    await db.execute(_PUT_START, terminal, [*offsets], epoch, [*offsets.values()], now_ms)
+class Answers:
+    """Remembers the answers to requests that have an Idempotency-Key."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def claim(
+        self, *, key_id: str, idempotency_key: str, request: str, now_ms: int
+    ) -> Remembered | None:
+        """Claim an Idempotency-Key; return what is stored for it if it was claimed before."""
+
+        async def claim(db: Connection) -> Remembered | None:
+            await db.execute(_FORGET, now_ms - ANSWER_DAYS * 86_400_000)
+            claimed: Any = await db.fetchval(_CLAIM, key_id, idempotency_key, request, now_ms)
+            if claimed is not None:
+                return None
+            return await reading.remembered(db, key_id=key_id, idempotency_key=idempotency_key)
+
+        return await self._channel.run(claim)
+
+    async def keep(self, *, key_id: str, idempotency_key: str, status: int, body: str) -> None:
+        """Store the answer to the request that claimed an Idempotency-Key."""
+        values = (status, body, key_id, idempotency_key)
+        await self._channel.run(lambda db: db.execute(_KEEP, *values))
 
 
-async def remember(
-    db: Connection, *, key_id: str, idempotency_key: str, request: str, now_ms: int
-) -> Remembered | None:
-    """Claim an Idempotency-Key; return what is stored for it if it was claimed before."""
-    await db.execute(_FORGET, now_ms - ANSWER_DAYS * 86_400_000)
-    claimed: Any = await db.fetchval(_CLAIM, key_id, idempotency_key, request, now_ms)
-    if claimed is not None:
-        return None
-    return await reading.remembered(db, key_id=key_id, idempotency_key=idempotency_key)
-
-
-async def remember_answer(
-    db: Connection, *, key_id: str, idempotency_key: str, status: int, body: str
-) -> None:
-    """Store the answer to the request that claimed an Idempotency-Key."""
-    await db.execute(_KEEP, status, body, key_id, idempotency_key)
+async def analyze(channel: Channel) -> None:
+    """Make PostgreSQL look at what the tables hold, so that it makes its plans anew."""
+    try:
+        await channel.run(lambda db: db.execute(_ANALYZE))
+    except LedgerUnavailableError as error:
+        log.event(_LOG, "not_analyzed", level=logging.WARNING, cause=str(error))

@@ -5,6 +5,7 @@ Where the next service on the source would have begun a new one, the first on th
 
 from contextlib import closing
 
+from listener.clock import now_ms
 from listener.errors import LedgerError
 from listener.ledger.results import Head
 from listener.storage.checks import Progress
@@ -14,10 +15,11 @@ from listener.storage.postgres.beside import beside, refuse_served
 from listener.storage.postgres.copying import from_file
 from listener.storage.postgres.location import is_postgres
 from listener.storage.postgres.schema import read_reason
-from listener.storage.sqlite.connection import FAULTS, connect_read_only, now_ms, told_by
 from listener.storage.sqlite.epoch import reason
+from listener.storage.sqlite.faults import FAULTS, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.opening import connect_read_only
 
 
 def import_ledger(source: str, target: str, *, progress: Progress) -> Head:

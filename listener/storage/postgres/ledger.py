@@ -15,23 +15,17 @@ from listener.ledger.nodes import NodeState, Seat
 from listener.ledger.promise import Bell, Follows, Skip, always, ignore
 from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
-from listener.storage.postgres import errands
 from listener.storage.postgres.bell import Publisher
 from listener.storage.postgres.channel import SILENT_SECONDS, Channel
-from listener.storage.postgres.connection import (
-    CONNECT_SECONDS,
-    FAULTS,
-    Connection,
-    connect,
-    told_by,
-)
+from listener.storage.postgres.connection import Connection
+from listener.storage.postgres.errands import Acks, Answers, analyze
 from listener.storage.postgres.location import Location, read_location
 from listener.storage.postgres.node import Node, read_nodes, run_heartbeat
 from listener.storage.postgres.presence import NodeSessions
 from listener.storage.postgres.readable import ReadableLedger
-from listener.storage.postgres.schema import prepare
+from listener.storage.postgres.schema import identify
 from listener.storage.postgres.texts import packed
-from listener.storage.postgres.turns import RENEW_SECONDS, NodeTurns
+from listener.storage.postgres.turns import NodeTurns, run_renewal
 from listener.storage.postgres.waiting import watched
 from listener.storage.postgres.watch import Watch
 from listener.storage.postgres.writer import Appended, Writer
@@ -42,7 +36,6 @@ WRITERS: Final = 2
 # A plan that was made on empty tables is kept; from here on there is something to look at.
 ANALYZE_ENTRIES: Final = 1_000
 
-_ANALYZE: Final = "ANALYZE entries, events, transactions, repeats, sales"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -79,7 +72,8 @@ class PostgresLedger(ReadableLedger):
         self._writers = [channel("writer", on_connect=node.meet) for _ in range(WRITERS)]
         self._turns = NodeTurns(self._errands, node=node.id)
         self._presence = NodeSessions(self._errands, node=node.id)
-        self._acks = errands.Acks(self._errands)
+        self._acks = Acks(self._errands)
+        self._answers = Answers(self._errands)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = Writer(
             self._writers,
@@ -115,76 +109,32 @@ class PostgresLedger(ReadableLedger):
         node_id = secrets.token_hex(4)
         name = f"pockyt-listener {node_id}"
         async with watched(location, name=name, tell=_log_waiting):
-            return await cls._open(
-                location,
-                name=name,
+            identity = await identify(location, name=name, now_ms=clock())
+            node = Node(
                 node_id=node_id,
+                url=node_url,
+                version=__version__,
+                epoch=identity.epoch,
+                clock=clock,
+            )
+            if on_time is not None:
+                node.on_time = on_time
+            ledger = cls(
+                channel=partial(_channel, location, name),
+                node=node,
+                secret=bytes.fromhex(identity.secret),
                 confirm=confirm,
                 clock=clock,
                 on_commit=on_commit,
-                on_time=on_time,
-                node_url=node_url,
             )
-
-    @classmethod
-    async def _open(
-        cls,
-        location: Location,
-        *,
-        name: str,
-        node_id: str,
-        confirm: Confirm,
-        clock: Callable[[], int],
-        on_commit: OnCommit | None,
-        on_time: Callable[[int], None] | None,
-        node_url: str,
-    ) -> Self:
-        connection = await connect(location, name=name)
-        try:
-            identity = await prepare(connection, now_ms=clock())
-        except FAULTS as error:
-            text = f"the ledger cannot be opened: {told_by(error)}"
-            raise LedgerUnavailableError(text) from error
-        finally:
-            await _hang_up(connection)
-        if identity.why_new is not None:
-            fields = {"epoch": identity.epoch, "reason": identity.why_new}
-            log.event(_LOG, "new_epoch", level=logging.WARNING, **fields)
-        node = Node(
-            node_id=node_id,
-            url=node_url,
-            version=__version__,
-            epoch=identity.epoch,
-            clock=clock,
-        )
-        if on_time is not None:
-            node.on_time = on_time
-
-        def channel(
-            purpose: str,
-            *,
-            on_connect: Callable[[Connection], Awaitable[None]] | None = None,
-            timeout_ms: int | None = None,
-        ) -> Channel:
-            full_name = f"{name} {purpose}"
-            return Channel(location, name=full_name, on_connect=on_connect, timeout_ms=timeout_ms)
-
-        ledger = cls(
-            channel=channel,
-            node=node,
-            secret=bytes.fromhex(identity.secret),
-            confirm=confirm,
-            clock=clock,
-            on_commit=on_commit,
-        )
-        try:
-            await ledger._start()
-        except BaseException:
-            # It never took anything, and its heartbeat may be what hangs.
-            for each in ledger._channels():
-                each.drop()
-            await ledger.close()
-            raise
+            try:
+                await ledger._start()
+            except BaseException:
+                # It never took anything, and its heartbeat may be what hangs.
+                for each in ledger._channels():
+                    each.drop()
+                await ledger.close()
+                raise
         return ledger
 
     async def _start(self) -> None:
@@ -196,7 +146,7 @@ class PostgresLedger(ReadableLedger):
         self._beside(run_heartbeat(self.node, self._heart))
         self._beside(self._publisher.run())
         self._beside(Watch(bell=self._bell_channel, channels=self._channels()).run())
-        self._beside(self._renew_turns())
+        self._beside(run_renewal(self._turns))
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -256,22 +206,7 @@ class PostgresLedger(ReadableLedger):
         self._publisher.offer(appended.events)
         # Exactly one batch, of whichever node, has that entry.
         if appended.after < ANALYZE_ENTRIES <= appended.seq:
-            self._beside(self._analyze())
-
-    async def _analyze(self) -> None:
-        try:
-            await self._errands.run(lambda db: db.execute(_ANALYZE))
-        except LedgerUnavailableError as error:
-            log.event(_LOG, "not_analyzed", level=logging.WARNING, cause=str(error))
-
-    async def _renew_turns(self) -> None:
-        """Renew the turns; for ever."""
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            try:
-                await self._turns.renew()
-            except LedgerUnavailableError as error:
-                log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))
+            self._beside(analyze(self._errands))
 
     def _channels(self) -> list[Channel]:
         others = (self._heart, self._errands, self._bell_channel)
@@ -296,32 +231,25 @@ class PostgresLedger(ReadableLedger):
         )
 
     async def start(self, *, terminal: str, offsets: Mapping[str, int]) -> None:
-        await self._errands.run(
-            lambda db: errands.start(
-                db, epoch=self.epoch, terminal=terminal, offsets=offsets, now_ms=self._clock()
-            )
+        await self._acks.start(
+            epoch=self.epoch, terminal=terminal, offsets=offsets, now_ms=self._clock()
         )
 
     async def remember(
         self, *, key_id: str, idempotency_key: str, request: str
     ) -> Remembered | None:
-        return await self._errands.run(
-            lambda db: errands.remember(
-                db,
-                key_id=key_id,
-                idempotency_key=idempotency_key,
-                request=request,
-                now_ms=self._clock(),
-            )
+        return await self._answers.claim(
+            key_id=key_id,
+            idempotency_key=idempotency_key,
+            request=request,
+            now_ms=self._clock(),
         )
 
     async def remember_answer(
         self, *, key_id: str, idempotency_key: str, status: int, body: str
     ) -> None:
-        await self._errands.run(
-            lambda db: errands.remember_answer(
-                db, key_id=key_id, idempotency_key=idempotency_key, status=status, body=body
-            )
+        await self._answers.keep(
+            key_id=key_id, idempotency_key=idempotency_key, status=status, body=body
         )
 
     async def claim_turn(self, name: str) -> bool:
@@ -359,13 +287,16 @@ class PostgresLedger(ReadableLedger):
         await asyncio.gather(*(channel.close() for channel in self._channels()))
 
 
-async def _hang_up(connection: Connection) -> None:
-    """Close a connection; a statement that was cancelled on it is given time to end."""
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await connection.close()
-    except FAULTS:
-        connection.terminate()
+def _channel(
+    location: Location,
+    name: str,
+    purpose: str,
+    *,
+    on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+    timeout_ms: int | None = None,
+) -> Channel:
+    full_name = f"{name} {purpose}"
+    return Channel(location, name=full_name, on_connect=on_connect, timeout_ms=timeout_ms)
 
 
 def _log_waiting(text: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from listener import log
+from listener.clock import now_ms
 from listener.errors import LedgerUnavailableError
 from listener.ledger.nodes import NodeState
 from listener.storage.postgres.channel import Channel
@@ -99,7 +100,7 @@ class Node:
         # Read before any await: what is acknowledged meanwhile may be too new for this statement.
         seq, digest = self.seq, self.hash
         # How far the machine's own clock is off; the listener's time may follow the server's.
-        machine_ms = time.time_ns() // 1_000_000
+        machine_ms = now_ms()
         state = self.id, self._url, self._version, machine_ms, self.lag(), lease_ms
         row = await db.fetchrow(_BEAT, *state, seq)
         if row is None or row["fsync"] != "on":

@@ -1,17 +1,15 @@
 """Read the ledger on PostgreSQL: one statement for each question, each a seek in an index."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
-    DeliveryCount,
-    Entry,
     Event,
     Transaction,
     Why,
 )
+from listener.ledger.promise import SALES_MAX
 from listener.ledger.results import (
     Acked,
     Doubts,
@@ -23,15 +21,11 @@ from listener.ledger.results import (
     Unacked,
 )
 from listener.ledger.scope import Scope
-from listener.ledger.transaction import why_held_among
+from listener.storage.lines import judges_among, read_lines, recorded_sale_of
 from listener.storage.postgres import selects
 from listener.storage.postgres.connection import Connection
-from listener.storage.postgres.rows import entry_of, event_of, sale_of, transaction_of
+from listener.storage.postgres.rows import entry_of, event_of, plain, transaction_of
 from listener.storage.postgres.texts import packed, unpacked
-from listener.storage.rows import SALE_COLUMNS
-
-# How many sales of one reference are read: those that use it, and the newest refused ones.
-SALES_MAX: Final = 64
 
 
 async def seq(db: Connection) -> int:
@@ -118,30 +112,11 @@ async def lines_of(
     return await _lines_of(db, rows)
 
 
-async def by_seq(db: Connection, seqs: Sequence[int]) -> dict[int, Entry]:
-    """Read entries by their seqs."""
-    return {row[0]: entry_of(row) for row in await db.fetch(selects.BY_SEQ, seqs)} if seqs else {}
-
-
-async def _lines_of(db: Connection, rows: Sequence[Any]) -> list[ReadEntry]:
-    sales = await by_seq(db, sorted({seq for row in rows if (seq := row[-3] or row[-2])}))
-    found = []
-    for row in rows:
-        entry = entry_of(row)
-        count, last_at, sale_seq, judge_seq, disputed = (row[n] for n in range(-5, 0))
-        deliveries = DeliveryCount(
-            count=1 + (count or 0),
-            first_at_ms=entry.recorded_at_ms,
-            last_at_ms=last_at or entry.recorded_at_ms,
-        )
-        held = why_held_among(
-            entry,
-            sales.get(sale_seq or judge_seq),
-            is_bound=sale_seq is not None,
-            disputed=disputed,
-        )
-        found.append(ReadEntry(entry=entry, held=held, deliveries=deliveries))
-    return found
+async def _lines_of(db: Connection, found: Sequence[Any]) -> list[ReadEntry]:
+    rows = [plain(row) for row in found]
+    seqs = judges_among(rows)
+    sales = await db.fetch(selects.BY_SEQ, list(seqs)) if seqs else []
+    return read_lines(rows, {row[0]: entry_of(row) for row in sales})
 
 
 async def transactions_of_number(
@@ -187,16 +162,7 @@ async def sales_of_reference(
 
 
 def _sale_of(row: Any) -> RecordedSale:  # noqa: ANN401 - asyncpg's record
-    """Read a sale, its entry, and the entry of the wish to cancel it."""
-    entry_at = len(SALE_COLUMNS)
-    wish_at = entry_at + len(ENTRY_COLUMNS)
-    entry = entry_of(row[entry_at:wish_at])
-    return RecordedSale(
-        state=sale_of(row[:entry_at]),
-        fact=entry.fact,
-        recorded_at_ms=entry.recorded_at_ms,
-        wish=entry_of(row[wish_at:]).fact if row[wish_at] is not None else None,
-    )
+    return recorded_sale_of(plain(row))
 
 
 async def next_due_ms(db: Connection) -> int | None:

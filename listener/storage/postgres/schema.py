@@ -4,6 +4,7 @@ Tables are created once; a later version adds to them. A function is never chang
 of it gets a new name, so that nodes of two versions run side by side during a rolling restart.
 """
 
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from listener.errors import LedgerError, NoLedgerError
-from listener.storage.postgres.connection import Connection
+from listener import log
+from listener.errors import LedgerError, LedgerUnavailableError, NoLedgerError
+from listener.storage.postgres.connection import FAULTS, Connection, connect, hang_up, told_by
+from listener.storage.postgres.location import Location
 
 SCHEMA_VERSION: Final = 1
 SECRET_BYTES: Final = 32
@@ -48,6 +51,8 @@ _BEGIN_EPOCH: Final = (
 _RENAME: Final = f"UPDATE ledger SET epoch = $1, is_copy = 0, system_id = {_PLACE} WHERE epoch = $2"
 _ORIGIN: Final = f"SELECT is_copy, system_id = {_PLACE} AS is_here FROM ledger WHERE id = 1"
 _GROW: Final = "UPDATE ledger SET schema_version = $1 WHERE schema_version < $1"
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +101,26 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
                 await begin_epoch(db, old=row["epoch"], reason=reason, now_ms=now_ms)
                 row = await _row(db)
     return _identity(row, why_new=reason)
+
+
+async def identify(location: Location, *, name: str, now_ms: int) -> Identity:
+    """Connect once to a ledger that is to be served; return which it is, after `prepare`.
+
+    Raises:
+        LedgerError: It cannot be served.
+        LedgerUnavailableError: No server can be reached.
+    """
+    db = await connect(location, name=name)
+    try:
+        identity = await prepare(db, now_ms=now_ms)
+    except FAULTS as error:
+        raise LedgerUnavailableError(f"the ledger cannot be opened: {told_by(error)}") from error
+    finally:
+        await hang_up(db)
+    if identity.why_new is not None:
+        fields = {"epoch": identity.epoch, "reason": identity.why_new}
+        log.event(_LOG, "new_epoch", level=logging.WARNING, **fields)
+    return identity
 
 
 async def check_place(db: Connection) -> None:

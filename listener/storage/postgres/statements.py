@@ -6,7 +6,7 @@ from typing import Any, Final
 from listener.ledger.batch import Changes
 from listener.ledger.chain import ENTRY_COLUMNS, columns, text_after_seq
 from listener.ledger.model import Fact
-from listener.ledger.wanted import Key, Seen, Wanted, judges_of, to_sum_up
+from listener.ledger.wanted import Key, Seen, Wanted, judges_of, to_compare, to_sum_up
 from listener.storage.postgres.connection import Connection
 from listener.storage.postgres.rows import entry_of, sale_of, transaction_of
 from listener.storage.postgres.selects import listed
@@ -67,11 +67,7 @@ async def see(db: Connection, facts: Sequence[Fact], wants: Wanted) -> Seen:
     transactions = [transaction_of(row) for row in rows or ()]
     unbound = {(row[0], unpacked(row[1])): row[2] for row in sales or ()}
     whole = to_sum_up(facts, transactions, unbound)
-    present = {(t.merchant_no, t.transaction_no) for t in transactions}
-    # A transaction that is read whole brings its fingerprints with it.
-    same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
-    summed_up = present - whole
-    same |= {key for key in wants.numbered if key[:2] in summed_up}
+    same = to_compare(wants, transactions, whole)
     seqs = wants.sales | judges_of(transactions) | set(unbound.values())
     entries: Any = None
     judges: Any = None

@@ -1,5 +1,6 @@
 """Turns between nodes: leases by the database's clock, renewed while they are held."""
 
+import asyncio
 import logging
 import time
 from typing import Final
@@ -51,10 +52,6 @@ class NodeTurns:
             self._held[name] = asked_at + LEASE_SECONDS
         return bool(taken)
 
-    def is_held(self, name: str) -> bool:
-        """Return whether a turn is certainly ours at this moment."""
-        return self._held.get(name, 0.0) > time.monotonic()
-
     async def ensure(self, name: str, *, seconds: float) -> bool:
         """Extend a turn for so long from now on; return False where it is not ours any more."""
         if self._held.get(name, 0.0) - time.monotonic() >= seconds:
@@ -92,3 +89,13 @@ class NodeTurns:
         for name in kept & set(self._held):
             self._held[name] = max(self._held[name], asked_at + seconds)
         return kept
+
+
+async def run_renewal(turns: NodeTurns) -> None:
+    """Renew the turns that are held, for ever."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            await turns.renew()
+        except LedgerUnavailableError as error:
+            log.event(_LOG, "turns_not_renewed", level=logging.WARNING, cause=str(error))

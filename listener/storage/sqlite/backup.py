@@ -10,8 +10,9 @@ from typing import Final
 
 from listener.errors import LedgerError
 from listener.storage.sqlite import selects, statements
-from listener.storage.sqlite.connection import FAULTS, connect_read_only, make_private, told_by
+from listener.storage.sqlite.faults import FAULTS, told_by
 from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.opening import connect_read_only, make_private
 
 # Called with how many bytes are copied, and how many there are.
 Progress = Callable[[int, int], None]

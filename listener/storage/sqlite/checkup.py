@@ -13,7 +13,6 @@ from listener.ledger.model import rfc3339
 from listener.storage.checks import UNREADABLE
 from listener.storage.findings import Finding, note, problem
 from listener.storage.sqlite import reading, selects
-from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
 from listener.storage.sqlite.epoch import (
     BACKUP,
     EMPTY,
@@ -23,8 +22,10 @@ from listener.storage.sqlite.epoch import (
     entries_noted,
     reason,
 )
+from listener.storage.sqlite.faults import FAULTS, find_damage, told_by
 from listener.storage.sqlite.location import refuse_no_file, sqlite_path
 from listener.storage.sqlite.lock import has_lost_its_file, is_served, read_note
+from listener.storage.sqlite.opening import connect_read_only
 from listener.storage.sqlite.schema import SCHEMA_VERSION
 
 FREE_BYTES_LOW: Final = 1024**3

@@ -11,7 +11,7 @@ from listener.ledger.batch import Changes, decide, number_events
 from listener.ledger.chain import columns, digest
 from listener.ledger.model import Entry, Event, Fact
 from listener.ledger.schedule import Confirm
-from listener.ledger.wanted import Seen, judges_of, to_sum_up, wanted
+from listener.ledger.wanted import Seen, judges_of, to_compare, to_sum_up, wanted
 from listener.storage.rows import (
     Row,
     entry_of,
@@ -69,11 +69,7 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
         # Nearly always: nothing that is known concerns them.
         return Seen(seq=seq)
     whole = to_sum_up(facts, transactions, unbound)
-    present = {(t.merchant_no, t.transaction_no) for t in transactions}
-    # A transaction that is read whole brings its fingerprints along.
-    same = {(merchant_no, "", mark) for merchant_no, mark in wants.unnumbered}
-    summed_up = present - whole
-    same |= {key for key in wants.numbered if key[:2] in summed_up}
+    same = to_compare(wants, transactions, whole)
     rows = read(db, statements.ENTRIES_OF, whole) + read(db, statements.ENTRIES_LIKE, same)
     named = wants.sales | set(unbound.values())
     seqs = named | judges_of(transactions)

@@ -7,9 +7,10 @@ from contextlib import closing, contextmanager
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.keys import Key
 from listener.storage.sqlite import keys
-from listener.storage.sqlite.connection import FAULTS, connect, told_by
+from listener.storage.sqlite.faults import FAULTS, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import has_lost_its_file, refuse_other_name
+from listener.storage.sqlite.opening import connect
 
 
 class SqliteDesk:

@@ -9,23 +9,19 @@ from types import TracebackType
 from typing import Final, Self
 
 from listener import log
+from listener.clock import now_ms
 from listener.ledger.model import Event, Fact
 from listener.ledger.nodes import NodeState, Seat
-from listener.ledger.promise import Bell
+from listener.ledger.promise import ANSWER_DAYS, Bell
 from listener.ledger.results import Recorded, Remembered
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import OnCommit
 from listener.storage.sqlite import reading, statements
-from listener.storage.sqlite.connection import (
-    Connection,
-    connect,
-    connect_query_only,
-    now_ms,
-    wait_for_nobody,
-)
+from listener.storage.sqlite.connection import Connection, wait_for_nobody
 from listener.storage.sqlite.epoch import begin, leave
 from listener.storage.sqlite.files import LedgerFiles
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.opening import connect, connect_query_only
 from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
 from listener.storage.sqlite.writer import Writer
 
@@ -33,8 +29,6 @@ _LOG: Final = logging.getLogger(__name__)
 
 # Reads the time as Unix ms.
 Clock = Callable[[], int]
-
-ANSWER_DAYS: Final = 7
 
 
 class SqliteLedger(ReadableLedger):

@@ -11,9 +11,10 @@ from listener.ledger.results import Head, ReadEntry
 from listener.ledger.scope import Scope
 from listener.storage.checks import read_page
 from listener.storage.sqlite import reading
-from listener.storage.sqlite.connection import FAULTS, connect_read_only, told_by
 from listener.storage.sqlite.epoch import HEADLESS
+from listener.storage.sqlite.faults import FAULTS, told_by
 from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.opening import connect_read_only
 
 PAGE_ENTRIES: Final = 1_000
 

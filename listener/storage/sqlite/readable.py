@@ -23,7 +23,8 @@ from listener.storage import ranges
 from listener.storage.gathered import Gathered
 from listener.storage.pool import Pool
 from listener.storage.sqlite import keys, reading, searching
-from listener.storage.sqlite.connection import Connection, faults_told
+from listener.storage.sqlite.connection import Connection
+from listener.storage.sqlite.faults import faults_told
 
 T = TypeVar("T")
 

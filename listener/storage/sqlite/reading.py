@@ -2,16 +2,14 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
 
-from listener.ledger.chain import ENTRY_COLUMNS
 from listener.ledger.model import (
     EVERY_STREAM,
-    DeliveryCount,
     Event,
     Transaction,
     Why,
 )
+from listener.ledger.promise import SALES_MAX
 from listener.ledger.results import (
     Acked,
     Doubts,
@@ -23,13 +21,10 @@ from listener.ledger.results import (
     Unacked,
 )
 from listener.ledger.scope import Scope
-from listener.ledger.transaction import why_held_among
-from listener.storage.rows import SALE_COLUMNS, Row, entry_of, event_of, sale_of, transaction_of
+from listener.storage.lines import judges_among, read_lines, recorded_sale_of
+from listener.storage.rows import Row, entry_of, event_of, transaction_of
 from listener.storage.sqlite import selects, statements
 from listener.storage.sqlite.bulk import read
-
-# How many sales of one reference are read: those that use it, and the newest refused ones.
-SALES_MAX: Final = 64
 
 
 def head(db: sqlite3.Connection) -> Head:
@@ -122,24 +117,9 @@ def lines_of(
 
 
 def _lines_of(db: sqlite3.Connection, rows: Sequence[Row]) -> list[ReadEntry]:
-    sale_seqs = {(seq,) for row in rows if (seq := row[-3] or row[-2])}
-    sales = {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, sale_seqs)}
-    found = []
-    for row in rows:
-        entry, (count, last_at, sale_seq, judge_seq, disputed) = entry_of(row), row[-5:]
-        deliveries = DeliveryCount(
-            count=1 + (count or 0),
-            first_at_ms=entry.recorded_at_ms,
-            last_at_ms=last_at or entry.recorded_at_ms,
-        )
-        held = why_held_among(
-            entry,
-            sales.get(sale_seq or judge_seq),
-            is_bound=sale_seq is not None,
-            disputed=disputed,
-        )
-        found.append(ReadEntry(entry=entry, held=held, deliveries=deliveries))
-    return found
+    seqs = [(seq,) for seq in judges_among(rows)]
+    sales = {row[0]: entry_of(row) for row in read(db, statements.ENTRIES_AT, seqs)}
+    return read_lines(rows, sales)
 
 
 def transactions_of_number(
@@ -167,7 +147,7 @@ def due(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Transaction]
 
 def due_sales(db: sqlite3.Connection, *, now_ms: int, limit: int) -> list[RecordedSale]:
     """Read the sales to look for by now."""
-    return [_sale_of(row) for row in db.execute(selects.DUE_SALES, (now_ms, limit))]
+    return [recorded_sale_of(row) for row in db.execute(selects.DUE_SALES, (now_ms, limit))]
 
 
 def open_sales(
@@ -175,7 +155,7 @@ def open_sales(
 ) -> list[RecordedSale]:
     """Read the sales without a number that Pockyt is asked about."""
     values = (now_ms, scope.merchant_no, scope.store_no, scope.terminal, limit)
-    return [_sale_of(row) for row in db.execute(selects.OPEN_SALES, values)]
+    return [recorded_sale_of(row) for row in db.execute(selects.OPEN_SALES, values)]
 
 
 def sales_of_reference(
@@ -183,20 +163,7 @@ def sales_of_reference(
 ) -> list[RecordedSale]:
     """Read the sales with a reference."""
     values = (merchant_no, reference, store_no, SALES_MAX)
-    return [_sale_of(row) for row in db.execute(selects.SALES_OF_REFERENCE, values)]
-
-
-def _sale_of(row: Row) -> RecordedSale:
-    """Read a sale, its entry, and the entry of the wish to cancel it."""
-    entry_at = len(SALE_COLUMNS)
-    wish_at = entry_at + len(ENTRY_COLUMNS)
-    entry = entry_of(row[entry_at:wish_at])
-    return RecordedSale(
-        state=sale_of(row[:entry_at]),
-        fact=entry.fact,
-        recorded_at_ms=entry.recorded_at_ms,
-        wish=entry_of(row[wish_at:]).fact if row[wish_at] is not None else None,
-    )
+    return [recorded_sale_of(row) for row in db.execute(selects.SALES_OF_REFERENCE, values)]
 
 
 def next_due_ms(db: sqlite3.Connection) -> int | None:

@@ -13,9 +13,10 @@ from listener.storage.checks import Progress
 from listener.storage.rows import Row, entry_of, sale_row, transaction_row
 from listener.storage.sqlite import statements
 from listener.storage.sqlite.bulk import put
-from listener.storage.sqlite.connection import FAULTS, connect, told_by
+from listener.storage.sqlite.faults import FAULTS, told_by
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock
+from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.replay import restate
 from listener.storage.sqlite.verify import Check
 from listener.storage.statements import SALES_WITH_ENTRIES

@@ -19,7 +19,7 @@ from listener.ledger.schedule import Confirm
 from listener.storage.checks import read_entry, read_transaction
 from listener.storage.rows import PLAIN_COLUMNS, Row, entry_of, plain_values
 from listener.storage.sqlite.bulk import read
-from listener.storage.sqlite.connection import FAULTS
+from listener.storage.sqlite.faults import FAULTS
 from listener.storage.sqlite.selects import TRANSACTIONS
 from listener.storage.sqlite.statements import ENTRIES_AT, KEYS
 

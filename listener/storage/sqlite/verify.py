@@ -26,8 +26,9 @@ from listener.storage.checks import (
 )
 from listener.storage.rows import Row
 from listener.storage.sqlite import reading
-from listener.storage.sqlite.connection import FAULTS, connect_read_only, find_damage, told_by
+from listener.storage.sqlite.faults import FAULTS, find_damage, told_by
 from listener.storage.sqlite.location import sqlite_path
+from listener.storage.sqlite.opening import connect_read_only
 from listener.storage.sqlite.replay import chunks, replay, settle
 from listener.storage.statements import SALES_WITH_STATES, STRAYS
 

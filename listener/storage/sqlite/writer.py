@@ -15,9 +15,8 @@ from listener.ledger.promise import Bell
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 from listener.storage.sqlite.commit import commit
-from listener.storage.sqlite.connection import Connection, faults_told, transaction
-
-logger = logging.getLogger(__name__)
+from listener.storage.sqlite.connection import Connection, transaction
+from listener.storage.sqlite.faults import faults_told
 
 BATCH_MAX: Final = 512
 # In the loop fewer, since nothing else is done there meanwhile.
@@ -37,6 +36,8 @@ COMMIT_PAGES: Final = 12
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 4_000
 QUIET_SECONDS: Final = 0.05
+
+_LOG: Final = logging.getLogger(__name__)
 
 # Other work than a fact that is to be in the next commit; it gets the connection, and now.
 Change = Callable[[sqlite3.Connection, int], Any]
@@ -153,8 +154,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             if is_last or self._is_quiet or self._pages >= CHECKPOINT_AT_LATEST:
                 self._checkpoint(db)
             self._has_ended = is_last
-        except Exception:
-            logger.exception("writer_failed")
+        except Exception:  # noqa: BLE001 - whoever waits is answered all the same
+            _LOG.exception("writer_failed")
             self._closing = self._has_ended = True
         finally:
             self._in_loop(self._rest)
@@ -220,7 +221,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             with faults_told():
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except LedgerUnavailableError as error:
-            log.event(logger, "checkpoint_failed", level=logging.WARNING, cause=str(error))
+            log.event(_LOG, "checkpoint_failed", level=logging.WARNING, cause=str(error))
 
     def _commit(
         self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]], *, waits: bool = True

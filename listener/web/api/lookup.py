@@ -32,20 +32,15 @@ async def find_transaction(
     return found[0]
 
 
-async def has_sale(request: web.Request, key: Key, reference: str) -> bool:
-    """Return whether a sale with this reference was recorded in the key's scope."""
-    return bool(await _sales_of(request, key, reference))
+async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale | None:
+    """Return the sale with a reference in the key's scope; None where none was recorded.
 
-
-async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale:
-    """Return the sale with a reference.
+    One that Pockyt refused is returned only if no other has the reference.
 
     Raises:
-        ProblemError: There is none (404), or several stores have one with this reference (409).
+        ProblemError: Several stores have one with this reference (409).
     """
-    sales = await _sales_of(request, key, reference)
-    if not sales:
-        raise ProblemError(404, "no-sale", "no sale with this reference was recorded here")
+    sales = await _read_sales(request, key, reference)
     found = [sale for sale in sales if not sale.state.is_refused] or sales[:1]
     if len(found) > 1:
         raise ProblemError(
@@ -54,7 +49,7 @@ async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedS
             "several stores have a sale with this reference: use a key of the store",
             members={"storeNos": sorted(sale.state.store_no for sale in found)},
         )
-    return found[0]
+    return found[0] if found else None
 
 
 async def find_sales(
@@ -62,23 +57,28 @@ async def find_sales(
 ) -> list[tuple[RecordedSale, Transaction | None]]:
     """Return the sales with a reference in the key's scope, the newest first.
 
-    Each comes with its transaction, once its number is known. A key of no merchant sees those of
-    all that are configured.
+    Each comes with its transaction, once its number is known.
     """
-    ledger = request.app[LEDGER]
-    merchants = [key.merchant_no] if key.merchant_no else request.app[SETTINGS].merchants
     found: list[tuple[RecordedSale, Transaction | None]] = []
-    for merchant_no in merchants:
-        for sale in await ledger.read_sales(
+    for sale in await _read_sales(request, key, reference):
+        bound = sale.transaction_no and await request.app[LEDGER].read_transaction(
+            sale.transaction_no, merchant_no=sale.fact.merchant_no
+        )
+        found.append((sale, bound[0] if bound else None))
+    return found
+
+
+async def _read_sales(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
+    """Read the sales with a reference in the key's scope, the newest first.
+
+    A key of no merchant sees those of all that are configured.
+    """
+    merchants = [key.merchant_no] if key.merchant_no else request.app[SETTINGS].merchants
+    found = [
+        sale
+        for merchant_no in merchants
+        for sale in await request.app[LEDGER].read_sales(
             merchant_no=merchant_no, reference=reference, store_no=key.store_no
-        ):
-            number = sale.transaction_no
-            bound = number and await ledger.read_transaction(number, merchant_no=merchant_no)
-            found.append((sale, bound[0] if bound else None))
-    return sorted(found, key=lambda one: one[0].seq, reverse=True)
-
-
-async def _sales_of(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
-    return await request.app[LEDGER].read_sales(
-        merchant_no=key.merchant_no or "", reference=reference, store_no=key.store_no
-    )
+        )
+    ]
+    return sorted(found, key=lambda sale: sale.seq, reverse=True)

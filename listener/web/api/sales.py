@@ -10,7 +10,7 @@ from listener.ledger.results import RecordedSale
 from listener.lifecycle import Order
 from listener.settings import Settings
 from listener.web.api.idempotency import ReadRequest, idempotent
-from listener.web.api.lookup import find_sale, find_sales, find_transaction, has_sale
+from listener.web.api.lookup import find_sale, find_sales, find_transaction
 from listener.web.context import CLOCK, LEDGER, LIFECYCLE, SETTINGS, SHARES
 from listener.web.problem import ProblemError
 from listener.web.shapes import models
@@ -75,11 +75,13 @@ async def _read_cancel(
     try:
         return body, await find_transaction(request, key)
     except ProblemError as error:
-        # A till that never received the number can name the sale only by its own reference.
-        reference = request.match_info["transactionNo"]
-        if error.status != 404 or not await has_sale(request, key, reference):
+        if error.status != 404:
             raise
-    return body, await find_sale(request, key, reference)
+        # A till that never received the number can name the sale only by its own reference.
+        sale = await find_sale(request, key, request.match_info["transactionNo"])
+        if sale is None:
+            raise
+        return body, sale
 
 
 async def _read_cancel_of_sale(
@@ -87,7 +89,10 @@ async def _read_cancel_of_sale(
 ) -> tuple[CancelBody, Transaction | RecordedSale]:
     read_query(request, NoQuery)
     body = await _read_cancel_body(request, key)
-    return body, await find_sale(request, key, request.match_info["reference"])
+    sale = await find_sale(request, key, request.match_info["reference"])
+    if sale is None:
+        raise ProblemError(404, "no-sale", "no sale with this reference was recorded here")
+    return body, sale
 
 
 async def _cancel(call: ReadRequest[tuple[CancelBody, Transaction | RecordedSale]]) -> web.Response:

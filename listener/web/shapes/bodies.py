@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.ledger.model import Status, Transaction
 from listener.pos.lenient import LenientModel, without_mark
-from listener.settings import NUMBER_PATTERN
+from listener.setting_types import NUMBER_PATTERN
 from listener.validation import explain
 from listener.web.problem import ProblemError
 from listener.web.shapes import models

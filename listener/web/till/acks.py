@@ -37,11 +37,11 @@ class Acks:
         self._is_over = False
 
     def begin(self, stream: str, *, after: int) -> None:
-        """Note where the connection begins to follow a stream."""
+        """Begin a stream where the connection begins to follow it."""
         self._acked[stream] = after
 
     def take(self, ack: Ack) -> bool:
-        """Have an ack stored; return whether it acknowledges more than was acknowledged here.
+        """Queue an ack; return whether it acknowledges more than was acknowledged here.
 
         Raises:
             AckError: It is of something that this connection was not told.

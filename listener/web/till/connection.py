@@ -73,7 +73,7 @@ class TillConnection:
         """Return whether the socket's own buffer is short enough for more."""
         return self.buffered < BUFFER_BYTES_MAX
 
-    def note(self, size: int) -> None:
+    def count_written(self, size: int) -> None:
         """Count bytes that aiohttp writes."""
         self._written += size
 

@@ -309,5 +309,5 @@ class _Till:
         """Send a frame to this connection alone, and wait while the socket is full."""
         text = encode(frame)
         if not self._connection.is_closing:
-            self._connection.note(len(ws_text(text)))
+            self._connection.count_written(len(ws_text(text)))
             await self._ws.send_str(text.decode())
