@@ -201,8 +201,9 @@ def _wished(before: SaleState, entry: Entry) -> SaleState:
 
 def _raised(before: SaleState, entry: Entry) -> SaleState:
     if entry.fact.field("alarm") != Alarm.UNRESOLVED:
-        # What is found under its reference would be another's.
-        return replace(before, due_ms=None)
+        # What is found under its reference would be another's. But where somebody waits for its
+        # cancel it is looked for as before: Pockyt may have erred only once.
+        return before if before.is_being_cancelled else replace(before, due_ms=None)
     after = replace(before, raise_ms=None)
     if before.cancel is None or not before.is_being_cancelled:
         return after

@@ -31,8 +31,9 @@ ASK_EVERY_SECONDS: Final = 3_600
 ASK_CHARGING_SECONDS: Final = 15
 ASK_SECONDS_MAX: Final = 48 * 3_600
 ASK_JITTER: Final = 0.1
-# How long after a confirmed cancel Pockyt is asked again: a payment under way may have arrived
-# since, and its notification may be lost. Pockyt repeats a notification for two hours.
+# How long after a cancel was confirmed or refused Pockyt is asked again: a payment under way may
+# have arrived since, or /cancel been carried out late, and the notification of it may be lost.
+# Pockyt repeats a notification for two hours.
 ASK_CANCELLED_SECONDS: Final = (60, 600, 7_200)
 # When silence is due to be raised. A till is told within 60 s, which must leave time for the
 # chaser's pause, its look at the ledger, and the commit.
@@ -66,11 +67,12 @@ def _may_turn(belief: Belief) -> bool:
     """Return whether a cancel may still turn out to have ended differently.
 
     A payment that arrived just before /cancel was refunded by it, and one that was under way in
-    the wallet may arrive after it.
+    the wallet may arrive after it. A /cancel whose answer was lost may be carried out late, and
+    then refunds what was told as paid.
     """
     if belief.status is Status.REFUNDED:
         return belief.evidence is not Evidence.QUERY
-    return belief.status is Status.CANCELLED
+    return belief.status in (Status.CANCELLED, Status.PAID)
 
 
 def next_ask(

@@ -205,9 +205,9 @@ def _shown(transaction: Transaction) -> tuple[object, ...]:
 def _event_type(before: Transaction | None, after: Transaction, entry: Entry) -> str | None:
     """Return the type of the event that an entry makes; None where tills learn nothing new."""
     if entry.fact.kind is Kind.CANCEL_REQUEST:
-        # One that comes from the sale may find it ended: then nothing is told after this.
-        is_over = entry.fact.sale_seq is not None and not after.is_being_cancelled
-        return f"transaction.{after.status}" if is_over else "transaction.cancelling"
+        # It may find the transaction cancelled already: then nothing is told after this.
+        is_open = after.is_being_cancelled
+        return "transaction.cancelling" if is_open else f"transaction.{after.status}"
     if is_raised(entry):
         # The answer may have come while the silence was being raised: then there is none.
         asked = before.ask if before else None

@@ -43,7 +43,8 @@ class Payer:
                 # What has come of the charge that is asked for again.
                 return current
             _check_open(current)
-            if again is not None or any(charge.is_in_doubt for charge in before):
+            # One that Pockyt accepted may be waiting for its customer, who could still pay it.
+            if any(charge.may_have_happened for charge in before):
                 asked = await self._steps.ask(current)
                 self._nudge()
                 if not facts.is_unpaid(current, asked.outcome):

@@ -224,6 +224,19 @@ async def test_a_code_that_is_pending_is_not_charged_twice(till: Till) -> None:
     assert till.pockyt.calls == [Call.TRAN_QUERY]
 
 
+async def test_another_code_is_not_charged_while_a_customer_is_paying(till: Till) -> None:
+    till.pockyt.becomes = "pending"
+    assert (await till.pay()).status is Status.PENDING
+    till.pockyt.calls.clear()
+    assert (await till.pay(OTHER_CODE)).status is Status.PENDING
+    assert till.pockyt.calls == [Call.TRAN_QUERY]
+    # The first customer has declined in the wallet.
+    till.pockyt.word, till.pockyt.becomes = "init", "success"
+    assert (await till.pay(OTHER_CODE)).status is Status.PAID
+    first, other = till.pockyt.prepaid
+    assert other != first
+
+
 async def test_a_repeat_that_is_refused_while_the_first_is_carried_out_is_open(till: Till) -> None:
     await till.die("before")
 

@@ -165,9 +165,18 @@ def test_silence_is_raised_once() -> None:
 def test_a_number_that_is_anothers_ends_the_looking_for() -> None:
     taken = _fact(Kind.ALARM, alarm=Alarm.NUMBER_TAKEN)
     assert _after((1, _fact(Kind.ANSWER, call="add")), (1, taken)).due_ms is None
-    after = _after((1, WISH), (2, taken))
-    assert after.due_ms is None
+
+
+def test_a_wish_is_chased_though_a_number_was_anothers() -> None:
+    taken = _fact(Kind.ALARM, alarm=Alarm.NUMBER_TAKEN)
+    asked = (1, WISH), (4, _fact(Kind.QUERY, call="tran-query"))
+    after = _after(*asked, (4, taken))
+    assert after == _after(*asked)
+    assert after.due_ms is not None
+    assert after.due_ms > BEGAN_MS + 4_000
     assert after.raise_ms is not None
+    # Pockyt knew no such sale after all.
+    assert _state(_after(*asked, (4, taken), (40, UNHEARD))) is CancelState.CONFIRMED
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,22 @@ def test_a_question_after_a_cancel_that_is_not_answered_is_repeated_on_the_ladde
     "told",
     [
         [(12.0, decision(Status.CANCELLED))],
-        [(11.0, query("success", as_of=3))],
         [(11.0, query("success", as_of=3, says=Status.REFUNDED, refunds="[1]"))],
         [(11.0, query("failed", as_of=3))],
     ],
 )
 def test_a_final_status_is_not_asked_about(told: list[tuple[float, Fact]]) -> None:
     assert last((10.0, cancel_request()), *told).ask is None
+
+
+def test_a_cancel_that_was_refused_is_asked_about_again_and_no_alarm_is_due() -> None:
+    told = [(10.0, cancel_request()), (11.0, query("success", as_of=3))]
+    assert ask_of(last(*told)) == (Why.CANCELLED, 11, 71, None)
+    # /cancel was carried out late, and refunded the payment.
+    after = last(*told, (71.0, query("closed", as_of=5)))
+    assert (after.status, after.ask) == (Status.REFUNDED, None)
+    assert after.cancel is not None
+    assert after.cancel.state is CancelState.REFUNDED
 
 
 def test_a_refund_that_follows_from_an_answer_alone_is_asked_about() -> None:

@@ -457,6 +457,8 @@ def test_a_second_cancel_is_another_cancel() -> None:
 def test_a_cancel_of_what_pockyt_answered_is_cancelled_is_confirmed_at_once(known: Fact) -> None:
     told = story(known, cancel_request())
     assert told.cancel.state is CancelState.CONFIRMED
+    # Nothing is told after it, so that a till would show for ever that it is being cancelled.
+    assert told.types[-1] == "transaction.cancelled"
     assert told.cancel.resolved_at_ms == told.now_ms
     told.tell(cancel_request())
     assert told.cancel.requested_at_ms == told.cancel.resolved_at_ms == told.now_ms

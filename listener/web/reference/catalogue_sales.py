@@ -117,7 +117,8 @@ SALES: Final = (
         path=f"{_ONE}/pay",
         tag=Tag.SALES,
         summary="Charge a customer's code",
-        says="The till has scanned the code; the listener sends it to Pockyt.",
+        says="The till has scanned the code; the listener sends it to Pockyt. While an earlier code"
+        " of the sale may still be paid, another is not sent: the answer is 202.",
         roles=(Role.POS,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
