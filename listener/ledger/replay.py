@@ -182,15 +182,11 @@ def _steps(
             return plain
     summary = history.add(entry, sales=sales)
     sale = sales.get(summary.judge or 0)
-    steps = [
+    return [
         advance(before, summary, entry, sale=sale, confirm=confirm)
         for before in states
         for confirm in settings
     ]
-    if entry.fact.kind is Kind.CANCEL_REQUEST:
-        # Earlier versions have told every wish so, also one that had ended at once.
-        steps += [replace(step, event_type="transaction.cancelling") for step in steps]
-    return steps
 
 
 def _makes(event: StoredEvent | None, step: Step, entry: Entry, *, epoch: str) -> bool:
