@@ -1,6 +1,8 @@
 """The POS client: events come once, in order, and are acknowledged once they are handled."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -207,6 +209,36 @@ async def test_a_slow_program_reads_no_further_than_it_can_hold(server: Scripted
         await asyncio.sleep(0.4)
         assert await take(client, 599) == [f"t{n}" for n in range(2, 601)]
     assert server.upgrades == 1
+
+
+async def test_a_program_that_takes_nothing_for_long_is_not_live_and_misses_nothing(
+    server: Scripted,
+) -> None:
+    async def rest(call: Call) -> None:
+        await call.hello()
+        connect: Any = await call.expect("connect")
+        position = connect["streams"][0]["after"]
+        after = 0 if position == "acked" else position["offset"]
+        await call.ready(head=600, after=after)
+        for offset in range(after + 1, 601):
+            await call.event(offset)
+        await call.until_closed()
+
+    server.scripts = [rest]
+    told: list[tuple[str, str]] = []
+    client = follower(
+        server,
+        timing=replace(FAST, take_seconds=0.1),
+        on_status=lambda status: told.append((status.state, status.why)),
+    )
+    async with client:
+        await anext(client)
+        await asyncio.sleep(0.3)
+        assert told == [("live", ""), ("connecting", "the program is slower")]
+        assert (client.status.state, client.status.why) == told[-1]
+        assert await take(client, 599) == [f"t{n}" for n in range(2, 601)]
+        assert told[-1] == ("live", "")
+    assert server.upgrades == 2
 
 
 async def test_every_event_of_the_ledger_is_followed_and_never_acked(server: Scripted) -> None:
