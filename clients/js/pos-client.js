@@ -348,17 +348,20 @@ class Schedule {
   }
 }
 
-/** The newest state version of each transaction that was shown. */
+/**
+ * The newest state version of each transaction that was shown. It counts in its ledger only: in another, a
+ * transaction may be one of another stream, whose own resync has not come yet.
+ */
 class Versions {
   #held = new Map();
 
-  isNew(data, stream) {
+  isNew(data, stream, epoch) {
     const key = `${data.merchantNo}/${data.transactionNo}`;
     const held = this.#held.get(key);
-    if (held !== undefined && data.stateVersion <= held.version) return false;
+    if (held?.epoch === epoch && data.stateVersion <= held.version) return false;
     // Removed first, so that the map is in the order of the last use.
     this.#held.delete(key);
-    this.#held.set(key, { version: data.stateVersion, stream });
+    this.#held.set(key, { version: data.stateVersion, stream, epoch });
     if (this.#held.size > VERSIONS_MAX) this.#held.delete(this.#held.keys().next().value);
     return true;
   }
@@ -1168,7 +1171,7 @@ export class Follower {
       return undefined;
     }
     if (item.event === undefined) return undefined;
-    if (this.#versions.isNew(item.event.data, item.stream)) {
+    if (this.#versions.isNew(item.event.data, item.stream, item.position.epoch)) {
       this.#pending = item;
       return item.event;
     }
@@ -1214,7 +1217,7 @@ export class Follower {
         });
         if (this.#isClosed) return undefined;
         if (event === undefined) break;
-        if (this.#versions.isNew(event.data, stream)) return event;
+        if (this.#versions.isNew(event.data, stream, snapshot.position.epoch)) return event;
       }
       if (snapshot.isRead) {
         await this.#save(stream, snapshot.reached);

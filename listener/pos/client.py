@@ -261,7 +261,7 @@ class Follower:
             self._failed = item
         elif isinstance(item, Resynced):
             self._resync(item)
-        elif self._versions.is_new(item.event, stream=item.stream):
+        elif self._versions.is_new(item.event, stream=item.stream, epoch=item.position.epoch):
             self._pending = item
             return item.event
         else:

@@ -1040,6 +1040,29 @@ test('a snapshot that is never answered holds up no event', web, async () => {
   assert.deepEqual(await take(follower, 1), ['t9']);
 });
 
+test('a transaction that a restore took to another stream is shown', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin({ streams: [STREAM, OTHER] });
+      call.event(1, { stream: OTHER, no: 't7', version: 6 });
+      await call.expect('ack');
+      call.close(4200);
+    },
+    async (call) => {
+      call.hello();
+      await call.expect('connect');
+      const lost = { epoch: 'e2', head: 40, after: 40, recovered: false };
+      const streams = [STREAM, OTHER].map((stream) => ({ stream, ...lost }));
+      call.send({ type: 'ready', id: 1, streams });
+      for (const { stream } of streams) call.send({ type: 'resync', ...resync, stream });
+    },
+  );
+  server.snapshotAnswers = [{ data: rows(7) }, { data: rows(8) }];
+  const follower = client(server, { streams: [STREAM, OTHER] });
+  // The version that was held of t7 is one of the ledger before.
+  assert.deepEqual(await take(follower, 3), ['t7', 't7', 't8']);
+});
+
 test('a later resync replaces a snapshot that was not read', web, async () => {
   const server = await serve(
     async (call) => {
