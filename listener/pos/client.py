@@ -48,6 +48,9 @@ __all__ = [
 
 # Frames read ahead of the program; beyond that, the listener's ledger is the queue.
 AHEAD_MAX: Final = 256
+_ABANDONED: Final = (
+    "what followed has ended with its event loop, or was cancelled: make a Follower anew"
+)
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -133,6 +136,8 @@ class Follower:
             outage = self._snapshots.outage
             state, transport = "stopped" if outage.cause is Cause.STOPPED else "connecting", None
         cause, why = (outage.cause, outage.why) if outage else (None, "")
+        if self._tasks and self._tasks[0].done() and state != "stopped":
+            state, transport, cause, why = "stopped", None, Cause.STOPPED, _ABANDONED
         if self._is_closed:
             state = "stopped"
             if cause is not Cause.STOPPED:
@@ -180,15 +185,18 @@ class Follower:
 
         Raises:
             StoppedError: The listener said not to come back unchanged.
+            RuntimeError: The event loop in which it began to follow has ended.
             Exception: What the program's own position store raised; nothing is acknowledged.
         """
         if self._is_closed:
             raise StopAsyncIteration
         await self._start()
+        self._check_followed()
         if self._pending is not None:
             await self._handled(self._pending.stream, self._pending.position)
             self._pending = None
         while True:
+            self._check_followed()
             if self._failed is not None:
                 raise self._failed
             event = await self._next_of_snapshots()
@@ -206,9 +214,11 @@ class Follower:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.close_seconds):
                     await self._acking.send(self._link)
-        for task in self._tasks:
+        # Those that have ended may be of another event loop.
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         # Whoever waits for an event is told that none will come.
         while not self._queue.empty():
             self._queue.get_nowait()
@@ -235,6 +245,10 @@ class Follower:
             asyncio.create_task(self._acking.run(self._link)),
         ]
 
+    def _check_followed(self) -> None:
+        if self._tasks and self._tasks[0].cancelled() and not self._is_closed:
+            raise RuntimeError(_ABANDONED)
+
     async def _load(self) -> None:
         """Begin from the saved positions; if they are lost, from what was acknowledged."""
         try:
@@ -249,6 +263,11 @@ class Follower:
     async def _run(self, link: Link) -> None:
         try:
             await link.run()
+        except asyncio.CancelledError:
+            # Not by aclose: whoever waits for events must not wait for ever.
+            if not self._is_closed and self._queue.empty():
+                self._queue.put_nowait(None)
+            raise
         # Whatever it is, whoever waits for events must see it; in a task it would be lost.
         except Exception as error:  # noqa: BLE001  Passed on whole, raised by __anext__.
             await self._queue.put(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from listener.pos.client import Event, FollowStatus, Timing, follow
+from listener.pos.client import Event, Follower, FollowStatus, Timing, follow
 from listener.pos.codes import CloseCode
 from tests.support.scripted import (
     EPOCH,
@@ -239,6 +239,39 @@ async def test_a_program_that_takes_nothing_for_long_is_not_live_and_misses_noth
         assert await take(client, 599) == [f"t{n}" for n in range(2, 601)]
         assert told[-1] == ("live", "")
     assert server.upgrades == 2
+
+
+def test_in_another_event_loop_it_says_that_nobody_follows_any_more(
+    unused_tcp_port: int,
+) -> None:
+    client = Follower(f"http://127.0.0.1:{unused_tcp_port}", key=KEY, streams=STREAM, timing=FAST)
+
+    async def begin() -> None:
+        await client.__aenter__()
+
+    async def go_on() -> None:
+        assert (client.status.state, client.status.transport) == ("stopped", None)
+        with pytest.raises(RuntimeError, match="ended with its event loop"):
+            async with asyncio.timeout(WAIT_SECONDS):
+                await anext(client)
+        await client.aclose()
+
+    asyncio.run(begin())
+    asyncio.run(go_on())
+
+
+async def test_whoever_waits_is_told_that_what_followed_was_cancelled(server: Scripted) -> None:
+    server.scripts = [stay]
+    async with follower(server) as client:
+        waiting = asyncio.create_task(anext(client))
+        await server_saw(server, "connect")
+        for task in asyncio.all_tasks():
+            if "Follower._run" in repr(task.get_coro()):
+                task.cancel()
+        with pytest.raises(RuntimeError, match="was cancelled"):
+            async with asyncio.timeout(WAIT_SECONDS):
+                await waiting
+        assert client.status.state == "stopped"
 
 
 async def test_every_event_of_the_ledger_is_followed_and_never_acked(server: Scripted) -> None:
