@@ -69,7 +69,8 @@ class Follower:
         key: Of a POS; surrounding blanks are ignored. It never goes into a URL.
         streams: The streams to follow; None for all of the key's scope.
         position: Where to store how far this POS has come; with None, only the listener does.
-        start: Where a stream without a position begins: "acked", "latest" or "earliest".
+        start: Where a stream without a position begins: "acked", "latest" or "earliest". All but
+            "acked" counts each time the program starts, whatever was acknowledged.
         timing: How long to wait for what.
         acks: Whether to acknowledge; an admin key may not.
         on_status: Called when ``status`` has changed; within a second after it ceased to be
@@ -351,7 +352,8 @@ async def follow(  # noqa: PLR0913 - options by keyword, each with a default
 
     An event is acknowledged when the loop asks for the next one. After leaving the loop, the
     connection closes a moment later; a program that ends there should use
-    ``async with Follower(…)``, which waits for it. See :class:`Follower` for the options.
+    ``async with Follower(…)``, which waits for it; and so should one that waits with a timeout,
+    since cancelling whoever waits ends a generator. See :class:`Follower` for the options.
 
     Raises:
         StoppedError: The listener said not to come back unchanged.
