@@ -1001,7 +1001,7 @@ export class Follower {
       [state, transport] = ['connecting', null];
     }
     if (this.#isClosed) {
-      state = 'stopped';
+      [state, transport] = ['stopped', null];
       if (outage?.cause !== 'stopped') outage = { cause: 'stopped', why: 'the program closed it' };
     }
     return {

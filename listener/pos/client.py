@@ -48,9 +48,7 @@ __all__ = [
 
 # Frames read ahead of the program; beyond that, the listener's ledger is the queue.
 AHEAD_MAX: Final = 256
-_ABANDONED: Final = (
-    "what followed has ended with its event loop, or was cancelled: make a Follower anew"
-)
+_ABANDONED: Final = "what followed is of another event loop, or was cancelled; follow anew"
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -137,10 +135,10 @@ class Follower:
             outage = self._snapshots.outage
             state, transport = "stopped" if outage.cause is Cause.STOPPED else "connecting", None
         cause, why = (outage.cause, outage.why) if outage else (None, "")
-        if self._tasks and self._tasks[0].done() and state != "stopped":
-            state, transport, cause, why = "stopped", None, Cause.STOPPED, _ABANDONED
+        if state != "stopped" and (fault := self._fault):
+            state, transport, cause, why = "stopped", None, Cause.STOPPED, fault
         if self._is_closed:
-            state = "stopped"
+            state, transport = "stopped", None
             if cause is not Cause.STOPPED:
                 cause, why = Cause.STOPPED, "the program closed it"
         return FollowStatus(
@@ -246,8 +244,25 @@ class Follower:
             asyncio.create_task(self._acking.run(self._link)),
         ]
 
+    @property
+    def _is_abandoned(self) -> bool:
+        """Whether nothing will come any more, though the program did not close this."""
+        if not self._tasks or self._is_closed:
+            return False
+        following = self._tasks[0]
+        return following.cancelled() or following.get_loop() is not asyncio.get_running_loop()
+
+    @property
+    def _fault(self) -> str:
+        """Why nothing is followed any more; '' while something is."""
+        if self._is_abandoned:
+            return _ABANDONED
+        if not self._tasks or not self._tasks[0].done():
+            return ""
+        return "it failed; asking for the next event says why"
+
     def _check_followed(self) -> None:
-        if self._tasks and self._tasks[0].cancelled() and not self._is_closed:
+        if self._is_abandoned:
             raise RuntimeError(_ABANDONED)
 
     async def _load(self) -> None:

@@ -107,7 +107,7 @@ test('leaving the loop closes the connection', web, async () => {
   }
   assert.equal(await server.calls[0].closed, 1000);
   assert.deepEqual(server.calls[0].acks(), []);
-  assert.equal(follower.status.state, 'stopped');
+  assert.deepEqual([follower.status.state, follower.status.transport], ['stopped', null]);
   assert.deepEqual(await follower.next(), { done: true, value: undefined });
 });
 
