@@ -319,6 +319,11 @@ async function readText(answer, limit) {
   }
 }
 
+/** Milliseconds of a clock that nobody sets: that of the day may go back by hours. */
+function now() {
+  return performance.now();
+}
+
 /** When to reconnect: full jitter, growing while nothing succeeds, for ever. */
 class Schedule {
   #timing;
@@ -826,7 +831,7 @@ class Snapshot {
     while (this.#rows.length === 0 && !this.#isLast) {
       if (this.#failed !== undefined) throw this.#failed;
       this.#reading ??= this.#readPage();
-      const leftMs = until - Date.now();
+      const leftMs = until - now();
       // Whoever has waited enough waits for no timer either, for each of many streams.
       if (leftMs <= 0) return undefined;
       await within(leftMs, this.#reading);
@@ -992,7 +997,7 @@ export class Follower {
 
   /** Whether this is live, over what, or why not; and the age (ms) of the listener's last word. */
   get status() {
-    const ageMs = this.#wordAt === undefined ? null : Math.max(0, Date.now() - this.#wordAt);
+    const ageMs = this.#wordAt === undefined ? null : Math.round(now() - this.#wordAt);
     let [state, transport, outage] = [this.#state, this.#transport, this.#outage];
     if (state === 'live' && !this.#tracker.isComplete) {
       // Events come, but what they are about is not all that the till should show.
@@ -1184,7 +1189,7 @@ export class Follower {
     const { stream } = item.resync;
     this.#snapshots.get(stream)?.stop();
     // For a moment in all: if they cannot be read, events must not wait for them.
-    if (this.#snapshots.size === 0) this.#patienceUntil = Date.now() + this.#timing.slowMs;
+    if (this.#snapshots.size === 0) this.#patienceUntil = now() + this.#timing.slowMs;
     this.#versions.forget(stream);
     const api = this.#api;
     const tracker = this.#tracker;
@@ -1376,7 +1381,7 @@ export class Follower {
     const patience = () => {
       if (!talk.isReady) return;
       const dead = (talk.hello.deadSeconds > 0 ? talk.hello.deadSeconds : 35) * 1000;
-      const behind = (talk.behindSince ?? Infinity) + this.#timing.behindMs - Date.now();
+      const behind = (talk.behindSince ?? Infinity) + this.#timing.behindMs - now();
       const why = 'the listener is silent, or behind its own heads';
       watch(Math.min(dead, behind), () => finish(DEAD, { cause: 'silent', why }, DEAD));
     };
@@ -1400,7 +1405,7 @@ export class Follower {
     on('error', () => finish(CUT, { cause: 'unreachable', why: `the line to ${host} was cut` }));
     on('message', ({ data }) => {
       if (typeof data !== 'string') return;
-      this.#wordAt = Date.now();
+      this.#wordAt = now();
       try {
         const isHello = this.#hear(parseFrame(data), talk, socket) === 'hello';
         // A browser reads on by itself, so events that the program cannot hold are left to the listener.
@@ -1441,7 +1446,7 @@ export class Follower {
   #hear(frame, talk, socket) {
     // Since when the listener's heads have been ahead of what arrived.
     const watchHeads = (since) => {
-      talk.behindSince = this.#tracker.isBehind ? (since ?? Date.now()) : undefined;
+      talk.behindSince = this.#tracker.isBehind ? (since ?? now()) : undefined;
     };
     switch (frame.type) {
       case 'hello':
@@ -1547,11 +1552,11 @@ export class Follower {
    */
   async #page(name, signal, waitSeconds, restMs) {
     const after = name === undefined ? 'acked' : this.#tracker.after(name);
-    const began = Date.now();
+    const began = now();
     try {
       const from = after === 'acked' ? undefined : after;
       const page = await this.#api.page(name, from, waitSeconds, signal);
-      const leftMs = restMs - (Date.now() - began);
+      const leftMs = restMs - (now() - began);
       if (page.events?.length === 0 && leftMs > 0) await pause(leftMs, signal);
       if (name === undefined && page.stream !== undefined) {
         this.#tracker.name([page.stream]);
@@ -1566,7 +1571,7 @@ export class Follower {
   }
 
   #takePage(asked, page) {
-    this.#wordAt = Date.now();
+    this.#wordAt = now();
     if (page.reason != null) {
       this.#resync(page);
     } else {

@@ -634,6 +634,23 @@ test('a listener that answers at once with nothing is not asked without a pause'
   follower.close();
 });
 
+test('a clock that is set back keeps nothing from coming', any, async (context) => {
+  const server = await serve();
+  server.pages = [page(1)];
+  const follower = client(server, { WebSocket: null });
+  assert.deepEqual(await take(follower, 1), ['t1']);
+  const real = Date.now;
+  let offMs = 0;
+  context.mock.method(Date, 'now', () => real() + offMs);
+  const next = follower.next();
+  await until(() => server.polls.length >= 2);
+  // The second is being waited for, and will bring nothing.
+  offMs = -3_600_000;
+  server.pages = [page(2)];
+  assert.equal((await next).value.data.transactionNo, 't2');
+  assert.ok(follower.status.ageMs >= 0);
+});
+
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {
     await call.begin({ after: 1 });
