@@ -96,7 +96,7 @@ export declare class MemoryPositions implements PositionStore {
   save(stream: string, position: Position): Promise<void>;
 }
 
-/** Keeps positions in localStorage or sessionStorage, under one name. */
+/** Keeps positions in localStorage or sessionStorage, under one name: one of its own for each till. */
 export declare class StoragePositions implements PositionStore {
   constructor(
     storage: { getItem(name: string): string | null; setItem(name: string, text: string): void },

@@ -319,6 +319,11 @@ async function readText(answer, limit) {
   }
 }
 
+/** Milliseconds of a clock that nobody sets: that of the day may go back by hours. */
+function now() {
+  return performance.now();
+}
+
 /** When to reconnect: full jitter, growing while nothing succeeds, for ever. */
 class Schedule {
   #timing;
@@ -348,17 +353,20 @@ class Schedule {
   }
 }
 
-/** The newest state version of each transaction that was shown. */
+/**
+ * The newest state version of each transaction that was shown. It counts in its ledger only: in another, a
+ * transaction may be one of another stream, whose own resync has not come yet.
+ */
 class Versions {
   #held = new Map();
 
-  isNew(data, stream) {
+  isNew(data, stream, epoch) {
     const key = `${data.merchantNo}/${data.transactionNo}`;
     const held = this.#held.get(key);
-    if (held !== undefined && data.stateVersion <= held.version) return false;
+    if (held?.epoch === epoch && data.stateVersion <= held.version) return false;
     // Removed first, so that the map is in the order of the last use.
     this.#held.delete(key);
-    this.#held.set(key, { version: data.stateVersion, stream });
+    this.#held.set(key, { version: data.stateVersion, stream, epoch });
     if (this.#held.size > VERSIONS_MAX) this.#held.delete(this.#held.keys().next().value);
     return true;
   }
@@ -823,7 +831,7 @@ class Snapshot {
     while (this.#rows.length === 0 && !this.#isLast) {
       if (this.#failed !== undefined) throw this.#failed;
       this.#reading ??= this.#readPage();
-      const leftMs = until - Date.now();
+      const leftMs = until - now();
       // Whoever has waited enough waits for no timer either, for each of many streams.
       if (leftMs <= 0) return undefined;
       await within(leftMs, this.#reading);
@@ -989,7 +997,7 @@ export class Follower {
 
   /** Whether this is live, over what, or why not; and the age (ms) of the listener's last word. */
   get status() {
-    const ageMs = this.#wordAt === undefined ? null : Math.max(0, Date.now() - this.#wordAt);
+    const ageMs = this.#wordAt === undefined ? null : Math.round(now() - this.#wordAt);
     let [state, transport, outage] = [this.#state, this.#transport, this.#outage];
     if (state === 'live' && !this.#tracker.isComplete) {
       // Events come, but what they are about is not all that the till should show.
@@ -998,7 +1006,7 @@ export class Follower {
       [state, transport] = ['connecting', null];
     }
     if (this.#isClosed) {
-      state = 'stopped';
+      [state, transport] = ['stopped', null];
       if (outage?.cause !== 'stopped') outage = { cause: 'stopped', why: 'the program closed it' };
     }
     return {
@@ -1168,7 +1176,7 @@ export class Follower {
       return undefined;
     }
     if (item.event === undefined) return undefined;
-    if (this.#versions.isNew(item.event.data, item.stream)) {
+    if (this.#versions.isNew(item.event.data, item.stream, item.position.epoch)) {
       this.#pending = item;
       return item.event;
     }
@@ -1181,7 +1189,7 @@ export class Follower {
     const { stream } = item.resync;
     this.#snapshots.get(stream)?.stop();
     // For a moment in all: if they cannot be read, events must not wait for them.
-    if (this.#snapshots.size === 0) this.#patienceUntil = Date.now() + this.#timing.slowMs;
+    if (this.#snapshots.size === 0) this.#patienceUntil = now() + this.#timing.slowMs;
     this.#versions.forget(stream);
     const api = this.#api;
     const tracker = this.#tracker;
@@ -1214,7 +1222,7 @@ export class Follower {
         });
         if (this.#isClosed) return undefined;
         if (event === undefined) break;
-        if (this.#versions.isNew(event.data, stream)) return event;
+        if (this.#versions.isNew(event.data, stream, snapshot.position.epoch)) return event;
       }
       if (snapshot.isRead) {
         await this.#save(stream, snapshot.reached);
@@ -1373,7 +1381,7 @@ export class Follower {
     const patience = () => {
       if (!talk.isReady) return;
       const dead = (talk.hello.deadSeconds > 0 ? talk.hello.deadSeconds : 35) * 1000;
-      const behind = (talk.behindSince ?? Infinity) + this.#timing.behindMs - Date.now();
+      const behind = (talk.behindSince ?? Infinity) + this.#timing.behindMs - now();
       const why = 'the listener is silent, or behind its own heads';
       watch(Math.min(dead, behind), () => finish(DEAD, { cause: 'silent', why }, DEAD));
     };
@@ -1397,7 +1405,7 @@ export class Follower {
     on('error', () => finish(CUT, { cause: 'unreachable', why: `the line to ${host} was cut` }));
     on('message', ({ data }) => {
       if (typeof data !== 'string') return;
-      this.#wordAt = Date.now();
+      this.#wordAt = now();
       try {
         const isHello = this.#hear(parseFrame(data), talk, socket) === 'hello';
         // A browser reads on by itself, so events that the program cannot hold are left to the listener.
@@ -1438,7 +1446,7 @@ export class Follower {
   #hear(frame, talk, socket) {
     // Since when the listener's heads have been ahead of what arrived.
     const watchHeads = (since) => {
-      talk.behindSince = this.#tracker.isBehind ? (since ?? Date.now()) : undefined;
+      talk.behindSince = this.#tracker.isBehind ? (since ?? now()) : undefined;
     };
     switch (frame.type) {
       case 'hello':
@@ -1544,11 +1552,11 @@ export class Follower {
    */
   async #page(name, signal, waitSeconds, restMs) {
     const after = name === undefined ? 'acked' : this.#tracker.after(name);
-    const began = Date.now();
+    const began = now();
     try {
       const from = after === 'acked' ? undefined : after;
       const page = await this.#api.page(name, from, waitSeconds, signal);
-      const leftMs = restMs - (Date.now() - began);
+      const leftMs = restMs - (now() - began);
       if (page.events?.length === 0 && leftMs > 0) await pause(leftMs, signal);
       if (name === undefined && page.stream !== undefined) {
         this.#tracker.name([page.stream]);
@@ -1563,7 +1571,7 @@ export class Follower {
   }
 
   #takePage(asked, page) {
-    this.#wordAt = Date.now();
+    this.#wordAt = now();
     if (page.reason != null) {
       this.#resync(page);
     } else {

@@ -48,6 +48,7 @@ __all__ = [
 
 # Frames read ahead of the program; beyond that, the listener's ledger is the queue.
 AHEAD_MAX: Final = 256
+_ABANDONED: Final = "what followed is of another event loop, or was cancelled; follow anew"
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class Follower:
         key: Of a POS; surrounding blanks are ignored. It never goes into a URL.
         streams: The streams to follow; None for all of the key's scope.
         position: Where to store how far this POS has come; with None, only the listener does.
-        start: Where a stream without a position begins: "acked", "latest" or "earliest".
+        start: Where a stream without a position begins: "acked", "latest" or "earliest". All but
+            "acked" counts each time the program starts, whatever was acknowledged.
         timing: How long to wait for what.
         acks: Whether to acknowledge; an admin key may not.
         on_status: Called when ``status`` has changed; within a second after it ceased to be
@@ -133,8 +135,10 @@ class Follower:
             outage = self._snapshots.outage
             state, transport = "stopped" if outage.cause is Cause.STOPPED else "connecting", None
         cause, why = (outage.cause, outage.why) if outage else (None, "")
+        if state != "stopped" and (fault := self._fault):
+            state, transport, cause, why = "stopped", None, Cause.STOPPED, fault
         if self._is_closed:
-            state = "stopped"
+            state, transport = "stopped", None
             if cause is not Cause.STOPPED:
                 cause, why = Cause.STOPPED, "the program closed it"
         return FollowStatus(
@@ -180,15 +184,18 @@ class Follower:
 
         Raises:
             StoppedError: The listener said not to come back unchanged.
+            RuntimeError: The event loop in which it began to follow has ended.
             Exception: What the program's own position store raised; nothing is acknowledged.
         """
         if self._is_closed:
             raise StopAsyncIteration
         await self._start()
+        self._check_followed()
         if self._pending is not None:
             await self._handled(self._pending.stream, self._pending.position)
             self._pending = None
         while True:
+            self._check_followed()
             if self._failed is not None:
                 raise self._failed
             event = await self._next_of_snapshots()
@@ -206,9 +213,11 @@ class Follower:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.close_seconds):
                     await self._acking.send(self._link)
-        for task in self._tasks:
+        # Those that have ended may be of another event loop.
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         # Whoever waits for an event is told that none will come.
         while not self._queue.empty():
             self._queue.get_nowait()
@@ -235,6 +244,27 @@ class Follower:
             asyncio.create_task(self._acking.run(self._link)),
         ]
 
+    @property
+    def _is_abandoned(self) -> bool:
+        """Whether nothing will come any more, though the program did not close this."""
+        if not self._tasks or self._is_closed:
+            return False
+        following = self._tasks[0]
+        return following.cancelled() or following.get_loop() is not asyncio.get_running_loop()
+
+    @property
+    def _fault(self) -> str:
+        """Why nothing is followed any more; '' while something is."""
+        if self._is_abandoned:
+            return _ABANDONED
+        if not self._tasks or not self._tasks[0].done():
+            return ""
+        return "it failed; asking for the next event says why"
+
+    def _check_followed(self) -> None:
+        if self._is_abandoned:
+            raise RuntimeError(_ABANDONED)
+
     async def _load(self) -> None:
         """Begin from the saved positions; if they are lost, from what was acknowledged."""
         try:
@@ -249,6 +279,11 @@ class Follower:
     async def _run(self, link: Link) -> None:
         try:
             await link.run()
+        except asyncio.CancelledError:
+            # Not by aclose: whoever waits for events must not wait for ever.
+            if not self._is_closed and self._queue.empty():
+                self._queue.put_nowait(None)
+            raise
         # Whatever it is, whoever waits for events must see it; in a task it would be lost.
         except Exception as error:  # noqa: BLE001  Passed on whole, raised by __anext__.
             await self._queue.put(error)
@@ -261,7 +296,7 @@ class Follower:
             self._failed = item
         elif isinstance(item, Resynced):
             self._resync(item)
-        elif self._versions.is_new(item.event, stream=item.stream):
+        elif self._versions.is_new(item.event, stream=item.stream, epoch=item.position.epoch):
             self._pending = item
             return item.event
         else:
@@ -332,7 +367,8 @@ async def follow(  # noqa: PLR0913 - options by keyword, each with a default
 
     An event is acknowledged when the loop asks for the next one. After leaving the loop, the
     connection closes a moment later; a program that ends there should use
-    ``async with Follower(…)``, which waits for it. See :class:`Follower` for the options.
+    ``async with Follower(…)``, which waits for it; and so should one that waits with a timeout,
+    since cancelling whoever waits ends a generator. See :class:`Follower` for the options.
 
     Raises:
         StoppedError: The listener said not to come back unchanged.

@@ -19,7 +19,7 @@ from listener.pos.polling import Polling
 from listener.pos.schedule import Schedule, Timing
 from listener.pos.status import State, Transport, stopped
 from listener.pos.talk import Talk
-from listener.pos.tracking import Tracker
+from listener.pos.tracking import BrokenError, Tracker
 from listener.pos.wire import encode
 
 _LOG: Final = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ _LOST_ON_THE_WAY: Final = frozenset({CloseCode.CUT, CloseCode.NO_CODE, CloseCode
 # How long each step of a handshake may take while long-poll works and does not read meanwhile.
 AGAIN_SECONDS: Final = 2.0
 _STARTING: Final = Outage(cause=Cause.STARTING, why="the first try has only just begun")
+_SLOWER: Final = Outage(cause=Cause.CLOSED, why="the program is slower")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,8 @@ class Resynced:
 class Link:
     """Passes what the listener sends to ``put``, in order, each event once; reconnects for ever.
 
-    Nothing is read while ``put`` waits, so a slow program builds up no long queue here.
+    Nothing is read while ``put`` waits, so a slow program builds up no long queue here. Where it
+    waits for long, the listener gives the connection up: it is renewed once the program goes on.
     """
 
     def __init__(
@@ -222,9 +224,24 @@ class Link:
         if position is None:
             return False
         self._schedule.progress()
-        await self._put(Taken(stream=event.stream, position=position, event=event.event))
+        await self._pass_on(Taken(stream=event.stream, position=position, event=event.event))
         return True
 
     async def resync(self, resync: ResyncMembers) -> None:
         """Report that a stream's position is lost."""
-        await self._put(Resynced(resync=resync, position=self._tracker.resync(resync)))
+        await self._pass_on(Resynced(resync=resync, position=self._tracker.resync(resync)))
+
+    async def _pass_on(self, item: Taken | Resynced) -> None:
+        """Hand an item to the program; not live, and at an end, where it takes none for too long.
+
+        Raises:
+            BrokenError: The connection has not been read for too long, and is to be renewed.
+        """
+        try:
+            async with asyncio.timeout(self._timing.take_seconds):
+                await self._put(item)
+        except TimeoutError:
+            self._ws = None
+            self._change("connecting", None, _SLOWER)
+            await self._put(item)
+            raise BrokenError(_SLOWER.why) from None

@@ -28,6 +28,8 @@ class Timing:
     retry_max_seconds: float = 30.0
     behind_seconds: float = 2.0
     """How long heads may stay ahead while no event comes."""
+    take_seconds: float = 30.0
+    """How long the program may take no event before it is told that it is not live."""
     ack_seconds: float = 0.25
     """Between two acks: what is handled in between is acknowledged together."""
     poll_seconds: int = 25

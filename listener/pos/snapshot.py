@@ -90,7 +90,7 @@ class Snapshots:
                 self._on_change()
                 continue
             while (event := await snapshot.next(until=self._patience)) is not None:
-                if self._versions.is_new(event, stream=stream):
+                if self._versions.is_new(event, stream=stream, epoch=snapshot.item.position.epoch):
                     return event
             if snapshot.is_read:
                 await self._save(stream, snapshot.reached)

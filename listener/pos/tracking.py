@@ -24,21 +24,25 @@ VERSIONS_MAX: Final = 100_000
 
 
 class Versions:
-    """The newest state version shown of each transaction; the oldest ones are forgotten."""
+    """The newest state version shown of each transaction; the oldest ones are forgotten.
+
+    A version counts in its ledger only. In another, a transaction may be one of another stream,
+    whose own resync has not come yet.
+    """
 
     def __init__(self, *, limit: int = VERSIONS_MAX) -> None:
         self._limit = limit
-        self._held: dict[tuple[str, str], tuple[int, str]] = {}
+        self._held: dict[tuple[str, str], tuple[int, str, str]] = {}
 
-    def is_new(self, event: Event, *, stream: str) -> bool:
+    def is_new(self, event: Event, *, stream: str, epoch: str) -> bool:
         """Return whether an event is newer than what was shown; if so, remember its version."""
         key = (event.data.merchant_no, event.data.transaction_no)
         held = self._held.get(key)
-        if held is not None and event.data.state_version <= held[0]:
+        if held is not None and held[2] == epoch and event.data.state_version <= held[0]:
             return False
         # Removed first, so that the dict is in the order of the last use.
         self._held.pop(key, None)
-        self._held[key] = (event.data.state_version, stream)
+        self._held[key] = (event.data.state_version, stream, epoch)
         if len(self._held) > self._limit:
             del self._held[next(iter(self._held))]
         return True

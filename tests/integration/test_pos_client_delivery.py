@@ -1,10 +1,13 @@
 """The POS client: events come once, in order, and are acknowledged once they are handled."""
 
 import asyncio
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from listener.pos.client import Event, FollowStatus, Timing, follow
+from listener.pos.client import Event, Follower, FollowStatus, Timing, follow
 from listener.pos.codes import CloseCode
 from tests.support.scripted import (
     EPOCH,
@@ -189,6 +192,7 @@ async def test_a_fault_of_the_programs_own_callback_reaches_the_program(server: 
         with pytest.raises(RuntimeError, match="live"):
             async with asyncio.timeout(WAIT_SECONDS):
                 await anext(client)
+        assert (client.status.state, client.status.transport) == ("stopped", None)
 
 
 async def test_a_slow_program_reads_no_further_than_it_can_hold(server: Scripted) -> None:
@@ -207,6 +211,77 @@ async def test_a_slow_program_reads_no_further_than_it_can_hold(server: Scripted
         await asyncio.sleep(0.4)
         assert await take(client, 599) == [f"t{n}" for n in range(2, 601)]
     assert server.upgrades == 1
+
+
+async def test_a_program_that_takes_nothing_for_long_is_not_live_and_misses_nothing(
+    server: Scripted,
+) -> None:
+    async def rest(call: Call) -> None:
+        await call.hello()
+        connect: Any = await call.expect("connect")
+        position = connect["streams"][0]["after"]
+        after = 0 if position == "acked" else position["offset"]
+        await call.ready(head=600, after=after)
+        for offset in range(after + 1, 601):
+            await call.event(offset)
+        await call.until_closed()
+
+    server.scripts = [rest]
+    told: list[tuple[str, str]] = []
+    client = follower(
+        server,
+        timing=replace(FAST, take_seconds=0.1),
+        on_status=lambda status: told.append((status.state, status.why)),
+    )
+    async with client:
+        await anext(client)
+        await asyncio.sleep(0.3)
+        assert told == [("live", ""), ("connecting", "the program is slower")]
+        assert (client.status.state, client.status.why) == told[-1]
+        assert await take(client, 599) == [f"t{n}" for n in range(2, 601)]
+        assert told[-1] == ("live", "")
+    assert server.upgrades == 2
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_in_another_event_loop_it_says_that_nobody_follows_any_more(
+    unused_tcp_port: int, *, ends: bool
+) -> None:
+    client = Follower(f"http://127.0.0.1:{unused_tcp_port}", key=KEY, streams=STREAM, timing=FAST)
+
+    async def begin() -> None:
+        await client.__aenter__()
+
+    async def go_on() -> None:
+        assert (client.status.state, client.status.transport) == ("stopped", None)
+        with pytest.raises(RuntimeError, match="of another event loop"):
+            async with asyncio.timeout(WAIT_SECONDS):
+                await anext(client)
+        if ends:
+            await client.aclose()
+
+    if ends:
+        asyncio.run(begin())
+        asyncio.run(go_on())
+        return
+    with closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(begin())
+        asyncio.run(go_on())
+        loop.run_until_complete(client.aclose())
+
+
+async def test_whoever_waits_is_told_that_what_followed_was_cancelled(server: Scripted) -> None:
+    server.scripts = [stay]
+    async with follower(server) as client:
+        waiting = asyncio.create_task(anext(client))
+        await server_saw(server, "connect")
+        for task in asyncio.all_tasks():
+            if "Follower._run" in repr(task.get_coro()):
+                task.cancel()
+        with pytest.raises(RuntimeError, match="was cancelled"):
+            async with asyncio.timeout(WAIT_SECONDS):
+                await waiting
+        assert client.status.state == "stopped"
 
 
 async def test_every_event_of_the_ledger_is_followed_and_never_acked(server: Scripted) -> None:

@@ -147,6 +147,34 @@ async def test_of_several_streams_only_the_lost_one_waits_for_its_snapshot(
         waiting.cancel()
 
 
+async def test_a_transaction_that_a_restore_took_to_another_stream_is_shown(
+    server: Scripted,
+) -> None:
+    async def first(call: Call) -> None:
+        await call.begin(STREAM, OTHER)
+        await call.event(1, stream=OTHER, no="t7", version=6)
+        await call.expect("ack")
+        await call.ws.close(code=CloseCode.COME_BACK)
+
+    async def second(call: Call) -> None:
+        await call.hello()
+        await call.expect("connect")
+        lost = {"epoch": NEW, "head": 40, "after": 40, "recovered": False}
+        streams = [{"stream": name} | lost for name in (STREAM, OTHER)]
+        await call.send(type="ready", id=1, streams=streams)
+        await resync(call)
+        await resync(call, stream=OTHER)
+        await call.until_closed()
+
+    server.scripts = [first, second]
+    server.answers["snapshot"] = [rows(7), rows(8)]
+    async with follower(server, streams=[STREAM, OTHER]) as client:
+        shown = await events(client, 3)
+    # The version that was held of t7 is one of the ledger before.
+    numbers = [(one.type, one.data.transaction_no) for one in shown]
+    assert numbers == [("transaction.cancelled", "t7"), (SNAPSHOT, "t7"), (SNAPSHOT, "t8")]
+
+
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [

@@ -117,21 +117,30 @@ def test_no_answer_of_anybody_else_stops(status: int) -> None:
 
 def test_only_a_higher_state_version_is_new() -> None:
     versions = Versions()
-    shown = [versions.is_new(event("t", n), stream=STREAM) for n in (2, 2, 1, 3)]
+    shown = [versions.is_new(event("t", n), stream=STREAM, epoch="e1") for n in (2, 2, 1, 3)]
     assert shown == [True, False, False, True]
     versions.forget("another/stream")
-    assert not versions.is_new(event("t", 3), stream=STREAM)
+    assert not versions.is_new(event("t", 3), stream=STREAM, epoch="e1")
     versions.forget(STREAM)
-    assert versions.is_new(event("t", 1), stream=STREAM)
+    assert versions.is_new(event("t", 1), stream=STREAM, epoch="e1")
+
+
+def test_a_state_version_of_another_ledger_says_nothing() -> None:
+    versions = Versions()
+    assert versions.is_new(event("t", 3), stream=STREAM, epoch="e1")
+    # After a restore it is a transaction of another store; STREAM's resync has not come yet.
+    assert versions.is_new(event("t", 1), stream="another/stream", epoch="e2")
+    versions.forget(STREAM)
+    assert not versions.is_new(event("t", 1), stream="another/stream", epoch="e2")
 
 
 def test_only_the_last_used_state_versions_are_held() -> None:
     versions = Versions(limit=2)
     for no, version in (("a", 1), ("b", 1), ("a", 2), ("c", 1)):
-        assert versions.is_new(event(no, version), stream=STREAM)
-    assert not versions.is_new(event("a", 2), stream=STREAM)
-    assert not versions.is_new(event("c", 1), stream=STREAM)
-    assert versions.is_new(event("b", 1), stream=STREAM)
+        assert versions.is_new(event(no, version), stream=STREAM, epoch="e1")
+    assert not versions.is_new(event("a", 2), stream=STREAM, epoch="e1")
+    assert not versions.is_new(event("c", 1), stream=STREAM, epoch="e1")
+    assert versions.is_new(event("b", 1), stream=STREAM, epoch="e1")
 
 
 def test_events_are_taken_once_and_in_order() -> None:

@@ -107,7 +107,7 @@ test('leaving the loop closes the connection', web, async () => {
   }
   assert.equal(await server.calls[0].closed, 1000);
   assert.deepEqual(server.calls[0].acks(), []);
-  assert.equal(follower.status.state, 'stopped');
+  assert.deepEqual([follower.status.state, follower.status.transport], ['stopped', null]);
   assert.deepEqual(await follower.next(), { done: true, value: undefined });
 });
 
@@ -634,6 +634,23 @@ test('a listener that answers at once with nothing is not asked without a pause'
   follower.close();
 });
 
+test('a clock that is set back keeps nothing from coming', any, async (context) => {
+  const server = await serve();
+  server.pages = [page(1)];
+  const follower = client(server, { WebSocket: null });
+  assert.deepEqual(await take(follower, 1), ['t1']);
+  const real = Date.now;
+  let offMs = 0;
+  context.mock.method(Date, 'now', () => real() + offMs);
+  const next = follower.next();
+  await until(() => server.polls.length >= 2);
+  // The second is being waited for, and will bring nothing.
+  offMs = -3_600_000;
+  server.pages = [page(2)];
+  assert.equal((await next).value.data.transactionNo, 't2');
+  assert.ok(follower.status.ageMs >= 0);
+});
+
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {
     await call.begin({ after: 1 });
@@ -1038,6 +1055,29 @@ test('a snapshot that is never answered holds up no event', web, async () => {
   assert.match(follower.status.why, /not read yet/);
   snapshot.open();
   assert.deepEqual(await take(follower, 1), ['t9']);
+});
+
+test('a transaction that a restore took to another stream is shown', web, async () => {
+  const server = await serve(
+    async (call) => {
+      await call.begin({ streams: [STREAM, OTHER] });
+      call.event(1, { stream: OTHER, no: 't7', version: 6 });
+      await call.expect('ack');
+      call.close(4200);
+    },
+    async (call) => {
+      call.hello();
+      await call.expect('connect');
+      const lost = { epoch: 'e2', head: 40, after: 40, recovered: false };
+      const streams = [STREAM, OTHER].map((stream) => ({ stream, ...lost }));
+      call.send({ type: 'ready', id: 1, streams });
+      for (const { stream } of streams) call.send({ type: 'resync', ...resync, stream });
+    },
+  );
+  server.snapshotAnswers = [{ data: rows(7) }, { data: rows(8) }];
+  const follower = client(server, { streams: [STREAM, OTHER] });
+  // The version that was held of t7 is one of the ledger before.
+  assert.deepEqual(await take(follower, 3), ['t7', 't7', 't8']);
 });
 
 test('a later resync replaces a snapshot that was not read', web, async () => {

@@ -23,7 +23,7 @@ export class Book {
   #onChange;
   #toRead = new Map();
   #timer;
-  #scannedAt = 0;
+  #scannedAt = -Infinity;
   #filter = '';
   #cursor = null;
   /** The keys of the list, as far as it was read. */
@@ -79,7 +79,7 @@ export class Book {
 
   /** Read everything that may need a person, however old it is. */
   async scan() {
-    this.#scannedAt = Date.now();
+    this.#scannedAt = performance.now();
     await Promise.all(DOUBTFUL.map((status) => this.#scanOne(status)));
     this.#onChange();
   }
@@ -156,7 +156,7 @@ export class Book {
   /** Many at once are read by the page, which is cheaper; what may need a person is read less often. */
   async #readMany() {
     await this.begin();
-    if (Date.now() - this.#scannedAt > SCAN_MS) await this.scan();
+    if (performance.now() - this.#scannedAt > SCAN_MS) await this.scan();
     // A page that stays open for weeks must hold what it shows, and not the whole ledger.
     for (const row of this.all().slice(HELD_MAX)) {
       if (!this.#isOpen(row)) this.#held.delete(keyOf(row));

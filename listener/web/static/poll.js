@@ -18,18 +18,18 @@ export function pollEntries(api, { onEntries, onStatus, onRefused }) {
     onStatus({
       state,
       transport: 'long-poll',
-      ageMs: wordAt === undefined ? null : Date.now() - wordAt,
+      ageMs: wordAt === undefined ? null : Math.round(performance.now() - wordAt),
     });
   const ticker = setInterval(tell, 1000);
 
   async function turn(position) {
     const { epoch, seq } = position ?? (await api.get('/v1/ledger'));
-    wordAt = Date.now();
+    wordAt = performance.now();
     state = 'live';
     tell();
     const query = { after: seq, limit: PAGE, wait: position === undefined ? 0 : WAIT_SECONDS };
     const page = await api.get('/v1/entries', { query, ms: WAIT_SECONDS * 1000 + GRACE_MS });
-    wordAt = Date.now();
+    wordAt = performance.now();
     // Another ledger has other numbers: begin again at its head.
     if (page.epoch !== epoch) return undefined;
     if (page.data.length > 0 && !isEnded) onEntries(page.data);
