@@ -1,6 +1,6 @@
 """What a POS client decides: which event is new, and when events are missing on a connection.
 
-Nothing here waits or does I/O; ``pos.client`` does, and asks here.
+Nothing here waits or does I/O; ``pos.follower`` and ``pos.link`` do, and ask here.
 """
 
 from collections.abc import Mapping, Sequence
