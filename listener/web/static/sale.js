@@ -46,7 +46,12 @@ export function showSale(sale, { api, onCancel, onPay }) {
   const heard = stepsOf(steps);
   const rest =
     isOpen || isCancelling ? workFor(sale, heard, { api, isCancelling, onCancel, onPay }) : heard;
+  const typed = drawn.number === transaction.transactionNo ? at('barcode') : null;
+  const hadFocus = typed !== null && typed === document.activeElement;
   at('current').replaceChildren(verdict, priceOf(transaction), rest);
+  const field = at('barcode');
+  if (typed && field) field.value = typed.value;
+  if (hadFocus) field?.focus({ preventScroll: true });
   drawn = { sign, verdict, number: transaction.transactionNo };
 }
 
@@ -153,15 +158,20 @@ function scanForm(onScan) {
     maxlength: 64,
     autocomplete: 'off',
   });
-  const onsubmit = (event) => {
+  const charge = h('button', { class: 'main', 'data-acts': true }, 'Charge');
+  const onsubmit = async (event) => {
     event.preventDefault();
-    onScan(field.value.trim());
+    charge.disabled = true;
+    await onScan(field.value.trim());
+    charge.disabled = false;
+    // The next code is another try, not the rest of this one.
+    field.select();
   };
   return h(
     'form',
     { class: 'scan', onsubmit },
     h('label', { for: 'barcode' }, 'The customer’s code'),
-    h('div', {}, field, h('button', { class: 'main', 'data-acts': true }, 'Charge')),
+    h('div', {}, field, charge),
   );
 }
 

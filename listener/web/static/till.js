@@ -56,6 +56,8 @@ class Till {
     // The listener keeps no codes, and the customer may scan while the page is loaded again.
     if (sale.code) sessionStorage.setItem(CODE + started.transactionNo, sale.code);
     this.choose(started.transactionNo);
+    // A scanner types where the focus is: left in the form, its code would start another sale.
+    at('barcode')?.focus({ preventScroll: true });
   }
 
   /** Show a sale as the one in hand; on a small screen, bring it into sight. */
@@ -181,6 +183,10 @@ function orderOf() {
 let till;
 let idempotencyKey = uniqueId();
 
+// A key held down is pressed once: each further sale would be one more that a customer can pay.
+at('main').addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && event.repeat) event.preventDefault();
+});
 // Another order is another request; the same one, sent again after a failure, is not.
 at('sale').addEventListener('input', () => {
   idempotencyKey = uniqueId();
