@@ -3,6 +3,15 @@
 import { Api, ApiError } from './api.js';
 import { at, say } from './dom.js';
 
+/** Keep a text for this tab, unless it has no room left: the page works without. */
+export function keep(name, text) {
+  try {
+    sessionStorage.setItem(name, text);
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error;
+  }
+}
+
 /**
  * Let a person in, and again whenever the key stops being good.
  *
@@ -24,7 +33,7 @@ export function gate(name, enter) {
     } finally {
       form.inert = false;
     }
-    sessionStorage.setItem(name, key);
+    keep(name, key);
     form.hidden = true;
     document.body.classList.add('entered');
     at('main').focus();

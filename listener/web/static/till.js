@@ -8,7 +8,7 @@
 
 import { Api, pathOf } from './api.js';
 import { at, h, reconcile, say } from './dom.js';
-import { gate } from './gate.js';
+import { gate, keep } from './gate.js';
 import { Live } from './live.js';
 import { SNAPSHOT, follow } from './pos-client.js';
 import { showSale, standingOf } from './sale.js';
@@ -43,6 +43,7 @@ class Till {
   async readRecent() {
     const { data } = await this.#api.get('/v1/transactions', { query: { limit: RECENT } });
     data.reverse().forEach((transaction) => this.#take(transaction));
+    this.#forgetCodes();
     this.#draw();
   }
 
@@ -54,7 +55,7 @@ class Till {
     // What a wallet scans is the link; Pockyt's qrcodeUrl may lead to a picture of it.
     sale.code = started.deepLink ?? started.qrcodeUrl ?? undefined;
     // The listener keeps no codes, and the customer may scan while the page is loaded again.
-    if (sale.code) sessionStorage.setItem(CODE + started.transactionNo, sale.code);
+    if (sale.code) keep(CODE + started.transactionNo, sale.code);
     this.choose(started.transactionNo);
     // A scanner types where the focus is: left in the form, its code would start another sale.
     at('barcode')?.focus({ preventScroll: true });
@@ -94,8 +95,19 @@ class Till {
     }
     if (step !== undefined) sale.steps.push(step);
     this.#sales.set(transaction.transactionNo, sale);
-    if (this.#sales.size > SALES_MAX) this.#sales.delete(this.#sales.keys().next().value);
+    if (this.#sales.size > SALES_MAX) {
+      this.#sales.delete(this.#sales.keys().next().value);
+      this.#forgetCodes();
+    }
     return sale;
+  }
+
+  /** Forget the codes of sales that are shown no longer: a tab that is open for months would be full. */
+  #forgetCodes() {
+    for (const name of Object.keys(sessionStorage)) {
+      const isCode = name.startsWith(CODE);
+      if (isCode && !this.#sales.has(name.slice(CODE.length))) sessionStorage.removeItem(name);
+    }
   }
 
   #showStatus(status) {
@@ -168,7 +180,7 @@ function suggestReference() {
 function orderOf() {
   const value = (id) => at(id).value.trim();
   const currency = value('currency');
-  sessionStorage.setItem(TERMINAL, value('terminal'));
+  keep(TERMINAL, value('terminal'));
   return {
     reference: value('reference'),
     amount: value('amount'),

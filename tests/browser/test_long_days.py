@@ -1,0 +1,43 @@
+"""A page that is open for months, behind a network that answers for the listener."""
+
+from playwright.sync_api import Browser, Route, expect
+
+from listener.keys import Role
+from tests.browser.stage import Stage
+from tests.browser.test_live import start_sale
+from tests.browser.visit import visit
+
+CODES = "Object.keys(sessionStorage).filter((name) => name.startsWith('listener-till-code '))"
+FILL = """() => {
+  const room = (length) => {
+    try { for (let n = 0; ; n += 1) sessionStorage.setItem(`${length} ${n}`, 'x'.repeat(length)); }
+    catch { /* It is full. */ }
+  };
+  [100000, 1000, 10, 0].forEach(room);
+}"""
+
+
+def test_a_tab_without_room_goes_on_selling(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        till.page.evaluate(FILL)
+        start_sale(till.page)
+        expect(till.page.get_by_role("img", name="Code to pay 13.00 USD")).to_be_visible()
+        expect(till.page.locator("#sale-error")).to_have_text("")
+
+
+def test_the_codes_of_sales_that_are_no_longer_shown_are_forgotten(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        till.page.evaluate("sessionStorage.setItem('listener-till-code 1', 'of long ago')")
+        start_sale(till.page)
+        assert len(till.page.evaluate(CODES)) == 2
+        till.page.reload()
+        till.expect_live()
+        assert len(till.page.evaluate(CODES)) == 1
+        for place in range(100):
+            stage.notify(f"2975536383050000{place:02}", "success")
+        expect(till.page.locator("#recent")).to_contain_text("ref-000099")
+        till.page.wait_for_function(f"{CODES}.length === 0")
