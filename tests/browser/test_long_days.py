@@ -1,5 +1,7 @@
 """A page that is open for months, behind a network that answers for the listener."""
 
+from collections.abc import Callable
+
 from playwright.sync_api import Browser, Route, expect
 
 from listener.keys import Role
@@ -41,3 +43,45 @@ def test_the_codes_of_sales_that_are_no_longer_shown_are_forgotten(
             stage.notify(f"2975536383050000{place:02}", "success")
         expect(till.page.locator("#recent")).to_contain_text("ref-000099")
         till.page.wait_for_function(f"{CODES}.length === 0")
+
+
+def a_page(status: int) -> Callable[[Route], None]:
+    """Return a proxy's answer to a request."""
+    return lambda route: route.fulfill(
+        status=status, content_type="text/html", body="<h1>nginx</h1>"
+    )
+
+
+def test_what_a_proxy_answers_is_not_taken_for_the_listeners_answer(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        start_sale(till.page)
+        for status in (200, 502):
+            till.page.route("**/v1/**", a_page(status))
+            till.page.get_by_role("button", name="Start the sale").click()
+            said = f"something on the way answered ({status}). Try again."
+            expect(till.page.locator("#sale-error")).to_contain_text(said)
+            till.page.get_by_role("button", name="Cancel the sale").click()
+            expect(till.page.locator("#current .error")).to_contain_text(said)
+            till.page.unroute("**/v1/**")
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        expect(till.page.locator("#current .word")).to_have_text("Cancelled")
+
+
+def test_a_key_outlasts_a_reload_while_the_listener_is_away(
+    browser: Browser, stage: Stage
+) -> None:
+    for path, role in (("/till", Role.POS), ("/", Role.ADMIN)):
+        key = stage.key(role, terminal="T-1" if role is Role.POS else None)
+        with visit(browser, stage.url + path) as made:
+            made.enter(key)
+            for pattern in ("**/v1/**", "**/metrics"):
+                made.page.route(pattern, a_page(502))
+            made.page.reload()
+            expect(made.page.locator("#gate-error")).to_contain_text("Try again")
+            expect(made.page.get_by_label("Key")).to_have_value(key)
+            made.page.unroute_all()
+            made.page.reload()
+            made.expect_live()

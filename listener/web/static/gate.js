@@ -29,7 +29,7 @@ export function gate(name, enter) {
       end = await enter(key);
     } catch (error) {
       if (!(error instanceof Error)) throw error;
-      return refuse(error.message, key, error instanceof ApiError && error.status === 0);
+      return refuse(error.message, key, error instanceof ApiError && error.isPassing);
     } finally {
       form.inert = false;
     }
