@@ -79,3 +79,18 @@ def test_a_code_is_charged_once_however_often_it_is_pressed(
         )
         expect(till.page.locator("#current .word")).to_have_text("Paid")
         assert len(posts) == 1
+
+
+def test_a_key_is_taken_as_it_is_pasted(browser: Browser, stage: Stage) -> None:
+    for path, key in (
+        ("/till", stage.key(Role.POS, terminal="T-1")),
+        ("/", stage.key(Role.ADMIN)),
+    ):
+        for pasted in (f" “{key}”\u200b", f"'{key[:20]} {key[20:]}'", f"\ufeff{key}\u2069 "):
+            with visit(browser, stage.url + path) as made:
+                made.enter(pasted)
+        with visit(browser, stage.url + path) as made:
+            for wrong in ("lk_😀", "ключ", f"Bearer:{key}"):
+                made.page.get_by_label("Key").fill(wrong)
+                made.page.keyboard.press("Enter")
+                expect(made.page.locator("#gate-error")).to_contain_text("copy it anew")
