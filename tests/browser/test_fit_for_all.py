@@ -193,3 +193,18 @@ def tab_to(page: Page, selector: str) -> None:
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
     raise AssertionError(f"Tab does not lead to {selector}")
+
+
+def test_what_is_chosen_is_marked_where_the_system_sets_the_colours(
+    browser: Browser, busy_stage: Stage
+) -> None:
+    with visit(browser, f"{busy_stage.url}/") as head:
+        head.page.emulate_media(forced_colors="active")
+        head.enter(busy_stage.key(Role.ADMIN))
+        colours = [
+            head.page.locator(f"#filters label:has-text('{word}')").evaluate(
+                "(label) => getComputedStyle(label).backgroundColor"
+            )
+            for word in ("All", "Created", "Paid")
+        ]
+        assert colours[0] != colours[1] == colours[2]
