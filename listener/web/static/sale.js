@@ -27,12 +27,16 @@ const PAYABLE = new Set(['created', 'pending', 'unknown']);
 
 let drawn = {};
 
-/** Show a sale, `{transaction, code, steps}`, or that there is none. */
+/**
+ * Show a sale, `{transaction, code, steps, refusal}`, or that there is none.
+ *
+ * The refusal of its last request is kept with it: an event of the same moment would draw it away.
+ */
 export function showSale(sale, { api, onCancel, onPay }) {
   if (sale === undefined) return showNothing();
-  const { transaction, code, steps } = sale;
+  const { transaction, code, steps, refusal } = sale;
   const { name, word } = standingOf(sale);
-  const sign = `${transaction.transactionNo} ${transaction.stateVersion} ${name} ${steps.length} ${code}`;
+  const sign = `${transaction.transactionNo} ${transaction.stateVersion} ${name} ${steps.length} ${code} ${refusal?.message}`;
   if (drawn.sign === sign) return;
   const isOpen = PAYABLE.has(transaction.status);
   const isCancelling = name === 'cancelling' || name === 'unresolved';
@@ -45,7 +49,9 @@ export function showSale(sale, { api, onCancel, onPay }) {
   );
   const heard = stepsOf(steps);
   const rest =
-    isOpen || isCancelling ? workFor(sale, heard, { api, isCancelling, onCancel, onPay }) : heard;
+    isOpen || isCancelling || refusal
+      ? workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay })
+      : heard;
   const typed = drawn.number === transaction.transactionNo ? at('barcode') : null;
   const hadFocus = typed !== null && typed === document.activeElement;
   at('current').replaceChildren(verdict, priceOf(transaction), rest);
@@ -96,8 +102,9 @@ function priceOf(transaction) {
   );
 }
 
-function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, onPay }) {
-  const error = h('p', { class: 'error', role: 'alert' });
+function workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay }) {
+  const { transaction, code, refusal } = sale;
+  const error = h('p', { class: 'error', role: 'alert' }, refusal?.message ?? '');
   const cancel = h(
     'button',
     {
@@ -113,19 +120,14 @@ function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, on
   async function run(work, ...given) {
     cancel.disabled = true;
     say(error, '');
-    try {
-      await work(...given);
-    } catch (refused) {
-      say(error, refused.message);
-      if (refused.code === 'already-paid' && !cancel.nextElementSibling) {
-        cancel.after(refundButton(() => run(onCancel, true)));
-      }
-    }
+    await work(...given);
+    say(error, sale.refusal?.message ?? '');
     cancel.disabled = false;
   }
 
+  const isPayable = isOpen && !isCancelling;
   const picture =
-    code && !isCancelling ? codePicture(api, code, `Code to pay ${money(transaction)}`) : undefined;
+    code && isPayable ? codePicture(api, code, `Code to pay ${money(transaction)}`) : undefined;
   return h(
     'div',
     { class: 'work' },
@@ -134,8 +136,13 @@ function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, on
     h(
       'div',
       { class: 'side-work' },
-      !code && !isCancelling && scanForm((barcode) => run(onPay, barcode)),
-      h('div', { class: 'actions' }, cancel),
+      !code && isPayable && scanForm((barcode) => run(onPay, barcode)),
+      h(
+        'div',
+        { class: 'actions' },
+        (isOpen || isCancelling) && cancel,
+        refusal?.code === 'already-paid' && refundButton(() => run(onCancel, true)),
+      ),
       error,
       heard,
     ),

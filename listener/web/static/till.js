@@ -23,7 +23,7 @@ class Till {
   #api;
   #follower;
   #live = new Live();
-  /** By transaction number, the newest last; each `{transaction, code, steps}`. */
+  /** By transaction number, the newest last; each `{transaction, code, steps, refusal}`. */
   #sales = new Map();
   #chosen;
 
@@ -161,8 +161,12 @@ class Till {
 
   /** Cancel or charge; the answer is the transaction as it stands, and events tell the rest. */
   async #act(sale, action, body) {
-    const answer = await this.#api.post(pathOf(sale.transaction, action), body);
-    this.#take(answer);
+    sale.refusal = undefined;
+    try {
+      this.#take(await this.#api.post(pathOf(sale.transaction, action), body));
+    } catch (error) {
+      sale.refusal = error;
+    }
     this.#draw();
   }
 }
