@@ -1,4 +1,4 @@
-"""What hands do at a till: hold a key down, press twice, scan, type while something happens."""
+"""What hands do at a till: hold a key down, press twice, scan, paste, type while it changes."""
 
 from playwright.sync_api import Browser, Page, expect
 
@@ -65,9 +65,7 @@ def test_a_scanner_types_into_the_field_for_the_customers_code(
         expect(till.page.locator("#current .word")).to_have_text("Paid")
 
 
-def test_a_code_is_charged_once_however_often_it_is_pressed(
-    browser: Browser, stage: Stage
-) -> None:
+def test_a_code_is_charged_once_however_often_it_is_pressed(browser: Browser, stage: Stage) -> None:
     with visit(browser, f"{stage.url}/till") as till:
         till.enter(stage.key(Role.POS, terminal="T-1"))
         start_sale(till.page, vendor="")
@@ -94,3 +92,16 @@ def test_a_key_is_taken_as_it_is_pasted(browser: Browser, stage: Stage) -> None:
                 made.page.get_by_label("Key").fill(wrong)
                 made.page.keyboard.press("Enter")
                 expect(made.page.locator("#gate-error")).to_contain_text("copy it anew")
+
+
+def test_a_till_that_may_not_refund_says_so(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        stage.plan("notification-lost")
+        start_sale(till.page)
+        stage.pay(number_of(till.page))
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        till.page.get_by_role("button", name="Cancel and give the money back").click()
+        expect(till.page.locator("#current .error")).to_contain_text("may not give money back")
+        expect(till.page.locator("#current .word")).to_have_text("Paid")
+        stage.plan()

@@ -70,9 +70,7 @@ def test_what_a_proxy_answers_is_not_taken_for_the_listeners_answer(
         expect(till.page.locator("#current .word")).to_have_text("Cancelled")
 
 
-def test_a_key_outlasts_a_reload_while_the_listener_is_away(
-    browser: Browser, stage: Stage
-) -> None:
+def test_a_key_outlasts_a_reload_while_the_listener_is_away(browser: Browser, stage: Stage) -> None:
     for path, role in (("/till", Role.POS), ("/", Role.ADMIN)):
         key = stage.key(role, terminal="T-1" if role is Role.POS else None)
         with visit(browser, stage.url + path) as made:

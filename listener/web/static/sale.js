@@ -23,6 +23,12 @@ const EVIDENCE = {
   answer: 'Pockyt answered',
   query: 'Pockyt was asked',
 };
+/** A refusal in a cashier's words; others are said in the listener's. */
+const REFUSALS = {
+  'already-paid':
+    'The customer has paid, so nothing was cancelled. Hand over the goods, or give the money back.',
+  'may-not-refund': 'This till may not give money back: its key was made without --may-refund.',
+};
 const PAYABLE = new Set(['created', 'pending', 'unknown']);
 
 let drawn = {};
@@ -104,7 +110,7 @@ function priceOf(transaction) {
 
 function workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay }) {
   const { transaction, code, refusal } = sale;
-  const error = h('p', { class: 'error', role: 'alert' }, refusal?.message ?? '');
+  const error = h('p', { class: 'error', role: 'alert' }, wordsOf(refusal));
   const cancel = h(
     'button',
     {
@@ -121,7 +127,7 @@ function workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay }) {
     cancel.disabled = true;
     say(error, '');
     await work(...given);
-    say(error, sale.refusal?.message ?? '');
+    say(error, wordsOf(sale.refusal));
     cancel.disabled = false;
   }
 
@@ -147,6 +153,10 @@ function workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay }) {
       heard,
     ),
   );
+}
+
+function wordsOf(refusal) {
+  return REFUSALS[refusal?.code] ?? refusal?.message ?? '';
 }
 
 function refundButton(onclick) {
