@@ -83,3 +83,19 @@ def test_a_key_outlasts_a_reload_while_the_listener_is_away(browser: Browser, st
             made.page.unroute_all()
             made.page.reload()
             made.expect_live()
+
+
+def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/#/200043/%E0%A4") as head:
+        # An address that was cut off names nothing, and stops nothing.
+        head.enter(stage.key(Role.ADMIN))
+        expect(head.page.locator("#story")).to_be_hidden()
+        said, none = head.page.locator("#transactions-said"), head.page.locator("#none")
+        head.page.route("**/v1/transactions?status=refunded*", a_page(502))
+        head.page.get_by_text("Refunded", exact=True).click()
+        expect(said).to_contain_text("Try again")
+        expect(none).to_have_text("")
+        head.page.unroute_all()
+        head.page.get_by_text("Failed", exact=True).click()
+        expect(none).to_have_text("No transaction with this status yet.")
+        expect(said).to_have_text("")
