@@ -39,10 +39,14 @@ def test_the_codes_of_sales_that_are_no_longer_shown_are_forgotten(
         till.page.reload()
         till.expect_live()
         assert len(till.page.evaluate(CODES)) == 1
+        reference = start_sale(till.page)
         for place in range(100):
             stage.notify(f"2975536383050000{place:02}", "success")
         expect(till.page.locator("#recent")).to_contain_text("ref-000099")
-        till.page.wait_for_function(f"{CODES}.length === 0")
+        # That of the sale in hand is left, and the sale with it.
+        till.page.wait_for_function(f"() => {CODES}.length === 1")
+        expect(till.page.locator("#current .price")).to_contain_text(reference)
+        expect(till.page.get_by_role("img", name="Code to pay 13.00 USD")).to_be_visible()
 
 
 def a_page(status: int) -> Callable[[Route], None]:

@@ -96,7 +96,8 @@ class Till {
     if (step !== undefined) sale.steps.push(step);
     this.#sales.set(transaction.transactionNo, sale);
     if (this.#sales.size > SALES_MAX) {
-      this.#sales.delete(this.#sales.keys().next().value);
+      // The sale in hand stays, however many others the store has meanwhile.
+      this.#sales.delete([...this.#sales.keys()].find((number) => number !== this.#chosen));
       this.#forgetCodes();
     }
     return sale;
