@@ -193,3 +193,35 @@ def tab_to(page: Page, selector: str) -> None:
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
     raise AssertionError(f"Tab does not lead to {selector}")
+
+
+def test_a_storys_sentences_have_the_width_of_a_phone(browser: Browser, busy_stage: Stage) -> None:
+    with visit(browser, f"{busy_stage.url}/#/200043/{NUMBER}", size=PHONE) as head:
+        head.enter(busy_stage.key(Role.ADMIN))
+        sentence = head.page.locator("#story .timeline .what").first
+        expect(sentence).to_be_visible()
+        width = sentence.evaluate("(sentence) => sentence.getBoundingClientRect().width")
+        assert width > PHONE[0] / 2
+
+
+def test_what_is_chosen_is_marked_where_the_system_sets_the_colours(
+    browser: Browser, busy_stage: Stage
+) -> None:
+    with visit(browser, f"{busy_stage.url}/") as head:
+        head.page.emulate_media(forced_colors="active")
+        head.enter(busy_stage.key(Role.ADMIN))
+        colours = [
+            head.page.locator(f"#filters label:has-text('{word}')").evaluate(
+                "(label) => getComputedStyle(label).backgroundColor"
+            )
+            for word in ("All", "Created", "Paid")
+        ]
+        assert colours[0] != colours[1] == colours[2]
+    with visit(browser, f"{busy_stage.url}/till") as till:
+        till.page.emulate_media(forced_colors="active")
+        till.enter(busy_stage.key(Role.POS, terminal="T-1"))
+        till.page.locator("#recent button").first.click()
+        chosen = till.page.locator("#recent button").first.evaluate(
+            "(button) => getComputedStyle(button).backgroundColor"
+        )
+        assert chosen == colours[0]

@@ -72,6 +72,12 @@ def test_a_sale_that_was_paid_meanwhile_is_not_cancelled_but_may_be_refunded(
         till.page.get_by_role("button", name="Cancel the sale").click()
         expect(till.page.locator("#current .word")).to_have_text("Paid")
         stage.plan()
+        # The events of the same moment do not take away why, and what can be done.
+        expect(till.page.locator("#current .error")).to_contain_text("nothing was cancelled")
+        expect(till.page.get_by_role("button", name="Cancel the sale")).to_have_count(0)
+        till.page.get_by_role("button", name="Cancel and give the money back").click()
+        expect(till.page.locator("#current .word")).to_have_text("Refunded")
+        expect(till.page.locator("#current .error")).to_have_count(0)
 
 
 def test_a_till_that_scans_charges_the_customers_code(browser: Browser, stage: Stage) -> None:

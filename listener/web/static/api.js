@@ -2,7 +2,7 @@
 
 const CALL_MS = 15_000;
 
-/** The listener refused, or did not answer (`status` 0); the message is for people. */
+/** The listener refused, or it was not the one that answered (`status` 0); the message is for people. */
 export class ApiError extends Error {
   constructor(status, problem) {
     super(problem.detail);
@@ -10,6 +10,11 @@ export class ApiError extends Error {
     this.status = status;
     this.code = problem.code;
     this.problem = problem;
+  }
+
+  /** Whether it says nothing about the key or the request, and may be otherwise in a moment. */
+  get isPassing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
 
@@ -75,16 +80,32 @@ export class Api {
       });
       text = await answer.text();
     } catch {
-      throw new ApiError(0, { code: 'no-answer', detail: 'The listener does not answer.' });
+      throw unanswered('The listener does not answer. Try again.');
     }
-    const isJson = /[/+]json\b/.test(answer.headers.get('Content-Type') ?? '');
-    const content = isJson && text ? JSON.parse(text) : text;
+    const type = answer.headers.get('Content-Type') ?? '';
+    // What is read here is never a page: a proxy's error is, and the sign-on page of a network.
+    if (/^text\/html\b/i.test(type)) {
+      throw unanswered(
+        `Not the listener, but something on the way answered (${answer.status}). Try again.`,
+      );
+    }
+    /** @type {any} */
+    let content = text;
+    try {
+      if (/[/+]json\b/.test(type) && text) content = JSON.parse(text);
+    } catch {
+      throw unanswered('The answer was cut off on the way. Try again.');
+    }
     if (answer.ok) return content;
     const problem = content?.detail
       ? content
       : { code: 'failed', detail: `The listener answered ${answer.status}.` };
     throw new ApiError(answer.status, problem);
   }
+}
+
+function unanswered(detail) {
+  return new ApiError(0, { code: 'no-answer', detail });
 }
 
 /** Name the path of a transaction, or of what can be done with it. */

@@ -52,6 +52,8 @@ class Dashboard {
   #search = '';
   /** What the listener found; undefined until it has answered. */
   #found;
+  /** Why the list was not read, the last time. */
+  #problem;
   #isListRead = false;
   #drawing;
   #ends;
@@ -105,13 +107,25 @@ class Dashboard {
 
   async filter(status) {
     this.#isListRead = false;
-    await this.#try(this.#book.begin(status));
+    await this.#readList(this.#book.begin(status));
     if (this.#search) await this.search(this.#search);
     this.#draw();
   }
 
   older() {
-    return this.#try(this.#book.older());
+    return this.#readList(this.#book.older());
+  }
+
+  /** Wait for a part of the list; what is missing because it failed is said above it. */
+  async #readList(reading) {
+    this.#problem = undefined;
+    await this.#try(
+      reading.catch((error) => {
+        this.#problem = error.message;
+        throw error;
+      }),
+    );
+    this.#draw();
   }
 
   async search(text) {
@@ -137,7 +151,7 @@ class Dashboard {
   }
 
   get #routed() {
-    const [, merchantNo, transactionNo] = location.hash.split('/').map(decodeURIComponent);
+    const [, merchantNo, transactionNo] = location.hash.split('/').map(decoded);
     return transactionNo ? { merchantNo, transactionNo } : undefined;
   }
 
@@ -149,7 +163,8 @@ class Dashboard {
 
   /** Read everything again: at the start, and whenever it is live again. */
   async #read() {
-    await this.#try(Promise.all([this.#book.begin(), this.#book.scan(), this.#readHealth()]));
+    const list = this.#readList(this.#book.begin());
+    await this.#try(Promise.all([list, this.#book.scan(), this.#readHealth()]));
   }
 
   async #readMetrics() {
@@ -225,6 +240,7 @@ class Dashboard {
       hrefOf,
       marksNew: this.#isListRead && !this.#search,
       hasOlder: this.#book.hasOlder,
+      problem: this.#problem,
       search: this.#search && {
         text: this.#search,
         found: this.#found,
@@ -232,6 +248,15 @@ class Dashboard {
       },
     });
     this.#isListRead = rows.length > 0;
+  }
+}
+
+/** Decode a part of the address; one that was cut off names nothing. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return '';
   }
 }
 

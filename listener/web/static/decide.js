@@ -2,6 +2,7 @@
 
 import { pathOf } from './api.js';
 import { h, say } from './dom.js';
+import { keep } from './gate.js';
 import { STATUSES } from './statuses.js';
 
 const NAME = 'listener-operator';
@@ -68,7 +69,7 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
   async function submit(event) {
     event.preventDefault();
     const decision = { status: status.value, name: name.value.trim(), reason: reason.value.trim() };
-    sessionStorage.setItem(NAME, decision.name);
+    keep(NAME, decision.name);
     send.disabled = true;
     try {
       await api.post(

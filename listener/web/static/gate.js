@@ -3,6 +3,18 @@
 import { Api, ApiError } from './api.js';
 import { at, say } from './dom.js';
 
+// What comes along when a key is copied from a message: blanks, quotes, and what cannot be seen.
+const COPIED_ALONG = /[\s"'`‘’“”„«»\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2069\ufeff]/g;
+
+/** Keep a text for this tab, unless it has no room left: the page works without. */
+export function keep(name, text) {
+  try {
+    sessionStorage.setItem(name, text);
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error;
+  }
+}
+
 /**
  * Let a person in, and again whenever the key stops being good.
  *
@@ -20,11 +32,11 @@ export function gate(name, enter) {
       end = await enter(key);
     } catch (error) {
       if (!(error instanceof Error)) throw error;
-      return refuse(error.message, key, error instanceof ApiError && error.status === 0);
+      return refuse(error.message, key, error instanceof ApiError && error.isPassing);
     } finally {
       form.inert = false;
     }
-    sessionStorage.setItem(name, key);
+    keep(name, key);
     form.hidden = true;
     document.body.classList.add('entered');
     at('main').focus();
@@ -48,10 +60,11 @@ export function gate(name, enter) {
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    const key = at('gate-key').value.trim();
+    const key = at('gate-key').value.replace(COPIED_ALONG, '');
     at('gate-key').value = '';
-    if (key) tryKey(key);
-    else refuse('Enter a key; `listener keys create` makes one.', '', false);
+    if (!key) refuse('Enter a key; `listener keys create` makes one.', '', false);
+    else if (/^[\w-]+$/.test(key)) tryKey(key);
+    else refuse('A key has only letters, digits, - and _: copy it anew.', '', false);
   });
   at('leave').addEventListener('click', () => leave());
 

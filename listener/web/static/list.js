@@ -51,9 +51,9 @@ export function matching(rows, text, chosen) {
 /**
  * Show rows. `marksNew`: those that were not there before catch the eye for a moment. `search` is
  * what is looked for, `{text, found, chosen}`; `found` is undefined until the listener has answered,
- * `chosen` the status that it must have, '' for any.
+ * `chosen` the status that it must have, '' for any. `problem`: why the list was not read.
  */
-export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
+export function showList(rows, { hrefOf, marksNew, hasOlder, problem, search }) {
   reconcile(at('rows'), rows.slice(0, ROWS_MAX), {
     keyOf,
     signOf: ({ stateVersion, updatedAt, held, cancel }) =>
@@ -62,8 +62,11 @@ export function showList(rows, { hrefOf, marksNew, hasOlder, search }) {
   });
   at('older').hidden = !hasOlder || Boolean(search) || rows.length >= ROWS_MAX;
   at('none').hidden = rows.length > 0;
-  say(at('none'), search ? nothingFound(search) : 'No transaction with this status yet.');
-  say(at('transactions-said'), search ? resultOf(search, rows.length) : '');
+  say(
+    at('none'),
+    search ? nothingFound(search) : problem ? '' : 'No transaction with this status yet.',
+  );
+  say(at('transactions-said'), search ? resultOf(search, rows.length) : (problem ?? ''));
 }
 
 function nothingFound({ found, chosen }) {

@@ -23,16 +23,26 @@ const EVIDENCE = {
   answer: 'Pockyt answered',
   query: 'Pockyt was asked',
 };
+/** A refusal in a cashier's words; others are said in the listener's. */
+const REFUSALS = {
+  'already-paid':
+    'The customer has paid, so nothing was cancelled. Hand over the goods, or give the money back.',
+  'may-not-refund': 'This till may not give money back: its key was made without --may-refund.',
+};
 const PAYABLE = new Set(['created', 'pending', 'unknown']);
 
 let drawn = {};
 
-/** Show a sale, `{transaction, code, steps}`, or that there is none. */
+/**
+ * Show a sale, `{transaction, code, steps, refusal}`, or that there is none.
+ *
+ * The refusal of its last request is kept with it: an event of the same moment would draw it away.
+ */
 export function showSale(sale, { api, onCancel, onPay }) {
   if (sale === undefined) return showNothing();
-  const { transaction, code, steps } = sale;
+  const { transaction, code, steps, refusal } = sale;
   const { name, word } = standingOf(sale);
-  const sign = `${transaction.transactionNo} ${transaction.stateVersion} ${name} ${steps.length} ${code}`;
+  const sign = `${transaction.transactionNo} ${transaction.stateVersion} ${name} ${steps.length} ${code} ${refusal?.message}`;
   if (drawn.sign === sign) return;
   const isOpen = PAYABLE.has(transaction.status);
   const isCancelling = name === 'cancelling' || name === 'unresolved';
@@ -45,8 +55,15 @@ export function showSale(sale, { api, onCancel, onPay }) {
   );
   const heard = stepsOf(steps);
   const rest =
-    isOpen || isCancelling ? workFor(sale, heard, { api, isCancelling, onCancel, onPay }) : heard;
+    isOpen || isCancelling || refusal
+      ? workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay })
+      : heard;
+  const typed = drawn.number === transaction.transactionNo ? at('barcode') : null;
+  const hadFocus = typed !== null && typed === document.activeElement;
   at('current').replaceChildren(verdict, priceOf(transaction), rest);
+  const field = at('barcode');
+  if (typed && field) field.value = typed.value;
+  if (hadFocus) field?.focus({ preventScroll: true });
   drawn = { sign, verdict, number: transaction.transactionNo };
 }
 
@@ -91,8 +108,9 @@ function priceOf(transaction) {
   );
 }
 
-function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, onPay }) {
-  const error = h('p', { class: 'error', role: 'alert' });
+function workFor(sale, heard, { api, isOpen, isCancelling, onCancel, onPay }) {
+  const { transaction, code, refusal } = sale;
+  const error = h('p', { class: 'error', role: 'alert' }, wordsOf(refusal));
   const cancel = h(
     'button',
     {
@@ -108,19 +126,14 @@ function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, on
   async function run(work, ...given) {
     cancel.disabled = true;
     say(error, '');
-    try {
-      await work(...given);
-    } catch (refused) {
-      say(error, refused.message);
-      if (refused.code === 'already-paid' && !cancel.nextElementSibling) {
-        cancel.after(refundButton(() => run(onCancel, true)));
-      }
-    }
+    await work(...given);
+    say(error, wordsOf(sale.refusal));
     cancel.disabled = false;
   }
 
+  const isPayable = isOpen && !isCancelling;
   const picture =
-    code && !isCancelling ? codePicture(api, code, `Code to pay ${money(transaction)}`) : undefined;
+    code && isPayable ? codePicture(api, code, `Code to pay ${money(transaction)}`) : undefined;
   return h(
     'div',
     { class: 'work' },
@@ -129,12 +142,21 @@ function workFor({ transaction, code }, heard, { api, isCancelling, onCancel, on
     h(
       'div',
       { class: 'side-work' },
-      !code && !isCancelling && scanForm((barcode) => run(onPay, barcode)),
-      h('div', { class: 'actions' }, cancel),
+      !code && isPayable && scanForm((barcode) => run(onPay, barcode)),
+      h(
+        'div',
+        { class: 'actions' },
+        (isOpen || isCancelling) && cancel,
+        refusal?.code === 'already-paid' && refundButton(() => run(onCancel, true)),
+      ),
       error,
       heard,
     ),
   );
+}
+
+function wordsOf(refusal) {
+  return REFUSALS[refusal?.code] ?? refusal?.message ?? '';
 }
 
 function refundButton(onclick) {
@@ -153,15 +175,20 @@ function scanForm(onScan) {
     maxlength: 64,
     autocomplete: 'off',
   });
-  const onsubmit = (event) => {
+  const charge = h('button', { class: 'main', 'data-acts': true }, 'Charge');
+  const onsubmit = async (event) => {
     event.preventDefault();
-    onScan(field.value.trim());
+    charge.disabled = true;
+    await onScan(field.value.trim());
+    charge.disabled = false;
+    // The next code is another try, not the rest of this one.
+    field.select();
   };
   return h(
     'form',
     { class: 'scan', onsubmit },
     h('label', { for: 'barcode' }, 'The customer’s code'),
-    h('div', {}, field, h('button', { class: 'main', 'data-acts': true }, 'Charge')),
+    h('div', {}, field, charge),
   );
 }
 

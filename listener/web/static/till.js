@@ -8,7 +8,7 @@
 
 import { Api, pathOf } from './api.js';
 import { at, h, reconcile, say } from './dom.js';
-import { gate } from './gate.js';
+import { gate, keep } from './gate.js';
 import { Live } from './live.js';
 import { SNAPSHOT, follow } from './pos-client.js';
 import { showSale, standingOf } from './sale.js';
@@ -23,7 +23,7 @@ class Till {
   #api;
   #follower;
   #live = new Live();
-  /** By transaction number, the newest last; each `{transaction, code, steps}`. */
+  /** By transaction number, the newest last; each `{transaction, code, steps, refusal}`. */
   #sales = new Map();
   #chosen;
 
@@ -43,6 +43,7 @@ class Till {
   async readRecent() {
     const { data } = await this.#api.get('/v1/transactions', { query: { limit: RECENT } });
     data.reverse().forEach((transaction) => this.#take(transaction));
+    this.#forgetCodes();
     this.#draw();
   }
 
@@ -54,8 +55,10 @@ class Till {
     // What a wallet scans is the link; Pockyt's qrcodeUrl may lead to a picture of it.
     sale.code = started.deepLink ?? started.qrcodeUrl ?? undefined;
     // The listener keeps no codes, and the customer may scan while the page is loaded again.
-    if (sale.code) sessionStorage.setItem(CODE + started.transactionNo, sale.code);
+    if (sale.code) keep(CODE + started.transactionNo, sale.code);
     this.choose(started.transactionNo);
+    // A scanner types where the focus is: left in the form, its code would start another sale.
+    at('barcode')?.focus({ preventScroll: true });
   }
 
   /** Show a sale as the one in hand; on a small screen, bring it into sight. */
@@ -92,8 +95,20 @@ class Till {
     }
     if (step !== undefined) sale.steps.push(step);
     this.#sales.set(transaction.transactionNo, sale);
-    if (this.#sales.size > SALES_MAX) this.#sales.delete(this.#sales.keys().next().value);
+    if (this.#sales.size > SALES_MAX) {
+      // The sale in hand stays, however many others the store has meanwhile.
+      this.#sales.delete([...this.#sales.keys()].find((number) => number !== this.#chosen));
+      this.#forgetCodes();
+    }
     return sale;
+  }
+
+  /** Forget the codes of sales that are shown no longer: a tab that is open for months would be full. */
+  #forgetCodes() {
+    for (const name of Object.keys(sessionStorage)) {
+      const isCode = name.startsWith(CODE);
+      if (isCode && !this.#sales.has(name.slice(CODE.length))) sessionStorage.removeItem(name);
+    }
   }
 
   #showStatus(status) {
@@ -147,8 +162,12 @@ class Till {
 
   /** Cancel or charge; the answer is the transaction as it stands, and events tell the rest. */
   async #act(sale, action, body) {
-    const answer = await this.#api.post(pathOf(sale.transaction, action), body);
-    this.#take(answer);
+    sale.refusal = undefined;
+    try {
+      this.#take(await this.#api.post(pathOf(sale.transaction, action), body));
+    } catch (error) {
+      sale.refusal = error;
+    }
     this.#draw();
   }
 }
@@ -166,7 +185,7 @@ function suggestReference() {
 function orderOf() {
   const value = (id) => at(id).value.trim();
   const currency = value('currency');
-  sessionStorage.setItem(TERMINAL, value('terminal'));
+  keep(TERMINAL, value('terminal'));
   return {
     reference: value('reference'),
     amount: value('amount'),
@@ -181,6 +200,10 @@ function orderOf() {
 let till;
 let idempotencyKey = uniqueId();
 
+// A key held down is pressed once: each further sale would be one more that a customer can pay.
+at('main').addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && event.repeat) event.preventDefault();
+});
 // Another order is another request; the same one, sent again after a failure, is not.
 at('sale').addEventListener('input', () => {
   idempotencyKey = uniqueId();

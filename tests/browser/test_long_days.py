@@ -1,0 +1,105 @@
+"""A page that is open for months, behind a network that answers for the listener."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Browser, Route, expect
+
+from listener.keys import Role
+from tests.browser.stage import Stage
+from tests.browser.test_live import start_sale
+from tests.browser.visit import visit
+
+CODES = "Object.keys(sessionStorage).filter((name) => name.startsWith('listener-till-code '))"
+FILL = """() => {
+  const room = (length) => {
+    try { for (let n = 0; ; n += 1) sessionStorage.setItem(`${length} ${n}`, 'x'.repeat(length)); }
+    catch { /* It is full. */ }
+  };
+  [100000, 1000, 10, 0].forEach(room);
+}"""
+
+
+def test_a_tab_without_room_goes_on_selling(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        till.page.evaluate(FILL)
+        start_sale(till.page)
+        expect(till.page.get_by_role("img", name="Code to pay 13.00 USD")).to_be_visible()
+        expect(till.page.locator("#sale-error")).to_have_text("")
+
+
+def test_the_codes_of_sales_that_are_no_longer_shown_are_forgotten(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        start_sale(till.page)
+        till.page.evaluate("sessionStorage.setItem('listener-till-code 1', 'of long ago')")
+        assert len(till.page.evaluate(CODES)) == 2
+        till.page.reload()
+        till.expect_live()
+        till.page.wait_for_function(f"() => {CODES}.length === 1")
+        reference = start_sale(till.page)
+        for place in range(100):
+            stage.notify(f"2975536383050000{place:02}", "success")
+        expect(till.page.locator("#recent")).to_contain_text("ref-000099")
+        # That of the sale in hand is left, and the sale with it.
+        till.page.wait_for_function(f"() => {CODES}.length === 1")
+        expect(till.page.locator("#current .price")).to_contain_text(reference)
+        expect(till.page.get_by_role("img", name="Code to pay 13.00 USD")).to_be_visible()
+
+
+def a_page(status: int) -> Callable[[Route], None]:
+    """Return a proxy's answer to a request."""
+    return lambda route: route.fulfill(
+        status=status, content_type="text/html", body="<h1>nginx</h1>"
+    )
+
+
+def test_what_a_proxy_answers_is_not_taken_for_the_listeners_answer(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/till") as till:
+        till.enter(stage.key(Role.POS, terminal="T-1"))
+        start_sale(till.page)
+        for status in (200, 502):
+            till.page.route("**/v1/**", a_page(status))
+            till.page.get_by_role("button", name="Start the sale").click()
+            said = f"something on the way answered ({status}). Try again."
+            expect(till.page.locator("#sale-error")).to_contain_text(said)
+            till.page.get_by_role("button", name="Cancel the sale").click()
+            expect(till.page.locator("#current .error")).to_contain_text(said)
+            till.page.unroute("**/v1/**")
+        till.page.get_by_role("button", name="Cancel the sale").click()
+        expect(till.page.locator("#current .word")).to_have_text("Cancelled")
+
+
+def test_a_key_outlasts_a_reload_while_the_listener_is_away(browser: Browser, stage: Stage) -> None:
+    for path, role in (("/till", Role.POS), ("/", Role.ADMIN)):
+        key = stage.key(role, terminal="T-1" if role is Role.POS else None)
+        with visit(browser, stage.url + path) as made:
+            made.enter(key)
+            for pattern in ("**/v1/**", "**/metrics"):
+                made.page.route(pattern, a_page(502))
+            made.page.reload()
+            expect(made.page.locator("#gate-error")).to_contain_text("Try again")
+            expect(made.page.get_by_label("Key")).to_have_value(key)
+            made.page.unroute_all()
+            made.page.reload()
+            made.expect_live()
+
+
+def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/#/200043/%E0%A4") as head:
+        # An address that was cut off names nothing, and stops nothing.
+        head.enter(stage.key(Role.ADMIN))
+        expect(head.page.locator("#story")).to_be_hidden()
+        said, none = head.page.locator("#transactions-said"), head.page.locator("#none")
+        head.page.route("**/v1/transactions?status=refunded*", a_page(502))
+        head.page.get_by_text("Refunded", exact=True).click()
+        expect(said).to_contain_text("Try again")
+        expect(none).to_have_text("")
+        head.page.unroute_all()
+        head.page.get_by_text("Failed", exact=True).click()
+        expect(none).to_have_text("No transaction with this status yet.")
+        expect(said).to_have_text("")
