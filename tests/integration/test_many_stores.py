@@ -1,17 +1,21 @@
 """A merchant of many stores: its pages are right, and cost a page, not a page of each store."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from listener.ledger.model import Status, Transaction
 from listener.ledger.scope import Cursor, Scope, Search
-from listener.storage import rows
+from listener.storage import open_ledger, rows
+from listener.storage.postgres import selects
 from listener.storage.sqlite import searching
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.opening import connect
-from tests.support import told
+from tests.support import databases, told
 from tests.support.stored import Clock, numbered
 
 STORES = 40
@@ -94,3 +98,33 @@ async def test_a_page_of_a_merchant_is_not_read_for_each_of_its_stores(
         found = paged(path, search)
         # A page for each store would be forty times as many.
         assert len(read) < 5 * len(found)
+
+
+async def test_on_postgresql_the_unseen_cancellations_are_read_up_to_the_limit() -> None:
+    limit = 5
+    later = told.START_MS + 1
+    with databases.database() as url:
+        async with await open_ledger(url, clock=Clock()) as ledger:
+            for number in range(STORES):
+                ledger.queue(numbered(number, "closed", store_no=f"s{number % 4}"), lambda _: None)
+            await ledger.record(numbered("last", "closed"))
+            found = await ledger.read_unacked(before_ms=later, limit=limit)
+            assert [(one.stream, one.offset) for one in found] == [
+                (f"{told.MERCHANT}/{told.STORE}", 1),
+                *((f"{told.MERCHANT}/s0", offset) for offset in range(1, limit)),
+            ]
+            db = await asyncpg.connect(url)
+            try:
+                read = f"EXPLAIN (ANALYZE, FORMAT JSON) {selects.UNACKED}"
+                plan = await db.fetchval(read, later, None, None, limit)
+            finally:
+                await db.close()
+    assert sum(rows_of_entries(json.loads(plan)[0]["Plan"])) == limit
+
+
+def rows_of_entries(node: dict[str, Any]) -> Iterator[int]:
+    """Yield how many rows each part of a plan reads of the entries."""
+    if node.get("Relation Name") == "entries":
+        yield node["Actual Rows"] * node["Actual Loops"]
+    for part in node.get("Plans", ()):
+        yield from rows_of_entries(part)
