@@ -134,19 +134,21 @@ SALES_OF_REFERENCE: Final = (
     " AND ($3::text IS NULL OR s.store_no = $3) ORDER BY s.is_refused, s.seq DESC LIMIT $4"
 )
 # Steps from one stream with a cancellation to the next, then on from its acks, not through all
-# events.
+# events. It ends at the limit: to sort first would read every one that was never acknowledged.
 UNACKED: Final = (
     "WITH RECURSIVE s AS ("
     "(SELECT stream FROM events WHERE cancelled = 1 ORDER BY stream LIMIT 1) UNION ALL"
     " SELECT (SELECT e.stream FROM events e WHERE e.cancelled = 1 AND e.stream > s.stream"
     " ORDER BY e.stream LIMIT 1) FROM s WHERE s.stream IS NOT NULL)"
-    ' SELECT e.stream, e."offset", n.transaction_no, n.recorded_at, e.body'
-    " FROM s JOIN events e ON e.stream = s.stream AND e.cancelled = 1"
+    " SELECT u.* FROM (SELECT u.* FROM s CROSS JOIN LATERAL ("
+    'SELECT e.stream, e."offset", n.transaction_no, n.recorded_at, e.body'
+    " FROM events e JOIN entries n ON n.seq = e.seq"
+    " WHERE e.stream = s.stream AND e.cancelled = 1"
     ' AND e."offset" > coalesce((SELECT max(a.acked) FROM acks a WHERE a.stream = s.stream), 0)'
-    " JOIN entries n ON n.seq = e.seq WHERE n.recorded_at < $1"
-    " AND ($2::text IS NULL OR n.merchant_no = $2)"
-    " AND ($3::text IS NULL OR e.stream = $2 || '/' || $3)"
-    ' ORDER BY e.stream, e."offset" LIMIT $4'
+    ' AND n.recorded_at < $1 ORDER BY e."offset" LIMIT $4) u'
+    " WHERE ($2::text IS NULL OR starts_with(s.stream, $2 || '/'))"
+    " AND ($3::text IS NULL OR s.stream = $2 || '/' || $3)"
+    ' LIMIT $4) u ORDER BY u.stream, u."offset"'
 )
 # Terminals are few: as many as there are tills.
 ACKS: Final = (

@@ -1,6 +1,7 @@
 """Search the transactions on SQLite, page by page, along the index that finds the fewest rows."""
 
 import sqlite3
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -8,6 +9,9 @@ from listener.ledger.model import NO_STORE, Status, Transaction
 from listener.ledger.scope import Cursor, Search
 from listener.storage.rows import transaction_of
 from listener.storage.sqlite import selects
+
+# The largest integer of SQLite.
+_TIME_MAX: Final = (1 << 63) - 1
 
 
 def transactions(
@@ -71,12 +75,25 @@ def _like(part: str) -> str:
 def _of_every_store(
     db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
 ) -> list[Transaction]:
-    """Read a page store by store: by time alone, a small merchant's lines are hard to find."""
-    merchant_no = search.scope.merchant_no
-    stores = [store_no for (store_no,) in db.execute(selects.STORES_OF, (merchant_no,))]
+    """Read a page store by store: by time alone, a small merchant's lines are hard to find.
+
+    The store with the newest comes first. Once a page is full, the others are read only as far
+    back as the page goes: else each of two thousand stores would be read for a page of its own.
+    """
+    upto = before.created_at_ms if before else _TIME_MAX
+    if search.until_ms is not None:
+        upto = min(upto, search.until_ms)
+    stores = db.execute(selects.STORES_OF, (search.scope.merchant_no, upto)).fetchall()
+    since_ms = search.since_ms
     found: list[Transaction] = []
-    for store_no in (*stores, NO_STORE):
-        of_store = replace(search, scope=replace(search.scope, store_no=store_no))
+    for store_no, newest in stores:
+        if since_ms is not None and newest < since_ms:
+            break
+        scope = replace(search.scope, store_no=NO_STORE if store_no is None else store_no)
+        of_store = replace(search, scope=scope, since_ms=since_ms)
         found += transactions(db, of_store, before=before, limit=limit)
-    found.sort(key=lambda one: (one.created_at_ms, one.first_seq), reverse=True)
-    return found[:limit]
+        found.sort(key=lambda one: (one.created_at_ms, one.first_seq), reverse=True)
+        del found[limit:]
+        if len(found) == limit:
+            since_ms = found[-1].created_at_ms
+    return found

@@ -93,12 +93,18 @@ COUNT_EVENTS: Final = (
 # Transactions.
 
 TRANSACTIONS: Final = f"SELECT {_TRANSACTION} FROM transactions"
-# merchant_no. Steps from one store to the next, however many transactions each has.
+# merchant_no, the newest time (Unix ms). Each store that has a transaction then or before, NULL for
+# no store, and the time of its newest one; steps from one store to the next, however many each has.
 STORES_OF: Final = (
     "WITH RECURSIVE s (store_no) AS (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
     " UNION ALL SELECT (SELECT min(store_no) FROM transactions WHERE merchant_no = ?1"
     " AND store_no > s.store_no) FROM s WHERE s.store_no IS NOT NULL)"
-    " SELECT store_no FROM s WHERE store_no IS NOT NULL"
+    " SELECT store_no, newest FROM (SELECT s.store_no, (SELECT max(created_at) FROM transactions t"
+    " WHERE t.merchant_no = ?1 AND t.store_no = s.store_no AND t.created_at <= ?2) AS newest"
+    " FROM s WHERE s.store_no IS NOT NULL"
+    " UNION ALL SELECT NULL, (SELECT max(created_at) FROM transactions"
+    " WHERE merchant_no = ?1 AND store_no IS NULL AND created_at <= ?2))"
+    " WHERE newest IS NOT NULL ORDER BY newest DESC"
 )
 # Tested row by row: a search that uses it has a time limit.
 CONTAINS: Final = "(reference LIKE :part ESCAPE '\\' OR transaction_no LIKE :part ESCAPE '\\')"
