@@ -33,7 +33,7 @@ from listener.lifecycle.caller import CALLS, OUTCOMES
 from listener.lifecycle.clock import Clock, Steady
 from listener.lifecycle.gate import Limits
 from listener.lifecycle.lifecycle import Lifecycle
-from listener.lifecycle.orders import Order
+from listener.lifecycle.orders import Decision, Order
 from listener.lifecycle.starter import Started
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "OUTCOMES",
     "BeingCancelledError",
     "Clock",
+    "Decision",
     "Lifecycle",
     "Limits",
     "NotOpenError",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from listener.ledger.model import Status, Transaction
+from listener.ledger.model import Transaction
 from listener.ledger.promise import Ledger
 from listener.ledger.results import RecordedSale
 from listener.lifecycle import orders, wishes
@@ -13,7 +13,7 @@ from listener.lifecycle.cancels import CancelsUnderWay
 from listener.lifecycle.chaser import Chaser
 from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Limits, WishShares
-from listener.lifecycle.orders import Order
+from listener.lifecycle.orders import Decision, Order
 from listener.lifecycle.payer import Payer
 from listener.lifecycle.starter import Started, Starter
 from listener.lifecycle.steps import Steps, sale_key
@@ -254,21 +254,12 @@ class Lifecycle:
             raise asked.outcome
         return asked.transaction
 
-    async def decide(
-        self, transaction: Transaction, *, status: Status, name: str, reason: str
-    ) -> Transaction:
+    async def decide(self, transaction: Transaction, decision: Decision) -> Transaction:
         """Record what an operator has found out, where Pockyt cannot settle it.
 
         It overrules everything before it; what comes later is joined with it.
-
-        Args:
-            transaction: Which one.
-            status: paid, failed, cancelled or refunded.
-            name: Who decides.
-            reason: Why.
         """
-        fact = orders.decision_fact(transaction, status=status, name=name, reason=reason)
-        recorded = await self._ledger.record(fact)
+        recorded = await self._ledger.record(orders.decision_fact(transaction, decision))
         return recorded.transaction or transaction
 
     def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:

@@ -31,6 +31,16 @@ class Order:
     timeout_minutes: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What an operator has found out; ``name`` is his own word, ``key_id`` that of his key."""
+
+    status: Status
+    name: str
+    reason: str
+    key_id: str
+
+
 def sale_fact(order: Order) -> Fact:
     """Build the fact of a sale, before Pockyt hears of it."""
     minutes = order.timeout_minutes
@@ -98,14 +108,20 @@ def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
     )
 
 
-def decision_fact(transaction: Transaction, *, status: Status, name: str, reason: str) -> Fact:
+def decision_fact(transaction: Transaction, decision: Decision) -> Fact:
     """Build the fact of an operator's decision."""
+    fields = {
+        "status": decision.status,
+        "name": cut(decision.name),
+        "reason": cut(decision.reason),
+        "key": decision.key_id,
+    }
     return Fact(
         kind=Kind.DECISION,
         merchant_no=transaction.merchant_no,
         transaction_no=transaction.transaction_no,
-        says=status,
-        fields=fields_text({"status": status, "name": cut(name), "reason": cut(reason)}),
+        says=decision.status,
+        fields=fields_text(fields),
     )
 
 

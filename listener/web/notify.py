@@ -69,7 +69,8 @@ class Receiver:
             merchant_no=merchant_no,
             path=request.rel_url.raw_path,
             sender=request.remote,
-            forwarded_for=request.headers.get("X-Forwarded-For"),
+            # A proxy may add a line of its own to what the sender has named.
+            forwarded_for=", ".join(request.headers.getall("X-Forwarded-For", [])) or None,
         )
         return problem(error)
 

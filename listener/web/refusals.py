@@ -11,6 +11,8 @@ from listener.web.problem import ProblemError
 
 # Longer than any number of a merchant or a store, and shorter than a token or a key.
 PART_CHARS_MAX: Final = 16
+# The nearest proxy adds what it has seen at the end; before that anybody can write anything.
+FORWARDED_CHARS_MAX: Final = 256
 
 _LOG: Final = logging.getLogger(__name__)
 _LONG: Final = re.compile(rf"([^/]{{4}})[^/]{{{PART_CHARS_MAX - 3},}}")
@@ -48,5 +50,5 @@ class Refusals:
             merchantNo=merchant_no,
             path=_LONG.sub(r"\1…", path),
             sender=sender,
-            forwardedFor=forwarded_for,
+            forwardedFor=forwarded_for and forwarded_for[-FORWARDED_CHARS_MAX:],
         )

@@ -9,7 +9,7 @@ import pytest
 
 from listener.ledger.model import EVERY_STREAM, CancelState, Status, Transaction
 from listener.ledger.results import RecordedSale
-from listener.lifecycle import Lifecycle, OutcomeUnknownError
+from listener.lifecycle import Decision, Lifecycle, OutcomeUnknownError
 from listener.lifecycle.chaser import Chaser
 from listener.pockyt.answer import PockytRefusedError
 from listener.sandbox.faults import Planned
@@ -40,6 +40,10 @@ async def _cancel(world: World, transaction: Transaction, *, refund: bool = Fals
     done = await world.act(lambda life: life.cancel(transaction, refund_if_paid=refund))
     assert done is not None
     return done
+
+
+def _decision(status: Status) -> Decision:
+    return Decision(status=status, name="Kim", reason="Seen.", key_id="k")
 
 
 async def _until(world: World, seconds: float) -> None:
@@ -189,9 +193,7 @@ async def test_a_decision_ends_a_cancel_that_pockyt_does_not_answer(world: World
     world.is_pockyt_down = True
     await _cancel(world, sold)
     await _until(world, 100)
-    done = await world.act(
-        lambda life: life.decide(sold, status=Status.CANCELLED, name="Kim", reason="Seen.")
-    )
+    done = await world.act(lambda life: life.decide(sold, _decision(Status.CANCELLED)))
     assert done is not None
     assert done.cancel is not None
     assert done.cancel.state is CancelState.CONFIRMED
@@ -263,9 +265,7 @@ async def test_asking_about_what_pockyt_does_not_know_says_so_and_is_recorded(
         created_at_ms=0,
         updated_at_ms=0,
     )
-    decided = await world.act(
-        lambda life: life.decide(unknown, status=Status.PAID, name="Kim", reason="Seen.")
-    )
+    decided = await world.act(lambda life: life.decide(unknown, _decision(Status.PAID)))
     assert decided is not None
     with pytest.raises(PockytRefusedError, match="000021"):
         await world.act(lambda life: life.ask(decided))

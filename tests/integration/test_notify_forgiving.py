@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ import pytest
 from listener.keys import Role
 from listener.pockyt import signature
 from listener.web.metrics import NOTIFY_STATUSES
-from listener.web.refusals import PART_CHARS_MAX
+from listener.web.refusals import FORWARDED_CHARS_MAX, PART_CHARS_MAX
 from tests.support.deliveries import JSON, NOTIFY, entries, post
 from tests.support.service import (
     FIELDS,
@@ -369,6 +369,22 @@ async def test_every_refusal_is_counted_from_zero_and_logged_with_its_sender(
     assert {line["path"] for line in lines} >= {NOTIFY, "/notify/999999", "/notify"}
     assert "203.0.113.9" in {line["forwardedFor"] for line in lines}
     assert TOKEN_TEXT not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [("203.0.113.9", "192.0.2.7"), ("203.0.113.9, 192.0.2.7",), (f"{'9' * 1_000}, 192.0.2.7",)],
+    ids=["a line of the proxy's own", "one line", "the sender's is long"],
+)
+async def test_whoever_names_another_as_the_sender_is_named_himself(
+    service: Serving, caplog: pytest.LogCaptureFixture, lines: Sequence[str]
+) -> None:
+    headers = [("Content-Type", FORM), *(("X-Forwarded-For", line) for line in lines)]
+    async with service.client.post(service.url + NOTIFY, data=b"a=1", headers=headers) as answer:
+        assert answer.status == 401
+    (told,) = [one.__dict__["fields"] for one in caplog.records if one.args == ("refused",)]
+    assert told["forwardedFor"].endswith(", 192.0.2.7")
+    assert len(told["forwardedFor"]) <= FORWARDED_CHARS_MAX
 
 
 async def test_a_flood_of_refusals_is_one_line_a_second_of_each_kind(

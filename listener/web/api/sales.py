@@ -7,7 +7,7 @@ from aiohttp import web
 from listener.keys import Key
 from listener.ledger.model import PAYABLE, CancelState, Transaction
 from listener.ledger.results import RecordedSale
-from listener.lifecycle import Order
+from listener.lifecycle import Decision, Order
 from listener.settings import Settings
 from listener.web.api.idempotency import ReadRequest, idempotent
 from listener.web.api.lookup import find_sale, find_sales, find_transaction
@@ -154,9 +154,8 @@ async def _read_decision(request: web.Request, key: Key) -> tuple[DecideBody, Tr
 async def decide(call: ReadRequest[tuple[DecideBody, Transaction]]) -> web.Response:
     """Record an operator's decision: 200 with the transaction after it."""
     body, transaction = call.wish
-    after = await call.app[LIFECYCLE].decide(
-        transaction, status=body.status, name=body.name, reason=body.reason
-    )
+    decision = Decision(status=body.status, name=body.name, reason=body.reason, key_id=call.key.id)
+    after = await call.app[LIFECYCLE].decide(transaction, decision)
     return reply(models.Transaction.of(after))
 
 

@@ -276,8 +276,8 @@ SALES: Final = (
         path=f"{_ONE}/decide",
         tag=Tag.SALES,
         summary="Decide what Pockyt cannot settle",
-        says="Records an entry of the kind `decision`, with a name and a reason. It overrules"
-        " everything before it; what comes later is joined with it.",
+        says="Records an entry of the kind `decision`, with the name, the reason and the id of the"
+        " key. It overrules everything before it; what comes later is joined with it.",
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,

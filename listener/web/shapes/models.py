@@ -146,7 +146,9 @@ class Entry(Model):
     as_of: Seq | None = Field(description="The ledger's seq when a query or a cancel was sent.")
     recorded_at: Time
     deliveries: Deliveries
-    fields: dict[str, str] = Field(description="Everything that arrived, without verifySign.")
+    fields: dict[str, str] = Field(
+        description="Everything that arrived, without verifySign, and our own words about a call."
+    )
     hash: Hash
     refunded: Amount | None = Field(
         description="How much of the payment has gone back by then, if Pockyt's answer says so."
