@@ -79,6 +79,7 @@ def test_a_key_outlasts_a_reload_while_the_listener_is_away(browser: Browser, st
         key = stage.key(role, terminal="T-1" if role is Role.POS else None)
         with visit(browser, stage.url + path) as made:
             made.enter(key)
+            made.expect_live()
             for pattern in ("**/v1/**", "**/metrics"):
                 made.page.route(pattern, a_page(502))
             made.page.reload()
