@@ -100,7 +100,9 @@ async def test_a_ledger_whose_log_was_lost_after_a_crash_is_another_ledger(path:
     before = path.read_bytes()
     async with await SqliteLedger.open(path) as ledger:
         await ledger.record(numbered(2))
-        left = note.read_bytes()
+        async with asyncio.timeout(5):
+            while (left := note.read_bytes()) != f"{first} 2\n".encode():
+                await asyncio.sleep(0.005)
     # What a kill -9 leaves, once somebody has deleted ledger.db-wal.
     with path.open("r+b") as file:
         file.write(before)

@@ -51,7 +51,7 @@ def begin(db: sqlite3.Connection, path: Path, lock: ServiceLock) -> tuple[str, s
 
 
 def leave(lock: ServiceLock, epoch: str, seq: int) -> None:
-    """Write beside the file how far it has come: at the start, and after each commit.
+    """Write beside the file how far it has come: at the start, and soon after each commit.
 
     So a file whose log was lost or cut after a crash shows as one with fewer entries.
     """
