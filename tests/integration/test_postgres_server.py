@@ -4,6 +4,8 @@ import asyncio
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +21,7 @@ from tests.support import needs
 from tests.support.commands import here
 from tests.support.commands import run as run_command
 from tests.support.databases import execute, node, run
-from tests.support.frozen import line_to
+from tests.support.frozen import Line, line_to
 from tests.support.poolers import pooler
 from tests.support.stored import STREAM, Clock, numbered, sold
 
@@ -37,6 +39,19 @@ def hosts(url: str, *before: str) -> str:
     parts = urlsplit(url)
     listed = ",".join([*before, f"{parts.hostname}:{parts.port or 5432}"])
     return f"postgresql://{parts.username}@{listed}{parts.path}"
+
+
+@asynccontextmanager
+async def on_a_line(url: str) -> AsyncIterator[tuple[PostgresLedger, Line]]:
+    """Give a node whose first host is reached over a line; its second is the server itself."""
+    parts = urlsplit(url)
+    async with (
+        line_to(str(parts.hostname), parts.port or 5432) as line,
+        node(hosts(url, f"127.0.0.1:{line.port}")) as ledger,
+    ):
+        await ledger.record(numbered(1))
+        yield ledger, line
+        line.thaw.set()
 
 
 async def until_taken(ledger: PostgresLedger, number: int) -> int:
@@ -174,18 +189,13 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_server_that_falls_silent_is_left_for_the_next_host(
     url: str, is_thawed: bool
 ) -> None:
-    parts = urlsplit(url)
-    async with line_to(str(parts.hostname), parts.port or 5432) as line:
-        several = hosts(url, f"127.0.0.1:{line.port}")
-        async with node(several) as ledger:
-            await ledger.record(numbered(1))
-            line.freeze()
-            with pytest.raises(LedgerUnavailableError):
-                await ledger.record(numbered(2))
-            if is_thawed:
-                line.thaw.set()
-            assert await until_taken(ledger, 2) == 2
+    async with on_a_line(url) as (ledger, line):
+        line.freeze()
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.record(numbered(2))
+        if is_thawed:
             line.thaw.set()
+        assert await until_taken(ledger, 2) == 2
     assert (await asyncio.to_thread(verify, url)).entries == 2
 
 
@@ -213,12 +223,7 @@ async def test_a_stop_does_not_wait_for_a_server_that_has_fallen_silent(
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_server_that_falls_silent_while_it_is_met_is_left(url: str) -> None:
-    parts = urlsplit(url)
-    async with (
-        line_to(str(parts.hostname), parts.port or 5432) as line,
-        node(hosts(url, f"127.0.0.1:{line.port}")) as ledger,
-    ):
-        await ledger.record(numbered(1))
+    async with on_a_line(url) as (ledger, line):
         # A new connection looks for the newest entry, and waits for this lock.
         holder, watcher = await asyncpg.connect(url), await asyncpg.connect(url)
         await holder.execute("BEGIN")
@@ -235,26 +240,20 @@ async def test_a_server_that_falls_silent_while_it_is_met_is_left(url: str) -> N
         await holder.close()
         await watcher.close()
         await until_taken(ledger, 2)
-        line.thaw.set()
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_what_waits_for_a_server_that_was_left_is_given_up(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts = urlsplit(url)
-    async with line_to(str(parts.hostname), parts.port or 5432) as line:
-        several = hosts(url, f"127.0.0.1:{line.port}")
-        async with node(several) as ledger:
-            await ledger.record(numbered(1))
-            line.freeze()
-            # The heartbeat and the bell find the other host; the writer does not know.
-            ledger._heart.drop()
-            ledger._bell_channel.drop()
-            reading = asyncio.create_task(ledger.head())
-            assert await until_taken(ledger, 2) == 2
-            assert (await reading).seq >= 1
-            line.thaw.set()
+    async with on_a_line(url) as (ledger, line):
+        line.freeze()
+        # The heartbeat and the bell find the other host; the writer does not know.
+        ledger._heart.drop()
+        ledger._bell_channel.drop()
+        reading = asyncio.create_task(ledger.head())
+        assert await until_taken(ledger, 2) == 2
+        assert (await reading).seq >= 1
     assert "answer_lost" in caplog.text
     assert (await asyncio.to_thread(verify, url)).entries == 2
 

@@ -6,7 +6,7 @@ its age: the bell, which only reads, shows whether the server answers, and asks 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -47,17 +47,19 @@ class Watch:
                 log.event(_LOG, "server_silent", level=logging.ERROR)
                 for channel in self._channels:
                     channel.drop()
-            elif any(channel.busy_seconds > SILENT_SECONDS for channel in self._channels):
+            elif late := self._late():
                 with suppress(TimeoutError, LedgerUnavailableError):
                     async with asyncio.timeout(SILENT_SECONDS):
-                        await self._look()
+                        await self._look(late)
 
-    async def _look(self) -> None:
-        late = {
+    def _late(self) -> dict[Work, Channel]:
+        return {
             channel.work: channel
             for channel in self._channels
             if channel.work is not None and channel.busy_seconds > SILENT_SECONDS
         }
+
+    async def _look(self, late: Mapping[Work, Channel]) -> None:
         working = await self._bell.run(_read_working)
         lost = {work for work in late if work.process not in working}
         for work in lost & self._suspects:

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,7 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
         )
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
-    try:
+    with _closed_if_it_fails(db, f"the ledger {path} cannot be opened"):
         prepare(db)
         is_behind = not is_current(db, path)
         if not create and is_new(db):
@@ -61,13 +62,20 @@ def connect(path: Path, *, create: bool, clock: Callable[[], int] = now_ms) -> s
         if is_behind:
             with transaction(db):
                 migrate(db, path, clock=clock)
+    return db
+
+
+@contextmanager
+def _closed_if_it_fails(db: sqlite3.Connection, failure: str) -> Iterator[None]:
+    """Close a connection on any error; what SQLite reports becomes a LedgerError with its cause."""
+    try:
+        yield
     except FAULTS as error:
         db.close()
-        raise LedgerError(f"the ledger {path} cannot be opened: {advised(error)}") from error
+        raise LedgerError(f"{failure}: {advised(error)}") from error
     except BaseException:
         db.close()
         raise
-    return db
 
 
 def connect_query_only(path: Path) -> sqlite3.Connection:
@@ -92,17 +100,11 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         raise LedgerError(f"the ledger {path} cannot be opened: {told_by(error)}") from error
-    try:
+    with _closed_if_it_fails(db, f"the ledger {path} cannot be read"):
         set_limits(db)
         is_behind = not is_current(db, path)
         if is_new(db):
             raise NoLedgerError(_missing(path))
-    except FAULTS as error:
-        db.close()
-        raise LedgerError(f"the ledger {path} cannot be read: {advised(error)}") from error
-    except BaseException:
-        db.close()
-        raise
     if is_behind:
         db.close()
         raise LedgerError(f"{path} is of an earlier version; `listener serve` brings it up to date")
