@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from listener.keys import Role
 from listener.pockyt.signature import FIELD, Token, sign
 from listener.settings import Settings, load
 from tests.support.commands import Started, started, write_settings
+from tests.support.ports import free_port
 
 MERCHANT_NO = "200043"
 STORE_NO = "303660"
@@ -112,8 +112,7 @@ def running_stage(directory: Path, *, database: str | None = None) -> Iterator[S
 
     Without ``database`` the ledger is a file in the directory.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     notify_url = f"{url}/notify/{{merchantNo}}/{{storeNo}}"
     with started("sandbox", "--port", "0", "--notify-url", notify_url, "--json") as sandbox:

@@ -6,7 +6,6 @@ A sender is like Pockyt: what was not answered with ``success`` is sent again, t
 import asyncio
 import random
 import signal
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from listener.pos.client import Follower, MemoryPositions, Timing
 from listener.storage import open_keys, open_reader, verify
 from listener.storage.checks import Verified
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
+from tests.support.ports import free_port
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT, signed
 from tests.support.stored import url_of
 
@@ -193,8 +193,7 @@ async def counter(
     nursery: Nursery, directory: Path, *, database: str | None = None, twists: Sequence[str] = ()
 ) -> AsyncIterator[Shop]:
     """Open a shop without a till, whose ledger does not exist yet; by default a file."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     config, ledger = directory / "listener.toml", directory / "ledger.db"
     database = database or url_of(ledger)
     config.write_text(

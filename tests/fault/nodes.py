@@ -25,8 +25,8 @@ from listener.storage import verify
 from tests.fault.lives import DEADLINE_SECONDS, Life, Nursery
 from tests.fault.load import make_key
 from tests.fault.nodes_load import Cashier, HoppingTill, Sender, Sent
+from tests.support.ports import free_port
 from tests.support.service import MERCHANT_NO, STORE_NO, STREAM, TOKEN_TEXT
-from tests.support.shop import free_port
 
 SENDERS: Final = 24
 CASHIERS: Final = 2

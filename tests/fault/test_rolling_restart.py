@@ -22,9 +22,9 @@ from listener.storage import verify
 from listener.web.till.sessions import DRAIN_SECONDS
 from tests.support.commands import Started, environment, started
 from tests.support.databases import database
+from tests.support.ports import free_port
 from tests.support.proxies import Proxy, haproxy
 from tests.support.service import FIELDS, FORM, MERCHANT_NO, STORE_NO, TOKEN_TEXT, signed
-from tests.support.shop import free_port
 
 TILLS = 8
 SENDERS = 8

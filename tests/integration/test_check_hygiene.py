@@ -10,7 +10,7 @@ import pytest
 from listener.commands.hygiene import look_over
 from listener.settings import load
 from tests.support.commands import here
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 # As long, and as mixed, as what Pockyt gives out.
 REAL = "9b0c5f62d1e84a7fb3a6c2e07d95f418"

@@ -23,14 +23,9 @@ from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_TOKEN, Sandbox, 
 from listener.settings import Settings
 from listener.web.app import running
 from tests.support.commands import here, run, started
+from tests.support.ports import free_port
 
 SECONDS_MAX = 10
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 def call(url: str, key: str, body: Mapping[str, str] | None = None) -> dict[str, object]:

@@ -13,17 +13,12 @@ from listener.ledger.model import Fact, Kind, Status
 from listener.ledger.results import Head
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support.commands import before_a_person, here, run, started, write_settings
+from tests.support.ports import free_port
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_settings(tmp_path, more=f'pockyt.url = "http://127.0.0.1:{free_port()}"')
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 def ledger_of(config: Path) -> Path:

@@ -11,6 +11,7 @@ from listener.pockyt.client import Credentials, PockytClient, PockytRefusedError
 from listener.pockyt.signature import Token
 from listener.sandbox.servers import SAMPLE_TOKEN
 from tests.support.commands import DEADLINE_SECONDS, Started, here, started
+from tests.support.ports import free_port
 
 SAMPLE = Credentials(merchant_no="200043", store_no="303660", token=Token(SAMPLE_TOKEN))
 
@@ -36,8 +37,7 @@ async def sell(url: str, credentials: Credentials = SAMPLE, *, then_cancel: bool
 
 
 async def test_a_cancel_goes_through_the_wallet_to_the_notify_url() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    port = free_port()
     notify_url = f"http://127.0.0.1:{port}/notify/{{merchantNo}}/{{storeNo}}"
     options = ("--port", "0", "--notify-url", notify_url, "--json")
     with started("sandbox", *options) as program:
@@ -52,8 +52,7 @@ async def test_a_cancel_goes_through_the_wallet_to_the_notify_url() -> None:
 
 
 async def test_every_option_reaches_the_sandbox() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = [
         *("--port", f"{port}", "--wallet-port", "0", "--host", "127.0.0.1"),
         *("--merchant", "1:one", "--merchant", "2:two:2", "--old-token", "2:old"),

@@ -1,7 +1,6 @@
 """`sign` and `trigger`: what they write and send, and how they refuse."""
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from listener.commands import signing
 from listener.pockyt import signature
 from listener.pockyt.signature import Token
 from tests.support.commands import before_a_person, here, run
+from tests.support.ports import free_port
 
 TOKEN = "5cbfb079f15b150122261c8537086d77a"
 # Those signed without their empty values are for `verify`: `sign` signs what it is given.
@@ -247,8 +247,7 @@ def test_a_merchant_that_hangs_up_is_one_line(
 
 
 def test_a_merchant_that_does_not_listen_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     done = here(capsys, "trigger", "--url", f"http://127.0.0.1:{port}/", "--token", TOKEN)
     assert done.status == 1
     assert "no answer: Cannot connect" in done.complaint

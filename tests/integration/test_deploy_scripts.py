@@ -14,7 +14,7 @@ from listener.storage import check_up, open_ledger
 from listener.storage.findings import Finding, Severity
 from tests.support.clusters import Server, folder_of_servers, initdb
 from tests.support.commands import environment
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 from tests.support.stored import numbered
 
 FOLDER = Path(__file__).parents[2] / "docs" / "deploy"

@@ -9,7 +9,7 @@ import pytest
 from listener.sandbox.servers import SAMPLE_TOKEN
 from tests.support import needs
 from tests.support.guides import GUIDES, Block, Reader, check_json, matches, read_guide, reader
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 PAGES = Path(__file__).parents[2] / "listener" / "web" / "static"
 FIRST = GUIDES / "register-the-notify-url.md"

@@ -24,7 +24,8 @@ from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.storage import open_keys, verify
 from tests.support import backends
 from tests.support.commands import Started, started
-from tests.support.shop import free_port, order
+from tests.support.ports import free_port
+from tests.support.shop import order
 
 CODE: Final = {"paymentBarcode": "2812345678901234"}
 SETTINGS: Final = """

@@ -18,7 +18,7 @@ from listener.keys import Role
 from listener.settings import load
 from tests.support.commands import here, started
 from tests.support.databases import run
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 SETTINGS = """
 port = {port}

@@ -30,6 +30,7 @@ from listener.sandbox.servers import (
     SandboxSettings,
 )
 from listener.sandbox.steps import SandboxStep
+from tests.support.ports import free_port
 
 TOKEN = Token(SAMPLE_TOKEN)
 CREDENTIALS = Credentials(merchant_no="200043", store_no="303660", token=TOKEN)
@@ -296,8 +297,7 @@ async def test_after_eight_attempts_it_is_never_sent_again() -> None:
 
 
 async def test_a_merchant_that_cannot_be_reached_is_tried_eight_times() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    url = f"http://127.0.0.1:{free_port()}/"
     async with serving(notify_url=url) as (sandbox, client, merchant):
         sandbox.pay((await opened(client)).transaction_no or "")
         await sandbox.idle()
@@ -381,8 +381,7 @@ async def test_a_sender_that_stalls_in_the_body_sends_again() -> None:
 
 
 async def test_a_lost_and_hung_notification_may_go_to_nobody() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     async with serving("notification-hung-before", notify_url=url) as (sandbox, client, merchant):
         sandbox.pay((await opened(client)).transaction_no or "")
         await sandbox.idle()
@@ -587,8 +586,7 @@ async def test_only_who_was_given_the_key_can_call_back() -> None:
 
 
 async def test_a_wallet_gives_up_a_callback_that_nobody_takes() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    nobody = f"http://127.0.0.1:{free_port()}/"
     async with serving() as (sandbox, _, merchant), aiohttp.ClientSession() as session:
         word = {"transactionNo": "1", "callbackUrl": nobody}
         async with session.post(f"{sandbox.wallet_url}/wallet/abandon", json=word) as response:

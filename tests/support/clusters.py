@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import needs
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 SECONDS = 60
 # Small, since several run at the same time.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.support import needs
 from tests.support.clusters import Server, folder_of_servers, initdb
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 CONFIG = Path(__file__).parents[2] / "docs" / "deploy" / "patroni.yml"
 PASSWORD = "passw0rd"

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tests.support import needs
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 DEADLINE_SECONDS: Final = 10.0
 CONFIG: Final = """\

@@ -16,7 +16,7 @@ import aiohttp
 from tests.support import needs
 from tests.support.certificates import certificate
 from tests.support.commands import environment
-from tests.support.shop import free_port
+from tests.support.ports import free_port
 
 CONFIG = Path(__file__).parents[2] / "docs" / "deploy" / "haproxy.cfg"
 DEADLINE_SECONDS = 20.0

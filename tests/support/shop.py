@@ -1,6 +1,5 @@
 """A shop for a test: the sandbox, the real service beside it, and a till that speaks HTTP."""
 
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from listener.lifecycle import Clock, Limits
 from listener.sandbox.faults import Planned
 from listener.sandbox.servers import Sandbox, SandboxSettings
 from listener.sandbox.tasks import SandboxClock
+from tests.support.ports import free_port
 from tests.support.service import STORE_NO, Serving, serving
 
 _REFERENCES = count(1)
@@ -158,14 +158,6 @@ async def hurried(path: Path, *faults: str) -> AsyncIterator[Shop]:
         shop = Shop(sandbox=sandbox, serving=served, key=served.key(terminal="T-42"))
         shop.plan(*faults)
         yield shop
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def admin(shop: Shop) -> str:

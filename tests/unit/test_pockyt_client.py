@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from listener.pockyt.client import (
 from listener.pockyt.signature import Token
 from listener.pockyt.texts import DEPTH_MAX, json_fields
 from listener.refusals import NOT_CARRIED_OUT
+from tests.support.ports import free_port
 
 TOKEN_TEXT = "5cbfb079f15b150122261c8537086d77a"
 TOKEN = Token(TOKEN_TEXT)
@@ -318,8 +318,7 @@ async def test_an_answer_may_be_as_long_as_the_limit_and_no_longer() -> None:
 
 
 async def test_a_pockyt_that_cannot_be_reached_has_not_heard() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     async with aiohttp.ClientSession() as session:
         client = PockytClient(f"http://127.0.0.1:{port}", session=session)
         with pytest.raises(PockytUnavailableError) as raised:
