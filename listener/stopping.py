@@ -1,4 +1,4 @@
-"""Wait for the signal that a server is to stop, from a person or a supervisor."""
+"""Act on the signal that a program is to stop, from a person or a supervisor."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that ask a server to stop in good order.
+    """Return the signals that ask a program to stop in good order.
 
     SIGHUP is among them, which a terminal sends as it closes, and some rotate logs by. Whoever
     started the program with ``nohup`` wants it ignored.
@@ -34,3 +34,21 @@ def told_to_stop() -> Iterator[asyncio.Event]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def interrupted_to_stop() -> Iterator[None]:
+    """Take each of these signals for SIGINT, so that a command leaves nothing behind.
+
+    Only the program's main thread may enter this.
+    """
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    for number in before:
+        # By way of SIGINT, which asyncio handles by itself: it cancels what is under way.
+        signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,6 +13,7 @@ from listener.commands.terminal import (
     say_json,
     shown,
 )
+from listener.stopping import interrupted_to_stop
 
 
 @click.command()
@@ -35,7 +36,7 @@ def backup(config: Path | None, as_json: bool, destination: Path) -> None:
     from listener.storage import backup as copy
 
     url = read_settings(config).database
-    with progress("copying") as advance:
+    with interrupted_to_stop(), progress("copying") as advance:
         copy(url, destination, progress=advance)
     size = destination.stat().st_size
     if as_json:

@@ -3,6 +3,7 @@
 import click
 
 from listener.commands.terminal import json_option, progress, say, say_json
+from listener.stopping import interrupted_to_stop
 
 
 @click.command(name="import")
@@ -33,7 +34,7 @@ def import_(source: str, target: str, as_json: bool) -> None:
     require_driver()
     from listener.storage.postgres.importing import import_ledger
 
-    with progress("importing") as advance:
+    with interrupted_to_stop(), progress("importing") as advance:
         head = import_ledger(source, target, progress=advance)
     counts = {"entries": head.seq, "events": head.events, "transactions": head.transactions}
     if as_json:

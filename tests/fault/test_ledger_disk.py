@@ -7,22 +7,24 @@ import random
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from listener.errors import DamagedError, LedgerError, LedgerUnavailableError
-from listener.storage.sqlite import connection
+from listener.storage.sqlite import connection, writer
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
+from tests.support.clusters import small_disk
 from tests.support.stored import STREAM, bare, numbered, url_of
 
 ROOT: Final = Path(__file__).parents[2]
 RUN_SECONDS: Final = 60
 NOBODY: Final = 65_534
+DISK_MEGABYTES: Final = 24
 
 
 def run(*arguments: str) -> str:
@@ -57,6 +59,27 @@ def test_a_full_disk_refuses_and_recovers_without_a_restart(tmp_path: Path) -> N
     with closing(bare(path)) as db:
         recorded = dict(db.execute("SELECT transaction_no, seq FROM entries"))
     assert told["acknowledged"].items() <= recorded.items()
+
+
+async def test_the_log_does_not_take_all_the_room_that_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The next checkpoint by the count of pages is far away.
+    monkeypatch.setattr(writer, "CHECKPOINT_AT_LATEST", sys.maxsize)
+    with small_disk(DISK_MEGABYTES) as disk:
+        ballast, path = disk / "ballast", disk / "ledger.db"
+        ballast.write_bytes(bytes(DISK_MEGABYTES // 2 * 1024**2))
+        async with await SqliteLedger.open(path) as ledger:
+            kept = 0
+            with suppress(LedgerUnavailableError):
+                while True:
+                    await ledger.record(numbered(kept))
+                    kept += 1
+            ballast.unlink()
+            # As many as the log took before would take all the room; half as many again come.
+            for number in range(kept, 5 * kept // 2):
+                await ledger.record(numbered(number))
+        assert verify(url_of(path)).entries == 5 * kept // 2
 
 
 # Locked

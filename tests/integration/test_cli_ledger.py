@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import signal
 import socket
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -12,13 +16,32 @@ from listener.commands import check
 from listener.ledger.model import Fact, Kind, Status
 from listener.ledger.results import Head
 from listener.storage.sqlite.ledger import SqliteLedger
-from tests.support.commands import before_a_person, here, run, started, write_settings
+from listener.storage.sqlite.opening import connect
+from tests.support.commands import (
+    DEADLINE_SECONDS,
+    before_a_person,
+    here,
+    run,
+    started,
+    write_settings,
+)
 from tests.support.ports import free_port
+
+# To copy it takes a moment.
+LARGE_BYTES: Final = 200 * 1024**2
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_settings(tmp_path, more=f'pockyt.url = "http://127.0.0.1:{free_port()}"')
+
+
+def sized(ledger: Path, size: int) -> None:
+    """Make a ledger of so many bytes."""
+    with closing(connect(ledger, create=True)) as db:
+        db.execute(
+            "INSERT INTO keys (id, hash, role, created_at) VALUES ('k', ?, 'pos', 0)", ("k" * size,)
+        )
 
 
 def ledger_of(config: Path) -> Path:
@@ -148,6 +171,22 @@ async def test_a_backup_overwrites_nothing(
     done = here(capsys, "backup", "--config", config, tmp_path / "nowhere" / "copy.db")
     assert done.status == 1
     assert "cannot be written" in done.complaint
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_backup_that_is_stopped_leaves_nothing(
+    config: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    sized(ledger_of(config), LARGE_BYTES)
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    with started("backup", "--config", config, folder / "copy.db") as copying:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not any(file.stat().st_size for file in folder.glob(".*/copy.db")):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert copying.stop(number) == 130
+        assert not [*folder.iterdir()]
 
 
 @pytest.mark.parametrize("command", [["verify"], ["backup", "copy.db"]])

@@ -95,7 +95,7 @@ async def test_a_clean_stop_leaves_one_file_with_everything(path: Path) -> None:
         assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("lost", ["ledger.db", "ledger.db-wal"])
+@pytest.mark.parametrize("lost", ["ledger.db", "ledger.db-wal", "ledger.db-shm"])
 @pytest.mark.parametrize("in_its_place", ["nothing", "another file"])
 async def test_nothing_is_acknowledged_while_a_file_of_the_ledger_is_gone(
     ledger: SqliteLedger, path: Path, lost: str, in_its_place: str

@@ -18,6 +18,7 @@ from listener.ledger.model import Event
 from listener.ledger.results import Recorded
 from listener.ledger.scope import Scope
 from listener.storage.queue import WAITING_MAX
+from listener.storage.sqlite import opening
 from listener.storage.sqlite import writer as writing
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.opening import connect
@@ -669,6 +670,24 @@ async def test_a_long_read_does_not_stop_the_writer(ledger: SqliteLedger, path: 
         assert reader.execute("SELECT count(*) FROM entries").fetchone() == (1,)
     lines = await ledger.read_entries(after=1_998, limit=9, scope=Scope())
     assert [line.entry.seq for line in lines] == [1_999]
+
+
+async def test_a_log_that_a_long_read_has_made_long_is_cut_once_the_read_has_ended(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "LOG_BYTES_KEPT", LATEST * PAGE_BYTES)
+    monkeypatch.setattr(writing, "CHECKPOINT_AT_LATEST", LATEST)
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(0))
+        with closing(bare(path)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+            for number in range(1, 4 * LATEST // COMMIT_PAGES):
+                await ledger.record(numbered(number))
+            assert log_of(path) > 2 * LATEST * PAGE_BYTES
+        for number in range(2 * LATEST // COMMIT_PAGES):
+            await ledger.record(numbered(f"later {number}"))
+        assert log_of(path) <= (LATEST + 1) * PAGE_BYTES
 
 
 async def test_readers_cannot_write(ledger: SqliteLedger) -> None:

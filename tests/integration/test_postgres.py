@@ -75,6 +75,12 @@ async def test_a_commit_with_a_warning_is_not_a_success(url: str) -> None:
         assert (again.seq, again.is_new) == (2, False)
 
 
+async def test_a_warning_comes_even_where_the_database_is_set_to_send_none(url: str) -> None:
+    name = url.rpartition("/")[2]
+    await execute(url, f"ALTER DATABASE {name} SET client_min_messages = error")
+    await test_a_commit_with_a_warning_is_not_a_success(url)
+
+
 async def test_a_cut_connection_is_not_a_success_and_is_made_again(url: str) -> None:
     async with node(url) as ledger:
         await ledger.record(numbered(1))

@@ -11,6 +11,7 @@ import pytest
 from listener.storage import backup, open_keys, open_ledger, verify
 from listener.storage.postgres import checkup
 from listener.storage.sqlite.ledger import SqliteLedger
+from tests.support import commands
 from tests.support.commands import Done, here
 from tests.support.contents import content_of, damage, fill
 from tests.support.databases import run
@@ -182,21 +183,19 @@ def test_a_ledger_is_moved_into_an_empty_one_that_was_put_back(
     assert json.loads(moved.out)["epoch"] == epoch
 
 
-def test_a_ledger_that_is_served_is_not_moved(
-    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
-) -> None:
+def test_a_ledger_that_is_served_is_not_moved(url: str, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     asyncio.run(fill(url_of(path)))
 
     async def while_served() -> None:
         async with await SqliteLedger.open(path):
             done = await asyncio.to_thread(
-                here, capsys, "import", "--from", url_of(path), "--to", url
+                commands.run, "import", "--from", url_of(path), "--to", url
             )
             assert "another listener" in done.complaint
         async with await open_ledger(url, clock=Clock()):
             done = await asyncio.to_thread(
-                here, capsys, "import", "--from", url_of(path), "--to", url
+                commands.run, "import", "--from", url_of(path), "--to", url
             )
             assert "1 listener(s) serve" in done.complaint
 

@@ -50,6 +50,8 @@ _SETTINGS: Final = {
     # that waits for the next.
     "statement_timeout": "0",
     "idle_session_timeout": "0",
+    # A warning says that a commit may be lost: with less, the server would keep it to itself.
+    "client_min_messages": "warning",
     # Every statement is a seek in an index, whatever its values. A plan is made once and kept, and
     # a table that was small then, and would have been read whole, grows by thousands a second.
     "plan_cache_mode": "force_generic_plan",

@@ -1,7 +1,9 @@
 """Notice that the files of a served ledger were moved away or deleted.
 
 SQLite goes on writing to a file that has lost its name: what is acknowledged then is gone with the
-process. Source: SQLite, "How To Corrupt An SQLite Database File", 2.5.
+process. From the index of its log, `-shm`, each process knows what the others have written: once
+that has lost its name, the next one makes its own, and both write to the same place of the log.
+Source: SQLite, "How To Corrupt An SQLite Database File", 2.5.
 """
 
 import os
@@ -19,12 +21,12 @@ class LedgerFiles:
     """Remembers which files a ledger has, by what is there when it is made.
 
     It is made once the ledger has been written to, so that its log is there. SQLite replaces
-    neither while it has them open.
+    none of them while it has them open.
     """
 
     def __init__(self, path: Path) -> None:
         file = os.path.realpath(path)
-        found = {name: _identity(name) for name in (file, f"{file}-wal")}
+        found = {name: _identity(name) for name in (file, f"{file}-wal", f"{file}-shm")}
         self._files = [(name, one) for name, one in found.items() if one is not None]
         self._looked_at = monotonic()
 

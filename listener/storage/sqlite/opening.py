@@ -16,6 +16,9 @@ from listener.storage.sqlite.schema import is_current, is_new, migrate
 
 # Enough for every statement with every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 512
+# A log that grew beyond this while a reader held it is cut down to this once it is begun anew.
+# Between two checkpoints it is seldom longer, and what is written over costs less than what grows.
+LOG_BYTES_KEPT: Final = 64 * 1024**2
 
 
 def prepare(db: sqlite3.Connection) -> None:
@@ -25,6 +28,7 @@ def prepare(db: sqlite3.Connection) -> None:
     # Before SQLite 3.51.3 a second connection that checkpoints can corrupt the WAL: only the
     # service's writer checkpoints, explicitly.
     db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT}")
     db.execute("PRAGMA foreign_keys = ON")
     # Without this, INSERT OR REPLACE deletes an entry past its trigger.
     db.execute("PRAGMA recursive_triggers = ON")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ COMMIT_PAGES: Final = 12
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 4_000
 QUIET_SECONDS: Final = 0.05
+# How often one is tried while commits fail.
+TRY_SECONDS: Final = 1.0
 # How soon after a commit the note beside the file counts it. One for each commit cost 4 % of a
 # notification's time at 1,000 a second.
 NOTE_SECONDS: Final = 0.02
@@ -85,7 +88,10 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         self._slow_commits = 0
         # In the log since the last checkpoint, about.
         self._pages = 0
-        self._is_quiet = False
+        # Whether a checkpoint is to be made at once; while commits fail, when it is tried next.
+        self._is_wanted = False
+        self._has_failed = False
+        self._try_at = -math.inf
         self._quiet: asyncio.TimerHandle | None = None
         self._in_loop = self._loop.call_soon_threadsafe
 
@@ -160,7 +166,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
                 self._slow_commits = max(0, self._slow_commits - 1)
                 self._serve(db, self._take(BATCH_MAX))
             is_last = self._closing and not self._waiting
-            if is_last or self._is_quiet or self._pages >= CHECKPOINT_AT_LATEST:
+            if is_last or self._is_wanted or self._pages >= CHECKPOINT_AT_LATEST:
                 self._checkpoint(db)
             self._has_ended = is_last
         except Exception:  # noqa: BLE001 - whoever waits is answered all the same
@@ -193,7 +199,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         if self._is_busy or self._pages != pages:
             self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy, self._pages)
         else:
-            self._is_busy = self._is_quiet = True
+            self._is_busy = self._is_wanted = True
             self._start()
 
     def _serve(self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]]) -> None:
@@ -205,12 +211,18 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         except LedgerUnavailableError as error:
             # A disk that fails is not a quick one.
             self._slow_commits = SLOW_COMMITS
+            self._has_failed = True
+            self._is_wanted = time.monotonic() >= self._try_at
             self._in_loop(fail, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             self._isolate(db, batch, error)
         else:
             seconds = time.perf_counter() - started
             self._judge(seconds, len(batch))
+            if self._has_failed:
+                # The disk may have been full: before the log takes all the room that was made, it
+                # is moved into the file, and then written over.
+                self._has_failed, self._is_wanted = False, True
             self._in_loop(self._finish, batch, results, events, seconds)
 
     def _isolate(
@@ -225,7 +237,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:
         """Move the log into the database file; if that fails, the log only grows longer."""
-        self._pages, self._is_quiet = 0, False
+        self._pages, self._is_wanted = 0, False
+        self._try_at = time.monotonic() + TRY_SECONDS
         try:
             with faults_told():
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
