@@ -19,9 +19,15 @@ from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from tests.support.certificates import certificate
 from tests.support.clusters import Server, cluster, pair, small_disk
+from tests.support.databases import execute, node
 from tests.support.stored import Clock, numbered
 
 IS_TLS = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+# A transaction id 20 million before the last that a new server can give, and the file of the states
+# of those around it: PostgreSQL, "pg_resetwal".
+LATE_ID = 2**31 - 20_000_000
+LATE_IDS = f"pg_xact/{LATE_ID // 2**20:04X}"
+IDS_FILE_BYTES = 2**18
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -212,3 +218,18 @@ async def test_a_server_that_is_gone_for_a_while_is_waited_for() -> None:
                         break
             await starting
             assert recorded.seq == 2
+
+
+async def test_a_server_whose_transaction_ids_run_short_is_used_to_the_end() -> None:
+    with cluster(max_prepared_transactions="1") as server:
+        server.start()
+        # Without it a vacuum would begin at once, and be done.
+        await execute(server.url, "BEGIN; CREATE TABLE held (); PREPARE TRANSACTION 'held'")
+        server.stop()
+        server.run("pg_resetwal", "-x", str(LATE_ID), "-D", server.data)
+        server.take(LATE_IDS, bytes(IDS_FILE_BYTES))
+        server.start()
+        async with node(server.url) as ledger:
+            assert [(await ledger.record(numbered(number))).seq for number in (1, 2)] == [1, 2]
+        log = server.data.with_suffix(".log").read_text()
+        assert "must be vacuumed within" in log

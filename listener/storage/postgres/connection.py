@@ -72,6 +72,9 @@ _LOOK: Final = (
     " set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS commits,"
     " current_setting('fsync') AS fsync, current_setting('server_encoding') AS encoding"
 )
+# Where the server warns, at each of the last 40 million commits that it makes, that transaction ids
+# run short. These it keeps. Source: PostgreSQL, "Preventing Transaction ID Wraparound Failures".
+_IDS_RUN_SHORT: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 
 
 class Connection(asyncpg.Connection):
@@ -92,7 +95,9 @@ class Connection(asyncpg.Connection):
 
     def _hear(self, _connection: object, message: Any) -> None:  # noqa: ANN401 - asyncpg's own
         # A notice is not a warning; anything worse arrives as an error.
-        if getattr(message, "severity_en", None) == "WARNING":
+        if getattr(message, "severity_en", None) != "WARNING":
+            return
+        if getattr(message, "server_source_function", None) not in _IDS_RUN_SHORT:
             self.warning = str(message)
 
 
