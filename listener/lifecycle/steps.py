@@ -250,7 +250,8 @@ class Steps:
         order = orders.order_of(sale.fact)
         outcome = await self._caller.look_for(order)
         fact = facts.found_fact(order, outcome, sale_seq=sale.seq, as_of=as_of)
-        if fact.transaction_no and await self._is_shared(order):
+        has_number = bool(fact.transaction_no)
+        if (has_number or fact.says) and await self._is_shared(order, has_number=has_number):
             return facts.without_number(fact), outcome
         return fact, outcome
 
@@ -261,16 +262,17 @@ class Steps:
             Search(scope=scope, reference=order.reference), before=None, limit=HEARD_MAX
         )
 
-    async def _is_shared(self, order: Order) -> bool:
+    async def _is_shared(self, order: Order, *, has_number: bool = True) -> bool:
         """Return whether another store's sale has the same reference, and no number yet.
 
-        Then nobody can say whose sale Pockyt found; only the answer to the starting call can.
+        Then nobody can say whose sale Pockyt found; only the answer to the starting call can. Where
+        Pockyt gave no number, it may have found a sale whose number is known as well.
         """
         sales = await self._ledger.read_sales(
             merchant_no=order.merchant_no, reference=order.reference, store_no=None
         )
         return any(
-            one.transaction_no is None
+            not (has_number and one.transaction_no)
             and not one.state.is_refused
             and one.state.store_no != order.store_no
             for one in sales

@@ -23,7 +23,7 @@ from tests.support.backends import Backend
 from tests.support.contents import content_of
 from tests.support.living import living
 from tests.support.service import OTHER_STORE_NO
-from tests.support.stored import STREAM, Clock, numbered, sold
+from tests.support.stored import STREAM, Clock, bound, numbered, sold
 
 FAILED: dict[str, object] = {"ret_code": "000000", "ret_msg": "system error"}
 NONE = {"ret_code": "000021", "ret_msg": "no such record"}
@@ -297,6 +297,21 @@ async def test_a_number_that_another_store_may_have_meant_takes_nothing_over(til
     assert await till.cancel_state() is None
 
 
+@pytest.mark.parametrize("word", ["init", "closed"])
+@pytest.mark.parametrize("has_number", [False, True])
+async def test_an_answer_without_a_number_may_be_about_another_stores_sale(
+    till: Till, word: str, *, has_number: bool
+) -> None:
+    await till.record(sold("r7", store_no=OTHER_STORE_NO))
+    if has_number:
+        number = bound("r7", 7, sale_seq=till.seqs[0])
+        await till.record(replace(number, store_no=OTHER_STORE_NO))
+    till.seqs.clear()
+    till.pockyt.say(Call.TRAN_QUERY, "r7", status=word)
+    await till.cancel_unknown()
+    await _is_not_cancelled(till)
+
+
 async def test_cancel_is_not_sent_by_the_reference_once_the_number_is_bound(till: Till) -> None:
     # Pockyt answers by the reference without a number, and from before the payment.
     till.pockyt.say(Call.TRAN_QUERY, "r7", status="init")
@@ -310,6 +325,15 @@ async def test_cancel_is_not_sent_by_the_reference_once_the_number_is_bound(till
     await till.cancel_unknown()
     assert (await till.sale()).transaction_no == "7"
     # It is paid, and /cancel would give the money back.
+    assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
+
+
+async def _is_not_cancelled(till: Till) -> None:
+    """Check that the wish to cancel waits on, and that nothing was sent for it."""
+    sales = await till.ledger.read_sales(
+        merchant_no=told.MERCHANT, reference="r7", store_no=told.STORE
+    )
+    assert [sale.state.is_being_cancelled for sale in sales] == [True]
     assert Call.CANCEL not in [call for call, _ in till.pockyt.calls]
 
 
