@@ -1007,7 +1007,10 @@ export class Follower {
     }
     if (this.#isClosed) {
       [state, transport] = ['stopped', null];
-      if (outage?.cause !== 'stopped') outage = { cause: 'stopped', why: 'the program closed it' };
+      if (outage?.cause !== 'stopped') {
+        const why = this.#failed ? 'it failed; next() says why' : 'the program closed it';
+        outage = { cause: 'stopped', why };
+      }
     }
     return {
       state,
@@ -1032,6 +1035,15 @@ export class Follower {
   async next() {
     if (this.#failed !== undefined) throw this.#failed;
     if (this.#isClosed) return { done: true, value: undefined };
+    try {
+      return await this.#nextEvent();
+    } catch (error) {
+      // A `for await` that ends so closes nothing: the status would go on to say that this is live.
+      throw this.#fail(error);
+    }
+  }
+
+  async #nextEvent() {
     await (this.#started ??= this.#start());
     if (this.#pending !== undefined) {
       await this.#handled(this.#pending.stream, this.#pending.position);
@@ -1170,7 +1182,7 @@ export class Follower {
     if (this.#isClosed) return undefined;
     const item = await this.#queue.take();
     if (item === undefined) return undefined;
-    if (item.error !== undefined) throw this.#fail(item.error);
+    if (item.error !== undefined) throw item.error;
     if (item.resync !== undefined) {
       this.#replace(item);
       return undefined;
@@ -1217,9 +1229,7 @@ export class Follower {
         continue;
       }
       for (;;) {
-        const event = await snapshot.next(this.#patienceUntil).catch((error) => {
-          throw this.#fail(error);
-        });
+        const event = await snapshot.next(this.#patienceUntil);
         if (this.#isClosed) return undefined;
         if (event === undefined) break;
         if (this.#versions.isNew(event.data, stream, snapshot.position.epoch)) return event;

@@ -718,6 +718,33 @@ test("a fault of the program's own callback reaches the program", any, async () 
   await assert.rejects(() => follower.next(), RangeError);
 });
 
+const refusing = {
+  load: () => Promise.resolve({}),
+  save: () => Promise.reject(new RangeError('mine')),
+};
+const onResync = () => {
+  throw new RangeError('mine');
+};
+for (const options of [{ position: refusing }, { onResync }]) {
+  const [what] = Object.keys(options);
+  test(`a loop that the program's own ${what} ends is live no more`, web, async () => {
+    const server = await serve(async (call) => {
+      await call.begin();
+      call.event(1);
+      call.send({ type: 'resync', ...resync });
+    });
+    const follower = client(server, options);
+    await assert.rejects(async () => {
+      for await (const _ of follower);
+    }, RangeError);
+    const { state, transport, cause, why } = follower.status;
+    assert.deepEqual([state, transport, cause], ['stopped', null, 'stopped']);
+    assert.match(why, /failed/);
+    await assert.rejects(() => follower.next(), RangeError);
+    assert.equal(await server.calls[0].closed, 1000);
+  });
+}
+
 test('an abort signal stops it, and acks can be left out', any, async () => {
   const server = await serve();
   server.pages = [page(1, 2)];
