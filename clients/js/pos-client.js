@@ -455,12 +455,16 @@ class Tracker {
     else this.#named = named;
     const lost = streams.filter(({ recovered }) => !recovered);
     this.lost = new Set(lost.map(({ stream }) => stream));
-    for (const { stream, epoch, after, recovered } of streams) {
+    for (const { stream, epoch, head, after, recovered } of streams) {
       if (!recovered) continue; // Its resync says where events go on.
       const ours = this.received.get(stream);
       if (ours === undefined) this.begin(stream, { epoch, offset: after });
       else if (ours.epoch !== epoch || after > ours.offset) {
         throw new BrokenError(`${stream} begins past what we have`);
+      } else if (ours.offset > Math.max(head, after)) {
+        // The listener does not know of it, as after a crash that took its last commits. What comes next would
+        // be taken for old; asked for by name, the stream gets a resync.
+        throw new BrokenError(`${stream} ends before what we have`);
       }
     }
   }
