@@ -174,7 +174,10 @@ export declare class Follower implements AsyncIterableIterator<PosEvent> {
   readonly streams: string[];
   /** Up to where each stream was handled. */
   readonly positions: Record<string, Position>;
-  /** Rejects with StoppedError where the listener said not to come back unchanged. */
+  /**
+   * Rejects with StoppedError where the listener said not to come back unchanged, and with what the program's
+   * own callbacks and position store throw. Either ends it for good.
+   */
   next(): Promise<IteratorResult<PosEvent, undefined>>;
   return(): Promise<IteratorResult<PosEvent, undefined>>;
   /** Send the acks that wait, say good-bye, let go. */

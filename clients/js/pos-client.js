@@ -455,12 +455,16 @@ class Tracker {
     else this.#named = named;
     const lost = streams.filter(({ recovered }) => !recovered);
     this.lost = new Set(lost.map(({ stream }) => stream));
-    for (const { stream, epoch, after, recovered } of streams) {
+    for (const { stream, epoch, head, after, recovered } of streams) {
       if (!recovered) continue; // Its resync says where events go on.
       const ours = this.received.get(stream);
       if (ours === undefined) this.begin(stream, { epoch, offset: after });
       else if (ours.epoch !== epoch || after > ours.offset) {
         throw new BrokenError(`${stream} begins past what we have`);
+      } else if (ours.offset > Math.max(head, after)) {
+        // The listener does not know of it, as after a crash that took its last commits. What comes next would
+        // be taken for old; asked for by name, the stream gets a resync.
+        throw new BrokenError(`${stream} ends before what we have`);
       }
     }
   }
@@ -1007,7 +1011,10 @@ export class Follower {
     }
     if (this.#isClosed) {
       [state, transport] = ['stopped', null];
-      if (outage?.cause !== 'stopped') outage = { cause: 'stopped', why: 'the program closed it' };
+      if (outage?.cause !== 'stopped') {
+        const why = this.#failed ? 'it failed; next() says why' : 'the program closed it';
+        outage = { cause: 'stopped', why };
+      }
     }
     return {
       state,
@@ -1032,6 +1039,15 @@ export class Follower {
   async next() {
     if (this.#failed !== undefined) throw this.#failed;
     if (this.#isClosed) return { done: true, value: undefined };
+    try {
+      return await this.#nextEvent();
+    } catch (error) {
+      // A `for await` that ends so closes nothing: the status would go on to say that this is live.
+      throw this.#fail(error);
+    }
+  }
+
+  async #nextEvent() {
     await (this.#started ??= this.#start());
     if (this.#pending !== undefined) {
       await this.#handled(this.#pending.stream, this.#pending.position);
@@ -1170,7 +1186,7 @@ export class Follower {
     if (this.#isClosed) return undefined;
     const item = await this.#queue.take();
     if (item === undefined) return undefined;
-    if (item.error !== undefined) throw this.#fail(item.error);
+    if (item.error !== undefined) throw item.error;
     if (item.resync !== undefined) {
       this.#replace(item);
       return undefined;
@@ -1217,9 +1233,7 @@ export class Follower {
         continue;
       }
       for (;;) {
-        const event = await snapshot.next(this.#patienceUntil).catch((error) => {
-          throw this.#fail(error);
-        });
+        const event = await snapshot.next(this.#patienceUntil);
         if (this.#isClosed) return undefined;
         if (event === undefined) break;
         if (this.#versions.isNew(event.data, stream, snapshot.position.epoch)) return event;

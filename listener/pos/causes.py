@@ -94,7 +94,10 @@ def of_error(error: BaseException, *, host: str) -> Outage:
     """Return why there was no answer at all."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            why = f"the certificate of {host} is not trusted: {_shown(error.certificate_error)}"
+            # OpenSSL's own words come last in the whole text, and would be cut.
+            fault = error.certificate_error
+            fault = getattr(fault, "verify_message", None) or fault
+            why = f"the certificate of {host} is not trusted: {_shown(fault)}"
             return Outage(cause=Cause.TLS, why=why)
         case aiohttp.ClientSSLError() | ssl.SSLError():
             return Outage(cause=Cause.TLS, why=f"no TLS with {host}: {_shown(_reason(error))}")

@@ -134,7 +134,7 @@ class Tracker:
 
         Raises:
             BrokenError: It begins past our own position, in another ledger, or elsewhere than at
-                ``start`` because the key's streams were not known.
+                ``start`` because the key's streams were not known; or our own is past its head.
         """
         self.lost = {stream.stream for stream in ready.streams if not stream.recovered}
         if self.streams is None:
@@ -151,6 +151,10 @@ class Tracker:
                 self.begin(stream.stream, Position(epoch=stream.epoch, offset=stream.after))
             elif ours.epoch != stream.epoch or stream.after > ours.offset:
                 raise BrokenError(f"{stream.stream} begins past what we have")
+            elif ours.offset > max(stream.head, stream.after):
+                # The listener does not know of it, as after a crash that took its last commits. What
+                # comes next would be taken for old; asked for by name, the stream gets a resync.
+                raise BrokenError(f"{stream.stream} ends before what we have")
 
     def begin(self, stream: str, position: Position) -> None:
         """Continue a stream from a position that the listener gave."""

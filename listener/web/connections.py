@@ -4,6 +4,7 @@ A connection that has proved nothing yet (no key, no verified notification) may 
 oldest of an address that has too many goes first, and where all places are taken, the oldest of
 all. One that has said all it has to, and waits for us, does not count against its address; one that
 has proved itself is never crowded out. So thousands of tills behind one proxy's address are safe.
+A part of all places is not for those: Pockyt's next connection has proved nothing either.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
 from listener.web.unread import Unread
 
 CONNECTIONS_MAX: Final = 24_576
+# One in so many places is left to those that have proved nothing. If tills took all of them, no
+# notification would get in.
+PLACES_PER_STRANGER: Final = 6
 # Of one address that still have to say something; one is crowded out only after the grace.
 UNPROVEN_MAX: Final = 1_024
 GRACE_SECONDS: Final = 2.0
@@ -85,6 +89,7 @@ class Connections:
         self._metrics = metrics
         self._max = connections_that_fit()
         self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
+        self._proved_max = self._max - max(1, self._max // PLACES_PER_STRANGER)
         # In the order in which they came; by address, those that still have to say something.
         self._all: dict[Peer, None] = {}
         self._unproven: dict[Peer, None] = {}
@@ -113,10 +118,12 @@ class Connections:
         self._of_address.setdefault(connection.address, own)[connection] = None
         return True
 
-    def trust(self, connection: Peer) -> None:
-        """Remove a connection from the list of those that may be crowded out."""
-        self._unproven.pop(connection, None)
-        self.heard_out(connection)
+    def trust(self, connection: Peer) -> bool:
+        """Protect a connection from being crowded out; return False if too many are already."""
+        if len(self._all) - len(self._unproven) >= self._proved_max:
+            return False
+        self._protect(connection)
+        return True
 
     def heard_out(self, connection: Peer) -> None:
         """Count a connection no more against its address: it has said all, and waits for us.
@@ -154,7 +161,7 @@ class Connections:
         """Count a connection out."""
         self._all.pop(connection, None)
         self.reads_on(connection)
-        self.trust(connection)
+        self._protect(connection)
 
     async def run(self) -> None:
         """End overdue connections until cancelled."""
@@ -171,6 +178,10 @@ class Connections:
             if why is not None:
                 self._note(why, connection)
 
+    def _protect(self, connection: Peer) -> None:
+        self._unproven.pop(connection, None)
+        self.heard_out(connection)
+
     def _crowd_out(self, some: Iterable[Peer], *, age: float) -> bool:
         """Cut off the oldest that has proved nothing, where it may be; return whether one was."""
         youngest = self._clock() - age
@@ -179,7 +190,7 @@ class Connections:
                 return False
             if connection.waits_for_peer:
                 self._note(Cut.CROWDED_OUT, connection)
-                self.trust(connection)
+                self._protect(connection)
                 connection.cut()
                 return True
         return False

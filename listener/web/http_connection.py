@@ -292,10 +292,10 @@ class HttpConnection(web.RequestHandler):
         """Count this connection no more against its address: it waits for us."""
         self._connections.heard_out(self)
 
-    def prove(self) -> None:
-        """Protect this connection from being crowded out."""
-        self.is_proved = True
-        self._connections.trust(self)
+    def prove(self) -> bool:
+        """Protect this connection from being crowded out; return whether there was a place."""
+        self.is_proved = self._connections.trust(self)
+        return self.is_proved
 
     def _end_body(self, turns: int) -> None:
         """End a body that will not be completed, once its request is being handled."""

@@ -52,8 +52,12 @@ def heard_out(request: web.BaseRequest) -> None:
         connection.heard_out()
 
 
-def prove(request: web.BaseRequest) -> None:
-    """Record that a request has brought a valid key, or a new notification that verified."""
+def prove(request: web.BaseRequest) -> bool:
+    """Record that a request has brought a valid key, or a new notification that verified.
+
+    Return False if there is no place for one more such connection: it must not stay for long.
+    """
     connection = request.protocol
-    if isinstance(connection, HttpConnection) and not connection.is_proved:
-        connection.prove()
+    if not isinstance(connection, HttpConnection):
+        return True
+    return connection.is_proved or connection.prove()

@@ -16,7 +16,8 @@ from aiohttp import web
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from listener.keys import Key
+from listener.keys import Key, Role
+from listener.pos.codes import CloseCode
 from listener.web import connections, http_connection, lobby
 from listener.web.address import network
 from listener.web.connections import (
@@ -28,18 +29,19 @@ from listener.web.connections import (
     connections_that_fit,
     raise_descriptor_limit,
 )
-from listener.web.context import KEYS
+from listener.web.context import KEYS, SHARES
 from listener.web.http_connection import LINE_BYTES_MAX, HttpConnection
 from listener.web.lobby import Lobby
 from listener.web.metrics import Metrics
 from listener.web.shapes import raw
 from tests.support.deliveries import NOTIFY, entries
-from tests.support.service import FIELDS, FORM, Serving, serving, signed
+from tests.support.service import FIELDS, FORM, STREAM, Serving, serving, signed
 from tests.support.tills import till
 
 WAIT_SECONDS = 5
 # Of a long answer, so many are more than the buffers of the system hold.
 ANSWERS = 16
+EVENTS = "/v1/pos/events"
 # How a client begins that takes this for HTTPS.
 TLS = bytes.fromhex("16030100c5010000c10303")
 HALF = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n".encode()
@@ -320,9 +322,13 @@ async def test_when_all_are_taken_strangers_go_first_and_then_nobody_is_admitted
             assert b" 200 " in await one.ask("/v1/transactions", asked)
         stranger = await line(service, HALF)
         assert stranger.is_open()
-        known.append(await line(service))
+        reader = f"Authorization: Bearer {service.key(role=Role.LEDGER)}"
+        asking = f"GET /v1/entries?wait=30 HTTP/1.1\r\nHost: x\r\n{reader}\r\n\r\n"
+        known.append(await line(service, asking.encode()))
         assert await stranger.rest() == b""
-        assert b" 200 " in await known[-1].ask("/v1/transactions", asked)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not service.service.app[SHARES].waits:
+                await asyncio.sleep(0.005)
         told = await (await line(service)).rest()
         assert told.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1\r\n" in told
@@ -330,6 +336,30 @@ async def test_when_all_are_taken_strangers_go_first_and_then_nobody_is_admitted
         async with asyncio.timeout(WAIT_SECONDS):
             while b" 200 " not in await _tried(service, line):
                 await asyncio.sleep(0.02)
+
+
+async def test_tills_that_take_all_places_they_may_have_shut_out_no_notification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
+) -> None:
+    monkeypatch.setattr(connections, "connections_that_fit", lambda: 6)
+    async with limited(tmp_path, monkeypatch) as service, AsyncExitStack() as stack:
+        key = service.key()
+        tills = []
+        for _ in range(5):
+            tills.append(await stack.enter_async_context(till(service.url, key)))
+            await tills[-1].join()
+        async with till(service.url, key) as sixth:
+            await sixth.say(type="connect")
+            assert await sixth.code() == CloseCode.TOO_MANY_CONNECTIONS
+        assert (await service.notify())[0] == 200
+        assert (await tills[0].hear("event"))["offset"] == 1
+        asked = f"Authorization: Bearer {key}"
+        poll = await line(service)
+        assert b" 200 " in await poll.ask(f"{EVENTS}?stream={STREAM}&after=earliest&wait=25", asked)
+        head = await poll.ask(f"{EVENTS}?stream={STREAM}&after=latest&wait=25", asked)
+        assert b" 503 " in head
+        assert b"Retry-After: 1\r\n" in head
+        assert (await service.notify({"transactionNo": "2"}))[0] == 200
 
 
 async def _tried(service: Serving, line: Opens) -> bytes:

@@ -63,6 +63,34 @@ async def test_a_listener_that_begins_past_our_position_is_asked_again(server: S
         assert await take(client, 1) == ["t4"]
 
 
+async def test_a_listener_that_ends_before_our_position_is_asked_again(server: Scripted) -> None:
+    async def first(call: Call) -> None:
+        await call.hello()
+        assert "streams" not in await call.expect("connect")
+        await call.ready(head=9, after=8)
+        await call.event(9)
+        await call.event(10)
+        await call.until_closed()
+
+    async def second(call: Call) -> None:
+        await call.hello()
+        connect = await call.expect("connect")
+        assert connect["streams"] == [{"stream": STREAM, "after": {"epoch": EPOCH, "offset": 12}}]
+        stream = {"stream": STREAM, "epoch": EPOCH, "head": 10, "after": 10, "recovered": False}
+        await call.send(type="ready", id=2, streams=[stream])
+        reason = {"reason": "offset_ahead", "snapshot": "/v1/transactions?merchantNo=200043"}
+        await call.send(type="resync", stream=STREAM, epoch=EPOCH, head=10, **reason)
+        await call.until_closed()
+
+    server.scripts = [first, second]
+    server.answers["snapshot"] = [rows(10)]
+    told: list[ResyncMembers] = []
+    store = MemoryPositions({STREAM: Position(epoch=EPOCH, offset=12)})
+    async with follower(server, streams=None, position=store, on_resync=told.append) as client:
+        assert await take(client, 1) == ["t10"]
+    assert [one.reason for one in told] == ["offset_ahead"]
+
+
 async def test_the_position_survives_a_restart_in_a_file(server: Scripted, tmp_path: Path) -> None:
     async def first(call: Call) -> None:
         await call.begin()

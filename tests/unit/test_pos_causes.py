@@ -50,6 +50,13 @@ def test_each_failure_has_its_cause_and_names_the_host(error: Exception, cause: 
     assert outage.why.isprintable()
 
 
+def test_why_a_certificate_is_not_trusted_is_told_to_its_end() -> None:
+    error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify")
+    error.verify_message = "unable to get local issuer certificate"
+    outage = of_error(aiohttp.ClientConnectorCertificateError(KEY, error), host=HOST)
+    assert outage.why.endswith("is not trusted: unable to get local issuer certificate")
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "cause", "part"),
     [

@@ -360,6 +360,36 @@ test(
   },
 );
 
+test('a position past the head is asked for by name and gets a resync', web, async () => {
+  const snapshot = '/v1/transactions?merchantNo=200043&storeNo=303660';
+  const ahead = { stream: STREAM, reason: 'offset_ahead', epoch: EPOCH, head: 10, snapshot };
+  const server = await serve(
+    async (call) => {
+      const connect = await call.begin({ after: 8 });
+      assert.equal(connect.streams, undefined);
+      call.event(9);
+      call.event(10);
+    },
+    async (call) => {
+      call.hello();
+      const connect = await call.expect('connect');
+      assert.deepEqual(connect.streams, [{ stream: STREAM, after: { epoch: EPOCH, offset: 12 } }]);
+      const stream = { stream: STREAM, epoch: EPOCH, head: 10, after: 10, recovered: false };
+      call.send({ type: 'ready', id: 2, streams: [stream] });
+      call.send({ type: 'resync', ...ahead });
+    },
+  );
+  server.snapshotAnswers = [{ data: rows(10), nextCursor: null }];
+  const position = new MemoryPositions({ [STREAM]: { epoch: EPOCH, offset: 12 } });
+  const told = [];
+  const onResync = ({ reason }) => told.push(reason);
+  assert.deepEqual(await take(client(server, { streams: undefined, position, onResync }), 1), [
+    't10',
+  ]);
+  assert.deepEqual(told, ['offset_ahead']);
+  assert.deepEqual(server.faults, []);
+});
+
 const resync = {
   stream: STREAM,
   reason: 'epoch_changed',
@@ -440,10 +470,11 @@ test('a slow program does not make it hold everything', web, async () => {
       for (let offset = 1; offset <= 1500; offset += 1) call.event(offset);
     },
     async (call) => {
-      const { streams } = await call.begin({ after: 1 });
-      for (let offset = streams[0].after.offset + 1; offset <= 1500; offset += 1) {
-        call.event(offset);
-      }
+      call.hello();
+      const { streams } = await call.expect('connect');
+      const after = streams[0].after.offset;
+      call.ready({ after });
+      for (let offset = after + 1; offset <= 1500; offset += 1) call.event(offset);
     },
   );
   const follower = client(server);
@@ -717,6 +748,33 @@ test("a fault of the program's own callback reaches the program", any, async () 
   const follower = client(server, { WebSocket: null, onStatus });
   await assert.rejects(() => follower.next(), RangeError);
 });
+
+const refusing = {
+  load: () => Promise.resolve({}),
+  save: () => Promise.reject(new RangeError('mine')),
+};
+const onResync = () => {
+  throw new RangeError('mine');
+};
+for (const options of [{ position: refusing }, { onResync }]) {
+  const [what] = Object.keys(options);
+  test(`a loop that the program's own ${what} ends is live no more`, web, async () => {
+    const server = await serve(async (call) => {
+      await call.begin();
+      call.event(1);
+      call.send({ type: 'resync', ...resync });
+    });
+    const follower = client(server, options);
+    await assert.rejects(async () => {
+      for await (const _ of follower);
+    }, RangeError);
+    const { state, transport, cause, why } = follower.status;
+    assert.deepEqual([state, transport, cause], ['stopped', null, 'stopped']);
+    assert.match(why, /failed/);
+    await assert.rejects(() => follower.next(), RangeError);
+    assert.equal(await server.calls[0].closed, 1000);
+  });
+}
 
 test('an abort signal stops it, and acks can be left out', any, async () => {
   const server = await serve();

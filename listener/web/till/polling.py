@@ -11,8 +11,8 @@ from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
 from listener.web.context import HUB, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import check_again
-from listener.web.problem import ProblemError
-from listener.web.sender import while_heard
+from listener.web.problem import RETRY_SECONDS, ProblemError
+from listener.web.sender import prove, while_heard
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
 from listener.web.shapes.parameters import EventsQuery, read_query
@@ -33,6 +33,8 @@ async def events(request: web.Request, key: Key) -> web.Response:
     wait_seconds = 0 if request.app[SESSIONS].is_draining else query.wait
     page = await hub.page(name, after=begun.after, limit=query.limit)
     if wait_seconds and not page:
+        if not prove(request):
+            raise _full()
         with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
             waiting = hub.page(
                 name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds
@@ -85,6 +87,15 @@ def _gone(resync: ResyncMembers) -> ProblemError:
         "position-lost",
         "read the snapshot, then go on from head",
         members=resync.model_dump(by_alias=True),
+    )
+
+
+def _full() -> ProblemError:
+    return ProblemError(
+        503,
+        "too-many-connections",
+        "too many tills are connected; come back in a moment",
+        headers={"Retry-After": str(RETRY_SECONDS)},
     )
 
 

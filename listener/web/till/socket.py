@@ -166,7 +166,8 @@ class _Till:
         if not text:
             raise _CloseError(CloseCode.NO_KEY)
         key = await self._authenticate(text)
-        prove(request)
+        if not prove(request):
+            raise _CloseError(CloseCode.TOO_MANY_CONNECTIONS)
         session, acks = await self._enter(key, connect)
         while (frame := await self._receive()) is not _End.END:
             session.heard_at = self._clock()
