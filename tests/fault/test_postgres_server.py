@@ -221,10 +221,12 @@ async def test_a_server_that_is_gone_for_a_while_is_waited_for() -> None:
 
 
 async def test_a_server_whose_transaction_ids_run_short_is_used_to_the_end() -> None:
-    with cluster(max_prepared_transactions="1") as server:
+    with cluster(wal_level="logical") as server:
         server.start()
         # Without it a vacuum would begin at once, and be done.
-        await execute(server.url, "BEGIN; CREATE TABLE held (); PREPARE TRANSACTION 'held'")
+        await execute(
+            server.url, "SELECT pg_create_logical_replication_slot('holds_back', 'pgoutput')"
+        )
         server.stop()
         server.run("pg_resetwal", "-x", str(LATE_ID), "-D", server.data)
         server.take(LATE_IDS, bytes(IDS_FILE_BYTES))
