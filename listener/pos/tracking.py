@@ -152,8 +152,8 @@ class Tracker:
             elif ours.epoch != stream.epoch or stream.after > ours.offset:
                 raise BrokenError(f"{stream.stream} begins past what we have")
             elif ours.offset > max(stream.head, stream.after):
-                # The listener does not know of it, as after a crash that took its last commits. What
-                # comes next would be taken for old; asked for by name, the stream gets a resync.
+                # The listener does not know of it, as after a crash that took its last commits.
+                # What comes next would be taken for old; asked for by name, it gets a resync.
                 raise BrokenError(f"{stream.stream} ends before what we have")
 
     def begin(self, stream: str, position: Position) -> None:
