@@ -16,8 +16,9 @@ from listener.lifecycle.clock import Clock
 from listener.lifecycle.gate import Bucket, Limits
 from listener.lifecycle.steps import Steps, sale_key
 
-# How many due transactions are read at a time.
-DUE_MAX: Final = 256
+# How many due transactions are read at a time. When thousands of cancels wait for the same silence,
+# this is how fast they are raised: 5,000 wished within 0.4 s took 3.7 s, with 256 at a time 7.3 s.
+DUE_MAX: Final = 1_024
 # The longest pause: a doubt that rang no bell is found after this time.
 IDLE_SECONDS_MAX: Final = 10.0
 # The pause while more is due than may be asked, so that alarms need not wait.
