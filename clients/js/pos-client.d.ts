@@ -96,10 +96,13 @@ export declare class MemoryPositions implements PositionStore {
   save(stream: string, position: Position): Promise<void>;
 }
 
-/** Keeps positions in localStorage or sessionStorage, under one name: one of its own for each till. */
+/** Keeps positions in localStorage, or another storage, under one name: one of its own for each till. */
 export declare class StoragePositions implements PositionStore {
   constructor(
-    storage: { getItem(name: string): string | null; setItem(name: string, text: string): void },
+    storage?: {
+      getItem(name: string): string | null;
+      setItem(name: string, text: string): void;
+    } | null,
     name?: string,
   );
   load(): Promise<Record<string, Position>>;

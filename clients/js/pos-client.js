@@ -141,18 +141,23 @@ export class MemoryPositions {
 }
 
 /**
- * Stores positions in localStorage or sessionStorage, under one name. A storage that is full, damaged or
- * forbidden does not stop a till: positions then stay in memory, and after a restart the listener repeats
- * what was not acknowledged.
+ * Stores positions in the browser's localStorage, or another storage that is given, under one name. One that is
+ * full, damaged or forbidden does not stop a till: positions then stay in memory, and after a restart the
+ * listener repeats what was not acknowledged.
  */
 export class StoragePositions {
-  #storage;
+  #given;
   #name;
   #positions;
 
-  constructor(storage, name = 'pockyt-pos-positions') {
-    this.#storage = storage;
+  constructor(storage = null, name = 'pockyt-pos-positions') {
+    this.#given = storage;
     this.#name = name;
+  }
+
+  // Where a browser forbids it, even to name it throws.
+  get #storage() {
+    return this.#given ?? globalThis.localStorage;
   }
 
   async load() {
@@ -1083,7 +1088,7 @@ export class Follower {
   }
 
   async #start() {
-    this.#tracker.load(await this.#store.load());
+    this.#tracker.load((await this.#store.load()) ?? {});
     if (this.#isClosed) return;
     const online = () => this.#wake();
     globalThis.addEventListener?.('online', online);

@@ -750,7 +750,8 @@ test("a fault of the program's own callback reaches the program", any, async () 
 });
 
 const refusing = {
-  load: () => Promise.resolve({}),
+  // As many stores answer that hold nothing yet.
+  load: () => Promise.resolve(null),
   save: () => Promise.reject(new RangeError('mine')),
 };
 const onResync = () => {
@@ -912,6 +913,29 @@ test('a storage that is torn, full or forbidden stops no till', any, async () =>
     assert.deepEqual(await position.load(), {});
     await position.save(STREAM, { epoch: EPOCH, offset: 4 });
     assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
+  }
+});
+
+test("the browser's own storage is used, and may be forbidden", any, async () => {
+  const kept = new Map();
+  const storage = {
+    getItem: (name) => kept.get(name) ?? null,
+    setItem: (name, text) => kept.set(name, text),
+  };
+  const forbid = () => {
+    throw new Error('SecurityError');
+  };
+  for (const get of [() => storage, forbid]) {
+    kept.clear();
+    Object.defineProperty(globalThis, 'localStorage', { configurable: true, get });
+    try {
+      const position = new StoragePositions();
+      await position.save(STREAM, { epoch: EPOCH, offset: 4 });
+      assert.deepEqual(await position.load(), { [STREAM]: { epoch: EPOCH, offset: 4 } });
+      assert.equal(kept.size, get === forbid ? 0 : 1);
+    } finally {
+      delete globalThis.localStorage;
+    }
   }
 });
 
