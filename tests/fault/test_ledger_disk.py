@@ -82,6 +82,15 @@ async def test_the_log_does_not_take_all_the_room_that_is_made(
         assert verify(url_of(path)).entries == 5 * kept // 2
 
 
+def test_a_ledger_that_finds_no_room_says_where_to_look() -> None:
+    with small_disk(1) as disk:
+        with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while True:
+                ballast.write(bytes(4_096))
+        with pytest.raises(LedgerError, match="has its disk room"):
+            connect(disk / "ledger.db", create=True)
+
+
 # Locked
 
 
