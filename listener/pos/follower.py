@@ -185,10 +185,15 @@ class Follower:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._link is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.close_seconds):
-                    await self._acking.send(self._link)
+        try:
+            if self._link is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.close_seconds):
+                        await self._acking.send(self._link)
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         # Those that have ended may be of another event loop.
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,6 +54,7 @@ class FilePositions:
         self._positions: dict[str, Position] = {}
         self._adapter = TypeAdapter(dict[str, Position])
         self._is_failing = False
+        self._writing = Lock()
 
     async def load(self) -> Mapping[str, Position]:
         """Return the position of each stream that was saved; none if there is no file yet.
@@ -80,7 +82,7 @@ class FilePositions:
         """Store the position of a stream; on disk once this returns, unless the disk fails."""
         self._positions[stream] = position
         try:
-            await asyncio.to_thread(self._write, self._adapter.dump_json(self._positions))
+            await asyncio.to_thread(self._write)
         except OSError as error:
             if not self._is_failing:
                 _LOG.warning("positions_not_saved file=%s why=%s", self._path, error.strerror)
@@ -88,7 +90,12 @@ class FilePositions:
         else:
             self._is_failing = False
 
-    def _write(self, text: bytes) -> None:
+    def _write(self) -> None:
+        # A save whose caller was cancelled may still be writing.
+        with self._writing:
+            self._replace(self._adapter.dump_json(dict(self._positions)))
+
+    def _replace(self, text: bytes) -> None:
         fresh = self._path.with_name(f".{self._path.name}.new")
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
         with os.fdopen(handle, "wb") as file:

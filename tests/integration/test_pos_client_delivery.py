@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from listener.pos.acking import Acking
 from listener.pos.client import Event, Follower, FollowStatus, Timing, follow
 from listener.pos.codes import CloseCode
 from tests.support.scripted import (
@@ -76,6 +77,31 @@ async def test_closing_sends_the_ack_that_waits_but_not_for_the_event_in_hand(
     async with asyncio.timeout(WAIT_SECONDS):
         await gone.wait()
     assert server.calls[0].acks() == [1, 2]
+
+
+async def test_a_close_that_is_cancelled_still_closes(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.begin()
+        await call.event(1)
+        await call.until_closed()
+        gone.set()
+
+    async def hang(_acking: Acking, _link: object) -> None:
+        await asyncio.Event().wait()
+
+    server.scripts = [script]
+    client = follower(server)
+    await take(client, 1)
+    monkeypatch.setattr(Acking, "send", hang)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await client.aclose()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await gone.wait()
 
 
 async def test_closing_from_elsewhere_ends_the_wait_for_an_event(server: Scripted) -> None:

@@ -1,7 +1,9 @@
 """What a POS client decides, without a listener."""
 
+import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from listener.pos.tracking import BrokenError, Tracker, Versions
 
 STREAM = "200043/303660"
 OUTAGE = Outage(cause=Cause.UNREACHABLE, why="nobody there")
+WAIT_SECONDS = 10
 ALWAYS_LATEST = Timing(chance=lambda: 1.0)
 
 
@@ -375,6 +378,32 @@ async def test_a_saved_position_is_on_disk_under_its_name(
     monkeypatch.setattr(os, "fsync", sync)
     await FilePositions(tmp_path / "positions.json").save(STREAM, Position(epoch="e", offset=1))
     assert synced == [["file", ".positions.json.new"], ["folder", "positions.json"]]
+
+
+async def test_a_save_that_was_cancelled_spoils_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, begun, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def slow(handle: int) -> None:
+        begun.set()
+        go_on.wait(WAIT_SECONDS)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    path = tmp_path / "positions.json"
+    store = FilePositions(path)
+    saving = asyncio.create_task(store.save(STREAM, Position(epoch="e" * 32, offset=1)))
+    await asyncio.to_thread(begun.wait, WAIT_SECONDS)
+    saving.cancel()
+    later = asyncio.create_task(store.save(STREAM, Position(epoch="e", offset=2)))
+    await asyncio.sleep(0.05)
+    assert names_in(tmp_path) == [".positions.json.new"]
+    assert b"e" * 32 in (tmp_path / ".positions.json.new").read_bytes()
+    go_on.set()
+    await later
+    assert await FilePositions(path).load() == {STREAM: Position(epoch="e", offset=2)}
+    assert names_in(tmp_path) == ["positions.json"]
 
 
 async def test_positions_in_memory_are_kept_apart_from_what_was_given() -> None:
