@@ -146,6 +146,29 @@ async def test_an_expectation_that_cannot_be_met_is_not_quoted(service: Serving,
     assert b"do-not-tell" not in told
 
 
+@pytest.mark.parametrize(
+    ("version", "interim"), [("1.1", b"HTTP/1.1 100 Continue\r\n\r\n"), ("1.0", b"")]
+)
+async def test_only_a_sender_of_http_1_1_is_asked_for_its_body(
+    service: Serving, version: str, interim: bytes
+) -> None:
+    parts = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    head = POST.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        writer.write(
+            head + LENGTH + b"Expect: 100-continue, 100-continue\r\nConnection: close\r\n\r\n"
+        )
+        # Behind the head, so that the body is still awaited when it would be asked for.
+        await asyncio.sleep(0.05)
+        writer.write(BODY)
+        told = await reader.read()
+    assert told.startswith(interim + f"HTTP/{version} 200 ".encode())
+    assert told.endswith(b"success")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_the_body_is_asked_for_once_it_is_wanted(service: Serving) -> None:
     parts = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
