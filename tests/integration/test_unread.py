@@ -82,6 +82,7 @@ MALFORMED: Final = {
     "another method": (b"success-%b / HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
     "a line of the PROXY protocol": (b"PROXY TCP4 %b 127.0.0.1 1 2\r\n" + GET + b"\r\n", ""),
     "no HTTP at all": (b"\x16\x03\x01%b\r\n\r\n", ""),
+    "lines without a carriage return": (b"GET /%b HTTP/1.1\nHost: x\n\n", "CRLF"),
     "a URL that is none": (b"GET http://[%b HTTP/1.1\r\nHost: x\r\n\r\n", ""),
 }
 
