@@ -103,7 +103,7 @@ def _check_origin(text: str) -> str:
 
 
 def _check_database(text: str) -> str:
-    for scheme in ("sqlite:///", "postgresql://"):
+    for scheme in ("sqlite:///", "postgresql://", "postgres://"):
         if text.startswith(scheme) and len(text) > len(scheme) and text.isprintable():
             return text
     raise _wrong("must be sqlite:///PATH or postgresql://USER@HOST/NAME")

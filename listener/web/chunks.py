@@ -36,3 +36,9 @@ class Chunks:
 def too_many_chunks() -> ProblemError:
     """Build the refusal of a body that comes in too many chunks."""
     return ProblemError(400, "too-many-chunks", f"send a body in at most {CHUNKS_MAX} chunks")
+
+
+def broken_chunks() -> ProblemError:
+    """Build the refusal of a body whose chunks break HTTP, maybe in between: it may be repeated."""
+    why = "a chunk of the body has not the length that it says, or no line end"
+    return ProblemError(400, "broken-chunks", why, members={"retry": True})

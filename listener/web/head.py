@@ -84,10 +84,11 @@ def is_json(content_type: str) -> bool | None:
     """Return whether a content type is JSON (True) or a form (False); None where it is neither.
 
     A type that a proxy set twice, joined by a comma, counts once. Parameters are ignored, even
-    after a blank where a semicolon should be.
+    after a blank or a comma where a semicolon should be.
     """
     parts = [part.strip().lower() for part in _QUOTED.sub("", content_type).split(",")]
     kinds = [re.split(r"[;\s]", part, maxsplit=1)[0] for part in parts if part]
+    kinds = [kind for place, kind in enumerate(kinds) if place == 0 or "/" in kind]
     found = [True if kind.endswith("+json") else _IS_JSON.get(kind) for kind in kinds or [""]]
     return None if None in found else found[0]
 

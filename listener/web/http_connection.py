@@ -9,12 +9,12 @@ from aiohttp.http import RawRequestMessage
 
 from listener.errors import let_go
 from listener.web.address import network
-from listener.web.chunks import Chunks, too_many_chunks
+from listener.web.chunks import Chunks, broken_chunks, too_many_chunks
 from listener.web.connections import FULL, READ_BYTES_MAX, TOO_SLOW, Connections, is_head_late
 from listener.web.head import notification_bytes
 from listener.web.headers import harden
 from listener.web.metrics import Cut
-from listener.web.problem import nothing_here, problem
+from listener.web.problem import ProblemError, nothing_here, problem
 
 # Of a request's first line. aiohttp looks for the route of a path slash by slash from its end, and
 # copies the rest each time: 7,000 slashes cost 9 ms.
@@ -90,7 +90,7 @@ class HttpConnection(web.RequestHandler):
         self._is_ended = False
         # Whether the sender is not listened to for a moment, after a refusal.
         self._is_resting = False
-        # Whether the body came in too many chunks: nothing more is read.
+        # Whether the body came in too many chunks, or broken ones: nothing more is read.
         self._is_torn = False
         self._chunks = Chunks()
         # Of the newest request, where it comes in chunks.
@@ -193,27 +193,35 @@ class HttpConnection(web.RequestHandler):
         body = self._body
         goes_on = body is not None and not body.is_eof()
         if self._chunks.are_too_many(data, goes_on=goes_on) and body is not None:
-            self._tear(body)
+            self._tear(body, too_many_chunks())
             return
         # aiohttp drops the requests of a segment in which anything is wrong, also behind them.
         for _ in range(CUTS_MAX):
             size = notification_bytes(data)
             if size == len(data):
                 break
-            super().data_received(data[:size])
+            self._parse(data[:size])
             data = data[size:]
-        super().data_received(data)
-        if self._messages:
-            message, newest = self._messages[-1]
-            is_chunked = isinstance(message, RawRequestMessage) and message.chunked
-            self._body = newest if is_chunked else None
+        self._parse(data)
 
-    def _tear(self, body: StreamReader) -> None:
+    def _parse(self, data: bytes) -> None:
+        """Let aiohttp parse a segment, or a part of one."""
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, newest = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._body = newest if message.chunked else None
+        elif self._body is not None and not self._body.is_eof():
+            # aiohttp would answer behind a request that waits for the rest of its body.
+            self._tear(self._body, broken_chunks())
+
+    def _tear(self, body: StreamReader, error: ProblemError) -> None:
         """Refuse the body that is arriving, and all behind it."""
         self._is_torn = self._close = True
         self._lingering_time = 0.0
         if self._left is None:
-            body.set_exception(too_many_chunks())
+            body.set_exception(error)
         else:
             # It was answered before.
             self.force_close()

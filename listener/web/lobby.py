@@ -40,7 +40,8 @@ BODY_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
-_BEGIN: Final = re.compile(rb"[A-Z]+(?: .*)?", re.DOTALL)
+# No head ends behind a first line that ends without its carriage return.
+_BEGIN: Final = re.compile(rb"[A-Z]+(?: [^\n]*+(?:(?<=\r)\n.*)?)?", re.DOTALL)
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # Makes the protocol of a connection that goes in, given what came, in its segments.

@@ -446,6 +446,28 @@ async def test_a_body_in_too_many_chunks_is_refused_before_they_are_parsed(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize("chunks", [b"4\r\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\nzz\r\n"])
+async def test_a_body_in_broken_chunks_is_refused_at_once_and_ends_its_connection(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: Opens,
+    chunks: bytes,
+    is_split: bool,
+) -> None:
+    async with limited(tmp_path, monkeypatch) as service:
+        head = f"POST {NOTIFY} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        one = await line(service, head if is_split else head + chunks)
+        if is_split:
+            await asyncio.sleep(0.05)
+            one.writer.write(chunks)
+        async with asyncio.timeout(raw.BODY_SECONDS / 2):
+            told = await one.reader.read()
+        assert told.startswith(b"HTTP/1.1 400 ")
+        assert told.count(b"HTTP/1.1 ") == 1
+        assert b'"code":"broken-chunks"' in told
+
+
 async def test_a_path_of_thousands_of_slashes_is_no_route_to_look_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Opens
 ) -> None:

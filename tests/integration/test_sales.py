@@ -137,6 +137,25 @@ async def test_a_text_of_a_wrong_shape_is_refused_with_a_sentence_and_no_pattern
     assert "pattern" not in detail
 
 
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b'{"amount":"13.00",}', "trailing comma at line 1 column 19"),
+        (b"{'amount':'13.00'}", "key must be a string at line 1 column 2"),
+        (b'{\n"amount":13,00}', "at line 2 column 13"),
+        (b"amount=13.00", "expected value at line 1 column 1"),
+        ('{"amount":"hidden"'.encode("utf-16"), "in UTF-8: expected value"),
+    ],
+)
+async def test_what_is_wrong_with_the_json_of_a_body_is_told(
+    shop: Shop, raw: bytes, why: str
+) -> None:
+    told = await shop.post(SALES, raw=raw)
+    assert (told.status, told.body["code"]) == (400, "bad-body")
+    assert why in str(told.body["detail"])
+    assert "hidden" not in str(told.body["detail"])
+
+
 @pytest.mark.parametrize("raw", [b"{", b"\xff", b"[]", b'"text"', b"nul"])
 async def test_a_body_that_is_not_a_json_object_is_refused(shop: Shop, raw: bytes) -> None:
     told = await shop.post(SALES, raw=raw)

@@ -82,6 +82,7 @@ MALFORMED: Final = {
     "another method": (b"success-%b / HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
     "a line of the PROXY protocol": (b"PROXY TCP4 %b 127.0.0.1 1 2\r\n" + GET + b"\r\n", ""),
     "no HTTP at all": (b"\x16\x03\x01%b\r\n\r\n", ""),
+    "lines without a carriage return": (b"GET /%b HTTP/1.1\nHost: x\n\n", "CRLF"),
     "a URL that is none": (b"GET http://[%b HTTP/1.1\r\nHost: x\r\n\r\n", ""),
 }
 
@@ -144,6 +145,29 @@ async def test_an_expectation_that_cannot_be_met_is_not_quoted(service: Serving,
     assert b"application/problem+json" in told
     assert b"success" not in told
     assert b"do-not-tell" not in told
+
+
+@pytest.mark.parametrize(
+    ("version", "interim"), [("1.1", b"HTTP/1.1 100 Continue\r\n\r\n"), ("1.0", b"")]
+)
+async def test_only_a_sender_of_http_1_1_is_asked_for_its_body(
+    service: Serving, version: str, interim: bytes
+) -> None:
+    parts = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    head = POST.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        writer.write(
+            head + LENGTH + b"Expect: 100-continue, 100-continue\r\nConnection: close\r\n\r\n"
+        )
+        # Behind the head, so that the body is still awaited when it would be asked for.
+        await asyncio.sleep(0.05)
+        writer.write(BODY)
+        told = await reader.read()
+    assert told.startswith(interim + f"HTTP/{version} 200 ".encode())
+    assert told.endswith(b"success")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_the_body_is_asked_for_once_it_is_wanted(service: Serving) -> None:

@@ -17,6 +17,18 @@ def test_hosts_are_tried_in_the_order_of_the_url_and_the_last_good_one_first() -
     assert location.in_order == [("h3", 5432), ("h1", 1), ("::1", 2)]
 
 
+def test_the_short_scheme_that_providers_write_means_the_same() -> None:
+    assert is_postgres("postgres://h/n")
+    assert read_location("postgres://me:pw@h/n") == read_location("postgresql://me:pw@h/n")
+
+
+@pytest.mark.parametrize(
+    ("rest", "written"), [("a/b@h/n", "%2F"), ("a?b@h/n", "%3F"), ("a#b@h/n", "%23")]
+)
+def test_a_password_that_is_not_escaped_is_told_how_to_be(rest: str, written: str) -> None:
+    assert written in refused(rest)
+
+
 def test_a_password_is_shown_nowhere() -> None:
     location = read_location("postgresql://me:hidden@h1/ledger")
     assert location.shown == "postgresql://h1:5432/ledger"

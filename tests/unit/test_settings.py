@@ -198,6 +198,10 @@ def test_a_wrong_value_is_refused_by_its_name(loaded: Load, line: str, named: st
     assert "must" in told
 
 
+def test_a_database_may_be_written_as_its_provider_writes_it(loaded: Load) -> None:
+    assert loaded(f'database = "postgres://u:p@h/n"\n{MERCHANT}').database == "postgres://u:p@h/n"
+
+
 def test_a_wrong_database_is_answered_with_the_kind_that_there_is(loaded: Load) -> None:
     told = refusal(lambda: loaded(f'database = "ledger.db"\n{MERCHANT}'))
     assert told.endswith("must be sqlite:///PATH or postgresql://USER@HOST/NAME")

@@ -9,7 +9,8 @@ Files of the same name do the same on SQLite.
 - ``errands``, ``keys``: small work that needs no lock, and the keys in the database.
 - ``bell``: events that any node has recorded, published in order.
 - ``node``, ``turns``, ``presence``: heartbeat, leases, and who is connected where.
-- ``location``, ``connection``, ``channel``: which server; how it is reached, and reached again.
+- ``location``, ``passfile``: which server, and its password; ``connection``, ``channel``: how it is
+  reached, and reached again.
 - ``watch``, ``waiting``: what no answer will come to, and what waits for a standby.
 - ``schema``: the tables and functions; ``rows`` and ``texts`` convert what is in them.
 - ``beside``: one connection for a command; ``pages``, ``desk``, ``checkup``, ``backup`` use it.

@@ -14,6 +14,7 @@ import asyncpg
 
 from listener.errors import LedgerError, LedgerUnavailableError
 from listener.storage.postgres.location import Location
+from listener.storage.postgres.passfile import password_for
 
 CONNECT_SECONDS: Final = 1.0
 VERSION_MIN: Final = 150_000
@@ -162,10 +163,9 @@ async def _open(location: Location, host: str, port: int, *, name: str) -> Conne
         host=host,
         port=port,
         user=location.user,
-        password=location.password,
+        password=password_for(location, host, port),
         database=location.database,
         ssl=_tls(location.options),
-        passfile=location.options.get("passfile"),
         server_settings={"application_name": name},
         connection_class=Connection,
     )

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from listener.errors import LedgerError
 
 SCHEME: Final = "postgresql://"
+# As providers of databases write it, and libpq reads it.
+SHORT_SCHEME: Final = "postgres://"
 PORT: Final = 5432
 HOSTS_MAX: Final = 16
 
@@ -47,7 +49,7 @@ class Location:
 
 def is_postgres(url: str) -> bool:
     """Return whether a URL names a ledger on PostgreSQL."""
-    return url.startswith(SCHEME)
+    return url.startswith((SCHEME, SHORT_SCHEME))
 
 
 def require_driver() -> None:
@@ -76,16 +78,19 @@ def read_location(url: str) -> Location:
         raise LedgerError(
             "the setting database has a [ without its ], or no address in it"
         ) from None
+    if parts.fragment:
+        raise LedgerError("the setting database has a # in it: write it as %23")
     user, _, hosts = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     database = unquote(parts.path.removeprefix("/"))
     if not database or "/" in database:
-        raise LedgerError("the setting database must end in /NAME, the name of a database")
+        raise LedgerError(
+            "the setting database must end in /NAME, the name of a database;"
+            " a / in a password or a folder is written %2F, a ? is %3F"
+        )
     if hosts.count(",") >= HOSTS_MAX:
         raise LedgerError(f"the setting database names more than {HOSTS_MAX} hosts")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.fragment:
-        raise LedgerError("the setting database has a # in it: write it as %23")
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
         raise LedgerError(

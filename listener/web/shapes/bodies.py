@@ -252,7 +252,9 @@ def _fault(error: ValidationError) -> ProblemError:
     """Build the refusal of a body that a model could not read."""
     faults = error.errors(include_url=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
-        return ProblemError(400, "bad-body", "the body must be a JSON object")
+        # The parser's own words: what it expected, and where; it quotes nothing.
+        why = faults[0]["ctx"]["error"]
+        return ProblemError(400, "bad-body", f"the body must be a JSON object in UTF-8: {why}")
     errors = [
         {
             "member": ".".join(str(part) for part in fault["loc"])[:80],

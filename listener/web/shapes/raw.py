@@ -5,6 +5,7 @@ import zlib
 from typing import Final
 
 from aiohttp import StreamReader, web
+from aiohttp.http import HttpVersion11
 
 from listener.pockyt.notification import BODY_BYTES_MAX
 from listener.web.problem import ProblemError
@@ -66,7 +67,8 @@ async def _read(request: web.Request, *, again: bool) -> bytes:
         # A time-out costs more than the reading; a body that has arrived already needs none.
         if request.content.is_eof():
             return await request.read() if again else _arrived(request.content)
-        if "Expect" in request.headers:
+        # HTTP/1.0 has no interim answers: its sender would take this one for the answer.
+        if "Expect" in request.headers and request.version >= HttpVersion11:
             await _ask_for(request)
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
