@@ -72,7 +72,8 @@ class Summary:
     held_at: dict[str, int] = field(default_factory=dict)
     unread_at: int = 0
     word: str | None = None
-    # The newest cancel that was asked for, and the newest alarm about silence.
+    # The newest cancel that was asked for, whether it still gives money back, and the newest alarm
+    # about silence.
     request: int = 0
     refunds_if_paid: bool = False
     raised: int = 0
@@ -108,6 +109,9 @@ class Summary:
             self._hear_notification(entry, held)
         elif fact.kind is Kind.CANCEL_REQUEST:
             self.request, self.refunds_if_paid = entry.seq, refunds_if_paid(entry.fact)
+        elif fact.kind is Kind.DECISION:
+            # The operator may have given cash: no later answer is to give the money back again.
+            self.refunds_if_paid = False
         elif is_raised(entry):
             self.raised = entry.seq
         is_told = fact.kind is Kind.CANCEL_REQUEST

@@ -271,8 +271,7 @@ def _cancel_state(summary: Summary, belief: Belief) -> CancelState:
         return CancelState.CONFIRMED
     if belief.status is Status.FAILED and asked_since:
         return CancelState.CONFIRMED
-    may_refund = summary.refunds_if_paid and not belief.is_decided
-    if belief.status is Status.PAID and asked_since and not may_refund:
+    if belief.status is Status.PAID and asked_since and not summary.refunds_if_paid:
         return CancelState.REFUSED
     is_unresolved = summary.raised > summary.request
     return CancelState.UNRESOLVED if is_unresolved else CancelState.REQUESTED

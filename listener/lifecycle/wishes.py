@@ -13,9 +13,10 @@ _TAKEN_BACK: Final = frozenset({Status.CONFLICT, Status.REFUNDED})
 
 
 def may_refund(entries: Sequence[Entry]) -> bool:
-    """Return whether the newest wish is to give money back."""
-    requests = [entry for entry in entries if entry.fact.kind is Kind.CANCEL_REQUEST]
-    return bool(requests) and refunds_if_paid(requests[-1].fact)
+    """Return whether the newest wish is to give money back, and no operator has decided since."""
+    ours = (Kind.CANCEL_REQUEST, Kind.DECISION)
+    newest = next((entry.fact for entry in reversed(entries) if entry.fact.kind in ours), None)
+    return newest is not None and newest.kind is not Kind.DECISION and refunds_if_paid(newest)
 
 
 def is_spent(entries: Sequence[Entry]) -> bool:

@@ -274,6 +274,25 @@ async def test_asking_about_what_pockyt_does_not_know_says_so_and_is_recorded(
     assert lines[-1].entry.fact.says is None
 
 
+async def test_after_a_decision_no_question_gives_the_money_back_but_a_new_wish_does(
+    world: World,
+) -> None:
+    sold = await _sell(world, "R-0")
+    world.pay("R-0")
+    world.script.replace([Planned.parse("query-5xx")])
+    await _cancel(world, sold, refund=True)
+    await _until(world, 70)
+    await world.act(lambda life: life.decide(sold, _decision(Status.PAID)))
+    world.script.replace([])
+    asked = await world.act(lambda life: life.ask(sold))
+    assert asked is not None
+    await _until(world, 7_200)
+    assert await _cancels(world) == [CancelState.REFUSED]
+    after = await _cancel(world, asked, refund=True)
+    assert after.cancel is not None
+    assert after.cancel.state is CancelState.REFUNDED
+
+
 async def test_after_a_downtime_pockyt_is_asked_once_before_anything_is_raised(
     world: World,
 ) -> None:

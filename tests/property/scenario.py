@@ -97,6 +97,7 @@ def _plan(seed: int, dice: random.Random) -> Plan:
         down_seconds=dice.choice([1.0, 30.0, 300.0, 3_000.0]),
         tips=dice.random() < 0.15,
         repeats_numbers=dice.choice([0.0, 0.0, 0.0, 0.5]),
+        late_calls=dice.choice([0.0, 0.0, 0.2, 0.6]),
     )
 
 

@@ -20,7 +20,7 @@ def test_every_scenario_ends_in_the_truth() -> None:
     # A simulation in which nothing goes wrong shows nothing.
     for what in ("cancels", "kills", "unresolved", "notifications", "cancels by reference"):
         assert report.counts[what] > SCENARIOS / 20, what
-    for what in ("refunds", "numbers repeated", "restarts of Pockyt"):
+    for what in ("late calls", "refunds", "numbers repeated", "restarts of Pockyt"):
         assert report.counts[what] > 0, what
     assert {"cancelled", "paid", "refunded", "failed"} <= set(report.statuses)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import SecretStr
 
@@ -60,6 +60,8 @@ TIP: Final = Decimal("2.00")
 REORDERED_SECONDS: Final = 90.0
 # How often the schedule is looked at while a call hangs.
 LOOK_MS: Final = 1_000
+# A call that was held up on the way reaches Pockyt so long after it was given up.
+LATE_CALL_SECONDS: Final = (0.5, 14.0)
 
 T = TypeVar("T")
 Happening = Callable[[], Awaitable[None] | None]
@@ -83,6 +85,8 @@ class Plan:
     tips: bool = False
     # How often Pockyt gives a new sale the number of an old one.
     repeats_numbers: float = 0.0
+    # How often a call that seems lost reaches Pockyt after its caller has given up.
+    late_calls: float = 0.0
     # How many listeners share the ledger, and how often a wish is sent to two of them at once.
     nodes: int = 1
     doubled: float = 0.0
@@ -149,6 +153,8 @@ class World:
         self._up: list[Listener] = []
         # Which listener is asked; drawn apart, so that a seed means the same for any number.
         self._route = random.Random(f"route {plan.seed}")
+        # Which calls are late; drawn apart for the same reason.
+        self.delays = random.Random(f"delays {plan.seed}")
 
     @property
     def ledger(self) -> AnyLedger:
@@ -525,6 +531,8 @@ class _Wire(DirectPockyt):
             raise RuntimeError("nobody foresaw this")
         sent = Sent(call, number, None, world.now_ms)
         world.sent.append(sent)
+        if call is not Call.TRAN_QUERY and world.delays.random() < world.plan.late_calls:
+            await self._give_up(call, body, request_id=request_id)
         try:
             answer = await super().exchange(call, body, request_id=request_id)
         except PockytUnavailableError as error:
@@ -539,6 +547,20 @@ class _Wire(DirectPockyt):
             answer = await self._twist(call, said)
         await world.meanwhile()
         return answer
+
+    async def _give_up(self, call: Call, body: bytes, *, request_id: str) -> NoReturn:
+        """Get no answer in time to a call that Pockyt carries out afterwards."""
+        world = self._world
+        world.odd["late calls"] += 1
+
+        async def carry_out() -> None:
+            with suppress(PockytUnavailableError):
+                await DirectPockyt(world.front).exchange(call, body, request_id=request_id)
+
+        seconds = TIMEOUT_SECONDS + world.delays.uniform(*LATE_CALL_SECONDS)
+        world.at(seconds, carry_out, is_outside=True)
+        await world.linger(TIMEOUT_SECONDS)
+        raise PockytUnavailableError("no answer", reason="timeout", sent=True)
 
     async def _twist(self, call: Call, said: dict[str, Any]) -> bytes:
         """Answer as an odd Pockyt does: with a tip, or with a number that it gave before."""

@@ -401,6 +401,17 @@ def test_a_cancel_that_may_refund_is_refused_only_by_an_operator() -> None:
     assert refunded.types[-1] == "transaction.refunded"
 
 
+def test_what_pockyt_says_after_a_decision_does_not_revive_a_refund() -> None:
+    told = story(notification("success"), cancel_request(refund_if_paid=True), alarm())
+    told.tell(decision(Status.PAID))
+    refused = told.cancel
+    assert told.tell(query("success", as_of=told.seq)).cancel == refused
+    assert told.transaction.evidence is Evidence.QUERY
+    # A wish from after the decision is a new one.
+    told.tell(cancel_request(refund_if_paid=True), query("success", as_of=told.seq + 1))
+    assert told.cancel.state is CancelState.REQUESTED
+
+
 def test_a_query_from_before_the_cancel_does_not_refuse_it() -> None:
     told = story(query("success", as_of=0), cancel_request())
     assert told.cancel.state is CancelState.REQUESTED

@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from listener.ledger.model import Cancel, CancelState, Entry, Fact, Kind, Status, fields_text
-from listener.lifecycle import facts, orders, wishes
+from listener.lifecycle import Decision, facts, orders, wishes
 from listener.pockyt.answer import (
     Answer,
     PockytError,
@@ -110,6 +110,18 @@ def test_a_wish_that_was_recorded_changes_nothing(
     entries = _entries(_request(refund=was_refund))
     assert wishes.changes_nothing(transaction, entries, refund_if_paid=refund) is nothing
     assert not wishes.changes_nothing(TRANSACTION, entries, refund_if_paid=refund)
+
+
+def test_a_decision_ends_the_wish_to_give_money_back() -> None:
+    decided = orders.decision_fact(
+        TRANSACTION, Decision(status=Status.PAID, name="Kim", reason="Cash.", key_id="k")
+    )
+    refused = replace(TRANSACTION, cancel=Cancel(state=CancelState.REFUSED, requested_at_ms=0))
+    entries = _entries(_request(refund=True), decided)
+    assert not wishes.may_refund(entries)
+    # So a cashier who asks for the money again is heard.
+    assert not wishes.changes_nothing(refused, entries, refund_if_paid=True)
+    assert wishes.may_refund([*entries, *_entries(_request(refund=True))])
 
 
 @pytest.mark.parametrize(
