@@ -40,6 +40,8 @@ def _live(
 
     # A group of its own: whatever it starts ends with it.
     os.setsid()
+    # As a terminal starts it, though the tests were started with nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for ours, its in ((out, 1), (err, 2)):
         os.dup2(ours, its)
         os.close(ours)
