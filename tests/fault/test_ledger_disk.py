@@ -25,6 +25,7 @@ ROOT: Final = Path(__file__).parents[2]
 RUN_SECONDS: Final = 60
 NOBODY: Final = 65_534
 DISK_MEGABYTES: Final = 24
+FEW_PAGES_BYTES: Final = 40_960
 
 
 def run(*arguments: str) -> str:
@@ -89,6 +90,30 @@ def test_a_ledger_that_finds_no_room_says_where_to_look() -> None:
                 ballast.write(bytes(4_096))
         with pytest.raises(LedgerError, match="has its disk room"):
             connect(disk / "ledger.db", create=True)
+
+
+async def test_a_full_disk_is_not_ready_though_a_page_would_fit() -> None:
+    with small_disk(DISK_MEGABYTES) as disk:
+        ballast, path = disk / "ballast", disk / "ledger.db"
+        async with await SqliteLedger.open(path) as ledger:
+            await ledger.record(numbered(0))
+            # All the room but that of a few pages of the log.
+            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            ballast.write_bytes(bytes(free - FEW_PAGES_BYTES))
+            await ledger.check_writable()
+            with pytest.raises(LedgerUnavailableError):
+                await ledger.record(numbered(1, mark="x" * 50_000))
+            # An acknowledgement still fits, and shows nothing.
+            await ledger.ack(terminal="200043/303660/T-1", stream=STREAM, offset=1)
+            for _ in range(3):
+                with pytest.raises(LedgerUnavailableError):
+                    await ledger.check_writable()
+            ballast.unlink()
+            # Nothing but the check shows that there is room again, and it leaves nothing behind.
+            await ledger.check_writable()
+            assert (await ledger.record(numbered(1))).seq == 2
+        with closing(bare(path)) as db:
+            assert db.execute("SELECT count(*) FROM answers").fetchone() == (0,)
 
 
 # Locked

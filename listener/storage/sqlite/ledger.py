@@ -132,7 +132,7 @@ class SqliteLedger(ReadableLedger):
         return self._writer.waiting
 
     async def check_writable(self) -> None:
-        await self._writer.submit(lambda db, _at_ms: db.execute(statements.TOUCH).rowcount)
+        await self._writer.check()
 
     def listen(self, bell: Bell, **_what_others_record: object) -> None:
         self._bells.append(bell)

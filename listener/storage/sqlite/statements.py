@@ -23,6 +23,10 @@ PUT_HEAD: Final = (
     " transactions = transactions + ? WHERE id = 1"
 )
 TOUCH: Final = "UPDATE ledger SET id = id"
+# An answer to nobody, which shows that there is room; one that a crash leaves goes after 7 days.
+# text, recorded_at
+TAKE_ROOM: Final = "INSERT OR REPLACE INTO answers VALUES ('', '', '', NULL, ?, ?)"
+GIVE_ROOM_BACK: Final = "DELETE FROM answers WHERE key_id = ''"
 # epoch, file
 BEGIN_EPOCH: Final = "UPDATE ledger SET epoch = ?, is_copy = 0, file = ?"
 MARK_COPY: Final = "UPDATE ledger SET is_copy = 1"

@@ -15,6 +15,7 @@ from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Bell
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
+from listener.storage.sqlite import statements
 from listener.storage.sqlite.commit import commit
 from listener.storage.sqlite.connection import Connection, transaction
 from listener.storage.sqlite.faults import faults_told
@@ -42,6 +43,8 @@ TRY_SECONDS: Final = 1.0
 # How soon after a commit the note beside the file counts it. One for each commit cost 4 % of a
 # notification's time at 1,000 a second.
 NOTE_SECONDS: Final = 0.02
+# What a check writes after a commit that failed: a body of 64 KiB, as an entry and in an event.
+ROOM_BYTES: Final = 128 * 1024
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -92,8 +95,26 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         self._is_wanted = False
         self._has_failed = False
         self._try_at = -math.inf
+        # Whether a commit failed since the last check.
+        self._is_in_doubt = False
         self._quiet: asyncio.TimerHandle | None = None
         self._in_loop = self._loop.call_soon_threadsafe
+
+    async def check(self) -> None:
+        """Commit something that changes nothing; after a failure, as much as a long notification.
+
+        On a full disk the log may still have a page or two for less, and none for a notification.
+
+        Raises:
+            LedgerUnavailableError: It cannot be committed.
+        """
+        if self._is_in_doubt:
+            # Reset first: if this fails as well, it is set again.
+            self._is_in_doubt = False
+            await self.submit(_take_room)
+            await self.submit(lambda db, _at_ms: db.execute(statements.GIVE_ROOM_BACK).rowcount)
+        else:
+            await self.submit(lambda db, _at_ms: db.execute(statements.TOUCH).rowcount)
 
     async def close(self) -> None:
         """Commit what waits, checkpoint, and stop; cancelling the caller does not interrupt it."""
@@ -211,7 +232,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         except LedgerUnavailableError as error:
             # A disk that fails is not a quick one.
             self._slow_commits = SLOW_COMMITS
-            self._has_failed = True
+            self._has_failed = self._is_in_doubt = True
             self._is_wanted = time.monotonic() >= self._try_at
             self._in_loop(fail, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
@@ -289,6 +310,10 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         self._last_size = len(batch)
         self._pages += COMMIT_PAGES + len(batch) // 2
         return results, events
+
+
+def _take_room(db: sqlite3.Connection, at_ms: int) -> int:
+    return db.execute(statements.TAKE_ROOM, ("x" * ROOM_BYTES, at_ms)).rowcount
 
 
 def _apply(
