@@ -99,13 +99,16 @@ def next_ask(
     is_answer = kind is Kind.QUERY
     # A young sale may be asked about, and then again only when it times out.
     asked_ms = max(now_ms, asked.since_ms) if why is Why.SALE else now_ms
-    due_ms = _next_ask_ms(why, asked.since_ms, asked_ms, entry) if is_answer else asked.due_at_ms
+    attempt = asked.attempt + is_answer
+    due_ms = asked.due_at_ms
+    if is_answer:
+        due_ms = _next_ask_ms(why, asked.since_ms, asked_ms, entry, attempt=attempt)
     return Ask(
         why=why,
         since_ms=asked.since_ms,
         due_at_ms=due_ms,
         raise_at_ms=None if raised else asked.raise_at_ms,
-        attempt=asked.attempt + is_answer,
+        attempt=attempt,
     )
 
 
@@ -170,26 +173,42 @@ def _is_prepay(entry: Entry) -> bool:
     return entry.fact.kind is Kind.ANSWER and entry.fact.field("call") == "prepay"
 
 
-def _next_ask_ms(why: Why, since_ms: int, now_ms: int, entry: Entry) -> int | None:
+def _next_ask_ms(
+    why: Why, since_ms: int, now_ms: int, entry: Entry, *, attempt: int = len(ASK_SECONDS)
+) -> int | None:
     """Return when to ask again after Pockyt was asked; None where that was enough."""
-    if why is not Why.CANCELLED or entry.fact.says not in FINAL:
-        return next_due_ms(since_ms, now_ms, entry.fact.transaction_no)
+    number = entry.fact.transaction_no
+    if why is not Why.CANCELLED:
+        return next_due_ms(since_ms, now_ms, number, attempt=attempt)
+    if entry.fact.says not in FINAL:
+        # Its own moments are fewer, so few questions do not mean that some were missed.
+        return next_due_ms(since_ms, now_ms, number)
     waited = (now_ms - since_ms) / 1_000
     moment = next((s for s in ASK_CANCELLED_SECONDS if s > waited + 0.5), None)
     return None if moment is None else since_ms + moment * 1_000
 
 
-def next_due_ms(since_ms: int, now_ms: int, key: str) -> int | None:
+def next_due_ms(
+    since_ms: int, now_ms: int, key: str, *, attempt: int = len(ASK_SECONDS)
+) -> int | None:
     """Return when to ask again (Unix ms); None after 48 hours.
 
     ``key`` names what is asked about, and jitters the moment. An entry's seq cannot do that: where
     others record meanwhile, it moves after this is worked out.
+
+    ``attempt`` is how many questions were asked. Where they are fewer than ASK_SECONDS has moments,
+    the listener was off or asleep meanwhile, perhaps for days, and its network may come up later
+    than it does: then the questions that it missed are asked before it gives up.
     """
     waited = max(0, now_ms - since_ms) / 1_000
-    if waited >= ASK_SECONDS_MAX:
+    has_missed = attempt < len(ASK_SECONDS)
+    if waited >= ASK_SECONDS_MAX and not has_missed:
         return None
     # Jitter can make a question early; its own moment is not asked for a second time.
     past = waited * (1 + ASK_JITTER) + 0.5
     moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
+    pause = moment - waited
+    if has_missed:
+        pause = min(pause, ASK_SECONDS[attempt])
     spread = crc32(f"{key} {now_ms}".encode(errors="replace")) / 2**32 * 2 - 1
-    return now_ms + int((moment - waited) * 1_000 * (1 + ASK_JITTER * spread))
+    return now_ms + int(pause * 1_000 * (1 + ASK_JITTER * spread))

@@ -1,13 +1,24 @@
 """The time, and waiting for it; tests and simulations provide their own clock."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import MsgspecError
+
+from listener import log
+from listener.ledger.promise import Ledger
+from listener.ledger.scope import EVERYWHERE
+
 # By how much one answer of the server, which comes each second, may hold the time back.
 SLEW_NS: Final = 1_000_000
+# From how far ahead of the clock it is logged that the time goes on from the newest entry.
+TOLD_MS: Final = 1_000
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Steady:
@@ -46,6 +57,13 @@ class Steady:
         self._ahead_ns = ahead_ns
         self._is_led = True
 
+    def go_on_from(self, at_ms: int) -> int:
+        """Do not begin before ``at_ms``; return by how many ms that is ahead of the clock."""
+        ahead_ms = max(0, at_ms - self())
+        if self._ahead_ns is not None:
+            self._ahead_ns += ahead_ms * 1_000_000
+        return ahead_ms
+
     def __call__(self) -> int:
         # The wall clock is read first: if this thread is paused in between, the time is not pushed
         # ahead.
@@ -73,3 +91,26 @@ class Clock:
         """Go by the clock of the ledger's server; a clock that a test provides goes its own way."""
         if isinstance(self.now_ms, Steady):
             self.now_ms.follow(server_ms)
+
+    async def resume(self, ledger: Ledger) -> None:
+        """Go on from the newest entry, if that is later and anything is to be asked about.
+
+        The clock was set back since, so all that is due would be so much later.
+
+        Raises:
+            LedgerUnavailableError: The ledger cannot be read.
+        """
+        if not isinstance(self.now_ms, Steady) or await ledger.next_due_ms() is None:
+            return
+        try:
+            newest = await ledger.read_entries(
+                after=await ledger.seq() - 1, limit=1, scope=EVERYWHERE
+            )
+        except MsgspecError:
+            # It is damaged, which stops no service: `listener verify` finds it.
+            return
+        for read in newest:
+            ahead_ms = self.now_ms.go_on_from(read.entry.recorded_at_ms)
+            if ahead_ms >= TOLD_MS:
+                seconds = ahead_ms // 1_000
+                log.event(_LOG, "time_ahead", level=logging.WARNING, seconds=seconds)

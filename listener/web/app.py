@@ -100,6 +100,8 @@ async def running(
             node_url=node_url(listening),
         )
         stack.push_async_callback(ledger.close)
+        # Before anything is recorded or due.
+        await clock.resume(ledger)
         hub = Hub(ledger)
         hub.on_publish = metrics.published
         hub.on_read = metrics.event_reads.inc

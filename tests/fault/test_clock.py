@@ -115,3 +115,34 @@ async def test_a_doubt_is_raised_within_a_minute_although_the_clock_is_set_back(
             while (await one.hear("event"))["event"]["type"] != "transaction.unresolved":
                 pass
         assert 50 < passing.now_seconds() - began < 90
+
+
+async def test_a_doubt_from_when_the_clock_was_ahead_is_raised_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    passing = PassingClock(time_scale=SCALE)
+    wall = Wall()
+
+    def now_ns() -> int:
+        return int((passing.now_seconds() + wall.set_by_seconds) * 1e9)
+
+    def steady_ns() -> int:
+        return int(passing.now_seconds() * 1e9)
+
+    def clock() -> Clock:
+        return Clock(now_ms=Steady(wall_ns=now_ns, steady_ns=steady_ns), sleep=passing.sleep)
+
+    wall.set_by_seconds = 30 * 24 * HOUR_SECONDS
+    async with serving(tmp_path / "ledger.db", clock=clock()) as service:
+        assert await service.notify({"status": "mystery"}) == (200, "success")
+    wall.set_by_seconds = 0.0
+    async with (
+        serving(tmp_path / "ledger.db", clock=clock()) as service,
+        till(service.url, service.key()) as one,
+    ):
+        await one.join({"stream": STREAM, "after": "earliest"})
+        began = passing.now_seconds()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while (await one.hear("event"))["event"]["type"] != "transaction.unresolved":
+                pass
+        assert passing.now_seconds() - began < 90

@@ -9,6 +9,7 @@ import pytest
 
 from listener.ledger.model import EVERY_STREAM, CancelState, Status, Transaction
 from listener.ledger.results import RecordedSale
+from listener.ledger.schedule import ASK_SECONDS
 from listener.lifecycle import Decision, Lifecycle, OutcomeUnknownError
 from listener.lifecycle.chaser import Chaser
 from listener.pockyt.answer import PockytRefusedError
@@ -311,3 +312,36 @@ async def test_after_a_downtime_pockyt_is_asked_once_before_anything_is_raised(
     events = await world.ledger.read_events(EVERY_STREAM, after=0, limit=100)
     types = [orjson.loads(event.body)["type"] for event in events]
     assert "transaction.unresolved" not in types
+
+
+@pytest.mark.parametrize("days", [1, 3])
+async def test_a_cancel_that_was_open_while_the_listener_was_off_for_days_is_asked_about_soon(
+    world: World, days: int
+) -> None:
+    sold = await _sell(world, "R-1")
+    world.is_pockyt_down = True
+    await _cancel(world, sold)
+    off_seconds = days * 86_400
+    await world.kill(for_seconds=off_seconds)
+    # The network comes up two minutes after the machine.
+    await _until(world, off_seconds + 120)
+    world.is_pockyt_down = False
+    await _until(world, off_seconds + 600)
+    found = await find(world, "R-1")
+    assert found is not None
+    assert found.status is Status.CANCELLED
+
+
+async def test_after_two_days_a_doubt_is_given_up_once_the_missed_questions_were_asked(
+    world: World,
+) -> None:
+    sold = await _sell(world, "R-1")
+    world.is_pockyt_down = True
+    await _cancel(world, sold)
+    await world.kill(for_seconds=3 * 86_400)
+    await _until(world, 4 * 86_400)
+    found = await find(world, "R-1")
+    assert found is not None
+    assert found.ask is not None
+    assert found.ask.due_at_ms is None
+    assert found.ask.attempt == len(ASK_SECONDS)

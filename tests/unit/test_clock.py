@@ -94,3 +94,20 @@ def test_a_clock_that_a_test_provides_goes_its_own_way() -> None:
 def test_each_service_has_a_time_of_its_own() -> None:
     assert isinstance(Clock().now_ms, Steady)
     assert Clock().now_ms is not Clock().now_ms
+
+
+@pytest.mark.parametrize("is_led", [False, True])
+def test_the_time_goes_on_from_where_it_was_and_never_begins_earlier(is_led: bool) -> None:
+    machine = Machine()
+    now_ms = machine.steady()
+    began_ms = now_ms()
+    if is_led:
+        now_ms.follow(began_ms)
+    assert now_ms.go_on_from(began_ms - HOUR * 1_000) == 0
+    assert now_ms() == began_ms
+    assert now_ms.go_on_from(began_ms + HOUR * 1_000) == HOUR * 1_000
+    machine.up_seconds = 1
+    assert now_ms() == began_ms + HOUR * 1_000 + 1_000
+    if is_led:
+        now_ms.follow(began_ms + 1_000)
+        assert now_ms() == began_ms + HOUR * 1_000 + 999
