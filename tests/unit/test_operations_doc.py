@@ -231,3 +231,11 @@ def test_systemd_starts_the_listener_again_however_long_its_database_is_down() -
     head, _, rest = unit.partition("[Service]")
     assert "\nStartLimitIntervalSec=0\n" in head.partition("[Unit]")[2]
     assert "\nRestart=always\n" in rest
+
+
+def test_the_services_user_is_made_and_may_write_its_backups() -> None:
+    user = re.search("^User=(.+)$", DOC, re.MULTILINE)
+    assert user
+    assert re.search(f"^\\$ useradd .* {user[1]}$", DOC, re.MULTILINE)
+    folders = set(re.findall(r"(/var/backups/\S*?)/?ledger-", DOC))
+    assert folders == set(re.findall(f"install -d -m 700 -o {user[1]} (.+)", DOC))
