@@ -149,6 +149,22 @@ async def test_a_served_file_that_was_moved_away_is_a_problem(
         assert "served_file" not in found(path)
 
 
+async def test_without_the_index_of_a_served_files_log_no_key_is_made_or_revoked(
+    path: Path,
+) -> None:
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+        # The service would not see it, and would write over it.
+        path.with_name(f"{path.name}-shm").unlink()
+        assert found(path)["served_file"].severity is Severity.PROBLEM
+        with (
+            pytest.raises(LedgerError, match="its -shm, was moved away or deleted"),
+            open_keys(url_of(path), create=False),
+        ):
+            pass
+        assert path.with_name(f"{path.name}-wal").exists()
+
+
 async def test_a_backup_is_recognised(path: Path, tmp_path: Path) -> None:
     await (await SqliteLedger.open(path)).close()
     copy = tmp_path / "copy.db"

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from listener.errors import LedgerUnavailableError, ReferenceTakenError
 from listener.ledger.chain import GENESIS, columns
 from listener.ledger.model import EVERY_STREAM, CancelState, Event, Fact, Status, Why, fields_text
-from listener.ledger.promise import ANSWER_DAYS
+from listener.ledger.promise import ANSWER_DAYS, ANSWERS_DELETED
 from listener.ledger.results import Recorded
 from listener.ledger.sale import SALE_ANSWER_MS
 from listener.ledger.scope import EVERYWHERE, Scope
@@ -539,6 +539,22 @@ async def test_an_idempotency_key_is_claimed_once_and_keeps_its_answer(
     assert other is None
     clock.at_ms += ANSWER_DAYS * DAY_MS + 1
     assert await claim("d") is None
+
+
+async def test_old_answers_are_deleted_some_at_a_time(ledger: AnyLedger, clock: Clock) -> None:
+    async def is_kept(number: int) -> bool:
+        found = await ledger.remember(key_id="k", idempotency_key=f"{number}", request="r")
+        return found is not None
+
+    for number in range(2 * ANSWERS_DELETED + 1):
+        clock.at_ms += 1
+        assert not await is_kept(number)
+    clock.at_ms += ANSWER_DAYS * DAY_MS + 1
+    # The oldest go first, and each claim deletes before it looks.
+    assert await is_kept(ANSWERS_DELETED)
+    assert not await is_kept(2 * ANSWERS_DELETED - 1)
+    assert not await is_kept(2 * ANSWERS_DELETED)
+    assert not await is_kept(0)
 
 
 async def test_two_claims_in_one_commit_are_one(ledger: AnyLedger) -> None:

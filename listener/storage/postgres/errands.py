@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from listener import log
 from listener.errors import LedgerUnavailableError
-from listener.ledger.promise import ANSWER_DAYS
+from listener.ledger.promise import ANSWER_DAYS, ANSWERS_DELETED
 from listener.ledger.results import Remembered
 from listener.storage.postgres import reading
 from listener.storage.postgres.channel import Channel
@@ -39,7 +39,10 @@ _PUT_START: Final = (
     " ON CONFLICT (stream, terminal) DO UPDATE SET epoch = excluded.epoch,"
     ' "offset" = excluded."offset" WHERE a.epoch <> excluded.epoch'
 )
-_FORGET: Final = "DELETE FROM answers WHERE recorded_at < $1"
+_FORGET: Final = (
+    "DELETE FROM answers WHERE (key_id, idempotency_key) IN (SELECT key_id, idempotency_key"
+    f" FROM answers WHERE recorded_at < $1 ORDER BY recorded_at LIMIT {ANSWERS_DELETED})"
+)
 _CLAIM: Final = (
     "INSERT INTO answers (key_id, idempotency_key, request, recorded_at) VALUES ($1, $2, $3, $4)"
     " ON CONFLICT DO NOTHING RETURNING request"

@@ -71,7 +71,8 @@ def _surroundings(path: Path) -> Iterator[Finding]:
     yield Finding(name="served", value="yes" if served else "no")
     if has_lost_its_file(path):
         advice = (
-            "it was moved away or deleted while it is served: put it back, or stop the listener"
+            "it, or its -shm, was moved away or deleted while it is served: put it back, or stop"
+            " the listener"
         )
         yield problem("served_file", "gone", advice)
 

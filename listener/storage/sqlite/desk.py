@@ -39,8 +39,8 @@ def open_desk(url: str, *, create: bool) -> Iterator[SqliteDesk]:
     refuse_other_name(path)
     if has_lost_its_file(path):
         raise LedgerError(
-            f"a listener serves {path}, but that file was moved away or deleted: put it back, or"
-            " stop the listener"
+            f"a listener serves {path}, but that file, or its -shm, was moved away or deleted: put"
+            " it back, or stop the listener"
         )
     with closing(connect(path, create=create)) as db:
         try:

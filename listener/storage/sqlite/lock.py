@@ -110,17 +110,22 @@ def refuse_other_name(path: Path) -> None:
 
 
 def has_lost_its_file(path: Path) -> bool:
-    """Return whether a service serves this name, while its file was moved away or deleted.
+    """Return whether a service serves this name, while a file of its was moved away or deleted.
+
+    Without the index of its log, ``-shm``, what is written here would be lost: the service would
+    not see it, and would write over it.
 
     Raises:
         LedgerError: That cannot be found out.
     """
     name, *file = _names(path)
+    index = f"{os.path.realpath(path)}-shm"
     for attempt in range(TRIES):
-        if not _is_locked(name) or (path.exists() and all(map(_is_locked, file))):
+        is_whole = path.exists() and os.path.lexists(index) and all(map(_is_locked, file))
+        if is_whole or not _is_locked(name):
             return False
         if attempt < TRIES - 1:
-            # A service that starts locks the one shortly after the other.
+            # A service that starts locks the one shortly after the other, and then opens it.
             time.sleep(TRY_SECONDS)
     return True
 

@@ -7,6 +7,7 @@ The parameters of each are listed above it. ``ROWS`` stands for as many rows of 
 from typing import Final
 
 from listener.ledger.chain import ENTRY_COLUMNS
+from listener.ledger.promise import ANSWERS_DELETED
 from listener.storage.rows import PLAIN_COLUMNS, SALE_COLUMNS, TRANSACTION_COLUMNS
 from listener.storage.sqlite.selects import listed
 
@@ -154,4 +155,7 @@ PUT_ANSWER: Final = (
     "UPDATE answers SET status = ?, body = ? WHERE key_id = ? AND idempotency_key = ?"
 )
 # recorded_at
-FORGET_ANSWERS: Final = "DELETE FROM answers WHERE recorded_at < ?"
+FORGET_ANSWERS: Final = (
+    "DELETE FROM answers WHERE (key_id, idempotency_key) IN (SELECT key_id, idempotency_key"
+    f" FROM answers WHERE recorded_at < ? ORDER BY recorded_at LIMIT {ANSWERS_DELETED})"
+)
