@@ -58,7 +58,7 @@ class Steady:
         self._is_led = True
 
     def go_on_from(self, at_ms: int) -> int:
-        """Do not begin before ``at_ms``; return by how many ms that is ahead of the clock."""
+        """Move the time forward to ``at_ms``, if it is earlier; return by how many ms."""
         ahead_ms = max(0, at_ms - self())
         if self._ahead_ns is not None:
             self._ahead_ns += ahead_ms * 1_000_000

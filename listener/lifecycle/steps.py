@@ -99,7 +99,7 @@ class Steps:
         sale = next((one for one in sales if one.seq == transaction.judge_seq), None)
         if sale is None or sale.wish is None or sale.transaction_no is not None:
             return asked
-        if await self._is_shared(orders.order_of(sale.fact)):
+        if await self._is_shared(orders.order_of(sale.fact), has_number=True):
             return asked
         after = await self.take_over(sale, transaction.transaction_no)
         return await self.settle(after) if after.is_being_cancelled else asked
@@ -182,7 +182,7 @@ class Steps:
         order = orders.order_of(sale.fact)
         named = await self._named(order)
         heard = [one for one in named if wishes.is_heard(one, sale_seq=sale.seq)]
-        if not heard or await self._is_shared(order):
+        if not heard or await self._is_shared(order, has_number=True):
             return None
         return _foremost(heard).transaction_no
 
@@ -199,7 +199,7 @@ class Steps:
             )
             return found
         named = await self._named(order) if sale.state.has_ended else []
-        if not named or await self._is_shared(order):
+        if not named or await self._is_shared(order, has_number=True):
             return None
         return _foremost(named)
 
@@ -262,21 +262,23 @@ class Steps:
             Search(scope=scope, reference=order.reference), before=None, limit=HEARD_MAX
         )
 
-    async def _is_shared(self, order: Order, *, has_number: bool = True) -> bool:
-        """Return whether another store's sale has the same reference, and no number yet.
+    async def _is_shared(self, order: Order, *, has_number: bool) -> bool:
+        """Return whether Pockyt may have found another store's sale of the same reference.
 
-        Then nobody can say whose sale Pockyt found; only the answer to the starting call can. Where
-        Pockyt gave no number, it may have found a sale whose number is known as well.
+        Where it gave a number, that can only be one whose number is not known. Then nobody can say
+        whose sale it is; only the answer to the starting call can.
         """
         sales = await self._ledger.read_sales(
             merchant_no=order.merchant_no, reference=order.reference, store_no=None
         )
-        return any(
-            not (has_number and one.transaction_no)
-            and not one.state.is_refused
-            and one.state.store_no != order.store_no
+        others = [
+            one
             for one in sales
-        )
+            if one.state.store_no != order.store_no and not one.state.is_refused
+        ]
+        if has_number:
+            return any(one.transaction_no is None for one in others)
+        return bool(others)
 
     async def _query(self, transaction: Transaction) -> tuple[Fact, Outcome]:
         as_of = await self._ledger.seq()

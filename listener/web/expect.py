@@ -10,7 +10,7 @@ from listener.web.problem import ProblemError, problem
 async def expect(request: web.Request) -> web.Response | None:
     """Refuse what cannot be met; 100 Continue is sent once the body is read (shapes/raw.py)."""
     # A list: a proxy may have joined what was sent twice.
-    expected = {one.strip().lower() for one in request.headers.get("Expect", "").split(",")}
+    expected = {one.strip().lower() for one in request.headers.get("Expect", "").split(",")} - {""}
     if expected == {"100-continue"} or request.version < HttpVersion11:
         return None
     error = ProblemError(417, "unmet-expectation", "expect 100-continue, or nothing")

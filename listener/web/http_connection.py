@@ -205,7 +205,7 @@ class HttpConnection(web.RequestHandler):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        """Let aiohttp parse a segment, or a part of one."""
+        """Pass a segment, or a part of one, to aiohttp's parser; refuse a body in broken chunks."""
         super().data_received(data)
         if not self._messages:
             return

@@ -89,6 +89,7 @@ async def test_while_the_disk_fails_all_are_told_to_come_again_and_then_it_goes_
         one.check_all()
 
 
+# Not every second sync fails: the checkpoints between commits could take all those that work.
 @pytest.mark.parametrize("fault", ["fdatasync:error=EIO:when=1+5", "pwrite64:error=EIO:when=9+41"])
 async def test_a_disk_that_fails_now_and_then_loses_nothing_that_was_acknowledged(
     nursery: Nursery, tmp_path: Path, fault: str

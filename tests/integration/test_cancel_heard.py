@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from listener.errors import OutcomeUnknownError
 from listener.ledger.model import Cancel, CancelState, Fact, Status, Transaction, fields_text
 from listener.ledger.results import RecordedSale
+from listener.ledger.schedule import ASK_SECONDS
 from listener.ledger.scope import EVERYWHERE
 from listener.lifecycle import Lifecycle, orders
 from listener.lifecycle.chaser import TURN
@@ -249,13 +250,18 @@ async def test_a_wish_that_had_ended_gets_a_new_minute_when_a_notification_opens
     assert await till.types() == ["paid", "cancelling", "unresolved"]
 
 
-async def test_after_48_hours_from_the_wish_its_number_is_asked_about_once(till: Till) -> None:
+async def test_a_number_that_comes_after_48_hours_is_asked_about_a_limited_number_of_times(
+    till: Till,
+) -> None:
     await till.cancel_in_silence()
     await till.pass_seconds(48 * 3_600 + 60)
     await till.record(numbered(7, "init"))
     till.pockyt.answers[Call.TRAN_QUERY, "7"] = FAILED
     await till.pass_seconds(0)
     assert till.pockyt.calls.count((Call.TRAN_QUERY, "7")) == 1
+    for _ in range(24):
+        await till.pass_seconds(3_600)
+    assert till.pockyt.calls.count((Call.TRAN_QUERY, "7")) == len(ASK_SECONDS)
     ask = (await till.transaction()).ask
     assert ask is not None
     assert (ask.due_at_ms, ask.is_raised) == (None, True)

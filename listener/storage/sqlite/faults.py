@@ -14,8 +14,10 @@ TOLD_CHARS_MAX: Final = 200
 # Everything that SQLite raises; the second where its message quotes bytes of a damaged file.
 FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# What it reports of a disk without room for one more file, too.
-_REFUSED: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL})
+# With these codes it also reports a disk without room, or without a free inode.
+_NO_ROOM_OR_RIGHTS: Final = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL}
+)
 # Errors that one item of a batch can cause; all others are about the file or the disk.
 _MISTAKES: Final = (
     sqlite3.IntegrityError,
@@ -54,7 +56,7 @@ def advised(error: Exception) -> str:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE
     if code in _DAMAGED:
         return f"{told_by(error)}; stop the listener, keep all its files, and restore a backup"
-    if code in _REFUSED:
+    if code in _NO_ROOM_OR_RIGHTS:
         return f"{told_by(error)}; has its disk room (`df`, `df -i`), and may you write there?"
     return told_by(error)
 
