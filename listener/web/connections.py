@@ -21,9 +21,9 @@ from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
 from listener.web.unread import Unread
 
 CONNECTIONS_MAX: Final = 24_576
-# One in so many places is left to those that have proved nothing. If tills took all of them, no
+# Of all places, those that have proved themselves take no more. If tills took all of them, no
 # notification would get in.
-PLACES_PER_STRANGER: Final = 6
+PROVED_SHARE: Final = 5 / 6
 # Of one address that still have to say something; one is crowded out only after the grace.
 UNPROVEN_MAX: Final = 1_024
 GRACE_SECONDS: Final = 2.0
@@ -57,14 +57,15 @@ _LOG: Final = logging.getLogger(__name__)
 TOO_SLOW: Final = raw_problem(
     ProblemError(408, "too-slow", "the head of the request did not arrive in time")
 )
-FULL: Final = raw_problem(
-    ProblemError(
-        503,
-        "too-many-connections",
-        "come back in a moment",
-        headers={"Retry-After": str(RETRY_SECONDS)},
-    )
-)
+
+
+def no_place(detail: str) -> ProblemError:
+    """Say that there is no place for a connection, or for one more that waits."""
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return ProblemError(503, "too-many-connections", detail, headers=headers)
+
+
+FULL: Final = raw_problem(no_place("come back in a moment"))
 
 
 class Peer(Protocol):
@@ -89,7 +90,7 @@ class Connections:
         self._metrics = metrics
         self._max = connections_that_fit()
         self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
-        self._proved_max = self._max - max(1, self._max // PLACES_PER_STRANGER)
+        self._proved_max = int(self._max * PROVED_SHARE)
         # In the order in which they came; by address, those that still have to say something.
         self._all: dict[Peer, None] = {}
         self._unproven: dict[Peer, None] = {}

@@ -27,7 +27,7 @@ from listener.ledger.model import Fact
 from listener.ledger.results import Recorded
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import Answer
-from listener.storage.sqlite import commit, opening, writer
+from listener.storage.sqlite import checkpoints, commit, opening, writer
 from listener.storage.sqlite import ledger as sqlite
 from listener.storage.sqlite.plain import Committed
 
@@ -42,11 +42,10 @@ POSTGRES: Final = ["listener.storage.postgres.ledger"] if find_spec("asyncpg") e
 
 def _checkpoint_often() -> None:
     """Make a short run see many checkpoints."""
-    vars(writer).update(
-        CHECKPOINT_AFTER=CHECKPOINT_AFTER,
-        CHECKPOINT_AT_LATEST=2 * CHECKPOINT_AFTER,
-        QUIET_SECONDS=0.001,
+    vars(checkpoints).update(
+        CHECKPOINT_AFTER=CHECKPOINT_AFTER, CHECKPOINT_AT_LATEST=2 * CHECKPOINT_AFTER
     )
+    vars(writer).update(QUIET_SECONDS=0.001)
 
 
 def _never_sync() -> None:

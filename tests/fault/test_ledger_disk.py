@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from listener.errors import DamagedError, LedgerError, LedgerUnavailableError
-from listener.storage.sqlite import connection, writer
+from listener.storage.sqlite import checkpoints, connection
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
@@ -66,7 +66,7 @@ async def test_the_log_does_not_take_all_the_room_that_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The next checkpoint by the count of pages is far away.
-    monkeypatch.setattr(writer, "CHECKPOINT_AT_LATEST", sys.maxsize)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_AT_LATEST", sys.maxsize)
     with small_disk(DISK_MEGABYTES) as disk:
         ballast, path = disk / "ballast", disk / "ledger.db"
         ballast.write_bytes(bytes(DISK_MEGABYTES // 2 * 1024**2))

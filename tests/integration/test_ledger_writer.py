@@ -18,15 +18,14 @@ from listener.ledger.model import Event
 from listener.ledger.results import Recorded
 from listener.ledger.scope import Scope
 from listener.storage.queue import WAITING_MAX
-from listener.storage.sqlite import opening
+from listener.storage.sqlite import checkpoints, opening
 from listener.storage.sqlite import writer as writing
+from listener.storage.sqlite.checkpoints import CHECKPOINT_AFTER, COMMIT_PAGES
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
 from listener.storage.sqlite.writer import (
     BATCH_MAX,
-    CHECKPOINT_AFTER,
-    COMMIT_PAGES,
     LOOP_BATCH_MAX,
     SLOW_COMMITS,
     SLOW_ITEM_SECONDS,
@@ -624,18 +623,18 @@ async def test_the_log_is_moved_into_the_file_when_it_is_quiet(
 async def test_while_commits_come_it_is_not_quiet(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "CHECKPOINT_AFTER", 1)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_AFTER", 1)
     monkeypatch.setattr(writing, "QUIET_SECONDS", DEADLINE_SECONDS)
     monkeypatch.setattr(writing, "SLOW_SECONDS", DEADLINE_SECONDS)
     writer = ledger._writer
     await ledger.record(numbered(1))
-    pages = writer._pages
+    pages = writer._checkpoints.pages
     await ledger.record(numbered(2))
     # What the timer calls: one that was set before the last commit, and one after it.
     with patch.object(writer, "_start") as started:
         writer._tidy(pages)
         early = started.call_count
-        writer._tidy(writer._pages)
+        writer._tidy(writer._checkpoints.pages)
     writer._start()
     assert (early, started.call_count) == (0, 1)
 
@@ -643,7 +642,7 @@ async def test_while_commits_come_it_is_not_quiet(
 async def test_the_log_stays_short_although_it_is_never_quiet(
     ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "CHECKPOINT_AT_LATEST", LATEST)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_AT_LATEST", LATEST)
     for number in range(4 * LATEST // COMMIT_PAGES):
         await ledger.record(numbered(number))
     assert log_of(path) < 2 * LATEST * (PAGE_BYTES + FRAME_BYTES)
@@ -676,7 +675,7 @@ async def test_a_log_that_a_long_read_has_made_long_is_cut_once_the_read_has_end
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "LOG_BYTES_KEPT", LATEST * PAGE_BYTES)
-    monkeypatch.setattr(writing, "CHECKPOINT_AT_LATEST", LATEST)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_AT_LATEST", LATEST)
     async with await SqliteLedger.open(path) as ledger:
         await ledger.record(numbered(0))
         with closing(bare(path)) as reader:

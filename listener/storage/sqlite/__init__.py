@@ -4,7 +4,7 @@ Files of the same name do the same on PostgreSQL.
 
 - ``ledger``: a ledger that is being served; ``readable`` is the part of it that only reads.
 - ``writer``: the one writer; ``commit`` is one commit of it, ``plain`` the short way to the same
-  rows, ``bulk`` one statement for many of them.
+  rows, ``bulk`` one statement for many of them; ``checkpoints`` moves the log into the file.
 - ``reading``, ``searching``: a function for each question.
 - ``statements``: the SQL that a commit reads and writes with; ``selects``: that of all questions.
   ``keys``, ``verify`` and ``replay`` have their own.

@@ -2,20 +2,19 @@
 
 import asyncio
 import logging
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from listener import log
 from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event, Fact
 from listener.ledger.promise import Bell
 from listener.ledger.schedule import Confirm
 from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alone, halves, refuse
 from listener.storage.sqlite import statements
+from listener.storage.sqlite.checkpoints import Checkpoints
 from listener.storage.sqlite.commit import commit
 from listener.storage.sqlite.connection import Connection, transaction
 from listener.storage.sqlite.faults import faults_told
@@ -31,15 +30,8 @@ SLOW_COMMITS: Final = 8
 # How long a commit waits for those who are on their way. A turn of the loop with two hundred good
 # notifications is not as long: to end sooner would make two commits of one.
 GATHER_SECONDS: Final = 0.01
-# What a commit adds to the log: about so many pages, and one for two of its items.
-COMMIT_PAGES: Final = 12
-# A checkpoint waits until nothing has come for a moment, unless so many pages wait for it. Then the
-# log is written over; while it grows, every sync costs more.
-CHECKPOINT_AFTER: Final = 1_000
-CHECKPOINT_AT_LATEST: Final = 4_000
+# For how long nothing comes before the log is moved into the file.
 QUIET_SECONDS: Final = 0.05
-# How often one is tried while commits fail.
-TRY_SECONDS: Final = 1.0
 # How soon after a commit the note beside the file counts it. One for each commit cost 4 % of a
 # notification's time at 1,000 a second.
 NOTE_SECONDS: Final = 0.02
@@ -89,15 +81,11 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         # How many the last commit carried, and how many commits are not to be made in the loop.
         self._last_size = 0
         self._slow_commits = 0
-        # In the log since the last checkpoint, about.
-        self._pages = 0
-        # Whether a checkpoint is to be made at once; while commits fail, when it is tried next.
-        self._is_wanted = False
-        self._has_failed = False
-        self._try_at = -math.inf
-        # Whether a commit failed since the last check.
-        self._is_in_doubt = False
+        self._checkpoints = Checkpoints()
         self._quiet: asyncio.TimerHandle | None = None
+        # Whether the last commit failed, and whether one did since the last check.
+        self._has_failed = False
+        self._has_failed_since_check = False
         self._in_loop = self._loop.call_soon_threadsafe
 
     async def check(self) -> None:
@@ -108,9 +96,9 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         Raises:
             LedgerUnavailableError: It cannot be committed.
         """
-        if self._is_in_doubt:
+        if self._has_failed_since_check:
             # Reset first: if this fails as well, it is set again.
-            self._is_in_doubt = False
+            self._has_failed_since_check = False
             await self.submit(_take_room)
             await self.submit(lambda db, _at_ms: db.execute(statements.GIVE_ROOM_BACK).rowcount)
         else:
@@ -144,7 +132,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         count = len(self._waiting)
         if seen < count < min(self._last_size, LOOP_BATCH_MAX) and self._loop.time() < ends_at:
             self._loop.call_soon(self._commit_or_wait, count, ends_at)
-        elif self._slow_commits or self._closing or self._pages >= CHECKPOINT_AT_LATEST:
+        elif self._slow_commits or self._closing or self._checkpoints.is_overdue:
             self._start()
         else:
             self._commit_here()
@@ -187,8 +175,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
                 self._slow_commits = max(0, self._slow_commits - 1)
                 self._serve(db, self._take(BATCH_MAX))
             is_last = self._closing and not self._waiting
-            if is_last or self._is_wanted or self._pages >= CHECKPOINT_AT_LATEST:
-                self._checkpoint(db)
+            if is_last or self._checkpoints.is_due:
+                self._checkpoints.make(db)
             self._has_ended = is_last
         except Exception:  # noqa: BLE001 - whoever waits is answered all the same
             _LOG.exception("writer_failed")
@@ -205,22 +193,28 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             if self._quiet is not None:
                 self._quiet.cancel()
             self._ended.set()
-        elif self._waiting or self._closing or self._pages >= CHECKPOINT_AT_LATEST:
+        elif self._waiting or self._closing or self._checkpoints.is_overdue:
             self._go_on()
         else:
             self._is_busy = False
-            if self._pages >= CHECKPOINT_AFTER and self._quiet is None:
-                self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy, self._pages)
+            if self._checkpoints.is_worthwhile and self._quiet is None:
+                self._look_again()
+
+    def _look_again(self) -> None:
+        """See after a moment whether anything has come."""
+        pages = self._checkpoints.pages
+        self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy, pages)
 
     def _tidy(self, pages: int) -> None:
         """Checkpoint, if nothing has come for a moment; otherwise look again after another."""
         self._quiet = None
-        if self._pages < CHECKPOINT_AFTER:
+        if not self._checkpoints.is_worthwhile:
             return
-        if self._is_busy or self._pages != pages:
-            self._quiet = self._loop.call_later(QUIET_SECONDS, self._tidy, self._pages)
+        if self._is_busy or self._checkpoints.pages != pages:
+            self._look_again()
         else:
-            self._is_busy = self._is_wanted = True
+            self._is_busy = True
+            self._checkpoints.ask()
             self._start()
 
     def _serve(self, db: sqlite3.Connection, batch: Sequence[Waiter[Fact | Change]]) -> None:
@@ -232,8 +226,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         except LedgerUnavailableError as error:
             # A disk that fails is not a quick one.
             self._slow_commits = SLOW_COMMITS
-            self._has_failed = self._is_in_doubt = True
-            self._is_wanted = time.monotonic() >= self._try_at
+            self._has_failed = self._has_failed_since_check = True
+            self._checkpoints.ask_while_failing()
             self._in_loop(fail, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever one item raises, the writer lives on
             self._isolate(db, batch, error)
@@ -243,7 +237,8 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             if self._has_failed:
                 # The disk may have been full: before the log takes all the room that was made, it
                 # is moved into the file, and then written over.
-                self._has_failed, self._is_wanted = False, True
+                self._has_failed = False
+                self._checkpoints.ask()
             self._in_loop(self._finish, batch, results, events, seconds)
 
     def _isolate(
@@ -255,16 +250,6 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             return
         for half in halves(batch):
             self._serve(db, half)
-
-    def _checkpoint(self, db: sqlite3.Connection) -> None:
-        """Move the log into the database file; if that fails, the log only grows longer."""
-        self._pages, self._is_wanted = 0, False
-        self._try_at = time.monotonic() + TRY_SECONDS
-        try:
-            with faults_told():
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except LedgerUnavailableError as error:
-            log.event(_LOG, "checkpoint_failed", level=logging.WARNING, cause=str(error))
 
     def _finish(
         self,
@@ -308,7 +293,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         if committed is not None:
             self._seq = committed.seq
         self._last_size = len(batch)
-        self._pages += COMMIT_PAGES + len(batch) // 2
+        self._checkpoints.count(len(batch))
         return results, events
 
 

@@ -9,9 +9,10 @@ from listener.keys import Key
 from listener.ledger.model import EVERY_STREAM, Event
 from listener.pos.events import AckBody, Position, ResyncMembers, StreamStart
 from listener.settings import Merchant
+from listener.web.connections import no_place
 from listener.web.context import HUB, LEDGER, SESSIONS, SETTINGS, SHARES
 from listener.web.guard import check_again
-from listener.web.problem import RETRY_SECONDS, ProblemError
+from listener.web.problem import ProblemError
 from listener.web.sender import prove, while_heard
 from listener.web.shapes.bodies import read_body
 from listener.web.shapes.models import reply
@@ -34,7 +35,7 @@ async def events(request: web.Request, key: Key) -> web.Response:
     page = await hub.page(name, after=begun.after, limit=query.limit)
     if wait_seconds and not page:
         if not prove(request):
-            raise _full()
+            raise no_place("too many tills are connected; come back in a moment")
         with request.app[SHARES].waiting(key.id, limit=EVENT_WAITS_MAX):
             waiting = hub.page(
                 name, after=begun.after, limit=query.limit, wait_seconds=wait_seconds
@@ -87,15 +88,6 @@ def _gone(resync: ResyncMembers) -> ProblemError:
         "position-lost",
         "read the snapshot, then go on from head",
         members=resync.model_dump(by_alias=True),
-    )
-
-
-def _full() -> ProblemError:
-    return ProblemError(
-        503,
-        "too-many-connections",
-        "too many tills are connected; come back in a moment",
-        headers={"Retry-After": str(RETRY_SECONDS)},
     )
 
 
