@@ -7,9 +7,9 @@ from enum import StrEnum
 from itertools import accumulate, product
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, exposition
 from prometheus_client.core import HistogramMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from listener import __version__
@@ -18,7 +18,10 @@ from listener.ledger.results import Doubts
 from listener.lifecycle import CALLS, OUTCOMES
 from listener.pos.codes import CloseCode
 
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+# A scraper that reads only Prometheus's older format refuses a whole page for one type that this
+# does not have. OpenMetrics has one for what is told once, `info`.
+OPENMETRICS: Final = openmetrics.CONTENT_TYPE_LATEST
+PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 NOTIFY_STATUSES: Final = (200, 400, 401, 404, 405, 408, 413, 415, 417, 503)
 
@@ -237,13 +240,16 @@ class Metrics:
         """Count a POS connection that was closed here."""
         self.closes.labels(code).inc()
 
-    def text(self, *, node: str | None = None, with_ledger: bool = True) -> bytes:
-        """Write all metrics in the OpenMetrics format.
+    def text(
+        self, *, node: str | None = None, with_ledger: bool = True, content_type: str = OPENMETRICS
+    ) -> bytes:
+        """Write all metrics.
 
         Args:
             node: A label for what this listener tells of itself: workers share a port, and only
                 the label tells their counters apart.
             with_ledger: Whether this listener is the one that tells of the whole ledger.
+            content_type: The format, one that :func:`choose_format` returns.
         """
         acknowledged = self._notify_seconds.count
         self._acknowledged.inc(acknowledged - self._counted)
@@ -255,9 +261,15 @@ class Metrics:
             families = [_labelled(family, node) for family in families]
         if with_ledger:
             families += self.of_ledger.collect()
-        # The exposition of prometheus-client is untyped.
-        text: bytes = generate_latest(_Gathered(families))  # type: ignore[no-untyped-call]
+        form = openmetrics if content_type == OPENMETRICS else exposition
+        text: bytes = form.generate_latest(_Gathered(families))
         return text
+
+
+def choose_format(accept: str) -> str:
+    """Return the media type of the format that an ``Accept`` header asks for."""
+    is_plain = "text/plain" in accept and "application/openmetrics-text" not in accept
+    return PLAIN if is_plain else OPENMETRICS
 
 
 def _labelled(family: Metric, node: str) -> Metric:

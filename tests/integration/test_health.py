@@ -43,6 +43,31 @@ async def metrics(service: Serving) -> dict[str, float]:
     }
 
 
+@pytest.mark.parametrize(
+    ("accept", "is_plain"),
+    [
+        # vmagent; Telegraf of 2022; Prometheus; curl.
+        ("text/plain;version=0.0.4;q=1,*/*;q=0.1", True),
+        ("application/vnd.google.protobuf;encoding=delimited;q=0.7,text/plain;q=0.3", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4", False),
+        ("*/*", False),
+    ],
+)
+async def test_metrics_come_in_the_format_that_is_asked_for(
+    service: Serving, accept: str, is_plain: bool
+) -> None:
+    admin = service.key(Role.ADMIN, merchant_no=None, store_no=None)
+    headers = {"Authorization": f"Bearer {admin}", "Accept": accept}
+    async with service.client.get(f"{service.url}/metrics", headers=headers) as answer:
+        kind, text = answer.headers["Content-Type"], await answer.text()
+    assert kind.startswith("text/plain; version=0.0.4" if is_plain else "application/openmetrics")
+    # The older format knows no other types, and a reader of it refuses them.
+    known = {"counter", "gauge", "histogram", "summary", "untyped"}
+    types = {line.split()[3] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert (types <= known) is is_plain
+    assert "listener_events_total" in text
+
+
 async def test_healthz_says_that_the_process_answers(service: Serving) -> None:
     service.service.app[SESSIONS].is_draining = True
     assert await service.get("/healthz") == (200, {"status": "alive"})

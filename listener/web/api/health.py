@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from listener.keys import Key
 from listener.ledger.nodes import NodeState
 from listener.ledger.promise import Ledger
 from listener.web.context import CLOCK, LEDGER, LIFECYCLE, METRICS, SESSIONS
-from listener.web.metrics import CONTENT_TYPE, Metrics
+from listener.web.metrics import Metrics, choose_format
 from listener.web.problem import draining
 from listener.web.shapes.models import reply
 
@@ -74,8 +74,11 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
     if with_ledger:
         found.nodes.set(len(nodes) or 1)
         await _read_ledger(found, ledger, now_ms=app[CLOCK].now_ms())
-    text = found.text(node=here.id if here else None, with_ledger=with_ledger)
-    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+    content_type = choose_format(request.headers.get(hdrs.ACCEPT, ""))
+    text = found.text(
+        node=here.id if here else None, with_ledger=with_ledger, content_type=content_type
+    )
+    return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
 
 def _tells_of_ledger(nodes: Sequence[NodeState]) -> bool:

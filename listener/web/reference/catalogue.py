@@ -252,9 +252,9 @@ _OPERATE: Final = (
         path="/metrics",
         tag=Tag.OPERATE,
         summary="Read the metrics",
-        says="For Prometheus, in the OpenMetrics format.",
+        says="For Prometheus: OpenMetrics, or its older format to whoever accepts only that.",
         roles=(Role.ADMIN,),
-        answers={200: AnswerSpec(says="The metrics.", media_types=(METRICS,), schema=_STRING)},
+        answers={200: AnswerSpec(says="The metrics.", media_types=(METRICS, TEXT), schema=_STRING)},
         curl='curl -H "Authorization: Bearer $KEY" "$LISTENER/metrics"',
     ),
 )
