@@ -18,7 +18,7 @@ from listener.storage.sqlite import checkpoints, connection
 from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.opening import connect
 from listener.storage.sqlite.verify import verify
-from tests.support.clusters import small_disk
+from tests.support.disks import small_disk
 from tests.support.stored import STREAM, bare, numbered, url_of
 
 ROOT: Final = Path(__file__).parents[2]

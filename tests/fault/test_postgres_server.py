@@ -18,8 +18,9 @@ from listener.storage.postgres.connection import connect
 from listener.storage.postgres.ledger import PostgresLedger
 from listener.storage.postgres.location import read_location
 from tests.support.certificates import certificate
-from tests.support.clusters import Server, cluster, pair, small_disk
+from tests.support.clusters import Server, cluster, pair
 from tests.support.databases import execute, node
+from tests.support.disks import small_disk
 from tests.support.stored import Clock, numbered
 
 IS_TLS = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"

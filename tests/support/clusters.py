@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from tests.support import needs
 from tests.support.ports import free_port
 
@@ -121,22 +119,6 @@ def folder_of_servers(*, disk: Path | None = None) -> Iterator[Path]:
                 # A server that was killed has left it behind.
                 Server(initdb().parent, running.parent, 0).kill()
         shutil.rmtree(folder)
-
-
-@contextmanager
-def small_disk(megabytes: int) -> Iterator[Path]:
-    """Mount a disk of so many megabytes; a test that may not is skipped."""
-    folder = Path(tempfile.mkdtemp(prefix="disk-"))
-    mount = ("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder)
-    try:
-        if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
-            pytest.skip("to mount a disk takes root")
-        try:
-            yield folder
-        finally:
-            subprocess.run(("umount", "--lazy", folder), check=True)
-    finally:
-        folder.rmdir()
 
 
 @contextmanager
