@@ -95,6 +95,16 @@ def refunds_if_paid(wish: Fact) -> bool:
     return wish.field("refundIfPaid") == "true"
 
 
+def still_refunds(fact: Fact, *, before: bool) -> bool:
+    """Return whether the newest wish gives the money back if it was paid, once a fact is known.
+
+    A decision ends that: the operator may have given cash, and no later answer is to refund it.
+    """
+    if fact.kind is Kind.CANCEL_REQUEST:
+        return refunds_if_paid(fact)
+    return before and fact.kind is not Kind.DECISION
+
+
 def wished_at_ms(wish: Entry) -> int:
     """Return when a cashier asked for a recorded cancel (Unix ms).
 

@@ -26,7 +26,7 @@ from listener.ledger.status import (
     is_raised,
     join,
     lists_refunds,
-    refunds_if_paid,
+    still_refunds,
     why_held,
 )
 from listener.suspects import REFUND_NOTICE
@@ -104,14 +104,12 @@ class Summary:
         fact = entry.fact
         self.count += 1
         self.word = fact.provider_status or self.word
+        self.refunds_if_paid = still_refunds(fact, before=self.refunds_if_paid)
         held = why_held(entry, sale, is_bound=self.is_bound)
         if fact.kind is Kind.NOTIFICATION:
             self._hear_notification(entry, held)
         elif fact.kind is Kind.CANCEL_REQUEST:
-            self.request, self.refunds_if_paid = entry.seq, refunds_if_paid(entry.fact)
-        elif fact.kind is Kind.DECISION:
-            # The operator may have given cash: no later answer is to give the money back again.
-            self.refunds_if_paid = False
+            self.request = entry.seq
         elif is_raised(entry):
             self.raised = entry.seq
         is_told = fact.kind is Kind.CANCEL_REQUEST

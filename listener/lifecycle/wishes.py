@@ -6,17 +6,18 @@ from typing import Final
 from listener.ledger.model import MONEY, CancelState, Entry, Kind, Status, Transaction
 from listener.ledger.results import RecordedSale
 from listener.ledger.sale import cancel_had_no_effect
-from listener.ledger.status import refunds_if_paid
+from listener.ledger.status import refunds_if_paid, still_refunds
 
 _OPEN: Final = frozenset({Status.CREATED, Status.PENDING})
 _TAKEN_BACK: Final = frozenset({Status.CONFLICT, Status.REFUNDED})
 
 
 def may_refund(entries: Sequence[Entry]) -> bool:
-    """Return whether the newest wish is to give money back, and no operator has decided since."""
-    ours = (Kind.CANCEL_REQUEST, Kind.DECISION)
-    newest = next((entry.fact for entry in reversed(entries) if entry.fact.kind in ours), None)
-    return newest is not None and newest.kind is not Kind.DECISION and refunds_if_paid(newest)
+    """Return whether money is to be given back, if it was paid."""
+    is_wished = False
+    for entry in entries:
+        is_wished = still_refunds(entry.fact, before=is_wished)
+    return is_wished
 
 
 def is_spent(entries: Sequence[Entry]) -> bool:
