@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -21,7 +20,7 @@ from aiohttp import web
 from listener.clock import now_ms
 from listener.pockyt.calls import Call
 from listener.pockyt.client import REQUEST_ID_HEADER
-from listener.pockyt.signature import FIELD, Token
+from listener.pockyt.signature import Token
 from listener.pockyt.texts import json_fields
 from listener.sandbox.book import Book, RefundShows, RefusalError, RetCode, Sale, Word
 from listener.sandbox.desk import Desk, Follow
@@ -29,6 +28,7 @@ from listener.sandbox.faults import Fault, Place, Planned, Script
 from listener.sandbox.front import HTML_ERROR, Front, Served
 from listener.sandbox.message import SignedMessage, notification_fields, truncate, word_notification
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPLE_TOKEN
+from tests.property.bodies import Fields, read_fields, send_and_hang_up
 
 # The pauses between the attempts to bring a notification; afterwards the last one, again and again.
 PAUSES_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 3.0)
@@ -41,9 +41,6 @@ WALLET_SECONDS: Final = 0.05
 # Longer than the listener waits for an answer.
 HANG_SECONDS: Final = 2.0
 LATE_CALL_SECONDS: Final = (1.5, 6.0)
-
-# What arrived or was brought, without its signature.
-Fields = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,11 +303,11 @@ class PockytOfTruth:
         """Bring a notification once; return whether Pockyt holds it to be acknowledged."""
         if Fault.NOTIFICATION_STALLED in faults:
             return False
-        fields = _without_signature(message)
+        fields = read_fields(message)
         if Fault.NOTIFICATION_WRONG_TOKEN not in faults:
             self.kept.brought.add(fields)
         if Fault.NOTIFICATION_HUNG_BEFORE in faults:
-            await _send_and_hang_up(url, message)
+            await send_and_hang_up(url, message)
             return False
         is_cut = Fault.NOTIFICATION_TRUNCATED in faults
         body = truncate(message.body) if is_cut else message.body
@@ -336,27 +333,3 @@ class PockytOfTruth:
                 return answer.status, await answer.text()
         except (aiohttp.ClientError, OSError):
             return None, ""
-
-
-def _without_signature(message: SignedMessage) -> Fields:
-    """Return what a notification says, as the ledger stores it."""
-    if message.content_type == "application/json":
-        said = json.loads(message.body, parse_float=str)
-    else:
-        said = dict(parse_qsl(message.body.decode(), keep_blank_values=True))
-    return frozenset((name, text) for name, text in said.items() if name != FIELD)
-
-
-async def _send_and_hang_up(url: str, message: SignedMessage) -> None:
-    """Send a whole notification on a bare socket, and leave without reading."""
-    parts = urlsplit(url)
-    with suppress(OSError):
-        _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        head = (
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Content-Type: {message.content_type}\r\n"
-            f"Content-Length: {len(message.body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + message.body)
-        await writer.drain()
-        writer.close()
