@@ -62,7 +62,7 @@ bench: $(BENCH)/.installed ## measure against the peers (BENCH_ARGS=--speed: 7 m
 simulate: $(STAMP) ## many random histories and requests, by seed; of two nodes on PostgreSQL too
 	$(BIN)/python -m tests.property.simulate
 	$(BIN)/python -m tests.property.simulate --nodes 2 --scenarios 300
-	$(BIN)/python -m tests.property.over_http
+	$(BIN)/python -m tests.outside
 	$(BIN)/python -m tests.property.decisions
 	$(BIN)/python -m tests.property.paths
 	TEST_EXAMPLES=100 $(BIN)/pytest -q tests/integration/test_schemathesis.py \

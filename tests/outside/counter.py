@@ -6,8 +6,8 @@ from typing import Final
 
 from listener.clock import now_ms
 from listener.sandbox.book import Word
-from tests.property.listener_outside import Answer, Listener
-from tests.property.pockyt_of_truth import PockytOfTruth
+from tests.outside.listener import Answer, Listener
+from tests.outside.pockyt import PockytOfTruth
 from tests.support.service import MERCHANT_NO
 
 TRIES_MAX: Final = 12

@@ -7,9 +7,9 @@ from typing import Final
 
 from listener.pockyt.calls import Call
 from listener.sandbox.book import Sale, Word
-from tests.property.counter import Press, Wishes
-from tests.property.listener_outside import Found, Json, Till
-from tests.property.pockyt_of_truth import Called, PockytOfTruth
+from tests.outside.counter import Press, Wishes
+from tests.outside.listener import Found, Json, Till
+from tests.outside.pockyt import Called, PockytOfTruth
 
 PAYABLE: Final = frozenset({"created", "pending", "unknown"})
 # How a till is told that a cancel ended, or that nobody knows how.

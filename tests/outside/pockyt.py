@@ -28,7 +28,7 @@ from listener.sandbox.faults import Fault, Place, Planned, Script
 from listener.sandbox.front import HTML_ERROR, Front, Served
 from listener.sandbox.message import SignedMessage, notification_fields, truncate, word_notification
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPLE_TOKEN
-from tests.property.bodies import Fields, read_fields, send_and_hang_up
+from tests.outside.bodies import Fields, read_fields, send_and_hang_up
 
 # The pauses between the attempts to bring a notification; afterwards the last one, again and again.
 PAUSES_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 3.0)

@@ -1,4 +1,4 @@
-"""Play random histories against the real program: ``python -m tests.property.over_http``.
+"""Play random histories against the real program: ``python -m tests.outside``.
 
 A listener runs as a process, on a ledger of its own, beside a Pockyt that knows the truth. It is
 killed, and started again; many sales share its minutes of waiting. A failure names its seed, which
@@ -21,10 +21,10 @@ import click
 
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE, Word
 from listener.sandbox.faults import Fault, Planned
-from tests.property.counter import Counter, Wishes
-from tests.property.listener_outside import Found, Listener, Till
-from tests.property.outside_checks import find_wrong, is_stale
-from tests.property.pockyt_of_truth import PockytOfTruth
+from tests.outside.checks import find_wrong, is_stale
+from tests.outside.counter import Counter, Wishes
+from tests.outside.listener import Found, Listener, Till
+from tests.outside.pockyt import PockytOfTruth
 from tests.support.service import OTHER_STORE_NO, STORE_NO
 
 SCENARIOS: Final = 4
@@ -268,7 +268,7 @@ def _play_all(seeds: range, *, sales: int, directory: Path) -> int:
     click.echo("  " + ", ".join(f"{times} {what}" for what, times in counts.most_common()))
     for number in failed:
         again = f"--seed {number} --scenarios 1 --sales {sales}"
-        click.echo(f"  replay: python -m tests.property.over_http {again}")
+        click.echo(f"  replay: python -m tests.outside {again}")
     click.echo(f"{len(failed)} failed")
     return len(failed)
 
