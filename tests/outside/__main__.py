@@ -177,7 +177,8 @@ class History:
             barcode = dice.choice(["284957205723", PENDING_BARCODE, FAILING_BARCODE])
             acts.append((dice.uniform(0.2, 10), lambda: counter.charge(barcode)))
         for _ in range(1 if wishes.is_stubborn else dice.choice([0, 1, 1, 1, 2])):
-            refunds, by_reference = dice.random() < 0.25, dice.random() < 0.3
+            refunds = dice.random() < (0.6 if wishes.is_stubborn else 0.25)
+            by_reference = dice.random() < 0.3
             acts.append(
                 (
                     dice.uniform(0.1, 12),
@@ -195,13 +196,10 @@ class History:
         if wishes.is_stubborn:
             silence = Planned(fault=dice.choice(STUBBORN))
             story.script.replace([*story.script.planned, silence])
-            if dice.random() < 0.5:
-                acts.append(
-                    (
-                        STUBBORN_SECONDS - 3 - begin,
-                        _cancel(counter, refunds=False, by_reference=True),
-                    )
-                )
+            # Its cancel is still open then.
+            again = _cancel(counter, refunds=False, by_reference=True)
+            late = dice.choice([again, lambda: counter.decide("paid"), counter.nothing])
+            acts.append((STUBBORN_SECONDS - 3 - begin, late))
             acts.append((STUBBORN_SECONDS - begin, counter.nothing))
         await asyncio.gather(*(_at(begin + seconds, act) for seconds, act in acts))
 
