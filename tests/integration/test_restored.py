@@ -1,22 +1,13 @@
 """Acks belong to the epoch in which they were made, and a start acknowledges nothing."""
 
-import asyncio
-import json
-import os
-import re
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 from listener.keys import Role
-from listener.ledger.model import Kind
-from listener.ledger.scope import Scope
-from tests.support.service import STREAM, TOKEN_TEXT, Serving, serving
+from tests.support.service import STREAM, Serving, serving
 from tests.support.tills import acked, place, till
 
 TILL = f"{STREAM}/T-42"
@@ -170,64 +161,3 @@ async def test_a_stream_of_a_store_that_is_not_configured_cannot_be_followed(
         for key, name in ((merchant, "200043/-"), (admin, "200043/-"), (admin, "*")):
             assert (await poll(service, key, f"?stream={name}"))[0] == 200
         assert [one.stream for one in await service.ledger.acks()] == ["200043/-"]
-
-
-def again(folder: Path, url: str) -> Path:
-    """Write the script that docs/operations.md shows, for a service at another address."""
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    (block,) = re.findall(
-        r"^  ```python\n(  # again\.py.*?)^  ```$", page, re.DOTALL | re.MULTILINE
-    )
-    script = folder / "again.py"
-    script.write_text(textwrap.dedent(block).replace("http://127.0.0.1:8080", url))
-    return script
-
-
-async def test_the_script_that_sends_again_goes_on_and_names_what_was_not_taken(
-    tmp_path: Path,
-) -> None:
-    fields = [
-        ("200043", {"transactionNo": "1", "status": "closed"}),
-        ("200043", {"-transactionNo": "2", "status": "closed"}),
-        ("200043", {"": "3", "status": "closed"}),
-        ("200043", {"transactionNo": "4", "note": "a\0b"}),
-        ("200043", {"transactionNo": "5", "a=b": "c"}),
-        ("200044", {"transactionNo": "6", "status": "closed"}),
-        ("200043", {}),
-        ("200043", {"transactionNo": "8", "status": "closed"}),
-    ]
-    lines = [
-        {
-            "seq": seq,
-            "kind": "notification",
-            "merchantNo": merchant,
-            "storeNo": None,
-            "fields": all_,
-        }
-        for seq, (merchant, all_) in enumerate(fields, start=1)
-    ]
-    lines.append({"seq": 9, "kind": "query", "merchantNo": "200043", "storeNo": None, "fields": {}})
-    async with serving(tmp_path / "ledger.db") as service:
-        program = await asyncio.create_subprocess_exec(
-            sys.executable,
-            again(tmp_path, service.url),
-            "200043",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={
-                **os.environ,
-                "POCKYT_TOKEN": TOKEN_TEXT,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            },
-        )
-        text = "".join(f"{json.dumps(line)}\n" for line in lines)
-        _, told = await program.communicate(text.encode())
-        found = await service.ledger.read_entries(after=0, limit=9, scope=Scope())
-    # Meanwhile Pockyt may have been asked about them.
-    sent = [line.entry.fact for line in found if line.entry.fact.kind is Kind.NOTIFICATION]
-    assert [fact.field("status") for fact in sent] == ["closed"] * 3
-    assert [fact.transaction_no for fact in sent] == ["1", "", "8"]
-    assert program.returncode == 1
-    assert told.decode().splitlines()[-1] == "not sent, or not taken: seq 3, 4, 5, 7"
-    assert "Traceback" not in told.decode()

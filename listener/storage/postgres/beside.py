@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from listener.errors import LedgerError, LedgerUnavailableError
-from listener.storage.postgres.connection import FAULTS, SERVER_NOW_MS, Connection, connect, told_by
+from listener.storage.postgres.connection import (
+    FAULTS,
+    SERVER_NOW_MS,
+    Connection,
+    connect,
+    hang_up,
+    told_by,
+)
 from listener.storage.postgres.location import Location, read_location
 from listener.storage.postgres.schema import prepare, read_identity
 from listener.storage.postgres.waiting import watched
@@ -107,5 +114,9 @@ def connected_to(url: str) -> Iterator[Beside]:
         db = runner.run(connect(location, name=NAME))
         try:
             yield Beside(runner, db, location)
+        except KeyboardInterrupt:
+            # Or asyncpg leaves the cancelling of what ran to the end of the loop, which complains.
+            runner.run(hang_up(db))
+            raise
         finally:
             db.terminate()
