@@ -1,9 +1,11 @@
 """A page that is open for months, behind a network that answers for the listener."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from listener.keys import Role
@@ -113,6 +115,29 @@ def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: S
         head.page.get_by_text("Failed", exact=True).click()
         expect(none).to_have_text("No transaction with this status yet.")
         expect(said).to_have_text("")
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_device_whose_clock_is_a_day_wrong_shows_how_old_things_are(
+    browser: Browser, stage: Stage, days: int
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.page.add_init_script(
+            f"const now = Date.now; Date.now = () => now() + {days} * 86_400_000;"
+        )
+        head.page.reload()
+        head.enter(stage.key(Role.ADMIN))
+        reference = f"{days} day wrong"
+        stage.notify(f"29755363830900006{days + 1}", "pending", reference=reference)
+        age = row(head.page, reference).locator("time")
+        # More than nothing, too: it goes on.
+        expect(age).to_have_text(re.compile(r"^[2-9] s ago$"))
+        stage.kill()
+        head.expect_not_live()
+        said = head.page.locator("#stale").inner_text()
+        today = head.page.evaluate("new Date().getDate()")
+        assert said.startswith(f"Not live since {today} "), said
+        stage.start()
 
 
 def test_a_key_that_may_only_look_is_not_told_live_while_nobody_answers(

@@ -1,5 +1,7 @@
 /** Call the listener's JSON API with a key. The key goes into a header, never into a URL. */
 
+import { setClock } from './times.js';
+
 const CALL_MS = 15_000;
 
 /** The listener refused, or it was not the one that answered (`status` 0); the message is for people. */
@@ -68,6 +70,7 @@ export class Api {
     // Not in Authorization, which a proxy in front may need for itself, or overwrite.
     const all = { 'X-Listener-Key': this.#key, ...headers };
     if (body !== undefined) all['Content-Type'] ??= 'application/json';
+    const began = performance.now();
     let answer;
     let text;
     try {
@@ -80,6 +83,7 @@ export class Api {
         cache: 'no-store',
         redirect: 'error',
       });
+      setClock(answer.headers.get('Date'), performance.now() - began);
       text = await answer.text();
     } catch {
       throw unanswered('the listener does not answer');
