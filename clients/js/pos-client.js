@@ -71,7 +71,8 @@ const UNREAD = {
   why: 'the position was lost, and the snapshot is not read yet',
 };
 
-// Why a till is not live after a sleep, before it has connected anew.
+// Why a till is not live before it has connected anew.
+const OFFLINE = { cause: 'unreachable', why: 'this device is offline' };
 const SLEPT = { cause: 'silent', why: 'this machine slept, or its clock was set' };
 
 // The beginning of the type of each of the listener's problems: only such a problem may stop a client.
@@ -984,6 +985,7 @@ export class Follower {
   #wordAt;
   #ahead = Date.now() - now();
   #wake = () => {};
+  /** @type {(outage: object) => void} */
   #renew = () => {};
 
   constructor(url, options) {
@@ -1098,13 +1100,16 @@ export class Follower {
     this.#tracker.load((await this.#store.load()) ?? {});
     if (this.#isClosed) return;
     const online = () => this.#wake();
+    const offline = () => this.#distrust(OFFLINE);
     globalThis.addEventListener?.('online', online);
+    globalThis.addEventListener?.('offline', offline);
     const ticker = setInterval(() => this.#tick(), this.#timing.statusMs);
     void this.#run()
       .catch((error) => this.#queue.put({ error }))
       .finally(() => {
         clearInterval(ticker);
         globalThis.removeEventListener?.('online', online);
+        globalThis.removeEventListener?.('offline', offline);
       });
   }
 
@@ -1168,15 +1173,17 @@ export class Follower {
     const sleptMs = ahead - this.#ahead;
     this.#ahead = ahead;
     // The line may be gone, and no timer has run meanwhile. A clock that is set costs a new connection.
-    if (sleptMs >= ASLEEP_MS) this.#awake(sleptMs);
+    if (sleptMs >= ASLEEP_MS) {
+      if (this.#wordAt !== undefined) this.#wordAt -= sleptMs;
+      this.#distrust(SLEPT);
+    }
     this.#tell();
   }
 
-  /** Connect anew after a sleep. */
-  #awake(sleptMs) {
-    if (this.#wordAt !== undefined) this.#wordAt -= sleptMs;
-    if (this.#state === 'live') this.#change('connecting', null, SLEPT);
-    this.#renew();
+  /** Connect anew: the line is probably gone, and nobody would say so for long. */
+  #distrust(outage) {
+    if (this.#state === 'live') this.#change('connecting', null, outage);
+    this.#renew(outage);
     this.#wake();
   }
 
@@ -1436,7 +1443,7 @@ export class Follower {
     }
     handshake();
     this.#closing.signal.addEventListener('abort', () => finish(DONE), until);
-    this.#renew = () => finish(DEAD, SLEPT, DEAD);
+    this.#renew = (outage) => finish(DEAD, outage, DEAD);
     const on = (name, then) => {
       socket.addEventListener(name, (event) => cleanUp.signal.aborted || then(event));
     };

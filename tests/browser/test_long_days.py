@@ -117,6 +117,19 @@ def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: S
         expect(said).to_have_text("")
 
 
+def test_a_device_that_goes_offline_is_not_live_and_comes_back(
+    browser: Browser, stage: Stage
+) -> None:
+    for path, role in (("/till", Role.POS), ("/", Role.ADMIN)):
+        with visit(browser, stage.url + path) as made:
+            made.enter(stage.key(role, terminal="T-1" if role is Role.POS else None))
+            made.page.context.set_offline(True)
+            # Long before the 35 s after which silence counts.
+            made.expect_not_live()
+            made.page.context.set_offline(False)
+            made.expect_live()
+
+
 @pytest.mark.parametrize("days", [1, -1])
 def test_a_device_whose_clock_is_a_day_wrong_shows_how_old_things_are(
     browser: Browser, stage: Stage, days: int
