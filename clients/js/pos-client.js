@@ -25,6 +25,8 @@ const PROBLEM_BYTES_MAX = 64 * 1024;
 const SNAPSHOTS_AT_ONCE = 4;
 const SHOWN_CHARS_MAX = 80;
 const LONGER_MS = 1000;
+// So far ahead of the steady clock, which stands still meanwhile, is that of the day after the machine slept.
+const ASLEEP_MS = 10_000;
 // What one connect may name.
 const STREAMS_MAX = 512;
 // An empty page that comes sooner is followed by the next question only then.
@@ -68,6 +70,10 @@ const UNREAD = {
   cause: 'starting',
   why: 'the position was lost, and the snapshot is not read yet',
 };
+
+// Why a till is not live before it has connected anew.
+const OFFLINE = { cause: 'unreachable', why: 'this device is offline' };
+const SLEPT = { cause: 'silent', why: 'this machine slept, or its clock was set' };
 
 // The beginning of the type of each of the listener's problems: only such a problem may stop a client.
 const PROBLEM_TYPES = 'urn:pockyt-listener:problem:';
@@ -977,7 +983,10 @@ export class Follower {
   #outage = { cause: 'starting', why: 'the first try has only just begun' };
   #ackTries;
   #wordAt;
+  #ahead = Date.now() - now();
   #wake = () => {};
+  /** @type {(outage: object) => void} */
+  #renew = () => {};
 
   constructor(url, options) {
     const { key, streams, position, acks = true, onStatus, onResync, timing, signal } = options;
@@ -1091,13 +1100,16 @@ export class Follower {
     this.#tracker.load((await this.#store.load()) ?? {});
     if (this.#isClosed) return;
     const online = () => this.#wake();
+    const offline = () => this.#distrust(OFFLINE);
     globalThis.addEventListener?.('online', online);
-    const ticker = this.#onStatus && setInterval(() => this.#tell(), this.#timing.statusMs);
+    globalThis.addEventListener?.('offline', offline);
+    const ticker = setInterval(() => this.#tick(), this.#timing.statusMs);
     void this.#run()
       .catch((error) => this.#queue.put({ error }))
       .finally(() => {
         clearInterval(ticker);
         globalThis.removeEventListener?.('online', online);
+        globalThis.removeEventListener?.('offline', offline);
       });
   }
 
@@ -1154,6 +1166,25 @@ export class Follower {
         resolve();
       };
     });
+  }
+
+  #tick() {
+    const ahead = Date.now() - now();
+    const sleptMs = ahead - this.#ahead;
+    this.#ahead = ahead;
+    // The line may be gone, and no timer has run meanwhile. A clock that is set costs a new connection.
+    if (sleptMs >= ASLEEP_MS) {
+      if (this.#wordAt !== undefined) this.#wordAt -= sleptMs;
+      this.#distrust(SLEPT);
+    }
+    this.#tell();
+  }
+
+  /** Connect anew: the line is probably gone, and nobody would say so for long. */
+  #distrust(outage) {
+    if (this.#state === 'live') this.#change('connecting', null, outage);
+    this.#renew(outage);
+    this.#wake();
   }
 
   #change(state, transport, outage) {
@@ -1412,6 +1443,7 @@ export class Follower {
     }
     handshake();
     this.#closing.signal.addEventListener('abort', () => finish(DONE), until);
+    this.#renew = (outage) => finish(DEAD, outage, DEAD);
     const on = (name, then) => {
       socket.addEventListener(name, (event) => cleanUp.signal.aborted || then(event));
     };
@@ -1516,6 +1548,7 @@ export class Follower {
       polls.set(name, this.#nextPage(name, stops.get(name).signal));
     };
     this.#closing.signal.addEventListener('abort', stop);
+    this.#renew = stop;
     // Then WebSocket is tried again, and the key's streams are asked for.
     const again = setTimeout(stop, this.#timing.websocketAgainMs);
     try {

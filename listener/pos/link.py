@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 
 from listener.pos.api import Api, ApiError
+from listener.pos.asleep import LOOK_SECONDS, SLEPT, Sleeps
 from listener.pos.causes import Cause, Outage, of_error
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.ended import Ended
@@ -75,7 +76,9 @@ class Link:
         self._blocked = 0
         self._is_http_well = False
         self._connects = 0
+        self._sleeps = Sleeps()
         self._talk: Talk | None = None
+        self._polling: Polling | None = None
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self.state: State = "connecting"
         self.transport: Transport | None = None
@@ -91,9 +94,7 @@ class Link:
         while True:
             is_blocked = self._blocked >= self._timing.blocked_tries
             if is_blocked:
-                polling = Polling(self._api, tracker=self._tracker, sink=self, timing=self._timing)
-                trying = polling.run(once=not self._is_http_well)
-                ended = await self._watched(trying, over="long-poll")
+                ended = await self._watched(self._poll(), over="long-poll")
             else:
                 ended = await self._watched(self._converse(), over="websocket")
             if is_blocked:
@@ -119,6 +120,9 @@ class Link:
             await asyncio.wait({task}, timeout=self._timing.slow_seconds)
             if not task.done() and (self.state, self.transport) != ("live", over):
                 self._change("connecting", None, Outage(cause=Cause.SILENT, why=self._step))
+            while not task.done():
+                self._look_for_sleep()
+                await asyncio.wait({task}, timeout=LOOK_SECONDS)
             return await task
         finally:
             task.cancel()
@@ -159,6 +163,27 @@ class Link:
     def word(self) -> None:
         """Remember that the listener said something just now."""
         self.word_at = asyncio.get_running_loop().time()
+
+    def _look_for_sleep(self) -> None:
+        """Connect anew if the machine slept; not live until then."""
+        slept = self._sleeps.since()
+        if not slept:
+            return
+        if self.word_at is not None:
+            self.word_at -= slept
+        if self.state == "live":
+            self._change("connecting", None, SLEPT)
+        for trying in (self._talk, self._polling):
+            if trying is not None:
+                trying.renew()
+
+    async def _poll(self) -> Ended | None:
+        """Read by long-poll until it ends."""
+        self._polling = Polling(self._api, tracker=self._tracker, sink=self, timing=self._timing)
+        try:
+            return await self._polling.run(once=not self._is_http_well)
+        finally:
+            self._polling = None
 
     async def _converse(self) -> Ended | None:
         """Open a websocket and read it until it ends."""

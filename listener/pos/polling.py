@@ -28,6 +28,11 @@ class Polling:
         self._sink = sink
         self._timing = timing
         self._is_live = False
+        self._is_over = asyncio.Event()
+
+    def renew(self) -> None:
+        """End at once, as if WebSocket were to be tried again."""
+        self._is_over.set()
 
     async def run(self, *, once: bool) -> Ended | None:
         """Read until it fails, or until WebSocket is to be tried again (None).
@@ -38,17 +43,18 @@ class Polling:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timing.websocket_again_seconds
         polls: dict[str | None, asyncio.Task[EventsPage | ResyncMembers | None]] = {}
+        over = asyncio.create_task(self._is_over.wait())
         try:
             if len(self._tracker.names) > 1 and self._tracker.follows_all:
                 # Stores may have come or gone since the last time.
                 await self._page(None, wait=0, rest=0.0)
-            while (left := until - loop.time()) > 0:
+            while (left := until - loop.time()) > 0 and not over.done():
                 names: list[str | None] = [*self._tracker.names] or [None]
                 for name in names:
                     if name not in polls:
                         polls[name] = asyncio.create_task(self._next_page(name))
                 done, _ = await asyncio.wait(
-                    polls.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED
+                    {over, *polls.values()}, timeout=left, return_when=asyncio.FIRST_COMPLETED
                 )
                 for name in [name for name, poll in polls.items() if poll in done]:
                     if (page := polls.pop(name).result()) is not None:
@@ -60,9 +66,9 @@ class Polling:
         except BrokenError as error:
             return ended_by(CloseCode.SERVER_ERROR, jitter_ms=None, after_ms=None, why=str(error))
         finally:
-            for poll in polls.values():
-                poll.cancel()
-            await asyncio.gather(*polls.values(), return_exceptions=True)
+            for task in (over, *polls.values()):
+                task.cancel()
+            await asyncio.gather(over, *polls.values(), return_exceptions=True)
         return None
 
     async def _next_page(self, stream: str | None) -> EventsPage | ResyncMembers | None:

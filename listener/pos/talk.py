@@ -9,6 +9,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from listener.errors import UnreadableError
+from listener.pos.asleep import SLEPT
 from listener.pos.causes import Cause, Outage
 from listener.pos.codes import CloseCode, Duty, duty_of
 from listener.pos.ended import Ended, ended_by
@@ -80,6 +81,8 @@ class Talk:
         self._step_began_at = self._heard_at
         self._behind_since: float | None = None
         self._after_ms: int | None = None
+        self._waiting: asyncio.Timeout | None = None
+        self._has_slept = False
         self.hello: Hello | None = None
         self.is_ready = False
         self.say = CloseCode.DONE
@@ -107,10 +110,23 @@ class Talk:
             return "the websocket is open, but no hello comes"
         return "hello came, but no ready" if not self.is_ready else "nothing comes any more"
 
+    def renew(self) -> None:
+        """End at once, or with the next wait: the machine slept, and the line may be gone."""
+        self._has_slept = True
+        # What was read is passed on first: only a wait is cut short.
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(self._clock())
+
+    async def _receive(self) -> aiohttp.WSMessage:
+        try:
+            async with asyncio.timeout_at(self._patience()) as self._waiting:
+                return await self._ws.receive()
+        finally:
+            self._waiting = None
+
     async def _read(self) -> Ended:
         while True:
-            async with asyncio.timeout_at(self._patience()):
-                message = await self._ws.receive()
+            message = await self._receive()
             if message.type is aiohttp.WSMsgType.TEXT:
                 self._sink.word()
                 await self._hear(parse_server_frame(message.data))
@@ -126,6 +142,8 @@ class Talk:
 
     def _patience(self) -> float:
         """Return until when (loop time) to wait for the next frame."""
+        if self._has_slept:
+            return self._clock()
         if not self.is_ready or self.hello is None:
             # Each step of the handshake has its own time: a slow line is not a dead one.
             return self._step_began_at + self._step_seconds
@@ -184,12 +202,13 @@ class Talk:
         return self._ended(code)
 
     def _silent(self) -> Ended:
-        why = self.step
+        outage = Outage(cause=Cause.SILENT, why=self.step)
         if self.is_ready:
             self.say = CloseCode.DEAD
             why = "the listener is silent, or behind its own heads"
+            outage = SLEPT if self._has_slept else Outage(cause=Cause.SILENT, why=why)
         ended = self._ended(self.say if self.is_ready else CloseCode.CUT)
-        return replace(ended, outage=Outage(cause=Cause.SILENT, why=why))
+        return replace(ended, outage=outage)
 
     def _ended(self, code: int, *, why: str = "") -> Ended:
         jitter_ms = None if self.hello is None else self.hello.reconnect_jitter_ms

@@ -1,15 +1,26 @@
 """A page that is open for months, behind a network that answers for the listener."""
 
+import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from listener.keys import Role
-from tests.browser.stage import Stage
-from tests.browser.test_live import start_sale
+from tests.browser.stage import Stage, running_stage
+from tests.browser.test_live import row, start_sale
 from tests.browser.visit import visit
+from tests.support.commands import run
 
 CODES = "Object.keys(sessionStorage).filter((name) => name.startsWith('listener-till-code '))"
+# What the page has said since about whether it is live.
+RECORD = """() => {
+  window.said = [];
+  const look = () => said.push(document.getElementById('live').textContent);
+  new MutationObserver(look).observe(document.getElementById('live'), { childList: true });
+}"""
 FILL = """() => {
   const room = (length) => {
     try { for (let n = 0; ; n += 1) sessionStorage.setItem(`${length} ${n}`, 'x'.repeat(length)); }
@@ -104,3 +115,82 @@ def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: S
         head.page.get_by_text("Failed", exact=True).click()
         expect(none).to_have_text("No transaction with this status yet.")
         expect(said).to_have_text("")
+
+
+def test_a_device_that_goes_offline_is_not_live_and_comes_back(
+    browser: Browser, stage: Stage
+) -> None:
+    for path, role in (("/till", Role.POS), ("/", Role.ADMIN)):
+        with visit(browser, stage.url + path) as made:
+            made.enter(stage.key(role, terminal="T-1" if role is Role.POS else None))
+            made.page.context.set_offline(True)
+            # Long before the 35 s after which silence counts.
+            made.expect_not_live()
+            made.page.context.set_offline(False)
+            made.expect_live()
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_device_whose_clock_is_a_day_wrong_shows_how_old_things_are(
+    browser: Browser, stage: Stage, days: int
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.page.add_init_script(
+            f"const now = Date.now; Date.now = () => now() + {days} * 86_400_000;"
+        )
+        head.page.reload()
+        head.enter(stage.key(Role.ADMIN))
+        reference = f"{days} day wrong"
+        stage.notify(f"29755363830900006{days + 1}", "pending", reference=reference)
+        age = row(head.page, reference).locator("time")
+        # More than nothing, too: it goes on.
+        expect(age).to_have_text(re.compile(r"^[2-9] s ago$"))
+        stage.kill()
+        head.expect_not_live()
+        said = head.page.locator("#stale").inner_text()
+        today = head.page.evaluate("new Date().getDate()")
+        assert said.startswith(f"Not live since {today} "), said
+        stage.start()
+
+
+def test_a_key_that_may_only_look_is_not_told_live_while_nobody_answers(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.LEDGER))
+        head.page.evaluate(RECORD)
+        stage.kill()
+        head.expect_not_live()
+        since = head.page.locator("#stale").inner_text()
+        assert "(the listener does not answer)" in since
+        for _ in range(2):
+            with head.page.expect_event("requestfailed", lambda one: "/v1/entries" in one.url):
+                pass
+        assert head.page.evaluate("said") == ["Not live"]
+        assert head.page.locator("#stale").inner_text() == since
+        stage.start()
+        head.expect_live()
+
+
+def test_a_key_that_may_only_look_sees_a_restored_ledger_as_it_is(
+    browser: Browser, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup.db"
+    with running_stage(tmp_path) as stage, visit(browser, f"{stage.url}/") as head:
+        key = stage.key(Role.LEDGER)
+        stage.notify("297553638301000041", "pending")
+        assert run("backup", backup, "--config", stage.path).status == 0
+        stage.notify("297553638301000041", "success")
+        stage.notify("297553638301000042", "success")
+        head.enter(key)
+        expect(row(head.page, "ref-000041")).to_contain_text("Paid")
+        expect(row(head.page, "ref-000042")).to_contain_text("Paid")
+        stage.kill()
+        head.expect_not_live()
+        for leftover in tmp_path.glob("ledger.db*"):
+            leftover.unlink()
+        shutil.copy(backup, tmp_path / "ledger.db")
+        stage.start()
+        head.expect_live()
+        expect(row(head.page, "ref-000041")).to_contain_text("Pending")
+        expect(row(head.page, "ref-000042")).to_have_count(0)

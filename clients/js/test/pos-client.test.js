@@ -682,6 +682,38 @@ test('a clock that is set back keeps nothing from coming', any, async (context) 
   assert.ok(follower.status.ageMs >= 0);
 });
 
+for (const over of ['websocket', 'long-poll']) {
+  const options = over === 'websocket' ? web : any;
+  test(
+    `a machine that slept is not live over ${over} until it hears anew`,
+    options,
+    async (context) => {
+      const server = await serve(stay, async (call) => {
+        await call.begin();
+        call.event(1);
+      });
+      const told = [];
+      const onStatus = (status) => told.push({ ...status });
+      const WebSocket = over === 'websocket' ? globalThis.WebSocket : null;
+      const timing = { ...FAST, pollSeconds: 2 };
+      const follower = client(server, { WebSocket, onStatus, timing });
+      const next = follower.next();
+      await until(() => server.calls.length === 1 || server.polls.length >= 2);
+      await until(() => follower.status.state === 'live');
+      server.pages = [page(1)];
+      const real = Date.now;
+      // The steady clock stood still meanwhile.
+      context.mock.method(Date, 'now', () => real() + 3_600_000);
+      assert.equal((await next).value.data.transactionNo, 't1');
+      const silent = told.find(({ cause }) => cause === 'silent');
+      assert.match(silent.why, /slept/);
+      assert.ok(silent.ageMs >= 3_600_000, String(silent.ageMs));
+      assert.equal(follower.status.state, 'live');
+      if (over === 'websocket') assert.equal(await server.calls[0].closed, 4201);
+    },
+  );
+}
+
 test('WebSocket is tried again and taken when it is back', web, async () => {
   const server = await serve(async (call) => {
     await call.begin({ after: 1 });

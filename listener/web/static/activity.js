@@ -2,7 +2,7 @@
 
 import { at, h, s } from './dom.js';
 import { between, buckets, nodeOf, quantile, total } from './metrics.js';
-import { clock, span } from './times.js';
+import { clock, present, span } from './times.js';
 
 const POINTS_MAX = 90;
 const [WIDTH, HEIGHT, LEFT] = [320, 76, 34];
@@ -57,7 +57,7 @@ export class Activity {
     const merged = points.reduce((sum, { seconds }) => add(sum, seconds), []);
     const [p50, p99] = [quantile(merged, 0.5), quantile(merged, 0.99)];
     const nodes = [...this.#rates.keys()].filter(Boolean);
-    const since = `since ${clock(points[0].from)}`;
+    const since = `since ${clock(points[0].from - Date.now() + present())}`;
     const figure = (value, name) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
     at('activity').replaceChildren(
       h(

@@ -1,5 +1,7 @@
 /** Call the listener's JSON API with a key. The key goes into a header, never into a URL. */
 
+import { setClock } from './times.js';
+
 const CALL_MS = 15_000;
 
 /** The listener refused, or it was not the one that answered (`status` 0); the message is for people. */
@@ -10,6 +12,8 @@ export class ApiError extends Error {
     this.status = status;
     this.code = problem.code;
     this.problem = problem;
+    /** The same in the middle of a sentence. */
+    this.why = problem.why ?? problem.detail;
   }
 
   /** Whether it says nothing about the key or the request, and may be otherwise in a moment. */
@@ -66,6 +70,7 @@ export class Api {
     // Not in Authorization, which a proxy in front may need for itself, or overwrite.
     const all = { 'X-Listener-Key': this.#key, ...headers };
     if (body !== undefined) all['Content-Type'] ??= 'application/json';
+    const began = performance.now();
     let answer;
     let text;
     try {
@@ -78,23 +83,22 @@ export class Api {
         cache: 'no-store',
         redirect: 'error',
       });
+      setClock(answer.headers.get('Date'), performance.now() - began);
       text = await answer.text();
     } catch {
-      throw unanswered('The listener does not answer. Try again.');
+      throw unanswered('the listener does not answer');
     }
     const type = answer.headers.get('Content-Type') ?? '';
     // What is read here is never a page: a proxy's error is, and the sign-on page of a network.
     if (/^text\/html\b/i.test(type)) {
-      throw unanswered(
-        `Not the listener, but something on the way answered (${answer.status}). Try again.`,
-      );
+      throw unanswered(`not the listener, but something on the way answered (${answer.status})`);
     }
     /** @type {any} */
     let content = text;
     try {
       if (/[/+]json\b/.test(type) && text) content = JSON.parse(text);
     } catch {
-      throw unanswered('The answer was cut off on the way. Try again.');
+      throw unanswered('the answer was cut off on the way');
     }
     if (answer.ok) return content;
     const problem = content?.detail
@@ -104,8 +108,9 @@ export class Api {
   }
 }
 
-function unanswered(detail) {
-  return new ApiError(0, { code: 'no-answer', detail });
+function unanswered(why) {
+  const detail = `${why[0].toUpperCase()}${why.slice(1)}. Try again.`;
+  return new ApiError(0, { code: 'no-answer', detail, why });
 }
 
 /** Name the path of a transaction, or of what can be done with it. */

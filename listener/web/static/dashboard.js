@@ -12,7 +12,7 @@ import { makeFilters, makeSearch, matching, showList } from './list.js';
 import { Live, isLive } from './live.js';
 import { parseMetrics } from './metrics.js';
 import { Story, askPockyt } from './story.js';
-import { every } from './times.js';
+import { every, present } from './times.js';
 
 // However many events come, the page is not drawn more often than this.
 const DRAW_MS = 80;
@@ -184,7 +184,7 @@ class Dashboard {
       health,
       terminals: terminals?.data,
       nodes: terminals?.nodes,
-      at: new Date(),
+      at: new Date(present()),
     };
     this.#showHealth();
     if (sales !== undefined) this.#sales = sales.data;

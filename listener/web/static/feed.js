@@ -17,7 +17,7 @@ export function hear({ key, role, api, onChange, onReset, onStatus, onRefused })
           .filter((entry) => entry.transactionNo)
           .map(({ merchantNo, transactionNo }) => ({ merchantNo, transactionNo })),
       );
-    return pollEntries(api, { onEntries, onStatus, onRefused });
+    return pollEntries(api, { onEntries, onReset, onStatus, onRefused });
   }
   // A dashboard only looks: it acknowledges nothing, so no till's cancellation counts as seen.
   const follower = follow(location.origin, { key, acks: false, onStatus, onResync: onReset });

@@ -1,7 +1,7 @@
 /** Show whether the page is live, since when it is not, and let nothing on it claim otherwise. */
 
 import { at, say } from './dom.js';
-import { clock, renewAges, span } from './times.js';
+import { clock, present, renewAges, span } from './times.js';
 
 const TITLE = document.title;
 
@@ -12,7 +12,7 @@ export function isLive() {
 
 /** Shows the status that the client reports on each change and once a second. */
 export class Live {
-  #since = Date.now();
+  #since = present();
   #isLive = false;
   #wasLive = false;
   #onChange;
@@ -29,7 +29,7 @@ export class Live {
   show({ state, transport, ageMs, why }) {
     const isNow = state === 'live';
     const isChanged = isNow !== this.#isLive;
-    if (isChanged) this.#since = Date.now() - (isNow ? 0 : (ageMs ?? 0));
+    if (isChanged) this.#since = present() - (isNow ? 0 : (ageMs ?? 0));
     this.#isLive = isNow;
     this.#wasLive ||= isNow;
     document.body.dataset.live = isNow ? 'yes' : this.#wasLive ? 'no' : 'not-yet';

@@ -7,32 +7,45 @@ const RETRY_MS = 2000;
 
 /**
  * Call `onEntries(entries)` with each page of new entries, for ever; `onStatus` as the POS client does.
+ * `onReset()` says that the ledger is another one: what was shown is to be forgotten.
  *
  * Returns what ends it. A key that was revoked is told by `onRefused(error)`.
  */
-export function pollEntries(api, { onEntries, onStatus, onRefused }) {
+export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
   let isEnded = false;
   let state = 'connecting';
+  let why = '';
   let wordAt;
   const tell = () =>
     onStatus({
       state,
       transport: 'long-poll',
       ageMs: wordAt === undefined ? null : Math.round(performance.now() - wordAt),
+      why,
     });
   const ticker = setInterval(tell, 1000);
 
+  function change(now, reason = '') {
+    [state, why] = [now, reason];
+    tell();
+  }
+
   async function turn(position) {
     const { epoch, seq } = position ?? (await api.get('/v1/ledger'));
+    // Only an answer makes it live: while it is not, the listener is not asked to wait with one.
+    const wait = state === 'live' ? WAIT_SECONDS : 0;
+    const query = { after: seq, limit: PAGE, wait };
+    const page = await api.get('/v1/entries', { query, ms: wait * 1000 + GRACE_MS });
+    if (isEnded) return undefined;
     wordAt = performance.now();
-    state = 'live';
-    tell();
-    const query = { after: seq, limit: PAGE, wait: position === undefined ? 0 : WAIT_SECONDS };
-    const page = await api.get('/v1/entries', { query, ms: WAIT_SECONDS * 1000 + GRACE_MS });
-    wordAt = performance.now();
-    // Another ledger has other numbers: begin again at its head.
-    if (page.epoch !== epoch) return undefined;
-    if (page.data.length > 0 && !isEnded) onEntries(page.data);
+    if (page.epoch !== epoch) {
+      // Another ledger has other numbers: begin again at its head, and have all of it read.
+      change('connecting', 'the ledger is another one');
+      onReset();
+      return undefined;
+    }
+    if (page.data.length > 0) onEntries(page.data);
+    change('live');
     return { epoch, seq: page.data.length < PAGE ? page.head : page.data.at(-1).seq };
   }
 
@@ -44,8 +57,7 @@ export function pollEntries(api, { onEntries, onStatus, onRefused }) {
       } catch (error) {
         if (isEnded) return;
         if (error.status === 401) return onRefused(error);
-        state = 'connecting';
-        tell();
+        change('connecting', error.why);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (0.5 + Math.random())));
       }
     }

@@ -13,6 +13,10 @@ const CLOCK = new Intl.DateTimeFormat(undefined, {
 });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'long' });
 const AGES_MS = 1000;
+// Less is not told apart from the way of an answer, whose `Date` is in whole seconds.
+const WRONG_MS = 5000;
+// How far this device's clock, which may be wrong by a day, is behind the listener's.
+let behindMs = 0;
 
 /** Word a time span: `12 s`, `4 min`, `3 h`, `2 d`. */
 export function span(ms) {
@@ -21,6 +25,17 @@ export function span(ms) {
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 172_800) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86_400)} d`;
+}
+
+/** Return the present time (ms), also where this device's clock is wrong. */
+export function present() {
+  return Date.now() + behindMs;
+}
+
+/** Set the clock by the header `Date` of an answer that took so long. */
+export function setClock(date, tookMs) {
+  const ms = Date.parse(date) - Date.now();
+  if (!Number.isNaN(ms) && tookMs < WRONG_MS) behindMs = Math.abs(ms) < WRONG_MS ? 0 : ms;
 }
 
 /** Word a time with its day and its zone. */
@@ -71,7 +86,7 @@ export function every(seconds, work) {
 function renew(element) {
   const isLive = document.body.dataset.live !== 'no';
   const text = isLive
-    ? `${span(Date.now() - Date.parse(element.dateTime))} ago`
+    ? `${span(present() - Date.parse(element.dateTime))} ago`
     : clock(element.dateTime);
   if (element.textContent !== text) element.textContent = text;
 }
