@@ -126,6 +126,17 @@ class NotOpenError(ListenerError):
         super().__init__(f"the transaction is not open any more: it is {status}")
 
 
+class ChangedMeanwhileError(ListenerError):
+    """An operator decided on what a transaction was; ``status`` is what it is by now."""
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        super().__init__(
+            f"it has changed since you looked, and is {status} now: read its entries, and decide"
+            " again"
+        )
+
+
 class BeingCancelledError(ListenerError):
     """A transaction is being cancelled, so it cannot be paid here."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from listener.errors import ChangedMeanwhileError
 from listener.ledger.model import Transaction
 from listener.ledger.promise import Ledger
 from listener.ledger.results import RecordedSale
@@ -258,9 +259,17 @@ class Lifecycle:
         """Record what an operator has found out, where Pockyt cannot settle it.
 
         It overrules everything before it; what comes later is joined with it.
+
+        Raises:
+            ChangedMeanwhileError: It is not any more what the operator has seen.
         """
-        recorded = await self._ledger.record(orders.decision_fact(transaction, decision))
-        return recorded.transaction or transaction
+        # One at a time, so that of two operators the second is told.
+        async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
+            current = await self._steps.read(transaction)
+            if decision.state_version not in (None, current.state_version):
+                raise ChangedMeanwhileError(current.status)
+            recorded = await self._ledger.record(orders.decision_fact(transaction, decision))
+        return recorded.transaction or current
 
     def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:
         return self._steps.turns.of(transaction.merchant_no, transaction.transaction_no)

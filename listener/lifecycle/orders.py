@@ -33,12 +33,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What an operator has found out; ``name`` is his own word, ``key_id`` that of his key."""
+    """What an operator has found out; ``name`` is his own word, ``key_id`` that of his key.
+
+    ``state_version`` is that of the transaction which he has seen; None where he does not say.
+    """
 
     status: Status
     name: str
     reason: str
     key_id: str
+    state_version: int | None = None
 
 
 def sale_fact(order: Order) -> Fact:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from listener.errors import (
     BeingCancelledError,
+    ChangedMeanwhileError,
     LedgerUnavailableError,
     ListenerError,
     NotifyUrlMissingError,
@@ -39,6 +40,7 @@ _STATUSES: Final[Mapping[type[ListenerError], tuple[int, str]]] = MappingProxyTy
         SearchTooLongError: (400, "search-too-long"),
         SignatureError: (401, "bad-signature"),
         BeingCancelledError: (409, "being-cancelled"),
+        ChangedMeanwhileError: (409, "changed-meanwhile"),
         NotOpenError: (409, "not-open"),
         ReferenceTakenError: (409, "reference-taken"),
         SaleCancelledError: (409, "sale-cancelled"),
@@ -188,6 +190,8 @@ def of_error(error: ListenerError) -> ProblemError:
         members = {"retCode": error.ret_code, "retMsg": error.ret_msg}
         # Pockyt's own failure is not the till's mistake.
         status = 502 if error.outcome_unknown else status
+    elif isinstance(error, ChangedMeanwhileError):
+        members = {"transactionStatus": error.status}
     elif isinstance(error, NotOpenError):
         members = {"transactionStatus": error.status}
         code = "already-paid" if error.status == Status.PAID else code

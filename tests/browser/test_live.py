@@ -184,6 +184,29 @@ def test_an_operator_settles_what_pockyt_cannot(browser: Browser, stage: Stage) 
         expect(row(head.page, number)).to_contain_text("Cancelled")
 
 
+def test_the_second_operator_is_told_that_somebody_has_decided_meanwhile(
+    browser: Browser, stage: Stage
+) -> None:
+    number = "297553638301000004"
+    with visit(browser, f"{stage.url}/") as one, visit(browser, f"{stage.url}/") as other:
+        stage.notify(number, "success")
+        stage.notify(number, "closed")
+        for head, word in ((one, "cancelled"), (other, "paid")):
+            head.enter(stage.key(Role.ADMIN))
+            card = head.page.locator("#attention li").filter(has_text="Conflict")
+            card.get_by_role("button", name="Decide").click()
+            head.page.get_by_label("It is").select_option(word)
+            head.page.get_by_label("Because").fill("Seen")
+            head.page.get_by_label("Your name").fill("R. Osei")
+        for head in (one, other):
+            head.page.get_by_role("button", name="Record the decision").click()
+            expect(head.page.locator("#story .top .status")).to_have_text("Cancelled")
+        expect(other.page.locator("#story form .error")).to_contain_text("has changed since")
+        # Having read that, he may overrule it.
+        other.page.get_by_role("button", name="Record the decision").click()
+        expect(other.page.locator("#story .top .status")).to_have_text("Paid")
+
+
 def test_the_focus_comes_back_to_a_row_that_changed_while_its_story_was_read(
     browser: Browser, stage: Stage
 ) -> None:

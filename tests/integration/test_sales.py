@@ -672,6 +672,26 @@ async def test_an_operator_decides_with_a_name_and_a_reason(shop: Shop) -> None:
         assert "Status." not in str(refused.body)
 
 
+async def test_of_two_operators_who_decide_at_once_the_second_is_told(shop: Shop) -> None:
+    started = await shop.start()
+    path, boss = f"{SALES}/{started.number}/decide", admin(shop)
+    seen = {"name": "Kim Lee", "reason": "Seen.", "stateVersion": started.body["stateVersion"]}
+    words = ("paid", "cancelled")
+    both = await asyncio.gather(
+        *(shop.post(path, seen | {"status": word}, key=boss) for word in words)
+    )
+    assert sorted(told.status for told in both) == [200, 409]
+    first, second = sorted(both, key=lambda told: told.status)
+    assert _code(second) == (409, "changed-meanwhile")
+    assert second.body["transactionStatus"] == first.body["status"]
+    assert (await shop.kinds(started.number)).count("decision") == 1
+    # Having read the story, he may overrule it.
+    version = first.body["stateVersion"]
+    assert isinstance(version, int)
+    again = seen | {"status": "failed", "stateVersion": float(version)}
+    assert (await shop.post(path, again, key=boss)).body["status"] == "failed"
+
+
 async def test_a_number_that_two_merchants_share_needs_the_merchant(tmp_path: Path) -> None:
     table = {
         "200043": {"tokens": ["5cbfb079f15b150122261c8537086d77a"], "stores": [STORE_NO]},

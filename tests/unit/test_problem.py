@@ -6,6 +6,7 @@ import pytest
 
 from listener.errors import (
     BeingCancelledError,
+    ChangedMeanwhileError,
     LedgerError,
     LedgerUnavailableError,
     ListenerError,
@@ -27,6 +28,7 @@ from listener.web.problem import ProblemError, of_error, problem
         (NotOpenError("failed"), 409, "not-open", False),
         (NotOpenError("paid"), 409, "already-paid", False),
         (BeingCancelledError(), 409, "being-cancelled", False),
+        (ChangedMeanwhileError("paid"), 409, "changed-meanwhile", False),
         (TooManyWishesError(), 429, "too-many-wishes", True),
         (PockytRefusedError("000023", "bad value"), 422, "pockyt-refused", False),
         (PockytRefusedError("000000", "system"), 502, "pockyt-refused", False),

@@ -152,9 +152,15 @@ async def _read_decision(request: web.Request, key: Key) -> tuple[DecideBody, Tr
 
 @idempotent(_read_decision)
 async def decide(call: ReadRequest[tuple[DecideBody, Transaction]]) -> web.Response:
-    """Record an operator's decision: 200 with the transaction after it."""
+    """Record an operator's decision: 200 with the transaction after it; 409 if it changed."""
     body, transaction = call.wish
-    decision = Decision(status=body.status, name=body.name, reason=body.reason, key_id=call.key.id)
+    decision = Decision(
+        status=body.status,
+        name=body.name,
+        reason=body.reason,
+        key_id=call.key.id,
+        state_version=body.state_version,
+    )
     after = await call.app[LIFECYCLE].decide(transaction, decision)
     return reply(models.Transaction.of(after))
 

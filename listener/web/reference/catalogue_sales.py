@@ -277,7 +277,8 @@ SALES: Final = (
         tag=Tag.SALES,
         summary="Decide what Pockyt cannot settle",
         says="Records an entry of the kind `decision`, with the name, the reason and the id of the"
-        " key. It overrules everything before it; what comes later is joined with it.",
+        " key. It overrules everything before it; what comes later is joined with it."
+        " With `stateVersion`, of two operators who decide at once the second is told.",
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
@@ -288,7 +289,8 @@ SALES: Final = (
         problems={
             400: _CANNOT_BE_READ,
             404: _NOT_THERE,
-            409: f"{_SHARED}; or {_UNDER_WAY}.",
+            409: f"It has another `stateVersion` by now (`changed-meanwhile`); {_SHARED}; or"
+            f" {_UNDER_WAY}.",
             413: _TOO_LARGE,
             422: f"{_MEMBER}; or {_REUSED}.",
             429: _TOO_MANY,

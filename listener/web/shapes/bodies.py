@@ -63,6 +63,11 @@ SHAPES: Final[Mapping[str, str]] = {
 _MISSHAPEN: Final = frozenset({"string_pattern_mismatch", "string_too_long", "string_too_short"})
 
 
+def _whole(value: object) -> object:
+    """Read 3.0 and 3E0 as 3, as some serializers write every number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _positive(text: str) -> str:
     if not Decimal(text):
         raise PydanticCustomError("amount", "must be above zero")
@@ -189,6 +194,12 @@ class DecideBody(Body):
     reason: Annotated[str, StringConstraints(pattern=r"\S", max_length=1_000)] = Field(
         description="Why.",
         examples=["The customer's bank statement shows no payment."],
+    )
+    state_version: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(
+        default=None,
+        description="The `stateVersion` that was decided on: if the transaction has another by now,"
+        " nothing is recorded. Without it, the decision counts in any case.",
+        examples=[3],
     )
 
 

@@ -8,8 +8,13 @@ import { STATUSES } from './statuses.js';
 const NAME = 'listener-operator';
 const SETTLED = ['paid', 'cancelled', 'refunded', 'failed'];
 
-/** Make the form and the button that opens it; `onDone()` once a decision was recorded. */
+/**
+ * Make the form and the button that opens it; `onDone()` once a decision was recorded, or came too
+ * late. Tell it with `saw()` which version of the transaction is shown.
+ */
 export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
+  let shown;
+  let decidedOn;
   const status = h(
     'select',
     { id: 'decide-status', required: true },
@@ -62,13 +67,19 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
 
   function toggle(isOpen) {
     element.hidden = !isOpen;
+    decidedOn = shown;
     opener.setAttribute('aria-expanded', String(isOpen));
     (isOpen ? status : opener).focus();
   }
 
   async function submit(event) {
     event.preventDefault();
-    const decision = { status: status.value, name: name.value.trim(), reason: reason.value.trim() };
+    const decision = {
+      status: status.value,
+      name: name.value.trim(),
+      reason: reason.value.trim(),
+      stateVersion: decidedOn,
+    };
     keep(NAME, decision.name);
     send.disabled = true;
     try {
@@ -82,9 +93,16 @@ export function decisionForm(api, { merchantNo, transactionNo }, onDone) {
       onDone();
     } catch (refused) {
       say(error, refused.message);
+      if (refused.code === 'changed-meanwhile') {
+        await onDone();
+        decidedOn = shown;
+      }
     }
     send.disabled = false;
   }
 
-  return { element, opener, open: () => toggle(true) };
+  const saw = (stateVersion) => {
+    shown = stateVersion;
+  };
+  return { element, opener, saw, open: () => toggle(true) };
 }

@@ -100,7 +100,8 @@ export class Story {
 
   #show(story) {
     this.#body ??= this.#frame(story);
-    const { head, facts, timeline } = this.#body;
+    const { head, facts, timeline, form } = this.#body;
+    form?.saw(story.stateVersion);
     head.replaceChildren(
       h('h2', { id: 'story-title' }, money(story)),
       badge(story),
