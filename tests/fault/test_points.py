@@ -35,6 +35,6 @@ async def test_a_kill_at_any_step_loses_and_doubles_nothing(
 async def test_this_finds_a_service_that(
     nursery: Nursery, tmp_path: Path, flaw: str, call: str, complaint: str
 ) -> None:
-    where = [Point(call=call, nth=nth) for nth in range(1, 12)]
+    where = [Point(call=call, nth=nth) for nth in range(1, 25)]
     with pytest.raises(AssertionError, match=complaint):
         await points.run(nursery, tmp_path, points=where, twists=(flaw,))

@@ -19,8 +19,11 @@ async def connected() -> AsyncIterator[tuple[TillConnection, asyncio.StreamReade
         lambda _reader, writer: arrived.put_nowait(writer), "127.0.0.1", 0
     ) as server:
         reader, client = await asyncio.open_connection(*server.sockets[0].getsockname())
-        transport = (await arrived.get()).transport
-        yield TillConnection(transport, connection_id="a", close_seconds=CLOSE_SECONDS), reader
+        # Kept: a writer that nobody has closes its transport.
+        writer = await arrived.get()
+        one = TillConnection(writer.transport, connection_id="a", close_seconds=CLOSE_SECONDS)
+        yield one, reader
+        writer.close()
         client.close()
 
 

@@ -10,9 +10,10 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter as Counts
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +23,10 @@ import click
 from listener.sandbox.book import FAILING_BARCODE, PENDING_BARCODE, Word
 from listener.sandbox.faults import Fault, Planned
 from tests.outside.checks import find_wrong, is_stale
-from tests.outside.counter import Counter, Wishes
 from tests.outside.listener import Found, Listener, Till
+from tests.outside.people import People, Wishes
 from tests.outside.pockyt import PockytOfTruth
+from tests.property.scenario import draw_plan
 from tests.support.service import OTHER_STORE_NO, STORE_NO
 
 SCENARIOS: Final = 4
@@ -45,11 +47,16 @@ FAULTS: Final = tuple(Fault)
 STUBBORN: Final = (Fault.QUERY_TIMEOUT, Fault.QUERY_5XX, Fault.QUERY_HTML)
 
 
+Do = Callable[[], Awaitable[None]]
+# When, in seconds, and what.
+Act = tuple[float, Do]
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """What was done, and what was found wrong."""
 
-    counts: Counts[str] = field(default_factory=Counts)
+    counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -68,8 +75,8 @@ class History:
         self._directory = directory
         self._confirm = self._dice.choice(["suspicious", "suspicious", "always"])
         self.wishes: dict[str, Wishes] = {}
-        self._counters: dict[str, Counter] = {}
-        self.counts: Counts[str] = Counts()
+        self._people: dict[str, People] = {}
+        self.counts: Counter[str] = Counter()
 
     async def play(self) -> Report:
         """Play it to its end; return what was found wrong."""
@@ -121,17 +128,18 @@ class History:
     async def _help(self, listener: Listener, found: Found) -> bool:
         """Do what people do about what is left open; return whether there was anything."""
         helped = 0
+        decided = {entry["transactionNo"] for entry in found.entries if entry["kind"] == "decision"}
         for transaction in (*found.transactions.values(), *found.sales.values()):
-            cancel = transaction["cancel"]
+            number, cancel = transaction["transactionNo"], transaction["cancel"]
             # Of a sale that is open, and whose notification was lost, Pockyt is asked hours later.
             if is_stale(transaction, self.pockyt):
-                await listener.ask(transaction["transactionNo"])
+                await listener.ask(number)
                 self.counts["asked in the end"] += 1
                 helped += 1
             # A /cancel that Pockyt never heard is sent again only if somebody presses again.
-            elif cancel is not None and cancel["state"] == "unresolved":
-                counter = self._counters[transaction["reference"]]
-                await counter.cancel(refunds=False, by_reference=False)
+            elif cancel and cancel["state"] == "unresolved" and number not in decided:
+                people = self._people[transaction["reference"]]
+                await people.cancel(refunds=False, by_reference=False)
                 self.counts["cancelled again in the end"] += 1
                 helped += 1
         return helped > 0
@@ -154,74 +162,60 @@ class History:
         """Play one sale: what is drawn first happens side by side, each at its moment."""
         dice = random.Random(f"sale {self._seed} {reference}")
         wishes = Wishes(reference=reference, store_no=dice.choice([STORE_NO, OTHER_STORE_NO]))
+        is_stubborn = dice.random() < 0.12
         self.wishes[reference] = wishes
-        counter = self._counters[reference] = Counter(listener, self.pockyt, wishes)
-        story = self.pockyt.tell(
-            reference,
-            faults=[
-                _planned(fault, dice) for fault in dice.sample(FAULTS, dice.choice([0, 1, 3, 6]))
-            ],
-            late_calls=dice.choice([0.0, 0.0, 0.2, 0.6]),
+        people = self._people[reference] = People(listener, self.pockyt, wishes)
+        faults = [draw_plan(one, dice) for one in dice.sample(FAULTS, dice.choice([0, 1, 3, 6]))]
+        if is_stubborn:
+            faults.append(Planned(fault=dice.choice(STUBBORN)))
+        self.pockyt.tell(reference, faults=faults, late_calls=dice.choice([0.0, 0.0, 0.2, 0.6]))
+        begin = dice.uniform(0, 3 if is_stubborn else BUSY_SECONDS / 2)
+        acts = _draw_stubborn(people, dice) if is_stubborn else _draw_acts(people, dice)
+        await asyncio.gather(
+            _at(begin, partial(people.start, dice.choice([None, "alipay"]))),
+            *(_at(begin + seconds, act) for seconds, act in acts),
         )
-        wishes.is_stubborn = dice.random() < 0.12
-        begin = dice.uniform(0, 3 if wishes.is_stubborn else BUSY_SECONDS / 2)
-        acts: list[tuple[float, Callable[[], Awaitable[None]]]] = []
-        vendor = dice.choice([None, "alipay"])
-        acts.append((0.0, lambda: counter.start(vendor)))
-        if dice.random() < 0.5:
-            acts.append((dice.uniform(0, 10), counter.customer_pays))
-        if dice.random() < 0.12:
-            part = dice.random() < 0.4
-            acts.append((dice.uniform(2, 14), lambda: counter.owner_refunds(part=part)))
-        if dice.random() < 0.3:
-            barcode = dice.choice(["284957205723", PENDING_BARCODE, FAILING_BARCODE])
-            acts.append((dice.uniform(0.2, 10), lambda: counter.charge(barcode)))
-        for _ in range(1 if wishes.is_stubborn else dice.choice([0, 1, 1, 1, 2])):
-            refunds = dice.random() < (0.6 if wishes.is_stubborn else 0.25)
-            by_reference = dice.random() < 0.3
-            acts.append(
-                (
-                    dice.uniform(0.1, 12),
-                    _cancel(counter, refunds=refunds, by_reference=by_reference),
-                )
-            )
-        if dice.random() < 0.15:
-            acts.append((dice.uniform(1, 14), counter.ask))
-        if dice.random() < 0.2:
-            word = dice.choice([Word.SUCCESS, Word.CLOSED])
-            acts.append((dice.uniform(0.5, 14), lambda: counter.forge(word)))
-        if dice.random() < 0.12:
-            status = dice.choice(["paid", "failed", "cancelled", "refunded", None])
-            acts.append((dice.uniform(3, 14), lambda: counter.decide(status)))
-        if wishes.is_stubborn:
-            silence = Planned(fault=dice.choice(STUBBORN))
-            story.script.replace([*story.script.planned, silence])
-            # Its cancel is still open then.
-            again = _cancel(counter, refunds=False, by_reference=True)
-            late = dice.choice([again, lambda: counter.decide("paid"), counter.nothing])
-            acts.append((STUBBORN_SECONDS - 3 - begin, late))
-            acts.append((STUBBORN_SECONDS - begin, counter.nothing))
-        await asyncio.gather(*(_at(begin + seconds, act) for seconds, act in acts))
 
 
-def _cancel(
-    counter: Counter, *, refunds: bool, by_reference: bool
-) -> Callable[[], Awaitable[None]]:
-    return lambda: counter.cancel(refunds=refunds, by_reference=by_reference)
+def _draw_acts(people: People, dice: random.Random) -> Iterator[Act]:
+    """Draw what everybody does about a sale, and when (seconds after it began)."""
+    if dice.random() < 0.5:
+        yield dice.uniform(0, 10), people.customer_pays
+    if dice.random() < 0.12:
+        yield dice.uniform(2, 14), partial(people.owner_refunds, part=dice.random() < 0.4)
+    if dice.random() < 0.3:
+        barcode = dice.choice(["284957205723", PENDING_BARCODE, FAILING_BARCODE])
+        yield dice.uniform(0.2, 10), partial(people.charge, barcode)
+    for _ in range(dice.choice([0, 1, 1, 1, 2])):
+        yield dice.uniform(0.1, 12), _cancel(people, dice, refunds=0.25)
+    if dice.random() < 0.15:
+        yield dice.uniform(1, 14), people.ask
+    if dice.random() < 0.2:
+        yield dice.uniform(0.5, 14), partial(people.forge, dice.choice([Word.SUCCESS, Word.CLOSED]))
+    if dice.random() < 0.12:
+        status = dice.choice(["paid", "failed", "cancelled", "refunded", None])
+        yield dice.uniform(3, 14), partial(people.decide, status)
 
 
-async def _at(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+def _draw_stubborn(people: People, dice: random.Random) -> Iterator[Act]:
+    """Draw what is done about a sale on which Pockyt is silent for longer than a minute."""
+    if dice.random() < 0.5:
+        yield dice.uniform(0, 10), people.customer_pays
+    yield dice.uniform(0.1, 12), _cancel(people, dice, refunds=0.6)
+    # That cancel is still open then.
+    again = _cancel(people, dice, refunds=0.0)
+    late: list[Do] = [again, partial(people.decide, "paid"), people.nothing]
+    yield STUBBORN_SECONDS - 6, dice.choice(late)
+    yield STUBBORN_SECONDS, people.nothing
+
+
+def _cancel(people: People, dice: random.Random, *, refunds: float) -> Do:
+    return partial(people.cancel, refunds=dice.random() < refunds, by_reference=dice.random() < 0.3)
+
+
+async def _at(seconds: float, act: Do) -> None:
     await asyncio.sleep(seconds)
     await act()
-
-
-def _planned(fault: Fault, dice: random.Random) -> Planned:
-    kind = dice.randrange(3)
-    if kind == 0:
-        return Planned(fault=fault)
-    if kind == 1:
-        return Planned(fault=fault, nth=dice.randint(1, 3))
-    return Planned(fault=fault, percent=dice.choice([25, 50, 75]))
 
 
 async def play_some(seeds: range, *, sales: int, directory: Path) -> dict[int, Report]:
@@ -252,7 +246,7 @@ def main(scenarios: int, sales: int, seed: int, keep: Path | None) -> None:
 def _play_all(seeds: range, *, sales: int, directory: Path) -> int:
     """Return how many failed."""
     began = time.monotonic()
-    counts: Counts[str] = Counts()
+    counts: Counter[str] = Counter()
     failed: list[int] = []
     for first in range(0, len(seeds), AT_ONCE):
         playing = play_some(seeds[first : first + AT_ONCE], sales=sales, directory=directory)

@@ -89,7 +89,7 @@ def _plan(seed: int, dice: random.Random) -> Plan:
         confirm=dice.choice(["suspicious", "suspicious", "always"]),
         notify_on_cancel=dice.random() < 0.7,
         refund_shows=dice.choice(["success", "closed"]),
-        faults=tuple(_planned(fault, dice) for fault in faults),
+        faults=tuple(draw_plan(fault, dice) for fault in faults),
         meanwhile=dice.choice([0.0, 0.1, 0.3]),
         kills=tuple(
             (dice.randint(1, 12), dice.random() < 0.5) for _ in range(dice.choice([0, 0, 1, 2]))
@@ -101,7 +101,8 @@ def _plan(seed: int, dice: random.Random) -> Plan:
     )
 
 
-def _planned(fault: Fault, dice: random.Random) -> Planned:
+def draw_plan(fault: Fault, dice: random.Random) -> Planned:
+    """Draw whether a fault strikes always, once, or by chance."""
     kind = dice.randrange(3)
     if kind == 0:
         return Planned(fault=fault)

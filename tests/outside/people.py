@@ -34,10 +34,9 @@ class Wishes:
     store_no: str
     started: Answer | None = None
     presses: list[Press] = field(default_factory=list)
-    is_stubborn: bool = False
 
 
-class Counter:
+class People:
     """One sale's people."""
 
     def __init__(self, listener: Listener, pockyt: PockytOfTruth, wishes: Wishes) -> None:
