@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from listener.errors import LedgerUnavailableError
+from listener.ledger.model import Event
 from listener.ledger.scope import Scope
 from listener.storage import check_up, verify
 from listener.storage.postgres.ledger import PostgresLedger
@@ -19,6 +20,9 @@ from tests.support.commands import run, started, write_settings
 from tests.support.stored import Clock, numbered
 
 SYNCED = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
+CUT_HEART = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%heart'"
+)
 FOLLOWED = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
 DEADLINE_SECONDS = 40.0
 STOP_SECONDS = 8.0
@@ -185,6 +189,40 @@ async def test_a_second_standby_that_knows_nothing_of_the_new_epoch_gets_one_of_
         assert len({*epochs, ledger.epoch}) == 3
     found = {one.name: one for one in await asyncio.to_thread(check_up, second.url)}
     assert "went_back" in found
+
+
+@pytest.mark.parametrize("was_used", [True, False])
+async def test_a_node_that_finds_another_server_leaves_the_old_one_with_every_connection(
+    servers: tuple[Server, Server], *, was_used: bool
+) -> None:
+    primary, standby = servers
+    async with await PostgresLedger.open(all_of(primary, standby), clock=Clock()) as ledger:
+        epochs, heard = [ledger.epoch], list[Event]()
+        ledger.on_epoch(lambda: epochs.append(ledger.epoch))
+        ledger.listen(heard.extend)
+        await ledger.record(numbered(1))
+        await caught_up(primary)
+        await asyncio.to_thread(standby.promote)
+        if was_used:
+            await ledger.record(numbered("lost"))
+        # The old one lives on, and lets nobody in any more; one connection to it breaks.
+        await asyncio.to_thread(primary.take, "pg_hba.conf", b"local all all reject\n")
+        async with connected(primary) as db:
+            await db.execute("SELECT pg_reload_conf()")
+            await asyncio.sleep(0.5)
+            await db.execute(CUT_HEART)
+        async with (
+            await PostgresLedger.open(standby.url, clock=Clock()) as other,
+            asyncio.timeout(DEADLINE_SECONDS),
+        ):
+            while len(epochs) <= was_used:
+                await asyncio.sleep(0.05)
+            assert await record_until_taken(other, 3) == 2
+            while not any(event.seq == 2 and b'"3"' in event.body for event in heard):
+                await asyncio.sleep(0.05)
+            assert await ledger.head() == await other.head()
+            assert await record_until_taken(ledger, 4) == 3
+            assert len(epochs) == 1 + was_used
 
 
 async def nobody_follows(primary: Server) -> None:

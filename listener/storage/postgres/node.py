@@ -39,10 +39,12 @@ _NODES: Final = (
 _LEAVE: Final = "DELETE FROM nodes WHERE id = $1"
 _FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {SERVER_NOW_MS} - 86400000"
 _EPOCH: Final = "SELECT epoch FROM ledger"
-# Whether a ledger holds an entry that this node knew, and has had the epoch that it was in.
+# Whether a ledger holds an entry that this node knew, and has had the epoch that it was in; and
+# which start of which server it is on.
 _HOLDS: Final = (
     "SELECT ($1 = 0 OR EXISTS (SELECT FROM entries WHERE seq = $1 AND hash = $2))"
-    " AND EXISTS (SELECT FROM epochs WHERE epoch = $3)"
+    " AND EXISTS (SELECT FROM epochs WHERE epoch = $3) AS holds,"
+    " extract(epoch FROM pg_postmaster_start_time()) AS server"
 )
 _HAS_HAD: Final = "SELECT EXISTS (SELECT FROM epochs WHERE epoch = $1)"
 # One that was lost with a server or by a restore: the others that knew it need begin no second one.
@@ -78,11 +80,14 @@ class Node:
         self.lag: Callable[[], int] = lambda: 0
         # Called with the number of the newest event when the ledger has a new epoch.
         self.on_epoch: Callable[[int], None] = lambda _number: None
+        # Called when a connection is to another server than the last, or to one that was restarted.
+        self.on_server: Callable[[], None] = lambda: None
         # Called with the server's time, as Unix ms, just after it was read.
         self.on_time: Callable[[int], None] = lambda _server_ms: None
         self._url = url
         self._version = version
         self._clock = clock
+        self._server: object = None
         self._beaten_at = -FRESH_SECONDS
 
     @property
@@ -129,7 +134,12 @@ class Node:
         """Check, on each new connection above all, that this is the ledger this node knew."""
         # Read before any await: another connection may find out the same meanwhile.
         epoch, seq, digest = self.epoch, self.seq, self.hash
-        if not await db.fetchval(_HOLDS, seq, digest, epoch):
+        found: Any = await db.fetchrow(_HOLDS, seq, digest, epoch)
+        if found["server"] != self._server:
+            last, self._server = self._server, found["server"]
+            if last is not None:
+                self.on_server()
+        if not found["holds"]:
             await self._go_back(db, old=epoch, seq=seq, digest=digest)
         state = await db.fetchrow(_STATE)
         if state is not None and state["epoch"] != self.epoch:
