@@ -11,14 +11,18 @@ import asyncpg
 import pytest
 
 from listener.errors import LedgerUnavailableError
+from listener.ledger.model import Event
 from listener.ledger.scope import Scope
 from listener.storage import check_up, verify
 from listener.storage.postgres.ledger import PostgresLedger
-from tests.support.clusters import Server, cluster, pair
+from tests.support.clusters import Server, cluster, pair, standby_of
 from tests.support.commands import run, started, write_settings
 from tests.support.stored import Clock, numbered
 
 SYNCED = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
+CUT_HEART = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%heart'"
+)
 FOLLOWED = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
 DEADLINE_SECONDS = 40.0
 STOP_SECONDS = 8.0
@@ -49,8 +53,18 @@ async def synced(primary: Server) -> None:
                 await asyncio.sleep(0.05)
 
 
-def both(primary: Server, standby: Server) -> str:
-    return f"postgresql://postgres@{primary.host},{standby.host}/postgres"
+async def caught_up(primary: Server) -> None:
+    """Wait until its standbys have all that it has."""
+    async with connected(primary) as db, asyncio.timeout(DEADLINE_SECONDS):
+        while await db.fetchval(
+            "SELECT coalesce(min(flush_lsn) < pg_current_wal_flush_lsn(), true)"
+            " FROM pg_stat_replication"
+        ):
+            await asyncio.sleep(0.05)
+
+
+def all_of(*servers: Server) -> str:
+    return f"postgresql://postgres@{','.join(server.host for server in servers)}/postgres"
 
 
 async def record_until_taken(ledger: PostgresLedger, number: object) -> int:
@@ -99,7 +113,7 @@ async def test_with_a_synchronous_standby_nothing_acknowledged_is_lost(
 ) -> None:
     primary, standby = servers
     await synced(primary)
-    async with await PostgresLedger.open(both(primary, standby), clock=Clock()) as ledger:
+    async with await PostgresLedger.open(all_of(primary, standby), clock=Clock()) as ledger:
         epoch = ledger.epoch
         sending = [
             asyncio.ensure_future(record_until_taken(ledger, number)) for number in range(400)
@@ -121,17 +135,12 @@ async def test_a_standby_that_lagged_behind_gets_a_new_epoch_and_the_loss_is_rep
     servers: tuple[Server, Server],
 ) -> None:
     primary, standby = servers
-    async with await PostgresLedger.open(both(primary, standby), clock=Clock()) as ledger:
+    async with await PostgresLedger.open(all_of(primary, standby), clock=Clock()) as ledger:
         epoch, told = ledger.epoch, list[str]()
         ledger.on_epoch(lambda: told.append(ledger.epoch))
         for number in range(5):
             await ledger.record(numbered(number))
-        async with connected(primary) as db, asyncio.timeout(DEADLINE_SECONDS):
-            while await db.fetchval(
-                "SELECT coalesce(min(flush_lsn) < pg_current_wal_flush_lsn(), true)"
-                " FROM pg_stat_replication"
-            ):
-                await asyncio.sleep(0.05)
+        await caught_up(primary)
         await asyncio.to_thread(standby.kill)
         for number in range(5, 9):
             await ledger.record(numbered(number))
@@ -146,6 +155,74 @@ async def test_a_standby_that_lagged_behind_gets_a_new_epoch_and_the_loss_is_rep
     assert (await asyncio.to_thread(verify, standby.url)).entries == 6
     found = {one.name: one for one in await asyncio.to_thread(check_up, standby.url)}
     assert "from at least entry 9 to 5" in str(found["went_back"].value)
+
+
+@pytest.mark.parametrize("has_recorded", [True, False])
+async def test_a_second_standby_that_knows_nothing_of_the_new_epoch_gets_one_of_its_own(
+    servers: tuple[Server, Server], *, has_recorded: bool
+) -> None:
+    primary, standby = servers
+    second = await asyncio.to_thread(standby_of, primary, name="second")
+    epochs = list[str]()
+    async with await PostgresLedger.open(all_of(primary, standby, second), clock=Clock()) as ledger:
+        epochs.append(ledger.epoch)
+        ledger.on_epoch(lambda: epochs.append(ledger.epoch))
+        await ledger.record(numbered(1))
+        await caught_up(primary)
+        for each in (standby, second):
+            await asyncio.to_thread(each.kill)
+        # What a till has seen under the first epoch, before it went home.
+        await ledger.record(numbered(2))
+        await asyncio.to_thread(primary.kill)
+        for count, promoted in enumerate((standby, second), start=2):
+            await asyncio.to_thread(promoted.start)
+            await asyncio.to_thread(promoted.promote)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while len(epochs) < count:
+                    await asyncio.sleep(0.05)
+            if promoted is standby:
+                if has_recorded:
+                    await record_until_taken(ledger, 3)
+                await asyncio.to_thread(standby.kill)
+        # Under the first epoch, that till would take another event for the one that it has seen.
+        assert await record_until_taken(ledger, 4) == 2
+        assert len({*epochs, ledger.epoch}) == 3
+    found = {one.name: one for one in await asyncio.to_thread(check_up, second.url)}
+    assert "went_back" in found
+
+
+@pytest.mark.parametrize("was_used", [True, False])
+async def test_a_node_that_finds_another_server_leaves_the_old_one_with_every_connection(
+    servers: tuple[Server, Server], *, was_used: bool
+) -> None:
+    primary, standby = servers
+    async with await PostgresLedger.open(all_of(primary, standby), clock=Clock()) as ledger:
+        epochs, heard = [ledger.epoch], list[Event]()
+        ledger.on_epoch(lambda: epochs.append(ledger.epoch))
+        ledger.listen(heard.extend)
+        await ledger.record(numbered(1))
+        await caught_up(primary)
+        await asyncio.to_thread(standby.promote)
+        if was_used:
+            await ledger.record(numbered("lost"))
+        # The old one lives on, and lets nobody in any more; one connection to it breaks.
+        await asyncio.to_thread(primary.take, "pg_hba.conf", b"local all all reject\n")
+        async with connected(primary) as db:
+            await db.execute("SELECT pg_reload_conf()")
+            await asyncio.sleep(0.5)
+            await db.execute(CUT_HEART)
+        async with (
+            await PostgresLedger.open(standby.url, clock=Clock()) as other,
+            asyncio.timeout(DEADLINE_SECONDS),
+        ):
+            while len(epochs) <= was_used:
+                await asyncio.sleep(0.05)
+            assert await record_until_taken(other, 3) == 2
+            while not any(event.seq == 2 and b'"3"' in event.body for event in heard):
+                await asyncio.sleep(0.05)
+            assert await ledger.head() == await other.head()
+            assert await record_until_taken(ledger, 4) == 3
+            assert len(epochs) == 1 + was_used
 
 
 async def nobody_follows(primary: Server) -> None:

@@ -167,13 +167,15 @@ async def test_a_place_that_moves_on_is_written_in_no_index(url: str) -> None:
 
 async def test_a_node_that_has_not_heard_of_a_new_epoch_stores_no_place(url: str) -> None:
     async with node(url) as slow, beside(url) as db:
+        old = slow.epoch
         await slow.ack(terminal="T", stream=STREAM, offset=5)
+        await db.execute("INSERT INTO epochs VALUES ('new', 0, 'went_back', 0)")
         await db.execute("UPDATE ledger SET epoch = 'new'")
         async with node(url) as other:
             assert other.epoch == "new"
             await other.ack(terminal="T", stream=STREAM, offset=1)
-            slow.node.epoch = "old"
-            await slow._acks.put(epoch="old", terminal="T", stream=STREAM, offset=9, now_ms=1)
+            slow.node.epoch = old
+            await slow._acks.put(epoch=old, terminal="T", stream=STREAM, offset=9, now_ms=1)
             await slow.start(terminal="U", offsets={STREAM: 9})
             assert await other.acked(terminal="T", stream=STREAM) == Acked(epoch="new", offset=1)
             assert await other.acked(terminal="U", stream=STREAM) is None

@@ -136,14 +136,19 @@ def pair() -> Iterator[tuple[Server, Server]]:
     """Start a primary and a standby that follows it; remove both at the end."""
     with cluster() as primary:
         primary.start()
-        standby = Server(primary.programs, primary.data.with_name("standby"), free_port())
-        primary.run(
-            "pg_basebackup",
-            *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
-            *("-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync"),
-        )
-        standby.start()
-        yield primary, standby
+        yield primary, standby_of(primary)
+
+
+def standby_of(primary: Server, *, name: str = "standby") -> Server:
+    """Start a standby that follows a primary; it is removed with it."""
+    standby = Server(primary.programs, primary.data.with_name(name), free_port())
+    primary.run(
+        "pg_basebackup",
+        *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
+        *("-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync"),
+    )
+    standby.start()
+    return standby
 
 
 def _give_to_postgres(path: Path) -> None:

@@ -39,7 +39,7 @@ _SERVER: Final = (
 )
 _LOST: Final = (
     "SELECT epoch, began_at, seq, missing FROM epochs WHERE reason = 'went_back'"
-    " ORDER BY began_at DESC LIMIT 1"
+    " ORDER BY began_at DESC, missing DESC LIMIT 1"
 )
 
 

@@ -59,6 +59,7 @@ class PostgresLedger(ReadableLedger):
         self._listeners: list[tuple[Bell, Follows, Skip]] = []
         self._epoch_hooks: list[Callable[[], None]] = []
         node.on_epoch = self._begin_epoch
+        node.on_server = self._leave_server
         node.lag = lambda: self._publisher.lag
         self._bell_channel = channel("bell", on_connect=self._meet_and_listen)
         self._publisher = Publisher(
@@ -191,6 +192,14 @@ class PostgresLedger(ReadableLedger):
     async def _meet_and_listen(self, db: Connection) -> None:
         await self.node.meet(db)
         await self._publisher.listen(db)
+
+    def _leave_server(self) -> None:
+        """Drop every connection: the old primary may live on, and answer what is not so any more.
+
+        That of the new server is being made, and stays.
+        """
+        for channel in self._channels():
+            channel.drop()
 
     def _begin_epoch(self, number: int) -> None:
         """Forget all earlier positions: every follower begins again."""

@@ -39,7 +39,19 @@ _NODES: Final = (
 _LEAVE: Final = "DELETE FROM nodes WHERE id = $1"
 _FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {SERVER_NOW_MS} - 86400000"
 _EPOCH: Final = "SELECT epoch FROM ledger"
-_WITNESSED: Final = "SELECT hash FROM entries WHERE seq = $1"
+# Whether a ledger holds an entry that this node knew, and has had the epoch that it was in; and
+# which start of which server it is on.
+_HOLDS: Final = (
+    "SELECT ($1 = 0 OR EXISTS (SELECT FROM entries WHERE seq = $1 AND hash = $2))"
+    " AND EXISTS (SELECT FROM epochs WHERE epoch = $3) AS holds,"
+    " extract(epoch FROM pg_postmaster_start_time()) AS server"
+)
+_HAS_HAD: Final = "SELECT EXISTS (SELECT FROM epochs WHERE epoch = $1)"
+# One that was lost with a server or by a restore: the others that knew it need begin no second one.
+_HAD: Final = (
+    "INSERT INTO epochs (epoch, began_at, reason, seq) SELECT $1, $2, 'went_back',"
+    " coalesce(max(seq), 0) FROM entries ON CONFLICT DO NOTHING"
+)
 _STATE: Final = (
     "SELECT l.epoch, coalesce(e.seq, 0) AS seq, coalesce(e.hash, '') AS hash,"
     " coalesce((SELECT max(number) FROM events), 0) AS number"
@@ -53,9 +65,9 @@ class Node:
     """What this listener knows of the ledger, and what it publishes about itself.
 
     ``seq`` and ``hash`` are those of the newest entry that it has acknowledged or published: the
-    witness. A database without that entry has gone back, and gets a new epoch. It is looked for on
-    each new connection and with each heartbeat: tables that are restored in one transaction cut no
-    connection.
+    witness. A database without that entry, or that never had this epoch, has gone back, and gets a
+    new epoch. It is looked for on each new connection and with each heartbeat: tables that are
+    restored in one transaction cut no connection.
     """
 
     def __init__(
@@ -68,11 +80,14 @@ class Node:
         self.lag: Callable[[], int] = lambda: 0
         # Called with the number of the newest event when the ledger has a new epoch.
         self.on_epoch: Callable[[int], None] = lambda _number: None
+        # Called when a connection is to another server than the last, or to one that was restarted.
+        self.on_server: Callable[[], None] = lambda: None
         # Called with the server's time, as Unix ms, just after it was read.
         self.on_time: Callable[[int], None] = lambda _server_ms: None
         self._url = url
         self._version = version
         self._clock = clock
+        self._server: object = None
         self._beaten_at = -FRESH_SECONDS
 
     @property
@@ -119,7 +134,12 @@ class Node:
         """Check, on each new connection above all, that this is the ledger this node knew."""
         # Read before any await: another connection may find out the same meanwhile.
         epoch, seq, digest = self.epoch, self.seq, self.hash
-        if seq and await db.fetchval(_WITNESSED, seq) != digest:
+        found: Any = await db.fetchrow(_HOLDS, seq, digest, epoch)
+        if found["server"] != self._server:
+            last, self._server = self._server, found["server"]
+            if last is not None:
+                self.on_server()
+        if not found["holds"]:
             await self._go_back(db, old=epoch, seq=seq, digest=digest)
         state = await db.fetchrow(_STATE)
         if state is not None and state["epoch"] != self.epoch:
@@ -129,15 +149,17 @@ class Node:
         """Begin a new epoch for a ledger that lost entries: no earlier position fits any more."""
         async with db.transaction():
             await db.execute(LOCK)
-            if await db.fetchval(_WITNESSED, seq) == digest:
+            if await db.fetchval(_HOLDS, seq, digest, old):
                 return
-            # A restored dump may have an epoch from before this one: that is no new one.
+            # A new epoch follows the old one: what never had that one is a dump or a standby from
+            # before, and its own epoch's positions were given out already.
             found = await db.fetchval(_EPOCH)
-            if found == old or await read_reason(db) is not None:
+            is_new = found != old and await db.fetchval(_HAS_HAD, old)
+            if not is_new or await read_reason(db) is not None:
                 log.event(_LOG, "ledger_went_back", level=logging.ERROR, seq=seq, epoch=old)
-                await begin_epoch(
-                    db, old=found, reason="went_back", now_ms=self._clock(), missing=seq
-                )
+                at_ms = self._clock()
+                await db.execute(_HAD, old, at_ms)
+                await begin_epoch(db, old=found, reason="went_back", now_ms=at_ms, missing=seq)
 
     def _adopt(self, state: Any) -> None:  # noqa: ANN401 - asyncpg's record
         log.event(_LOG, "new_epoch", level=logging.ERROR, epoch=state["epoch"], seq=state["seq"])
