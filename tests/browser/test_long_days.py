@@ -120,7 +120,7 @@ def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: S
 def test_a_device_that_goes_offline_is_not_live_and_comes_back(
     browser: Browser, stage: Stage
 ) -> None:
-    for path, role in (("/till", Role.POS), ("/", Role.ADMIN)):
+    for path, role in (("/till", Role.POS), ("/", Role.ADMIN), ("/", Role.LEDGER)):
         with visit(browser, stage.url + path) as made:
             made.enter(stage.key(role, terminal="T-1" if role is Role.POS else None))
             made.page.context.set_offline(True)
@@ -128,6 +128,18 @@ def test_a_device_that_goes_offline_is_not_live_and_comes_back(
             made.expect_not_live()
             made.page.context.set_offline(False)
             made.expect_live()
+
+
+def test_a_key_that_may_only_look_is_not_live_after_a_sleep_until_it_hears_anew(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.LEDGER))
+        head.page.evaluate(RECORD)
+        # As after a sleep: the steady clock stood still, and the clock of the day went on.
+        head.page.evaluate("() => { const now = Date.now; Date.now = () => now() + 3_600_000; }")
+        head.page.wait_for_function("() => said.length === 2")
+        assert head.page.evaluate("said") == ["Not live", "Live"]
 
 
 @pytest.mark.parametrize("days", [1, -1])

@@ -10,6 +10,9 @@ from tests.browser.visit import PHONE, visit
 
 # A day, a clock and a zone, such as "26 Nov 2026, 10:11:12 UTC".
 DATED = re.compile(r"\d{1,2} \w{3} \d{4}, \d{2}:\d{2}:\d{2} \S+")
+RECORD_PAPER = """() => addEventListener('beforeprint', () => {
+  window.paper = document.querySelector('main').textContent;
+})"""
 
 
 def expect_in_sight(page: Page, selector: str) -> None:
@@ -139,3 +142,34 @@ def test_every_time_of_a_story_has_its_day_and_zone(browser: Browser, stage: Sta
         expect(times.first).to_be_visible()
         for text in times.all_inner_texts():
             assert DATED.fullmatch(text), text
+
+
+def test_paper_says_when_it_was_printed_and_not_how_old_things_are(
+    browser: Browser, stage: Stage
+) -> None:
+    stage.notify("297553638301000971", "success")
+    for path, role in (("/", Role.ADMIN), ("/till", Role.POS)):
+        with visit(browser, stage.url + path) as made:
+            made.enter(stage.key(role, terminal="T-1" if role is Role.POS else None))
+            expect(made.page.locator("#rows tr, #recent li").first).to_be_visible()
+            made.page.evaluate(RECORD_PAPER)
+            made.page.pdf()
+            paper = made.page.evaluate("paper")
+            assert " ago" not in paper
+            assert path != "/" or DATED.search(paper)
+            printed = made.page.locator("#printed")
+            expect(printed).to_have_text(re.compile(rf"^Printed {DATED.pattern}\.$"))
+            expect(printed).to_be_hidden()
+            made.page.emulate_media(media="print")
+            expect(printed).to_be_visible()
+            expect(made.page.locator(".state")).to_be_hidden()
+
+
+def test_the_page_of_a_narrow_phone_begins_at_its_top(browser: Browser, stage: Stage) -> None:
+    with visit(browser, f"{stage.url}/", size=(320, 640)) as head:
+        head.enter(stage.key(Role.ADMIN))
+        bar = head.page.locator(".bar").bounding_box()
+        title = head.page.locator("#attention-title").bounding_box()
+        assert bar is not None
+        assert title is not None
+        assert title["y"] >= bar["y"] + bar["height"]

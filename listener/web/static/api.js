@@ -30,15 +30,15 @@ export class Api {
   }
 
   /**
-   * Read a path; members of `query` that are empty are left out.
+   * Read a path; members of `query` that are empty are left out. An aborted `signal` gives it up.
    *
    * @param {string} path
-   * @param {{ query?: Record<string, any>, ms?: number }} [options]
+   * @param {{ query?: Record<string, any>, ms?: number, signal?: AbortSignal }} [options]
    */
-  get(path, { query = {}, ms } = {}) {
+  get(path, { query = {}, ms, signal } = {}) {
     const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== '');
     const search = new URLSearchParams(given);
-    return this.#call(search.size ? `${path}?${search}` : path, { ms });
+    return this.#call(search.size ? `${path}?${search}` : path, { ms, signal });
   }
 
   /**
@@ -63,10 +63,11 @@ export class Api {
 
   /**
    * @param {string} path
-   * @param {{ method?: string, body?: string, headers?: Record<string, string>, ms?: number }} options
+   * @param {{ method?: string, body?: string, headers?: Record<string, string>, ms?: number,
+   *   signal?: AbortSignal }} options
    * @returns {Promise<any>}
    */
-  async #call(path, { method = 'GET', body, headers, ms = CALL_MS }) {
+  async #call(path, { method = 'GET', body, headers, ms = CALL_MS, signal: given }) {
     // Not in Authorization, which a proxy in front may need for itself, or overwrite.
     const all = { 'X-Listener-Key': this.#key, ...headers };
     if (body !== undefined) all['Content-Type'] ??= 'application/json';
@@ -74,7 +75,8 @@ export class Api {
     let answer;
     let text;
     try {
-      const signal = AbortSignal.timeout(ms);
+      const timeout = AbortSignal.timeout(ms);
+      const signal = given === undefined ? timeout : AbortSignal.any([timeout, given]);
       answer = await fetch(path, {
         method,
         body,

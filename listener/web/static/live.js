@@ -59,6 +59,21 @@ export class Live {
   }
 }
 
+/** Say when the paper was printed, and no ages: on paper they would be of now for ever. */
+function preparePaper() {
+  document.body.dataset.paper = 'yes';
+  say(at('printed'), `Printed ${clock(present())}.`);
+  renewAges();
+}
+
+function endPaper() {
+  delete document.body.dataset.paper;
+  renewAges();
+}
+
+addEventListener('beforeprint', preparePaper);
+addEventListener('afterprint', endPaper);
+
 /** @returns {NodeListOf<HTMLButtonElement>} The buttons that do something at the listener. */
 function actingButtons() {
   return document.querySelectorAll('button[data-acts]');

@@ -4,6 +4,8 @@ const WAIT_SECONDS = 25;
 const GRACE_MS = 10_000;
 const PAGE = 500;
 const RETRY_MS = 2000;
+// So far ahead of the steady clock, which stands still meanwhile, is that of the day after the machine slept.
+const ASLEEP_MS = 10_000;
 
 /**
  * Call `onEntries(entries)` with each page of new entries, for ever; `onStatus` as the POS client does.
@@ -16,6 +18,10 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
   let state = 'connecting';
   let why = '';
   let wordAt;
+  let asked = new AbortController();
+  /** Why the request under way was given up; it says so where that fails. */
+  let doubt;
+  let ahead = aheadMs();
   const tell = () =>
     onStatus({
       state,
@@ -23,7 +29,25 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
       ageMs: wordAt === undefined ? null : Math.round(performance.now() - wordAt),
       why,
     });
-  const ticker = setInterval(tell, 1000);
+  const ticker = setInterval(tick, 1000);
+  const onOffline = () => distrust('this device is offline');
+  addEventListener('offline', onOffline);
+
+  function tick() {
+    const sleptMs = aheadMs() - ahead;
+    ahead += sleptMs;
+    if (sleptMs >= ASLEEP_MS) {
+      if (wordAt !== undefined) wordAt -= sleptMs;
+      distrust('this machine slept, or its clock was set');
+    }
+    tell();
+  }
+
+  /** Ask anew: the line is probably gone, and nobody would say so for long. */
+  function distrust(reason) {
+    doubt = reason;
+    asked.abort();
+  }
 
   function change(now, reason = '') {
     [state, why] = [now, reason];
@@ -31,11 +55,13 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
   }
 
   async function turn(position) {
-    const { epoch, seq } = position ?? (await api.get('/v1/ledger'));
+    asked = new AbortController();
+    const { signal } = asked;
+    const { epoch, seq } = position ?? (await api.get('/v1/ledger', { signal }));
     // Only an answer makes it live: while it is not, the listener is not asked to wait with one.
     const wait = state === 'live' ? WAIT_SECONDS : 0;
     const query = { after: seq, limit: PAGE, wait };
-    const page = await api.get('/v1/entries', { query, ms: wait * 1000 + GRACE_MS });
+    const page = await api.get('/v1/entries', { query, ms: wait * 1000 + GRACE_MS, signal });
     if (isEnded) return undefined;
     wordAt = performance.now();
     if (page.epoch !== epoch) {
@@ -57,7 +83,8 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
       } catch (error) {
         if (isEnded) return;
         if (error.status === 401) return onRefused(error);
-        change('connecting', error.why);
+        change('connecting', doubt ?? error.why);
+        doubt = undefined;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (0.5 + Math.random())));
       }
     }
@@ -67,5 +94,12 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
   return () => {
     isEnded = true;
     clearInterval(ticker);
+    removeEventListener('offline', onOffline);
+    asked.abort();
   };
+}
+
+/** How far the clock of the day is ahead of the steady one. */
+function aheadMs() {
+  return Date.now() - performance.now();
 }

@@ -46,7 +46,7 @@ export function clock(at) {
 /**
  * Show how old a time is, and go on doing so; its title says when it was.
  *
- * While the page is not live, it shows when it was instead: an age would claim to be of now.
+ * While the page is not live, and on paper, it shows when it was: an age would claim to be of now.
  */
 export function ago(at) {
   const element = h('time', { datetime: at, title: FULL.format(new Date(at)), class: 'ago' });
@@ -84,8 +84,9 @@ export function every(seconds, work) {
 }
 
 function renew(element) {
-  const isLive = document.body.dataset.live !== 'no';
-  const text = isLive
+  const { live, paper } = document.body.dataset;
+  const isOfNow = live !== 'no' && paper === undefined;
+  const text = isOfNow
     ? `${span(present() - Date.parse(element.dateTime))} ago`
     : clock(element.dateTime);
   if (element.textContent !== text) element.textContent = text;
