@@ -10,7 +10,7 @@ from listener.ledger.model import EVERY_STREAM, Event
 from listener.ledger.scope import Scope
 from listener.storage import verify
 from listener.storage.postgres.ledger import PostgresLedger
-from tests.support.databases import execute, node
+from tests.support.databases import NEW_EPOCH, execute, node
 from tests.support.stored import STREAM, Clock, numbered, sold
 
 NODE = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
@@ -178,7 +178,7 @@ async def test_an_epoch_that_another_node_began_is_taken_over(url: str) -> None:
         told: list[str] = []
         ledger.on_epoch(lambda: told.append(ledger.epoch))
         await ledger.record(numbered(1))
-        await execute(url, "UPDATE ledger SET epoch = 'new'")
+        await execute(url, *NEW_EPOCH)
         await until(lambda: told == ["new"])
         assert (await ledger.record(numbered(2))).seq == 2
         (event,) = await ledger.read_events(STREAM, after=1, limit=9)
@@ -188,7 +188,7 @@ async def test_an_epoch_that_another_node_began_is_taken_over(url: str) -> None:
 async def test_nothing_is_recorded_under_an_epoch_that_has_ended(url: str) -> None:
     async with node(url) as ledger:
         await ledger.record(numbered(1))
-        await execute(url, "UPDATE ledger SET epoch = 'new'")
+        await execute(url, *NEW_EPOCH)
         with pytest.raises(LedgerUnavailableError, match="another epoch"):
             await ledger.record(numbered(2))
         assert (await ledger.record(numbered(2))).seq == 2

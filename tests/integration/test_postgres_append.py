@@ -30,7 +30,7 @@ from listener.storage.postgres.schema import LOCK
 from listener.storage.postgres.statements import append, append_arguments, see
 from tests.support import told
 from tests.support.contents import content_of
-from tests.support.databases import execute
+from tests.support.databases import NEW_EPOCH, execute
 from tests.support.stored import Clock, bound, numbered, sold, without_number
 
 # Of a transaction that is summed up: more are read again with each that comes.
@@ -125,7 +125,7 @@ async def test_the_next_question_does_not_depend_on_a_number_that_moves(url: str
 async def test_a_batch_of_an_epoch_that_has_ended_is_refused(url: str) -> None:
     async with await PostgresLedger.open(url, clock=Clock()) as ledger, connected(url) as db:
         arguments = await worked_out(db, numbered(1), epoch=ledger.epoch)
-        await execute(url, "UPDATE ledger SET epoch = 'new'")
+        await execute(url, *NEW_EPOCH)
         with pytest.raises(asyncpg.PostgresError, match="another epoch"):
             await append(db, arguments)
         assert await db.fetchval("SELECT count(*) FROM entries") == 0

@@ -12,6 +12,7 @@ from listener.keys import Role
 from listener.lifecycle import Clock, Steady
 from listener.web.till import sessions
 from listener.web.till.sessions import SessionTiming
+from tests.support.databases import NEW_EPOCH, execute
 from tests.support.service import FIELDS, STREAM, Serving, serving
 from tests.support.tills import till
 
@@ -144,9 +145,7 @@ async def test_a_new_epoch_makes_every_till_come_back(
     async with till(one.url, key) as here, till(other.url, key) as there:
         epoch = (await here.join())["streams"][0]["epoch"]
         await there.join()
-        db = await asyncpg.connect(url)
-        await db.execute("UPDATE ledger SET epoch = 'new'")
-        await db.close()
+        await execute(url, *NEW_EPOCH)
         assert [await here.code(), await there.code()] == [4200, 4200]
     async with till(other.url, key) as again:
         position = {"stream": STREAM, "after": {"epoch": epoch, "offset": 1}}

@@ -18,7 +18,7 @@ from listener.storage.postgres import bell, writer
 from listener.storage.postgres.connection import SERVER_NOW_MS
 from listener.storage.postgres.ledger import ANALYZE_ENTRIES, PostgresLedger
 from listener.storage.postgres.turns import LEASE_SECONDS
-from tests.support.databases import node
+from tests.support.databases import NEW_EPOCH, execute, node
 from tests.support.stored import STREAM, numbered
 
 OURS = "datname = current_database() AND application_name LIKE 'pockyt-listener%'"
@@ -166,11 +166,10 @@ async def test_a_place_that_moves_on_is_written_in_no_index(url: str) -> None:
 
 
 async def test_a_node_that_has_not_heard_of_a_new_epoch_stores_no_place(url: str) -> None:
-    async with node(url) as slow, beside(url) as db:
+    async with node(url) as slow:
         old = slow.epoch
         await slow.ack(terminal="T", stream=STREAM, offset=5)
-        await db.execute("INSERT INTO epochs VALUES ('new', 0, 'went_back', 0)")
-        await db.execute("UPDATE ledger SET epoch = 'new'")
+        await execute(url, *NEW_EPOCH)
         async with node(url) as other:
             assert other.epoch == "new"
             await other.ack(terminal="T", stream=STREAM, offset=1)

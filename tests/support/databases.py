@@ -127,6 +127,13 @@ def make_anew(url: str, *, template: str = "template0") -> None:
     run(server, lambda db: db.execute(f"CREATE DATABASE {name} TEMPLATE {source}"))
 
 
+# The ledger gets a new epoch, as a node gives it one.
+NEW_EPOCH: Final = (
+    "INSERT INTO epochs (epoch, began_at, reason, seq) VALUES ('new', 0, 'went_back', 1)",
+    "UPDATE ledger SET epoch = 'new'",
+)
+
+
 async def execute(url: str, *statements: str) -> None:
     """Do something in a database as another program would."""
     db = await asyncpg.connect(url)
