@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from listener import log
@@ -41,7 +42,7 @@ class Workers:
             port = alone.getsockname()[1]
         # Bound without listening: no connection comes here, and nobody else gets the port.
         self._port = bind(settings.host, port, reuse_port=True, listens=False)
-        self._command = [sys.executable, "-m", "listener", "serve", *arguments, "--shared-port"]
+        self._command = [*_program(), "serve", *arguments, "--shared-port"]
         self._environment = os.environ | {"LISTENER_PORT": str(port)}
         self._count = count
         # When each was started, by the steady clock.
@@ -112,6 +113,15 @@ class Workers:
                 status = FAILED
         self._port.close()
         return status
+
+
+def _program() -> list[str]:
+    """Return how to start a worker: it looks into the present folder only where its parent did.
+
+    What is called `listener` there, a folder or a file, is not always this program.
+    """
+    own_path = [] if str(Path.cwd()) in sys.path else ["-P"]
+    return [sys.executable, *own_path, "-m", "listener"]
 
 
 def shares_port() -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -71,6 +72,27 @@ def test_workers_that_cannot_start_end_the_service(tmp_path: Path) -> None:
         said = service.left(service.err)
     assert sum("worker_started" in line for line in said) <= 4
     assert any("127.0.0.1:1" in line for line in said)
+
+
+def test_workers_are_this_program_whatever_lies_in_the_folder_that_they_are_started_from(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "listener.toml"
+    nobody = "postgresql://me@127.0.0.1:1/none"
+    config.write_text(SETTINGS.format(port=free_port(), url=nobody))
+    (tmp_path / "listener.py").write_text("raise SystemExit('another program')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "listener", "serve", "--config", config, "--workers", "2"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(workers.__file__).parents[2])},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert done.returncode == 1
+    assert "another program" not in done.stderr
+    assert "127.0.0.1:1" in done.stderr
 
 
 # Lives until it is stopped, but for the third of its kind.
