@@ -156,7 +156,10 @@ class HttpConnection(web.RequestHandler):
         """Remove the connection."""
         self._tell_end()
         self._connections.remove(self)
+        transport = self.transport
         super().connection_lost(exc)
+        # asyncio's transport holds a method of its own: a cycle, and a KiB for each connection.
+        getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
 
     def pause_writing(self) -> None:
         """Wait for a sender that does not read its answer; a websocket has a limit of its own."""
