@@ -131,10 +131,11 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether it is the other side's turn: to send, or to prove itself."""
+        """Whether it is the other side's turn: to send, to read its answer, or to prove itself."""
+        if self.is_idle or self._is_resting or self.writing_paused or self.is_websocket:
+            return True
         request = self._current_request
-        is_sending = request is not None and not request.content.is_eof()
-        return self.is_idle or self._is_resting or is_sending or self.is_websocket
+        return request is not None and not request.content.is_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or refuse it."""
