@@ -131,10 +131,11 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether it is the other side's turn: to send, or to prove itself."""
+        """Whether it is the other side's turn: to send, to read its answer, or to prove itself."""
+        if self.is_idle or self._is_resting or self.writing_paused or self.is_websocket:
+            return True
         request = self._current_request
-        is_sending = request is not None and not request.content.is_eof()
-        return self.is_idle or self._is_resting or is_sending or self.is_websocket
+        return request is not None and not request.content.is_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or refuse it."""
@@ -156,7 +157,10 @@ class HttpConnection(web.RequestHandler):
         """Remove the connection."""
         self._tell_end()
         self._connections.remove(self)
+        transport = self.transport
         super().connection_lost(exc)
+        # asyncio's transport holds a method of its own: a cycle, and a KiB for each connection.
+        getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
 
     def pause_writing(self) -> None:
         """Wait for a sender that does not read its answer; a websocket has a limit of its own."""

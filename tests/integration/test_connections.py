@@ -173,26 +173,38 @@ async def test_an_answer_that_nobody_reads_is_given_up(
                     await one.writer.drain()
 
 
+async def unread_answers(service: Serving) -> socket.socket:
+    """Ask for more than the buffers of the system hold, and read no more than a byte of it."""
+    loop = asyncio.get_running_loop()
+    parts = urlsplit(service.url)
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    one.setblocking(False)
+    await loop.sock_connect(one, (parts.hostname, parts.port))
+    await loop.sock_sendall(one, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * ANSWERS)
+    assert await loop.sock_recv(one, 1)
+    return one
+
+
+async def test_who_does_not_read_his_answers_makes_room_when_all_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "connections_that_fit", lambda: 4)
+    async with limited(tmp_path, monkeypatch) as service, AsyncExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(await unread_answers(service))
+        assert await service.notify() == (200, "success")
+
+
 async def test_of_answers_that_nobody_reads_no_more_is_kept_than_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
-    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     async with limited(tmp_path, monkeypatch) as service, AsyncExitStack() as stack:
         async with service.client.get(f"{service.url}/openapi.json") as answer:
             size = len(await answer.read())
         monkeypatch.setattr(connections, "STALLED_BYTES_MAX", 2 * size)
-        lines = []
-        for _ in range(3):
-            one = stack.enter_context(socket.socket())
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            one.setblocking(False)
-            parts = urlsplit(service.url)
-            await loop.sock_connect(one, (parts.hostname, parts.port))
-            # More than the system buffers.
-            await loop.sock_sendall(one, asked * ANSWERS)
-            assert await loop.sock_recv(one, 1)
-            lines.append(one)
+        lines = [stack.enter_context(await unread_answers(service)) for _ in range(3)]
 
         async def read(one: socket.socket) -> int:
             count = 0
