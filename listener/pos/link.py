@@ -109,7 +109,17 @@ class Link:
                 self._change("stopped", None, Outage(cause=Cause.STOPPED, why=str(error)))
                 raise error
             self._change("connecting", None, ended.outage)
-            await asyncio.sleep(self._schedule.next(ended))
+            await self._pause(self._schedule.next(ended))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try, but no longer once the machine slept."""
+        pause = asyncio.create_task(asyncio.sleep(seconds))
+        try:
+            while not pause.done() and not self._look_for_sleep():
+                await asyncio.wait({pause}, timeout=LOOK_SECONDS)
+        finally:
+            pause.cancel()
+            await asyncio.gather(pause, return_exceptions=True)
 
     async def _watched(
         self, trying: Coroutine[None, None, Ended | None], *, over: Transport
@@ -164,11 +174,11 @@ class Link:
         """Remember that the listener said something just now."""
         self.word_at = asyncio.get_running_loop().time()
 
-    def _look_for_sleep(self) -> None:
-        """Connect anew if the machine slept; not live until then."""
+    def _look_for_sleep(self) -> bool:
+        """Connect anew if the machine slept, and return whether it did; not live until then."""
         slept = self._sleeps.since()
         if not slept:
-            return
+            return False
         if self.word_at is not None:
             self.word_at -= slept
         if self.state == "live":
@@ -176,6 +186,7 @@ class Link:
         for trying in (self._talk, self._polling):
             if trying is not None:
                 trying.renew()
+        return True
 
     async def _poll(self) -> Ended | None:
         """Read by long-poll until it ends."""

@@ -1,5 +1,6 @@
 """What happens at the till and at Pockyt appears on both pages without a reload."""
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from listener.keys import Role
@@ -158,6 +159,17 @@ def test_a_revoked_key_ends_the_visit(browser: Browser, stage: Stage) -> None:
         assert run("keys", "revoke", key_id, "--config", stage.path).status == 0
         expect(till.page.locator("#gate-error")).to_contain_text("the key was revoked")
         assert till.page.evaluate("sessionStorage.getItem('listener-till-key')") is None
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.LEDGER])
+def test_a_dashboard_whose_key_is_revoked_says_so(
+    browser: Browser, stage: Stage, role: Role
+) -> None:
+    key, key_id = stage.key_and_id(role)
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(key)
+        assert run("keys", "revoke", key_id, "--config", stage.path).status == 0
+        expect(head.page.locator("#gate-error")).to_contain_text("was revoked")
 
 
 def test_an_operator_settles_what_pockyt_cannot(browser: Browser, stage: Stage) -> None:

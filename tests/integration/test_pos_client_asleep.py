@@ -69,6 +69,41 @@ async def test_it_connects_anew_and_is_not_live_until_then(
     assert codes == [CloseCode.DEAD]
 
 
+async def test_after_a_sleep_it_does_not_wait_for_the_rest_of_a_back_off(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarting = asyncio.Event()
+
+    def hear(status: FollowStatus) -> None:
+        if "restarts" in status.why:
+            restarting.set()
+
+    async def first(call: Call) -> None:
+        await call.begin()
+        await call.event(1)
+        # Far longer than this test would wait.
+        await call.send(type="reconnect", afterMs=600_000)
+        await call.ws.close(code=CloseCode.RESTART)
+
+    async def second(call: Call) -> None:
+        await call.begin(after=1)
+        await call.event(2)
+        await call.until_closed()
+
+    server.scripts = [first, second]
+    async with follower(server, on_status=hear) as client:
+        assert await take(client, 1) == ["t1"]
+        waiting = asyncio.create_task(anext(client))
+        await asyncio.wait_for(restarting.wait(), WAIT_SECONDS)
+        sleep_for(HOUR, monkeypatch)
+        event = await asyncio.wait_for(waiting, WAIT_SECONDS)
+        assert event.data.transaction_no == "t2"
+        # The new connection is not taken for the one that the machine slept over.
+        await asyncio.sleep(0.2)
+        assert client.status.state == "live"
+        assert server.upgrades == 2
+
+
 async def test_long_poll_is_not_live_until_it_hears_anew(
     blocked: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

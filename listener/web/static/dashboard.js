@@ -19,6 +19,7 @@ const DRAW_MS = 80;
 const METRICS_SECONDS = 3;
 const HEALTH_SECONDS = 10;
 const STORY_SECONDS = 10;
+const REVOKED = 'This key is not known any more: it was revoked, or this is another ledger.';
 
 let dashboard;
 
@@ -85,7 +86,7 @@ class Dashboard {
         onChange: (rows) => this.#hear(rows),
         onReset: () => this.#book.forget(),
         onStatus: (status) => this.#live.show(status),
-        onRefused: (error) => leave(error.message),
+        onRefused: (error) => leave(error.status === 401 ? REVOKED : error.message),
       }),
       ...(isAdmin ? [every(METRICS_SECONDS, () => this.#readMetrics())] : []),
       every(HEALTH_SECONDS, () => this.#readHealth()),
@@ -208,7 +209,7 @@ class Dashboard {
     try {
       return await promise;
     } catch (error) {
-      if (error.status === 401) leave('This key is not known any more.');
+      if (error.status === 401) leave(REVOKED);
       return undefined;
     }
   }
