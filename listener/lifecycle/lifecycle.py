@@ -265,11 +265,12 @@ class Lifecycle:
         """
         # One at a time, so that of two operators the second is told.
         async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
-            current = await self._steps.read(transaction)
-            if decision.state_version not in (None, current.state_version):
-                raise ChangedMeanwhileError(current.status)
+            if decision.state_version is not None:
+                current = await self._steps.read(transaction)
+                if current.state_version != decision.state_version:
+                    raise ChangedMeanwhileError(current.status)
             recorded = await self._ledger.record(orders.decision_fact(transaction, decision))
-        return recorded.transaction or current
+        return recorded.transaction or transaction
 
     def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:
         return self._steps.turns.of(transaction.merchant_no, transaction.transaction_no)
