@@ -110,6 +110,8 @@ class Link:
                 raise error
             self._change("connecting", None, ended.outage)
             await asyncio.sleep(self._schedule.next(ended))
+            # A sleep while nothing was connected is no reason to give up what comes next.
+            self._look_for_sleep()
 
     async def _watched(
         self, trying: Coroutine[None, None, Ended | None], *, over: Transport
