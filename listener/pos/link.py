@@ -117,6 +117,8 @@ class Link:
         try:
             while not pause.done() and not self._look_for_sleep():
                 await asyncio.wait({pause}, timeout=LOOK_SECONDS)
+            # A sleep while nothing was connected is no reason to give up what comes next.
+            self._look_for_sleep()
         finally:
             pause.cancel()
             await asyncio.gather(pause, return_exceptions=True)

@@ -184,6 +184,22 @@ def test_a_key_that_may_only_look_is_not_told_live_while_nobody_answers(
         head.expect_live()
 
 
+def test_a_key_that_may_only_look_is_told_no_reason_from_an_earlier_outage(
+    browser: Browser, stage: Stage
+) -> None:
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.LEDGER))
+        with head.page.expect_event("requestfailed", lambda one: "/v1/entries" in one.url):
+            head.page.evaluate("dispatchEvent(new Event('offline'))")
+        # Nothing is asked just now: it waits before it tries again.
+        head.page.evaluate("dispatchEvent(new Event('offline'))")
+        head.expect_live()
+        stage.kill()
+        head.expect_not_live()
+        assert "(the listener does not answer)" in head.page.locator("#stale").inner_text()
+        stage.start()
+
+
 def test_a_key_that_may_only_look_sees_a_restored_ledger_as_it_is(
     browser: Browser, tmp_path: Path
 ) -> None:

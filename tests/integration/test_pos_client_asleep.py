@@ -104,6 +104,33 @@ async def test_after_a_sleep_it_does_not_wait_for_the_rest_of_a_back_off(
         assert server.upgrades == 2
 
 
+async def test_a_connection_that_was_made_after_the_sleep_is_kept(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[FollowStatus] = []
+
+    async def refused(_call: Call) -> None:
+        # It sleeps between two tries.
+        sleep_for(HOUR, monkeypatch)
+
+    async def stays(call: Call) -> None:
+        await call.begin()
+        await call.event(1)
+        await call.until_closed()
+
+    server.scripts = [refused, stays]
+    timing = replace(FAST, slow_seconds=0.05)
+    async with follower(server, timing=timing, on_status=told.append) as client:
+        assert await take(client, 1) == ["t1"]
+        # Several looks later.
+        await asyncio.sleep(0.3)
+        assert client.status.state == "live"
+        assert client.status.age_seconds is not None
+        assert client.status.age_seconds < HOUR
+        assert server.upgrades == 2
+    assert not [one for one in told if "slept" in one.why]
+
+
 async def test_long_poll_is_not_live_until_it_hears_anew(
     blocked: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,15 @@ async def test_a_database_that_went_back_gets_a_new_epoch(url: str) -> None:
         assert (await asyncio.to_thread(verify, url)).entries == 9
 
 
+async def test_an_entry_past_two_thousand_million_is_looked_for_like_any_other(url: str) -> None:
+    async with node(url) as ledger:
+        before = ledger.epoch
+        # More than 32 bits hold: a busy ledger has so many within weeks.
+        ledger.node.witness(2**31, "0" * 64)
+        await until(lambda: ledger.epoch != before)
+        assert (await ledger.record(numbered(1))).seq == 1
+
+
 async def test_a_database_that_went_back_and_grew_again_is_noticed_by_the_hash(url: str) -> None:
     async with node(url) as ledger:
         await asyncio.gather(*(ledger.record(numbered(n)) for n in range(6)))

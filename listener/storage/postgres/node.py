@@ -40,9 +40,9 @@ _LEAVE: Final = "DELETE FROM nodes WHERE id = $1"
 _FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {SERVER_NOW_MS} - 86400000"
 _EPOCH: Final = "SELECT epoch FROM ledger"
 # Whether a ledger holds an entry that this node knew, and has had the epoch that it was in; and
-# which start of which server it is on.
+# which start of which server it is on. Compared with a bare 0, $1 would be of 32 bits only.
 _HOLDS: Final = (
-    "SELECT ($1 = 0 OR EXISTS (SELECT FROM entries WHERE seq = $1 AND hash = $2))"
+    "SELECT ($1::bigint = 0 OR EXISTS (SELECT FROM entries WHERE seq = $1 AND hash = $2))"
     " AND EXISTS (SELECT FROM epochs WHERE epoch = $3) AS holds,"
     " extract(epoch FROM pg_postmaster_start_time()) AS server"
 )

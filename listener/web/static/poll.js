@@ -55,7 +55,7 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
   }
 
   async function turn(position) {
-    asked = new AbortController();
+    [asked, doubt] = [new AbortController(), undefined];
     const { signal } = asked;
     const { epoch, seq } = position ?? (await api.get('/v1/ledger', { signal }));
     // Only an answer makes it live: while it is not, the listener is not asked to wait with one.
@@ -84,7 +84,6 @@ export function pollEntries(api, { onEntries, onReset, onStatus, onRefused }) {
         if (isEnded) return;
         if (error.status === 401) return onRefused(error);
         change('connecting', doubt ?? error.why);
-        doubt = undefined;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (0.5 + Math.random())));
       }
     }
