@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -84,10 +85,11 @@ class History:
             listener = Listener(
                 self._directory, pockyt_url=self.pockyt.url, confirm=self._confirm, client=client
             )
-            await listener.start()
             tills = [Till(listener, store_no=store) for store in (STORE_NO, OTHER_STORE_NO)]
-            following = [asyncio.create_task(till.follow(self._seed)) for till in tills]
+            following: list[asyncio.Task[None]] = []
             try:
+                await listener.start()
+                following += [asyncio.create_task(till.follow(self._seed)) for till in tills]
                 await self._be_busy(listener)
                 wrong = await self._become_quiet(listener, tills)
             finally:
@@ -223,8 +225,11 @@ async def play_some(seeds: range, *, sales: int, directory: Path) -> dict[int, R
 
     async def play(seed: int) -> Report:
         made = directory / f"{seed}"
-        made.mkdir()
-        return await History(seed, sales=sales, directory=made).play()
+        made.mkdir(parents=True)
+        try:
+            return await History(seed, sales=sales, directory=made).play()
+        except Exception as error:  # noqa: BLE001 - whatever it is, its seed is told
+            return Report(wrong=["".join(traceback.format_exception(error))])
 
     reports = await asyncio.gather(*(play(seed) for seed in seeds))
     return dict(zip(seeds, reports, strict=True))
@@ -238,9 +243,9 @@ async def play_some(seeds: range, *, sales: int, directory: Path) -> dict[int, R
 def main(scenarios: int, sales: int, seed: int, keep: Path | None) -> None:
     """Play them all, some at once."""
     with tempfile.TemporaryDirectory() as made:
-        sys.exit(
-            _play_all(range(seed, seed + scenarios), sales=sales, directory=keep or Path(made))
-        )
+        seeds = range(seed, seed + scenarios)
+        failed = _play_all(seeds, sales=sales, directory=keep or Path(made))
+    sys.exit(1 if failed else 0)
 
 
 def _play_all(seeds: range, *, sales: int, directory: Path) -> int:

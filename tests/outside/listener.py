@@ -233,6 +233,9 @@ class Till:
                     await self._stay(dice)
             except (TimeoutError, OSError, ConnectionClosed, WebSocketException):
                 await asyncio.sleep(dice.uniform(*AWAY_SECONDS))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+                self.wrong.append(f"{self.stream}: the till has ended: {error!r}")
+                return
 
     async def _stay(self, dice: random.Random) -> None:
         after: object = "earliest"
