@@ -85,10 +85,11 @@ class History:
             listener = Listener(
                 self._directory, pockyt_url=self.pockyt.url, confirm=self._confirm, client=client
             )
-            await listener.start()
             tills = [Till(listener, store_no=store) for store in (STORE_NO, OTHER_STORE_NO)]
-            following = [asyncio.create_task(till.follow(self._seed)) for till in tills]
+            following: list[asyncio.Task[None]] = []
             try:
+                await listener.start()
+                following += [asyncio.create_task(till.follow(self._seed)) for till in tills]
                 await self._be_busy(listener)
                 wrong = await self._become_quiet(listener, tills)
             finally:
