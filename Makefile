@@ -76,8 +76,8 @@ faults: $(STAMP) ## kill, cut and storm for an hour (FAULTS_ARGS=--help); counts
 	$(BIN)/python -m tests.fault.long_run $(FAULTS_ARGS)
 
 faults-postgres: $(STAMP) ## lose standbys; kill, pause and cut off 2 to 4 nodes a thousand times
-	TEST_PATRONI=yes $(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py \
-	  tests/fault/test_patroni.py
+	$(BIN)/pytest -q tests/fault/test_postgres_nodes.py tests/fault/test_postgres_standby.py \
+	  tests/fault/long_patroni.py
 	$(BIN)/python -m tests.fault.long_run --only nodes $(FAULTS_ARGS)
 
 lock: $(STAMP) ## pin every dependency again, by hash

@@ -19,7 +19,7 @@ from listener.pockyt.client import REQUEST_ID_HEADER
 from listener.pockyt.texts import json_fields
 from listener.sandbox.book import Book, Sale
 from listener.sandbox.desk import Desk, Follow
-from listener.sandbox.front import HTML_ERROR, Front
+from listener.sandbox.front import HTML_ERROR, Front, Served
 from listener.sandbox.notifier import Notifier
 from listener.sandbox.stage import Stage
 from listener.sandbox.steps import SandboxStep
@@ -98,11 +98,7 @@ class PockytServer:
             if served.hangs:
                 # The caller hung up, or the sandbox stopped.
                 await asyncio.sleep(HANG_SECONDS)
-            if served.hangs or served.fails:
-                return web.Response(status=503, text="Service Unavailable")
-            if served.is_html:
-                return web.Response(text=HTML_ERROR, content_type="text/html")
-            return web.Response(body=served.body, content_type="application/json")
+            return written(served)
 
         return answer
 
@@ -163,6 +159,15 @@ class PockytServer:
         if relay:
             self._notifier.notify(sale, sale.word)
         return web.json_response({"status": "taken"})
+
+
+def written(served: Served) -> web.Response:
+    """Write what a call was answered."""
+    if served.hangs or served.fails:
+        return web.Response(status=503, text="Service Unavailable")
+    if served.is_html:
+        return web.Response(text=HTML_ERROR, content_type="text/html")
+    return web.Response(body=served.body, content_type="application/json")
 
 
 def _read_fields(body: bytes) -> dict[str, str]:

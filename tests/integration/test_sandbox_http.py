@@ -30,6 +30,7 @@ from listener.sandbox.servers import (
     SandboxSettings,
 )
 from listener.sandbox.steps import SandboxStep
+from tests.support.needs import lacking
 from tests.support.ports import free_port
 
 TOKEN = Token(SAMPLE_TOKEN)
@@ -619,4 +620,4 @@ async def test_the_url_can_be_called_from_here(host: str, shown: str) -> None:
     except OSError:
         if ":" not in host:
             raise
-        pytest.skip("this machine has no IPv6")
+        lacking("this machine has no IPv6")

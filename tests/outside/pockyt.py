@@ -25,8 +25,9 @@ from listener.pockyt.texts import json_fields
 from listener.sandbox.book import Book, RefundShows, RefusalError, RetCode, Sale, Word
 from listener.sandbox.desk import Desk, Follow
 from listener.sandbox.faults import Fault, Place, Planned, Script
-from listener.sandbox.front import HTML_ERROR, Front, Served
+from listener.sandbox.front import Front, Served
 from listener.sandbox.message import SignedMessage, notification_fields, truncate, word_notification
+from listener.sandbox.pockyt import written
 from listener.sandbox.servers import SAMPLE_MERCHANT_NO, SAMPLE_OLD_TOKEN, SAMPLE_TOKEN
 from tests.outside.bodies import Fields, read_fields, send_and_hang_up
 
@@ -207,11 +208,7 @@ class PockytOfTruth:
         served = self._serve(story, call, fields, request_id, reference)
         if served.hangs:
             await asyncio.sleep(HANG_SECONDS)
-        if served.hangs or served.fails:
-            return web.Response(status=503, text="Service Unavailable")
-        if served.is_html:
-            return web.Response(text=HTML_ERROR, content_type="text/html")
-        return web.Response(body=served.body, content_type="application/json")
+        return written(served)
 
     async def _serve_late(
         self, story: Story, call: Call, fields: dict[str, str], request_id: str, reference: str

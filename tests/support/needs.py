@@ -56,7 +56,11 @@ async def _may_make_databases(url: str) -> bool:
 def missing(package: str, *, started: bool = False) -> NoReturn:
     """Skip a test because a Debian package is missing, or fail if this is CI."""
     state = "not running" if started else "not installed"
-    advice = f"{package} is {state}; on Debian: apt-get install {package}"
+    lacking(f"{package} is {state}; on Debian: apt-get install {package}")
+
+
+def lacking(advice: str) -> NoReturn:
+    """Skip a test because this machine lacks something, or fail if this is CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(advice)
     pytest.skip(advice)

@@ -24,7 +24,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.ledger.model import Status, Transaction
-from listener.pos.lenient import LenientModel, without_mark
+from listener.pos.lenient import WHOLE, LenientModel, without_mark
 from listener.setting_types import NUMBER_PATTERN
 from listener.validation import explain
 from listener.web.problem import ProblemError
@@ -61,11 +61,6 @@ SHAPES: Final[Mapping[str, str]] = {
     "reason": "must have 1 to 1,000 characters, and not only blanks",
 }
 _MISSHAPEN: Final = frozenset({"string_pattern_mismatch", "string_too_long", "string_too_short"})
-
-
-def _whole(value: object) -> object:
-    """Read 3.0 and 3E0 as 3, as some serializers write every number."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _positive(text: str) -> str:
@@ -195,7 +190,7 @@ class DecideBody(Body):
         description="Why.",
         examples=["The customer's bank statement shows no payment."],
     )
-    state_version: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(
+    state_version: Annotated[int, Field(ge=0), WHOLE] | None = Field(
         default=None,
         description="The `stateVersion` that was decided on: if the transaction has another by now,"
         " nothing is recorded. Without it, the decision counts in any case.",

@@ -1,7 +1,9 @@
-"""Patroni loses its primary's machine: the listener follows, and nothing acknowledged is lost."""
+"""Patroni loses its primary's machine: the listener follows, and nothing acknowledged is lost.
+
+It takes more than a minute, so it is a part of `make faults-postgres`, not of `make test`.
+"""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,8 +24,6 @@ DEADLINE_SECONDS = 120.0
 
 @pytest.fixture(name="members")
 def _members() -> Iterator[tuple[Member, Member]]:
-    if not os.environ.get("TEST_PATRONI"):
-        pytest.skip("it takes more than a minute: make faults-postgres, or TEST_PATRONI=yes")
     with patroni_cluster() as members:
         yield members
 
