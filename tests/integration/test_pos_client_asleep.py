@@ -104,14 +104,20 @@ async def test_after_a_sleep_it_does_not_wait_for_the_rest_of_a_back_off(
         assert server.upgrades == 2
 
 
+@pytest.mark.parametrize("after_seconds", [0.0, 0.1])
 async def test_a_connection_that_was_made_after_the_sleep_is_kept(
-    server: Scripted, monkeypatch: pytest.MonkeyPatch
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, after_seconds: float
 ) -> None:
     told: list[FollowStatus] = []
+    monkeypatch.setattr(link, "LOOK_SECONDS", WAIT_SECONDS)
+
+    def fall_asleep() -> None:
+        sleep_for(HOUR, monkeypatch)
+        monkeypatch.setattr(link, "LOOK_SECONDS", 0.05)
 
     async def refused(_call: Call) -> None:
-        # It sleeps between two tries.
-        sleep_for(HOUR, monkeypatch)
+        # It sleeps between two tries: before the first look, or after the last.
+        asyncio.get_running_loop().call_later(after_seconds, fall_asleep)
 
     async def stays(call: Call) -> None:
         await call.begin()
@@ -119,7 +125,13 @@ async def test_a_connection_that_was_made_after_the_sleep_is_kept(
         await call.until_closed()
 
     server.scripts = [refused, stays]
-    timing = replace(FAST, slow_seconds=0.05)
+    timing = replace(
+        FAST,
+        slow_seconds=0.05,
+        retry_first_seconds=0.3,
+        retry_max_seconds=0.3,
+        chance=lambda: 1.0,
+    )
     async with follower(server, timing=timing, on_status=told.append) as client:
         assert await take(client, 1) == ["t1"]
         # Several looks later.
