@@ -40,7 +40,7 @@ CREATE TABLE entries (
     currency        text COLLATE "C",                -- ISO 4217, as sent
     settle_currency text COLLATE "C",                -- ISO 4217, as sent
     suspect         text COLLATE "C",                -- why a notification is not believed alone, seen from itself
-    as_of           bigint,                          -- the ledger's seq when a query or a cancel was sent
+    as_of           bigint,                          -- the ledger's seq when a query or a cancel was sent, or an operator looked
     sale_seq        bigint,                          -- the sale whose transaction number this entry brings; of a notification, the one that judges it by its reference
     fingerprint     text COLLATE "C",                -- of a notification's fields, hex; NULL for what is not deduped
     fields          text COLLATE "C" NOT NULL,       -- JSON object: all that arrived, verifySign left out; never jsonb

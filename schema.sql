@@ -32,7 +32,7 @@ CREATE TABLE entries (
     currency        TEXT,                            -- ISO 4217, as sent
     settle_currency TEXT,                            -- ISO 4217, as sent
     suspect         TEXT,                            -- why a notification is not believed alone, seen from itself
-    as_of           INTEGER,                         -- the ledger's seq when a query or a cancel was sent
+    as_of           INTEGER,                         -- the ledger's seq when a query or a cancel was sent, or an operator looked
     sale_seq        INTEGER,                         -- the sale whose transaction number this entry brings; of a notification, the one that judges it by its reference
     fingerprint     TEXT,                            -- of a notification's fields, hex; NULL for what is not deduped
     fields          TEXT    NOT NULL,                -- JSON object: all that arrived, verifySign left out

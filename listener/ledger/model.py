@@ -107,7 +107,8 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
         amount: Decimal text as it was sent.
         provider_status: Pockyt's own word.
         says: Our reading of that word; None where it says nothing about the status.
-        as_of: The ledger's seq when a query or a cancel was sent.
+        as_of: The ledger's seq when a query or a cancel was sent, or up to which an operator has
+            seen what he decides about.
         sale_seq: The sale whose transaction number this fact brings.
         fields: Everything that arrived, without verifySign, as a JSON object of text.
     """

@@ -205,13 +205,23 @@ class Summary:
             self.refunds = []
         if status is Status.REFUNDED and names not in self.refunds:
             self.refunds = sorted([*self.refunds, names])
-        settles = {Kind.QUERY: fact.as_of, Kind.DECISION: entry.seq}.get(fact.kind)
+        settles = self._settles(entry)
         if settles is None:
             key = voice.key
             self.voices = [*(one for one in self.voices if one.key != key), voice]
         elif self.settled is None or settles >= self.horizon:
             self.settled, self.horizon = voice, settles
             self.voices = [one for one in self.voices if one.seq > settles]
+
+    def _settles(self, entry: Entry) -> int | None:
+        """Return the seq up to which an entry overrules what was said; None where it does not."""
+        as_of = entry.fact.as_of
+        if entry.fact.kind is Kind.QUERY:
+            return as_of
+        if entry.fact.kind is Kind.DECISION:
+            # What the operator had not seen is joined with it, but it is never older than a query.
+            return entry.seq if as_of is None else max(as_of, self.horizon)
+        return None
 
     def _past_at(self, as_of: int) -> tuple[Status, bool]:
         """Return what was believed at a seq, and whether a refund had been counted."""

@@ -258,18 +258,23 @@ class Lifecycle:
     async def decide(self, transaction: Transaction, decision: Decision) -> Transaction:
         """Record what an operator has found out, where Pockyt cannot settle it.
 
-        It overrules everything before it; what comes later is joined with it.
+        It overrules everything before it; what comes later is joined with it. Where the operator
+        says what he has seen, "later" means after that.
 
         Raises:
             ChangedMeanwhileError: It is not any more what the operator has seen.
         """
         # One at a time, so that of two operators the second is told.
         async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
+            as_of = None
             if decision.state_version is not None:
+                # Taken before reading, so that what comes during the read is not overruled unseen.
+                as_of = await self._ledger.seq()
                 current = await self._steps.read(transaction)
                 if current.state_version != decision.state_version:
                     raise ChangedMeanwhileError(current.status)
-            recorded = await self._ledger.record(orders.decision_fact(transaction, decision))
+            fact = orders.decision_fact(transaction, decision, as_of=as_of)
+            recorded = await self._ledger.record(fact)
         return recorded.transaction or transaction
 
     def _turn(self, transaction: Transaction) -> AbstractAsyncContextManager[None]:

@@ -112,8 +112,10 @@ def unresolved_fact(doubt: Transaction | RecordedSale) -> Fact:
     )
 
 
-def decision_fact(transaction: Transaction, decision: Decision) -> Fact:
-    """Build the fact of an operator's decision."""
+def decision_fact(
+    transaction: Transaction, decision: Decision, *, as_of: int | None = None
+) -> Fact:
+    """Build the fact of an operator's decision; ``as_of`` is the seq up to which he has seen."""
     fields = {
         "status": decision.status,
         "name": cut(decision.name),
@@ -125,6 +127,7 @@ def decision_fact(transaction: Transaction, decision: Decision) -> Fact:
         merchant_no=transaction.merchant_no,
         transaction_no=transaction.transaction_no,
         says=decision.status,
+        as_of=as_of,
         fields=fields_text(fields),
     )
 

@@ -129,7 +129,10 @@ def any_fact(chance: random.Random, memory: Memory) -> Fact:
             [
                 told.cancel_request(refund_if_paid=chance.random() < 0.5),
                 told.alarm(),
-                told.decision(chance.choice([Status.PAID, Status.CANCELLED])),
+                told.decision(
+                    chance.choice([Status.PAID, Status.CANCELLED]),
+                    as_of=chance.choice([None, len(memory.entries)]),
+                ),
                 told.query(chance.choice(_WORDS), as_of=len(memory.entries)),
                 told.answer(chance.choice(_WORDS)),
             ]

@@ -41,7 +41,11 @@ OTHERS: Final = st.one_of(
     st.builds(query, st.sampled_from(WORDS), as_of=AS_OF, amount=st.just("12.00")),
     st.builds(query, st.just("success"), as_of=AS_OF, refunds=st.just('[{"refundAmount":"3"}]')),
     st.builds(answer, st.sampled_from(WORDS), as_of=st.none() | AS_OF),
-    st.builds(decision, st.sampled_from([Status.PAID, Status.CANCELLED, Status.REFUNDED])),
+    st.builds(
+        decision,
+        st.sampled_from([Status.PAID, Status.CANCELLED, Status.REFUNDED]),
+        as_of=st.none() | AS_OF,
+    ),
     st.builds(cancel_request, refund_if_paid=st.booleans()),
     st.builds(alarm),
 )

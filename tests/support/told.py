@@ -114,14 +114,15 @@ def alarm(what: Alarm = Alarm.UNRESOLVED) -> Fact:
     )
 
 
-def decision(status: Status) -> Fact:
-    """Build an operator's decision."""
+def decision(status: Status, *, as_of: int | None = None) -> Fact:
+    """Build an operator's decision; ``as_of`` is the seq up to which he has seen."""
     fields = fields_text({"by": "Ada", "reason": "seen on the wallet's own page"})
     return Fact(
         kind=Kind.DECISION,
         merchant_no=MERCHANT,
         transaction_no=NUMBER,
         says=status,
+        as_of=as_of,
         fields=fields,
     )
 

@@ -414,6 +414,19 @@ def test_a_fact_after_a_decision_joins_it() -> None:
     assert believed(*told).status is Status.CONFLICT
 
 
+def test_what_an_operator_had_not_seen_when_he_decided_joins_his_decision() -> None:
+    told = notification("closed"), notification("success"), decision(Status.CANCELLED, as_of=1)
+    belief = believed(*told)
+    assert (belief.status, belief.horizon) == (Status.CONFLICT, 1)
+    told = notification("closed"), notification("success"), decision(Status.CANCELLED, as_of=2)
+    assert believed(*told).status is Status.CANCELLED
+
+
+def test_a_decision_counts_though_pockyt_was_asked_since_the_operator_looked() -> None:
+    told = notification("success"), query("success", as_of=1), decision(Status.CANCELLED, as_of=0)
+    assert believed(*told).status is Status.CANCELLED
+
+
 def test_a_query_asked_after_a_decision_overrules_it_and_one_asked_before_does_not() -> None:
     told = notification("pending"), decision(Status.CANCELLED)
     assert believed(*told, query("failed", as_of=2)).status is Status.FAILED

@@ -143,7 +143,9 @@ class Entry(Model):
     held_reason: str | None = Field(
         description="Why it is held: a word.", examples=["amount_differs"]
     )
-    as_of: Seq | None = Field(description="The ledger's seq when a query or a cancel was sent.")
+    as_of: Seq | None = Field(
+        description="The ledger's seq when a query or a cancel was sent, or an operator looked."
+    )
     recorded_at: Time
     deliveries: Deliveries
     fields: dict[str, str] = Field(
