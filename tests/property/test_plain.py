@@ -27,8 +27,7 @@ from tests.support.stored import numbered, sold
 HISTORIES: Final = 40
 COMMITS_A_HISTORY: Final = 40
 FACTS_MAX: Final = 3
-# Now and then more: as many rows as one statement binds, and more.
-LARGE: Final = 0.02
+# The first commit of each history has more: as many rows as one statement binds, and more.
 LARGE_SIZES: Final = (EXACT_MAX, EXACT_MAX + 1, ROWS_MAX + 1, 2 * ROWS_MAX + EXACT_MAX + 2)
 CONFIRMS: Final[tuple[Confirm, ...]] = ("suspicious", "suspicious", "off", "always")
 # How many commits are of notifications in the common case, how many of those name no transaction,
@@ -87,10 +86,11 @@ def some_facts(chance: random.Random, memory: Memory) -> list[Fact]:
     count = chance.randint(1, FACTS_MAX)
     if chance.random() >= PLAIN:
         return [any_fact(chance, memory) for _ in range(count)]
-    numbers = chance.sample(range(10, 300), count)
-    if chance.random() < LARGE:
-        # Seldom begun before.
-        numbers = chance.sample(range(1_000, 9_000), chance.choice(LARGE_SIZES))
+    return plain_facts(chance, chance.sample(range(10, 300), count))
+
+
+def plain_facts(chance: random.Random, numbers: list[int]) -> list[Fact]:
+    """Make up notifications, nearly all of them plain where their numbers are new."""
     if chance.random() < AGAIN:
         numbers[-1] = numbers[0]
     facts = [
@@ -116,7 +116,11 @@ def play(ledgers: Ledgers, seed: int) -> None:
     one, other = ledgers()
     memory = Memory()
     for number in range(COMMITS_A_HISTORY):
-        facts = some_facts(chance, memory)
+        if number:
+            facts = some_facts(chance, memory)
+        else:
+            size = LARGE_SIZES[seed % len(LARGE_SIZES)]
+            facts = plain_facts(chance, chance.sample(range(1_000, 9_000), size))
         at_ms = told.START_MS + number * 1_000
         short = committed(one, facts, at_ms=at_ms, confirm=confirm)
         with patch.object(general, "commit_plain", return_value=None):
