@@ -12,14 +12,14 @@ from pydantic import SecretStr
 from listener.errors import UnreadableError
 from listener.pos.acking import Acking
 from listener.pos.api import Api, base_url
-from listener.pos.causes import Cause
+from listener.pos.causes import Cause, Outage
 from listener.pos.credential import read_key
 from listener.pos.events import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import MemoryPositions, PositionStore
 from listener.pos.schedule import Schedule, Timing
 from listener.pos.snapshot import Snapshots
-from listener.pos.status import FollowStatus
+from listener.pos.status import STARTING, FollowStatus
 from listener.pos.tracking import Tracker, Versions
 
 # Frames read ahead of the program; beyond that, the listener's ledger is the queue.
@@ -101,36 +101,19 @@ class Follower:
     def status(self) -> FollowStatus:
         """Whether this is live, over what, or why not; and the age of the listener's last word."""
         link = self._link
-        if link is None:
-            return FollowStatus(
-                state="connecting", transport=None, age_seconds=None, cause=Cause.STARTING
-            )
-        state, transport, outage = link.state, link.transport, link.outage
-        if state == "live" and not self._tracker.is_complete:
+        status = STARTING if link is None else link.status
+        if status.state == "live" and not self._tracker.is_complete:
             # Events come, but what they are about is not all that the till should show.
-            outage = self._snapshots.outage
-            state, transport = "stopped" if outage.cause is Cause.STOPPED else "connecting", None
-        cause, why = (outage.cause, outage.why) if outage else (None, "")
-        if state != "stopped" and (fault := self._fault):
-            state, transport, cause, why = "stopped", None, Cause.STOPPED, fault
-        if self._is_closed:
-            state, transport = "stopped", None
-            if cause is not Cause.STOPPED:
-                cause, why = Cause.STOPPED, "the program closed it"
-        return FollowStatus(
-            state=state,
-            transport=transport,
-            age_seconds=self.age_seconds,
-            cause=cause,
-            why=why,
-        )
+            status = status.not_live(self._snapshots.outage)
+        why = self._end
+        if why and status.state != "stopped":
+            status = status.not_live(Outage(cause=Cause.STOPPED, why=why))
+        return status
 
     @property
     def age_seconds(self) -> float | None:
         """The age of the listener's last word; None before the first."""
-        if self._link is None or self._link.word_at is None:
-            return None
-        return asyncio.get_running_loop().time() - self._link.word_at
+        return self.status.age_seconds
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -234,13 +217,13 @@ class Follower:
         return following.cancelled() or following.get_loop() is not asyncio.get_running_loop()
 
     @property
-    def _fault(self) -> str:
+    def _end(self) -> str:
         """Why nothing is followed any more; '' while something is."""
         if self._is_abandoned:
             return _ABANDONED
-        if not self._tasks or not self._tasks[0].done():
-            return ""
-        return "it failed; asking for the next event says why"
+        if self._tasks and self._tasks[0].done() and not self._tasks[0].cancelled():
+            return "it failed; asking for the next event says why"
+        return "the program closed it" if self._is_closed else ""
 
     def _check_followed(self) -> None:
         if self._is_abandoned:

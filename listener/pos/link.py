@@ -18,7 +18,7 @@ from listener.pos.events import Event, PageEvent, Position, ResyncMembers
 from listener.pos.frames import Ack
 from listener.pos.polling import Polling
 from listener.pos.schedule import Schedule, Timing
-from listener.pos.status import State, Transport, stopped
+from listener.pos.status import FollowStatus, State, Transport, stopped
 from listener.pos.talk import Talk
 from listener.pos.tracking import BrokenError, Tracker
 from listener.pos.wire import encode
@@ -145,6 +145,18 @@ class Link:
         if self._talk is not None:
             return self._talk.step
         return f"{self._api.host} does not answer"
+
+    @property
+    def status(self) -> FollowStatus:
+        """Whether it is live, over what, or why not."""
+        outage, word_at = self.outage, self.word_at
+        return FollowStatus(
+            state=self.state,
+            transport=self.transport,
+            age_seconds=None if word_at is None else asyncio.get_running_loop().time() - word_at,
+            cause=outage.cause if outage else None,
+            why=outage.why if outage else "",
+        )
 
     async def ack(self, stream: str, position: Position) -> Ended | None:
         """Acknowledge a stream over the present connection; return why it has to be sent again."""

@@ -1,10 +1,10 @@
 """What a program is told about its connection to the listener: live, or why not."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
 
 from listener.errors import ListenerError
-from listener.pos.causes import Cause
+from listener.pos.causes import Cause, Outage
 from listener.pos.codes import CloseCode
 from listener.pos.ended import Ended
 
@@ -29,6 +29,16 @@ class FollowStatus:
     age_seconds: float | None
     cause: Cause | None = None
     why: str = ""
+
+    def not_live(self, outage: Outage) -> Self:
+        """Return it as not live, for this reason."""
+        state: State = "stopped" if outage.cause is Cause.STOPPED else "connecting"
+        return replace(self, state=state, transport=None, cause=outage.cause, why=outage.why)
+
+
+STARTING: Final = FollowStatus(
+    state="connecting", transport=None, age_seconds=None, cause=Cause.STARTING
+)
 
 
 class StoppedError(ListenerError):

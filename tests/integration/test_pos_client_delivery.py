@@ -51,7 +51,7 @@ async def test_events_come_in_order_and_each_is_acked_once_the_next_is_asked_for
         async with asyncio.timeout(WAIT_SECONDS):
             await acked.wait()
         assert client.positions[STREAM].offset == 1
-    assert client.status.state == "stopped"
+    assert (client.status.state, client.status.why) == ("stopped", "the program closed it")
     await client.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(client)
