@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 # What runs, without what tests.
 RUNS := $(VENV)/.runs
 BENCH := .venv-bench
+# The distribution's, if there is one, as for the service: what a version manager compiles is slower.
+BENCH_PYTHON = $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+  2>/dev/null && echo /usr/bin/python3 || echo $(PYTHON))
 BENCH_ARGS :=
 FAULTS_ARGS :=
 TESTS :=
@@ -139,7 +142,7 @@ node_modules/.installed: package-lock.json
 # comes, its SQLite syncs with fsync, which is dearer than the fdatasync of Python's: it gets that, too.
 $(BENCH)/.installed: bench/requirements.lock bench/package.json
 	rm -rf bench/node_modules
-	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	test -x $(BENCH)/bin/python || $(BENCH_PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --require-hashes --requirement bench/requirements.lock
 	npm_config_nodedir=$$(node -p "require('path').resolve(process.execPath, '../..')") \
