@@ -46,13 +46,20 @@ PLAIN: Final = ("the customer pays", "the cashier cancels", "the cashier cancels
 HEADER: Final = f"""\
 # What each fault does
 
-Made by a run: `python -m tests.fault.table` plays every fault of the sandbox, every time it can
-strike, on a fake clock, with the real ledger, ingest and lifecycle; a test checks that this page
-is what a run produces. *Told* is what the till heard, in order, with the seconds since the sale was
-started; *ledger* and *truth* are how it ended here and at Pockyt. The cashier cancels, and the
-customer pays, at {ACTS_SECONDS:.0f} s. Faults of tran-query end at {REPAIRED_SECONDS:.0f} s. In
-every row the ledger says what is true, or the till was told within 60 s that nobody knows
-(`unresolved`).
+For anyone who wants to know what a till shows when Pockyt fails. In every row the ledger says what
+is true, or the till learns within 60 s that nobody knows (`unresolved`).
+
+| column | holds |
+|---|---|
+| told | the events that the till got, in order, with the seconds since the sale was started |
+| ledger, truth | how it ended here, and at Pockyt |
+
+The cashier cancels, and the customer pays, at {ACTS_SECONDS:.0f} s. Faults of tran-query end at
+{REPAIRED_SECONDS:.0f} s.
+
+A run makes this page: `python -m tests.fault.table` plays every fault of the sandbox, every time it
+can strike, on a fake clock, with the real ledger, ingest and lifecycle. A test checks that this
+page is what a run produces.
 
 | fault | story | told | ledger | truth |
 |---|---|---|---|---|
