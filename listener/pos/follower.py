@@ -13,13 +13,14 @@ from listener.errors import UnreadableError
 from listener.pos.acking import Acking
 from listener.pos.api import Api, base_url
 from listener.pos.causes import Cause
+from listener.pos.codes import CloseCode
 from listener.pos.credential import read_key
 from listener.pos.events import Event, Position, ResyncMembers, Start
 from listener.pos.link import Link, Resynced, Taken
 from listener.pos.positions import MemoryPositions, PositionStore
 from listener.pos.schedule import Schedule, Timing
 from listener.pos.snapshot import Snapshots
-from listener.pos.status import FollowStatus
+from listener.pos.status import FollowStatus, StoppedError
 from listener.pos.tracking import Tracker, Versions
 
 # Frames read ahead of the program; beyond that, the listener's ledger is the queue.
@@ -52,8 +53,8 @@ class Follower:
         on_resync: Called with what the listener said before a snapshot.
 
     Raises:
-        ValueError: The url is neither http nor ws, or has a query or a password; or the key is
-            empty, or cannot be a key.
+        ValueError: The url is neither http nor ws, or has a query or a password.
+        StoppedError: The key is empty, or cannot be a key.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword, each with a default
@@ -70,7 +71,10 @@ class Follower:
         on_resync: Callable[[ResyncMembers], None] | None = None,
     ) -> None:
         self._base = base_url(url)
-        self._key = read_key(key)
+        try:
+            self._key = read_key(key)
+        except ValueError as error:
+            raise StoppedError(code=CloseCode.BAD_KEY, detail=str(error)) from None
         names = [streams] if isinstance(streams, str) else streams
         self._tracker = Tracker(streams=names, start=start)
         self._store = position or MemoryPositions()
