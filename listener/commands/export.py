@@ -34,16 +34,20 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # "CSV Injection".
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _FORMULA_BLANKS: Final = ("\t", "\r", "\n")
-_MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+# In English, German, French, Spanish, Italian, Portuguese and Dutch.
+_MONTH: Final = (
+    r"(jan|ene|gen|f[eéÉ][bv]|m[aäÄ]r|mrt|a[pvb]r|ma[iyg]|mei|jui?n|giu|jui?l|lug|aug|ao[uûÛ]|ago"
+    r"|sep|set|o[ck]t|ott|out|nov|d[eéÉ][cz]|dic)[a-zéÉ]*\.?"
+)
 # Most of what a spreadsheet would not show as it is: digits that it rounds (it keeps 15 of them),
 # cuts or writes as a power of ten, what it takes for another number, and for a date, a time, a
 # truth. Some of it only in some countries.
 _NOT_AS_TEXT: Final = re.compile(
-    r"\d{12,}|0\d+|\d+(\.\d+)?e[+-]?\d+|\d+ \d+/\d+"
+    r"\d{12,}|0\d+|\d+([.,]\d+)?e[+-]?\d+|\d+ \d+/\d+"
     r"|(?!\d+$)(?=.*\d)[(€$£¥ ]*+(\d{1,3}(,\d{3})+|\d*)([.,]\d*)?[ %€$£¥)]*-?"
     r"|\d{1,3}([. ]\d{3})+(,\d*)?|\d{1,4}\.\d{1,2}\.\d{1,4}"
     r"|\d{1,4}[-/]\d{1,2}([-/]\d{1,4}( \d{1,2}:\d{2}(:\d{2})?)?)?"
-    rf"|\d{{1,4}}[- /]?{_MONTH}([- /]?\d{{1,4}})?|{_MONTH}[- /]?\d{{1,4}}(, ?\d{{4}})?"
+    rf"|\d{{1,4}}(\. ?|[- /])?{_MONTH}([- /]?\d{{1,4}})?|{_MONTH}[- /]?\d{{1,4}}(, ?\d{{4}})?"
     r"|\d{1,4}:\d{1,2}(:\d{1,2})?( ?[ap]m)?|\d{1,2} ?[ap]m|true|false",
     re.IGNORECASE | re.ASCII,
 )

@@ -36,10 +36,11 @@ def _read_after(_context: click.Context, _option: click.Parameter, text: str) ->
 
 def _read_key(_context: click.Context, _option: click.Parameter, text: str) -> "SecretStr":
     from listener.pos.credential import read_key
+    from listener.pos.status import StoppedError
 
     try:
         return read_key(text)
-    except ValueError as error:
+    except StoppedError as error:
         raise click.BadParameter(str(error)) from error
 
 

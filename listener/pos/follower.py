@@ -52,8 +52,8 @@ class Follower:
         on_resync: Called with what the listener said before a snapshot.
 
     Raises:
-        ValueError: The url is neither http nor ws, or has a query or a password; or the key is
-            empty, or cannot be a key.
+        ValueError: The url is neither http nor ws, or has a query or a password.
+        StoppedError: The key is empty, or cannot be a key.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword, each with a default

@@ -42,7 +42,10 @@ STARTING: Final = FollowStatus(
 
 
 class StoppedError(ListenerError):
-    """The listener said not to come back unchanged; ``code`` says why, the text what to do."""
+    """The client does not come back unchanged: ``code`` says why, the text what to do.
+
+    The listener said so, or the key is one that no listener can know.
+    """
 
     def __init__(self, *, code: int, detail: str) -> None:
         super().__init__(detail)

@@ -156,12 +156,22 @@ async def running(
         yield Service(url=url_of(listening), app=app)
 
 
+def _pattern(path: str) -> str:
+    """Return the pattern of a documented path.
+
+    A reference may have slashes (INV/2026/7), and some proxies make a slash of each %2F.
+    """
+    return path.replace("{reference}", "{reference:.+}")
+
+
 @asynccontextmanager
 async def _answering(app: web.Application, listening: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket while the tasks beside it run; at the end, tills are sent away."""
     unknown = web.route("*", "/{unknown:.*}", answering(no_route))
     app.add_routes(
-        web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
+        web.RouteDef(
+            one.method, _pattern(one.path), one.handler, {**one.kwargs, "expect_handler": expect}
+        )
         for one in (*routes(), *app[FILES].routes(), loose_route(), unknown)
     )
     app.on_response_prepare.append(add_cors)

@@ -258,6 +258,17 @@ async def test_a_reference_with_odd_characters_is_found(shop: Shop) -> None:
     assert (told.status, told.body["reference"]) == (200, reference)
 
 
+async def test_a_reference_with_slashes_is_found_behind_a_proxy_that_decodes_them(
+    shop: Shop,
+) -> None:
+    shop.plan("sale-5xx", "query-5xx")
+    reference = "INV/2026/cancel/7"
+    await shop.post(SALES, order(reference=reference))
+    shop.plan()
+    told = await shop.post(f"/v1/sales/{reference}/cancel", {})
+    assert (told.status, told.body["reference"]) == (200, reference)
+
+
 async def test_a_sale_without_a_number_is_listed_in_its_store_while_its_cancel_is_open(
     shop: Shop,
 ) -> None:

@@ -191,6 +191,10 @@ def test_whatever_may_start_a_formula_begins_with_a_quote(start: str) -> None:
         *((text, f'="{text}"') for text in (".5", "1.", "5 %", "1 1/2", "0.0")),
         *((text, f'="{text}"') for text in ("1.234.567", "1 000", "1.000,50", "5 pm")),
         *((text, f'="{text}"') for text in ("2026-11-23 10:00", "Nov 5, 2026")),
+        # In other countries' spreadsheets.
+        *((text, f'="{text}"') for text in ("DEZ-5", "MAI-12", "1. März 2026", "3.Okt", "OKT 26")),
+        *((text, f'="{text}"') for text in ("3 févr. 2026", "AOÛT-5", "déc-7", "5 juin", "ENE-1")),
+        *((text, f'="{text}"') for text in ("1,5E3", "mrt-4", "set-9", "FÉVR-2")),
         (" " * 60_000 + "1x", " " * 60_000 + "1x"),
         *((text, text) for text in ("(a)", "()", "$", "5 USD", "1,23,4", "1.2.3.4", "5--")),
         ("0", "0"),

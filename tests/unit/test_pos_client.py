@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from listener.errors import UnreadableError
 from listener.pos.api import base_url
 from listener.pos.causes import Cause, HttpRefusal, Outage
-from listener.pos.client import Follower
+from listener.pos.client import Follower, StoppedError
 from listener.pos.codes import CloseCode, Duty
 from listener.pos.credential import read_key
 from listener.pos.ended import Ended, ended_by, ended_by_answer
@@ -339,8 +339,10 @@ def test_blanks_around_a_key_do_not_count(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n", "\ufeff", "lk_a b", "lk_a\nb", "lk_\u00e9", "lk_\x00"])
 def test_a_broken_key_is_refused_in_one_sentence_that_does_not_quote_it(text: str) -> None:
-    with pytest.raises(ValueError, match="the key") as refused:
+    # A program that catches StoppedError tells the cashier about this key as about an unknown one.
+    with pytest.raises(StoppedError, match="the key") as refused:
         Follower("http://x", key=text)
+    assert refused.value.code == CloseCode.BAD_KEY
     assert "lk_" not in str(refused.value).replace("keys create", "")
     assert "\n" not in str(refused.value)
 
