@@ -160,9 +160,14 @@ async def running(
 async def _answering(app: web.Application, listening: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket while the tasks beside it run; at the end, tills are sent away."""
     unknown = web.route("*", "/{unknown:.*}", answering(no_route))
+    # Of itself, aiohttp finds no route for a part with a brace; a shop's reference may have one.
+    ours = [
+        web.RouteDef(one.method, one.path.replace("}", ":[^/]+}"), one.handler, one.kwargs)
+        for one in routes()
+    ]
     app.add_routes(
         web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect})
-        for one in (*routes(), *app[FILES].routes(), loose_route(), unknown)
+        for one in (*ours, *app[FILES].routes(), loose_route(), unknown)
     )
     app.on_response_prepare.append(add_cors)
     loop = asyncio.get_running_loop()
