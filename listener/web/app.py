@@ -1,6 +1,7 @@
 """Connect the parts of the service, start it, and stop it without losing anything."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,6 +54,7 @@ from listener.web.unread import unquoted
 
 # How long a request may still take once the listener stops.
 STOP_SECONDS: Final = 5.0
+_PART: Final = re.compile(r"\{(\w+)\}")
 # aiohttp's own limit is 100, and whoever comes first would take them all.
 POCKYT_CONNECTIONS_MAX: Final = 1_000
 
@@ -157,11 +159,13 @@ async def running(
 
 
 def _pattern(path: str) -> str:
-    """Return the pattern of a documented path.
+    """Return aiohttp's pattern of a documented path.
 
-    A reference may have slashes (INV/2026/7), and some proxies make a slash of each %2F.
+    Of itself it finds no route for a part with a brace, which a number or a reference may have. A
+    reference may also have slashes (INV/2026/7), and some proxies make a slash of each %2F.
     """
-    return path.replace("{reference}", "{reference:.+}")
+    path = path.replace("{reference}", "{reference:.+}")
+    return _PART.sub(r"{\1:[^/]+}", path)
 
 
 @asynccontextmanager
