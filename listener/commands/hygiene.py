@@ -26,6 +26,8 @@ _PLACEHOLDER: Final = re.compile(
     r"[<>{}\s$…]|\.\.\.|your|token|change|replace|secret|example|sample|placeholder|dummy|todo",
     re.IGNORECASE,
 )
+# What is left around a token where an environment file is not read by a shell.
+_QUOTES: Final = ("'", '"')
 # A group may read the settings, as a service with its own user needs.
 _OTHERS: Final = 0o037
 
@@ -54,7 +56,16 @@ def look_over(
 def _tokens(settings: "Settings") -> Iterator[Finding]:
     is_tried_out = is_this_machine(urlsplit(settings.pockyt.url).hostname or "")
     for number, merchant in settings.merchants.items():
-        if any(_is_placeholder(text, tried_out=is_tried_out) for text in _texts(merchant)):
+        texts = _texts(merchant)
+        if any(text[:1] in _QUOTES and text.endswith(text[:1]) for text in texts):
+            yield Finding(
+                name=f"token {number}",
+                value="quoted",
+                severity=Severity.PROBLEM,
+                advice="a token of this merchant has quotes around it: remove them, or every"
+                " notification is refused as not signed",
+            )
+        elif any(_is_placeholder(text, tried_out=is_tried_out) for text in texts):
             yield Finding(
                 name=f"token {number}",
                 value="placeholder",

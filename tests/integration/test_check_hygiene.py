@@ -9,6 +9,7 @@ import pytest
 
 from listener.commands.hygiene import look_over
 from listener.settings import load
+from listener.storage.findings import Severity
 from tests.support.commands import here
 from tests.support.ports import free_port
 
@@ -53,6 +54,13 @@ def test_a_token_from_a_page_is_named_by_its_merchant_and_not_shown(token: str) 
     found = noted(WISE | merchants(m7=[REAL, token], m8=[OTHER]))
     assert [*found] == ["token 7"]
     assert token not in found["token 7"]
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_that_were_left_around_a_token_are_a_problem(quote: str) -> None:
+    environ = WISE | merchants(m7=[OTHER, f"{quote}{REAL}{quote}"])
+    (found,) = look_over(load(None, environ), config=None, environ=environ)
+    assert (found.name, found.value, found.severity) == ("token 7", "quoted", Severity.PROBLEM)
 
 
 def test_the_published_token_is_right_with_a_sandbox_on_this_machine() -> None:
