@@ -196,7 +196,7 @@ def _draw_acts(people: People, dice: random.Random) -> Iterator[Act]:
         yield dice.uniform(0.5, 14), partial(people.forge, dice.choice([Word.SUCCESS, Word.CLOSED]))
     if dice.random() < 0.12:
         status = dice.choice(["paid", "failed", "cancelled", "refunded", None])
-        yield dice.uniform(3, 14), partial(people.decide, status)
+        yield dice.uniform(3, 14), partial(people.decide, status, looks=dice.random() < 0.7)
 
 
 def _draw_stubborn(people: People, dice: random.Random) -> Iterator[Act]:

@@ -133,7 +133,8 @@ def _status(
     decisions = [line for line in lines if line["kind"] == "decision"]
     if decisions:
         newest = decisions[-1]
-        later = [line for line in lines if line["seq"] > newest["seq"]]
+        seen = newest["asOf"] or newest["seq"]
+        later = [line for line in lines if line["seq"] > seen and line is not newest]
         is_last = not any(line["providerStatus"] for line in later)
         if is_last and said != newest["fields"].get("status", said):
             yield f"{said}, though decided: {newest}"

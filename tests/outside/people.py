@@ -6,7 +6,7 @@ from typing import Final
 
 from listener.clock import now_ms
 from listener.sandbox.book import Word
-from tests.outside.listener import Answer, Listener
+from tests.outside.listener import Answer, Json, Listener
 from tests.outside.pockyt import PockytOfTruth
 from tests.support.service import MERCHANT_NO
 
@@ -83,13 +83,20 @@ class People:
         if self._number:
             await self._listener.ask(self._number)
 
-    async def decide(self, status: str | None) -> None:
-        """Decide as an operator who has seen the truth, or who is wrong about it."""
+    async def decide(self, status: str | None, *, looks: bool = True) -> None:
+        """Decide as an operator who has seen the truth, or who is wrong about it.
+
+        One who ``looks``, as on the dashboard, is refused if the transaction changes meanwhile.
+        """
         sale = self._pockyt.book.get(self._number or "")
         status = status or (self._pockyt.book.truth(sale) if sale else None)
         if status in ("paid", "failed", "cancelled", "refunded"):
-            body = {"status": status, "name": "Ada", "reason": "seen on the wallet's own page"}
-            await self._listener.call("POST", f"/v1/transactions/{self._number}/decide", body)
+            body: Json = {"status": status, "name": "Ada", "reason": "seen at the wallet"}
+            path = f"/v1/transactions/{self._number}"
+            if looks:
+                seen = await self._listener.call("GET", path)
+                body["stateVersion"] = seen.body.get("stateVersion")
+            await self._listener.call("POST", f"{path}/decide", body)
 
     async def customer_pays(self) -> None:
         """Pay by the code that the till shows."""
