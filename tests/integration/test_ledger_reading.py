@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from listener.ledger.model import NO_STORE, CancelState, Fact, Status
+from listener.ledger.model import NO_STORE, Fact, Status
 from listener.ledger.scope import Cursor, Scope, Search
 from listener.ledger.status import read_word
 from listener.storage import AnyLedger, open_reader
@@ -171,33 +171,6 @@ async def test_transactions_are_found_by_what_is_asked_for(ledger: AnyLedger, cl
     for wanted, numbers in expected.items():
         assert await search(ledger, wanted) == numbers, wanted
     assert await search(ledger, EVERYTHING, limit=2) == ["5", "4"]
-
-
-async def test_transactions_are_found_by_their_cancel_and_by_what_is_held(
-    ledger: AnyLedger,
-) -> None:
-    for number, word in enumerate(("pending", "closed", "success", "pending"), start=1):
-        await ledger.record(numbered(number, word, store_no=None if number == 4 else told.STORE))
-    for number in (1, 2, 4):
-        await ledger.record(replace(told.cancel_request(), transaction_no=str(number)))
-    closed = told.query("closed", as_of=await ledger.seq(), reference="r2")
-    await ledger.record(replace(closed, transaction_no="2"))
-    await ledger.record(replace(numbered(5), suspect="ambiguous"))
-    merchant = Scope(merchant_no=told.MERCHANT)
-    expected: dict[Search, list[str]] = {
-        Search(scope=ALL, cancel_state=CancelState.REQUESTED): ["4", "1"],
-        Search(scope=ALL, cancel_state=CancelState.CONFIRMED): ["2"],
-        Search(scope=ALL, cancel_state=CancelState.UNRESOLVED): [],
-        Search(scope=merchant, cancel_state=CancelState.REQUESTED): ["4", "1"],
-        Search(scope=replace(merchant, store_no=told.STORE), held=True): ["5"],
-        Search(scope=ALL, held=True): ["5"],
-        Search(scope=ALL, held=False): ["4", "3", "2", "1"],
-        Search(scope=ALL, held=False, status=Status.PAID): ["3"],
-        Search(scope=ALL, held=True, cancel_state=CancelState.REQUESTED): [],
-        Search(scope=ALL, held=False, cancel_state=CancelState.REQUESTED, contains="R1"): ["1"],
-    }
-    for wanted, numbers in expected.items():
-        assert await search(ledger, wanted) == numbers, wanted
 
 
 # What is due

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from listener.ledger.model import NO_STORE, CancelState, Status
+from listener.ledger.model import NO_STORE, Status
 from listener.ledger.scope import Cursor, Scope, Search
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import told
@@ -82,8 +82,6 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             Search(scope=store, reference="r1", status=Status.CONFLICT),
             Search(scope=replace(store, terminal="T-42"), reference="r1"),
             Search(scope=ALL, since_ms=1, until_ms=told.START_MS),
-            Search(scope=ALL, held=True),
-            Search(scope=store, cancel_state=CancelState.UNRESOLVED),
         ):
             await ledger.read_transactions(wanted, before=cursor, limit=9)
         await ledger.read_due(now_ms=told.START_MS, limit=9)

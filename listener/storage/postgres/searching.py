@@ -32,10 +32,6 @@ async def transactions(
     if search.status:
         clauses.append(f"status = {bound(search.status.value)}")
         clauses += ["status <> 'paid'"] if search.status is not Status.PAID else []
-    if search.cancel_state:
-        clauses.append(f"cancel_state = {bound(search.cancel_state.value)}")
-    if search.held is not None:
-        clauses.append(f"held = {bound(int(search.held))}")
     if search.reference:
         clauses.append(f"reference = {bound(packed(search.reference))}")
     if search.contains:

@@ -106,9 +106,7 @@ STORES_OF: Final = (
     " WHERE merchant_no = ?1 AND store_no IS NULL AND created_at <= ?2))"
     " WHERE newest IS NOT NULL ORDER BY newest DESC"
 )
-# Tested row by row: a search that uses one of them has a time limit.
-OF_CANCEL: Final = "cancel_state = :cancel_state"
-HELD: Final = "held = :held"
+# Tested row by row: a search that uses it has a time limit.
 CONTAINS: Final = "(reference LIKE :part ESCAPE '\\' OR transaction_no LIKE :part ESCAPE '\\')"
 NEWEST_FIRST: Final = " ORDER BY created_at DESC, first_seq DESC LIMIT :limit"
 # transaction_no, merchant_no

@@ -40,6 +40,6 @@ def open_cursor(text: str, query: Query, *, ledger: Ledger) -> bytes:
 
 
 def _seal(place: bytes, query: Query, ledger: Ledger) -> bytes:
-    filters = query.model_dump_json(exclude={"cursor", "limit"}, exclude_none=True)
+    filters = query.model_dump_json(exclude={"cursor", "limit"})
     bound = f"{ledger.epoch}\n{type(query).__name__}\n{filters}".encode()
     return hmac.digest(ledger.secret, bound + b"\n" + place, hashlib.sha256)[:_SEAL_BYTES]

@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.errors import UnreadableError
-from listener.ledger.model import CancelState, Status
+from listener.ledger.model import Status
 from listener.pos.events import After, Stream
 from listener.pos.lenient import NUMBER_MAX, whole_of
 from listener.pos.wire import parse_after
@@ -63,13 +63,6 @@ def _whole(text: object) -> object:
     if number is None:
         raise _wrong("must be a whole number in digits")
     return number
-
-
-def _truth(text: object) -> object:
-    known: dict[object, bool] = {"true": True, "false": False}
-    if text not in known:
-        raise _wrong("must be true or false")
-    return known[text]
 
 
 def _time_ms(text: object) -> int:
@@ -121,8 +114,7 @@ Instant = Annotated[
 ]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]+$", max_length=NUMBER_CHARS_MAX)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)]
-# A check comes last in the list, and so runs first.
-Truth = Annotated[bool, BeforeValidator(_truth)]
+# This check of the digits comes last in the list, and so runs first.
 Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
 Wait = Annotated[int, Field(ge=0, le=WAIT_SECONDS_MAX), BeforeValidator(_whole)]
 EventsWait = Annotated[int, Field(ge=0, le=EVENTS_WAIT_SECONDS_MAX), BeforeValidator(_whole)]
@@ -159,13 +151,6 @@ class TransactionsQuery(Query):
     )
     terminal: Text | None = Field(default=None, description="Only of this till.")
     status: Status | None = Field(default=None, description="Only with this status.")
-    cancel_state: CancelState | None = Field(
-        default=None, description="Only if a cancel was asked for, and has come so far."
-    )
-    held: Truth | None = Field(
-        default=None,
-        description="`true`: only while a notification is not believed alone; `false`: the others.",
-    )
     reference: Text | None = Field(default=None, description="Only with exactly this reference.")
     contains: Text | None = Field(
         default=None, description="Only if the reference or number contains this, in any case."
