@@ -125,6 +125,9 @@ CREATE INDEX transactions_by_till ON transactions (merchant_no, store_no, termin
 CREATE INDEX transactions_by_reference ON transactions (reference, created_at, first_seq);
 -- What is settled and paid is most of the ledger and is read by time; the rest is looked for.
 CREATE INDEX transactions_by_status ON transactions (status, created_at, first_seq) WHERE status <> 'paid';
+-- Few: what was cancelled, and what is held. A ledger of 0.2.0 gets these two when it is served; its version stays.
+CREATE INDEX IF NOT EXISTS transactions_by_cancel ON transactions (cancel_state, created_at, first_seq) WHERE cancel_state IS NOT NULL;
+CREATE INDEX IF NOT EXISTS transactions_held ON transactions (created_at, first_seq) WHERE held = 1;
 CREATE INDEX transactions_due ON transactions (ask_due_at, first_seq) WHERE ask_due_at IS NOT NULL;
 CREATE INDEX transactions_to_cancel ON transactions (ask_due_at, first_seq) WHERE ask_due_at IS NOT NULL AND ask_why = 'cancel';
 CREATE INDEX transactions_to_raise ON transactions (ask_raise_at, first_seq) WHERE ask_raise_at IS NOT NULL;

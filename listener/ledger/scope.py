@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from listener.ledger.model import Status
+from listener.ledger.model import CancelState, Status
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -33,6 +33,8 @@ class Search(Struct, frozen=True, kw_only=True):
 
     scope: Scope
     status: Status | None = None
+    cancel_state: CancelState | None = None
+    held: bool | None = None
     reference: str | None = None
     contains: str | None = None
     since_ms: int | None = None

@@ -1,5 +1,6 @@
-"""Statements that verify and rebuild a ledger, and that both back-ends understand."""
+"""Statements that both back-ends understand: they verify and rebuild a ledger, and add to it."""
 
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Final
 
@@ -48,3 +49,16 @@ SALES_WITH_STATES: Final = (
     f"SELECT {_ENTRY}, {', '.join(f's.{name}' for name in SALE_COLUMNS)}"
     f" FROM entries e LEFT JOIN sales s ON s.seq = e.seq{_OF_SALES}"
 )
+
+_ADDED_INDEX: Final = "CREATE INDEX IF NOT EXISTS "
+
+
+def added_indexes(schema: str) -> Iterator[tuple[str, str]]:
+    """Read from a schema the indexes that a released version did not make: names and statements.
+
+    Without them a search is slow, and nothing else: every version serves and reads a ledger with
+    them and without, so that the version of its schema stays.
+    """
+    for line in schema.splitlines():
+        if line.startswith(_ADDED_INDEX):
+            yield line.removeprefix(_ADDED_INDEX).split()[0], line

@@ -19,8 +19,14 @@ from listener.storage.sqlite.ledger import SqliteLedger
 from listener.storage.sqlite.location import sqlite_path
 from listener.storage.sqlite.lock import ServiceLock, is_served
 from listener.storage.sqlite.opening import connect, connect_read_only
-from listener.storage.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION, schema_text
+from listener.storage.sqlite.schema import (
+    APPLICATION_ID,
+    FIRST_VERSION,
+    SCHEMA_VERSION,
+    schema_text,
+)
 from listener.storage.sqlite.verify import verify
+from listener.storage.statements import added_indexes
 from tests.support.commands import run, write_settings
 from tests.support.stored import STREAM, Clock, bare, numbered, url_of
 
@@ -281,6 +287,31 @@ async def test_an_older_ledger_is_brought_up_to_date_with_what_it_holds(
     with closing(bare(path)) as db:
         assert db.execute("SELECT x FROM later").fetchall() == [("a;b",)]
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
+
+
+async def test_a_ledger_of_the_first_release_gets_the_indexes_that_came_later(path: Path) -> None:
+    names = [name for name, _ in added_indexes(schema_text())]
+    assert names == ["transactions_by_cancel", "transactions_held"]
+    async with await SqliteLedger.open(path) as ledger:
+        await ledger.record(numbered(1))
+    with closing(bare(path)) as db:
+        for name in names:
+            db.execute(f"DROP INDEX {name}")
+    # A backup of that release can be proved without a service on it, and keys can be made.
+    assert verify(url_of(path)).entries == 1
+    connect(path, create=True).close()
+    assert _indexes(path).isdisjoint(names)
+    async with await SqliteLedger.open(path) as ledger:
+        assert (await ledger.record(numbered(2))).seq == 2
+    assert _indexes(path) > set(names)
+    # And that release serves it again, if it is put back.
+    with closing(bare(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (FIRST_VERSION,)
+
+
+def _indexes(path: Path) -> set[str]:
+    with closing(bare(path)) as db:
+        return {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
 
 
 async def test_a_migration_that_fails_changes_nothing(

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Final
 
 import pytest
 from msgspec.structs import replace
 
-from listener.ledger.model import NO_STORE, Fact, Status
+from listener.ledger.model import NO_STORE, CancelState, Fact, Status, Transaction
 from listener.ledger.scope import Cursor, Scope, Search
 from listener.ledger.status import read_word
 from listener.storage import AnyLedger, open_reader
@@ -171,6 +172,76 @@ async def test_transactions_are_found_by_what_is_asked_for(ledger: AnyLedger, cl
     for wanted, numbers in expected.items():
         assert await search(ledger, wanted) == numbers, wanted
     assert await search(ledger, EVERYTHING, limit=2) == ["5", "4"]
+
+
+async def test_each_filter_goes_with_every_other_and_its_pages_hold_each_once(
+    ledger: AnyLedger, clock: Clock
+) -> None:
+    # What comes after the cancel is asked for, if it is: and so each of its states, with every
+    # status that it can stand beside.
+    ends = (None, "", "dealing", "closed", "success", "failed", "refunded", "alarm")
+    words = ("success", "init", "closed", "disputed")
+    for number, (word, end, is_held) in enumerate(product(words, ends, (False, True))):
+        clock.at_ms += number % 2
+        store_no = (None, told.STORE, "300014")[number % 3]
+        await ledger.record(numbered(number, word, store_no=store_no))
+        if is_held:
+            notice = replace(numbered(number, mark="again"), suspect="refund_notice")
+            await ledger.record(notice)
+        if end is not None:
+            terminal = "T-42" if number % 5 else None
+            wish = told.cancel_request(terminal=terminal)
+            as_of = (await ledger.record(replace(wish, transaction_no=str(number)))).seq
+            follows = told.alarm() if end == "alarm" else told.query(end, as_of=as_of)
+            if end:
+                reference = f"r{number}"
+                await ledger.record(
+                    replace(follows, transaction_no=str(number), reference=reference)
+                )
+    everything = await ledger.read_transactions(EVERYTHING, before=None, limit=500)
+    states = {one.cancel.state for one in everything if one.cancel}
+    assert states == set(CancelState)
+    assert {(one.held, one.status) for one in everything} > set(
+        product((True, False), (Status.PAID, Status.UNKNOWN))
+    )
+    assert {one.status for one in everything if one.held and _is_open(one)} > {Status.PAID}
+
+    where = (None, {"store_no": told.STORE}, {"store_no": NO_STORE}, {"terminal": "T-42"})
+    days = (None, told.START_MS + 10)
+    found_some = 0
+    for place, status, state, held, since_ms in product(
+        where, (None, Status.PAID, Status.UNKNOWN), (None, *CancelState), (None, True, False), days
+    ):
+        scope = Scope(merchant_no=told.MERCHANT, **place) if place else ALL
+        wanted = Search(
+            scope=scope, status=status, cancel_state=state, held=held, since_ms=since_ms
+        )
+        expected = [
+            one.transaction_no
+            for one in everything
+            if scope.store_no in (None, one.store_no or NO_STORE)
+            and scope.terminal in (None, one.terminal)
+            and status in (None, one.status)
+            and (state is None or (one.cancel is not None and one.cancel.state is state))
+            and held in (None, one.held)
+            and one.created_at_ms >= (since_ms or 0)
+        ]
+        assert await _paged(ledger, wanted) == expected, wanted
+        found_some += bool(expected)
+    assert found_some > 100
+
+
+def _is_open(one: Transaction) -> bool:
+    return one.cancel is not None and one.cancel.resolved_at_ms is None
+
+
+async def _paged(ledger: AnyLedger, wanted: Search) -> list[str]:
+    found: list[str] = []
+    cursor = None
+    while page := await ledger.read_transactions(wanted, before=cursor, limit=7):
+        found += [one.transaction_no for one in page]
+        cursor = Cursor(created_at_ms=page[-1].created_at_ms, first_seq=page[-1].first_seq)
+    return found
 
 
 # What is due

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from listener.ledger.model import NO_STORE, Status
+from listener.ledger.model import NO_STORE, CancelState, Status
 from listener.ledger.scope import Cursor, Scope, Search
 from listener.storage.sqlite.ledger import SqliteLedger
 from tests.support import told
@@ -16,6 +16,16 @@ from tests.support.stored import STREAM, Clock, bound, numbered, sold
 
 ALL: Final = Scope()
 EVERYTHING: Final = Search(scope=ALL)
+# What is looked for all over a ledger, and is in very little of it.
+FEW: Final = (
+    Search(scope=ALL, cancel_state=CancelState.UNRESOLVED),
+    Search(scope=ALL, cancel_state=CancelState.REFUSED, status=Status.PAID),
+    Search(scope=ALL, cancel_state=CancelState.CONFIRMED, status=Status.CANCELLED, held=False),
+    Search(scope=ALL, held=True),
+    Search(scope=ALL, held=True, status=Status.UNKNOWN),
+    Search(scope=ALL, held=True, cancel_state=CancelState.REQUESTED),
+)
+DAYS: Final[tuple[dict[str, int], ...]] = ({}, {"since_ms": 1, "until_ms": told.START_MS})
 
 
 @pytest.fixture(name="ledger")
@@ -50,6 +60,7 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
     await ledger.record(bound("r1", 4, sale_seq=sale.seq))
     (transaction,) = await ledger.read_transaction("4", merchant_no=None)
     store = Scope(merchant_no=told.MERCHANT, store_no=told.STORE)
+    places = (ALL, Scope(merchant_no=told.MERCHANT), store, replace(store, terminal="T-42"))
     cursor = Cursor(created_at_ms=told.START_MS, first_seq=2)
     async with Listening(ledger) as listening:
         await ledger.record(numbered(1))
@@ -82,6 +93,12 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             Search(scope=store, reference="r1", status=Status.CONFLICT),
             Search(scope=replace(store, terminal="T-42"), reference="r1"),
             Search(scope=ALL, since_ms=1, until_ms=told.START_MS),
+            *(
+                replace(one, scope=where, **days)
+                for one in FEW
+                for where in places
+                for days in DAYS
+            ),
         ):
             await ledger.read_transactions(wanted, before=cursor, limit=9)
         await ledger.read_due(now_ms=told.START_MS, limit=9)
@@ -103,7 +120,12 @@ async def test_every_question_is_a_seek_in_an_index(ledger: SqliteLedger) -> Non
             text: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {text}")] for text in questions
         }
 
-    for text, plan in (await ledger._read(plans)).items():
+    told_plans = await ledger._read(plans)
+    few = [text for text in questions if "cancel_state =" in text or "held = 1" in text]
+    assert len(few) == len(FEW) * len(places) * len(DAYS)
+    for text in few:
+        assert any(index in told_plans[text][0] for index in ("by_cancel", "_held")), text
+    for text, plan in told_plans.items():
         walks = [step for step in plan if step.startswith("SCAN") and not _is_short(step, text)]
         assert not walks, (text, plan)
         assert not [step for step in plan if "TEMP B-TREE" in step and _is_page(text)], (text, plan)

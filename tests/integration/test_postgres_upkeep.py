@@ -13,11 +13,14 @@ from listener.errors import LedgerUnavailableError
 from listener.ledger.model import Event
 from listener.ledger.nodes import Seat
 from listener.ledger.results import Acked
+from listener.ledger.scope import EVERYWHERE, Search
 from listener.storage import open_reader, verify
 from listener.storage.postgres import bell, writer
 from listener.storage.postgres.connection import SERVER_NOW_MS
 from listener.storage.postgres.ledger import ANALYZE_ENTRIES, PostgresLedger
+from listener.storage.postgres.schema import schema_text
 from listener.storage.postgres.turns import LEASE_SECONDS
+from listener.storage.statements import added_indexes
 from tests.support.databases import NEW_EPOCH, execute, node
 from tests.support.stored import STREAM, numbered
 
@@ -313,3 +316,20 @@ async def test_a_pause_while_it_is_shown_makes_a_session_no_newer(url: str) -> N
             await asyncio.sleep(1.0)
         assert await showing == {"a"}
         assert await other.announce(newer) == frozenset()
+
+
+async def test_a_ledger_of_the_first_release_gets_the_indexes_that_came_later(url: str) -> None:
+    names = [name for name, _ in added_indexes(schema_text())]
+    assert names == ["transactions_by_cancel", "transactions_held"]
+    indexes = "SELECT count(*) FROM pg_indexes WHERE indexname = ANY($1)"
+    async with node(url) as older, beside(url) as db:
+        await older.record(numbered(1))
+        await db.execute(f"DROP INDEX {', '.join(names)}")
+        # Of two that start at once the second finds them; the older one goes on.
+        async with node(url) as newer, node(url) as another:
+            assert await db.fetchval(indexes, names) == len(names)
+            assert (await older.record(numbered(2))).seq == 2
+            assert (await newer.record(numbered(3))).seq == 3
+            held = Search(scope=EVERYWHERE, held=True)
+            assert await another.read_transactions(held, before=None, limit=9) == []
+        assert await db.fetchval("SELECT schema_version FROM ledger") == 1

@@ -1,6 +1,9 @@
 """The ledger query over HTTP: transactions, entries, the head and the terminals."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,6 +14,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 import pytest
+from msgspec import structs
 
 from listener.hub import hub as hub_module
 from listener.keys import Role, authenticate
@@ -251,6 +255,82 @@ async def test_each_filter_leaves_what_it_names(service: Serving, time: Time) ->
         assert await page(service, f"?{query}", key) == numbers, query
 
 
+async def test_cancels_are_found_by_how_far_they_have_come_and_what_is_held_by_that(
+    service: Serving, time: Time
+) -> None:
+    key = ledger_key(service)
+    # The first cancel was answered, the second raised; the third came just now.
+    for number in ("1", "2", "3", "4"):
+        time.at_ms += 1000
+        await service.ledger.record(fact(number, word="init", says=Status.CREATED))
+    for number in ("1", "2", "3"):
+        wish = Fact(kind=Kind.CANCEL_REQUEST, merchant_no=MERCHANT_NO, transaction_no=number)
+        await service.ledger.record(wish)
+    await service.ledger.record(
+        Fact(
+            kind=Kind.QUERY,
+            merchant_no=MERCHANT_NO,
+            transaction_no="1",
+            reference="ref-1",
+            provider_status="closed",
+            says=Status.CANCELLED,
+            amount="13.00",
+            currency="USD",
+            as_of=7,
+        )
+    )
+    alarm = fields_text({"alarm": "unresolved"})
+    await service.ledger.record(
+        Fact(kind=Kind.ALARM, merchant_no=MERCHANT_NO, transaction_no="2", fields=alarm)
+    )
+    await service.ledger.record(structs.replace(fact("2"), suspect="refund_notice"))
+    expected = {
+        "cancelState=confirmed": ["1"],
+        "cancelState=unresolved": ["2"],
+        "cancelState=requested": ["3"],
+        "cancelState=refused": [],
+        "cancelState=refunded": [],
+        "held=true": ["2"],
+        "held=True": ["2"],
+        "held=false": ["4", "3", "1"],
+        "held=true&cancelState=unresolved&status=created": ["2"],
+        "held=true&cancelState=requested": [],
+        f"merchantNo={MERCHANT_NO}&storeNo={STORE_NO}&cancelState=requested": ["3"],
+        f"merchantNo={OTHER_MERCHANT_NO}&held=true": [],
+        "cancelState=unresolved&since=2026-10-14T17:46:43Z": [],
+        "cancelState=&held=": ["4", "3", "2", "1"],
+    }
+    for query, numbers in expected.items():
+        assert await page(service, f"?{query}", key) == numbers, query
+    # What the filter names is what the answer says.
+    _, answer = await service.get("/v1/transactions?cancelState=unresolved&held=true", key)
+    (cancel,), (held,) = listed(answer, "cancel"), listed(answer, "held")
+    assert (members(cancel)["state"], held) == ("unresolved", True)
+
+
+async def test_a_cursor_is_of_its_filters_and_one_without_the_later_ones_is_good_for_both_versions(
+    service: Serving,
+) -> None:
+    key = ledger_key(service)
+    for number in range(3):
+        await service.ledger.record(fact(str(number)))
+    _, answer = await service.get("/v1/transactions?held=false&limit=1", key)
+    cursor = members(answer)["nextCursor"]
+    assert await page(service, f"?held=false&cursor={cursor}", key) == ["1", "0"]
+    for filters in ("", "held=true&", "held=false&cancelState=refused&"):
+        path = f"/v1/transactions?{filters}cursor={cursor}"
+        assert (await refusal(service, path, key))[:2] == (400, "bad-cursor")
+    # As 0.2.0 sealed it, whose nodes may serve the next page.
+    _, answer = await service.get("/v1/transactions?status=paid&limit=1", key)
+    packed = base64.urlsafe_b64decode(str(members(answer)["nextCursor"]))
+    filters = (
+        '{"merchant_no":null,"store_no":null,"terminal":null,"status":"paid","reference":null,'
+        '"contains":null,"since":null,"until":null}'
+    )
+    bound = f"{service.ledger.epoch}\nTransactionsQuery\n{filters}\n".encode() + packed[16:]
+    assert hmac.digest(service.ledger.secret, bound, hashlib.sha256)[:16] == packed[:16]
+
+
 async def test_a_store_that_several_merchants_may_have_needs_its_merchant(
     service: Serving,
 ) -> None:
@@ -272,6 +352,12 @@ async def test_a_store_that_several_merchants_may_have_needs_its_merchant(
         ("limit=all", "bad-parameter", "limit must be a whole number in digits"),
         ("limit=1&limit=2", "bad-parameter", "limit must be given once"),
         ("status=canceled", "bad-parameter", "'cancelled'"),
+        ("cancelState=open", "bad-parameter", "cancelState must be one of 'requested'"),
+        ("cancelState=UNRESOLVED", "bad-parameter", "'refunded' or 'unresolved'"),
+        ("cancelstate=refused", "unknown-parameter", "status, cancelState, held, reference"),
+        ("held=yes", "bad-parameter", "held must be true or false"),
+        ("held=1", "bad-parameter", "held must be true or false"),
+        ("held=true&held=false", "bad-parameter", "held must be given once"),
         ("since=yesterday", "bad-parameter", "since must be a time such as"),
         ("since=x&until=y", "bad-parameter", "until must be a time such as"),
         ("reference=", "bad-parameter", "reference must not be empty"),

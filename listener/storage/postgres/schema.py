@@ -19,6 +19,7 @@ from listener import log
 from listener.errors import LedgerError, LedgerUnavailableError, NoLedgerError
 from listener.storage.postgres.connection import FAULTS, Connection, connect, hang_up, told_by
 from listener.storage.postgres.location import Location
+from listener.storage.statements import added_indexes
 
 SCHEMA_VERSION: Final = 1
 SECRET_BYTES: Final = 32
@@ -104,7 +105,7 @@ async def prepare(db: Connection, *, now_ms: int) -> Identity:
 
 
 async def identify(location: Location, *, name: str, now_ms: int) -> Identity:
-    """Connect once to a ledger that is to be served; return which it is, after `prepare`.
+    """Connect once to a ledger that is to be served; return which it is, with all that it needs.
 
     Raises:
         LedgerError: It cannot be served.
@@ -113,6 +114,8 @@ async def identify(location: Location, *, name: str, now_ms: int) -> Identity:
     db = await connect(location, name=name)
     try:
         identity = await prepare(db, now_ms=now_ms)
+        with _refusals_told():
+            await _add_indexes(db)
     except FAULTS as error:
         raise LedgerUnavailableError(f"the ledger cannot be opened: {told_by(error)}") from error
     finally:
@@ -182,6 +185,17 @@ async def read_reason(db: Connection) -> str | None:
     if row["is_copy"]:
         return COPIED
     return None if row["is_here"] else RESTORED
+
+
+async def _add_indexes(db: Connection) -> None:
+    """Make the indexes that a ledger of an earlier version lacks; nobody commits meanwhile."""
+    for name, statement in added_indexes(schema_text()):
+        if await db.fetchval("SELECT to_regclass($1)", name) is None:
+            async with db.transaction():
+                # Another node that starts may be making it, however long that takes.
+                await db.execute("SET LOCAL lock_timeout = 0")
+                await db.execute(LOCK)
+                await db.execute(statement)
 
 
 async def begin_epoch(

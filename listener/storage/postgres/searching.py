@@ -32,6 +32,11 @@ async def transactions(
     if search.status:
         clauses.append(f"status = {bound(search.status.value)}")
         clauses += ["status <> 'paid'"] if search.status is not Status.PAID else []
+    if search.cancel_state:
+        clauses.append(f"cancel_state = {bound(search.cancel_state.value)}")
+    if search.held is not None:
+        # No parameter: a plan that is kept must show that the index of what is held is enough.
+        clauses.append("held = 1" if search.held else "held = 0")
     if search.reference:
         clauses.append(f"reference = {bound(packed(search.reference))}")
     if search.contains:

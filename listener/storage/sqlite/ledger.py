@@ -23,6 +23,7 @@ from listener.storage.sqlite.files import LedgerFiles
 from listener.storage.sqlite.lock import ServiceLock
 from listener.storage.sqlite.opening import connect, connect_query_only
 from listener.storage.sqlite.readable import READERS, SEARCHERS, ReadableLedger
+from listener.storage.sqlite.schema import add_indexes
 from listener.storage.sqlite.writer import Writer
 
 _LOG: Final = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class SqliteLedger(ReadableLedger):
                 connection = await Connection.open(connector)
                 opened.append(connection)
             epoch, why_new = await opened[0].run(partial(begin, path=path, lock=lock))
+            await opened[0].run(add_indexes)
             secret = await opened[0].run(reading.secret)
             await opened[0].run(wait_for_nobody)
         except BaseException:

@@ -10,6 +10,7 @@ from typing import Final
 from listener.errors import LedgerError
 from listener.ledger.chain import GENESIS
 from listener.storage.sqlite import statements
+from listener.storage.statements import added_indexes
 
 SCHEMA_VERSION: Final = 1
 FIRST_VERSION: Final = 1
@@ -75,6 +76,12 @@ def migrate(db: sqlite3.Connection, path: Path, *, clock: Callable[[], int]) -> 
         )
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def add_indexes(db: sqlite3.Connection) -> None:
+    """Make the indexes that a ledger of an earlier version lacks, as its one writer."""
+    for _, statement in added_indexes(schema_text()):
+        db.execute(statement)
 
 
 def _statements(script: str) -> Iterator[str]:

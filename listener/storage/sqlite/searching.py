@@ -18,12 +18,10 @@ def transactions(
     db: sqlite3.Connection, search: Search, *, before: Cursor | None, limit: int
 ) -> list[Transaction]:
     """Read a page of transactions, newest first."""
-    scope, status = search.scope, search.status
-    # The condition that finds the fewest rows comes first, with its own index. A + stops SQLite
-    # from choosing another index for having more columns, and walking through a whole store.
-    by_status = status not in (None, Status.PAID)
-    leader = "reference" if search.reference else "terminal" if scope.terminal else None
-    leader = leader or ("status" if by_status else "store" if scope.store_no else "time")
+    scope, status, cancel = search.scope, search.status, search.cancel_state
+    # The leader comes first, with its own index. A + stops SQLite from choosing another index for
+    # having more columns, and walking through a whole store.
+    leader = _leader(search)
     if leader == "time" and scope.merchant_no:
         return _of_every_store(db, search, before=before, limit=limit)
     by_store = leader == "store" or (leader == "terminal" and scope.store_no is not None)
@@ -41,6 +39,11 @@ def transactions(
         "terminal = :terminal": leader == "terminal",
         "+status = :status": status and leader != "status",
         "status = :status AND status <> 'paid'": leader == "status",
+        "+cancel_state = :cancel": cancel and leader != "cancel",
+        "cancel_state = :cancel": leader == "cancel",
+        "+held = 1": search.held is True and leader != "held",
+        "held = 1": leader == "held",
+        "+held = 0": search.held is False,
         "reference = :reference": search.reference,
         selects.CONTAINS: search.contains,
         "created_at >= :since": search.since_ms is not None,
@@ -54,6 +57,7 @@ def transactions(
         "store": scope.store_no,
         "terminal": scope.terminal,
         "status": search.status,
+        "cancel": cancel,
         "reference": search.reference,
         "part": _like(search.contains) if search.contains else None,
         "since": search.since_ms,
@@ -63,6 +67,22 @@ def transactions(
         "limit": limit,
     }
     return [transaction_of(row) for row in db.execute(statement, values)]
+
+
+def _leader(search: Search) -> str:
+    """Return the condition that finds the fewest rows."""
+    scope = search.scope
+    if search.reference:
+        return "reference"
+    if search.held:
+        return "held"
+    if search.cancel_state:
+        return "cancel"
+    if scope.terminal:
+        return "terminal"
+    if search.status not in (None, Status.PAID):
+        return "status"
+    return "store" if scope.store_no else "time"
 
 
 def _like(part: str) -> str:

@@ -57,6 +57,8 @@ async def list_transactions(request: web.Request, key: Key) -> web.Response:
     search = Search(
         scope=scope,
         status=query.status,
+        cancel_state=query.cancel_state,
+        held=query.held,
         reference=query.reference,
         contains=query.contains,
         since_ms=query.since,

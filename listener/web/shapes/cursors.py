@@ -13,6 +13,9 @@ from listener.web.problem import ProblemError
 from listener.web.shapes.parameters import Query
 
 _SEAL_BYTES: Final = 16
+# Filters that came after 0.2.0: a cursor without them is good for both versions, which may run side
+# by side.
+_ADDED: Final = ("cancel_state", "held")
 
 
 def seal_cursor(place: bytes, query: Query, *, ledger: Ledger) -> str:
@@ -40,6 +43,7 @@ def open_cursor(text: str, query: Query, *, ledger: Ledger) -> bytes:
 
 
 def _seal(place: bytes, query: Query, ledger: Ledger) -> bytes:
-    filters = query.model_dump_json(exclude={"cursor", "limit"})
+    unused = {name for name in _ADDED if getattr(query, name, None) is None}
+    filters = query.model_dump_json(exclude={"cursor", "limit", *unused})
     bound = f"{ledger.epoch}\n{type(query).__name__}\n{filters}".encode()
     return hmac.digest(ledger.secret, bound + b"\n" + place, hashlib.sha256)[:_SEAL_BYTES]

@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from listener.errors import UnreadableError
-from listener.ledger.model import Status
+from listener.ledger.model import CancelState, Status
 from listener.pos.events import After, Stream
 from listener.pos.lenient import NUMBER_MAX, whole_of
 from listener.pos.wire import parse_after
@@ -63,6 +63,15 @@ def _whole(text: object) -> object:
     if number is None:
         raise _wrong("must be a whole number in digits")
     return number
+
+
+def _flag(text: object) -> object:
+    """Read true or false, in any case: Python writes ``True``."""
+    flags = {"true": True, "false": False}
+    flag = flags.get(text.lower()) if isinstance(text, str) else text
+    if flag is None:
+        raise _wrong("must be true or false")
+    return flag
 
 
 def _time_ms(text: object) -> int:
@@ -114,6 +123,7 @@ Instant = Annotated[
 ]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]+$", max_length=NUMBER_CHARS_MAX)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 # This check of the digits comes last in the list, and so runs first.
 Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
 Wait = Annotated[int, Field(ge=0, le=WAIT_SECONDS_MAX), BeforeValidator(_whole)]
@@ -151,6 +161,15 @@ class TransactionsQuery(Query):
     )
     terminal: Text | None = Field(default=None, description="Only of this till.")
     status: Status | None = Field(default=None, description="Only with this status.")
+    cancel_state: CancelState | None = Field(
+        default=None,
+        description="Only if its newest cancel has come so far. One is open while it is `requested`"
+        " or, without an answer after 60 s, `unresolved`.",
+    )
+    held: Flag | None = Field(
+        default=None,
+        description="`true`: only if a notification of it is held; `false`: if none is.",
+    )
     reference: Text | None = Field(default=None, description="Only with exactly this reference.")
     contains: Text | None = Field(
         default=None, description="Only if the reference or number contains this, in any case."
