@@ -10,7 +10,8 @@ _AMOUNT: Final = re.compile(rf"(?=.*[1-9]){_MONEY.pattern}")
 _NUMBER: Final = re.compile(r"[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
 _CENT: Final = Decimal("0.01")
 _DIGITS_MAX: Final = 12
-_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
+# Also as taka and rupees are written: 12,34,567.89.
+_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(,[0-9]{2,3})*,[0-9]{3}(\.[0-9]+)?")
 
 
 def read_money(text: str | None) -> Decimal | None:

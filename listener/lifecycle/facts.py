@@ -228,7 +228,12 @@ def _is_of(order: Order, answer: Answer) -> bool:
 
 
 def _names_only(order: Order, answer: Answer) -> bool:
-    """Return whether what an answer names of reference, amount and currency is the order's."""
+    """Return whether what an answer names of reference, amount and currency is the order's.
+
+    A refund's record may name all three, with a number of its own.
+    """
+    if not _is_of_payment(answer):
+        return False
     found = _outcome_fact(
         Kind.QUERY, answer, call="", says=None, merchant_no=order.merchant_no, transaction_no=""
     )
@@ -258,9 +263,11 @@ def _is_about(answer: Answer, transaction_no: str) -> bool:
     """Return whether an answer is about this payment, with a readable amount."""
     if answer.amount is not None and plain_amount(answer.amount) is None:
         return False
-    if answer.fields.get("transactionType", "").strip().lower() not in ("", PAYMENT):
-        return False
-    return answer.transaction_no in (None, transaction_no)
+    return _is_of_payment(answer) and answer.transaction_no in (None, transaction_no)
+
+
+def _is_of_payment(answer: Answer) -> bool:
+    return answer.fields.get("transactionType", "").strip().lower() in ("", PAYMENT)
 
 
 def _outcome_fact(

@@ -39,7 +39,9 @@ _MAY_BE_LONG: Final = frozenset(
         "refundReference",
         "amount",
         "refundAmount",
+        "refundRmbAmount",
         "voidAmount",
+        "tip",
     }
 )
 

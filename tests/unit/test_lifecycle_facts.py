@@ -53,6 +53,7 @@ def _said(**fields: str) -> Answer:
 
 def _answer(**said: object) -> Answer:
     fields = {name: value for name, value in said.items() if isinstance(value, str)}
+    said.pop("transactionType", None)
     return Answer(fields=fields, **said)  # type: ignore[arg-type]
 
 
@@ -137,6 +138,7 @@ def test_a_sale_that_is_found_ended_is_settled_as_by_a_question() -> None:
         _answer(transaction_no="297", word="success", amount="13.00", currency="GBP"),
         _answer(transaction_no="297", word="success", amount="13.00", reference="R-2"),
         _answer(transaction_no="297", word="success"),
+        _answer(transaction_no="297", word="success", amount="13.00", transactionType="refund"),
         PockytRefusedError("000021", "no such record"),
     ],
 )

@@ -457,10 +457,11 @@ def test_an_empty_text_is_absence() -> None:
         assert read_answer(body) == Answer(fields=result)
 
 
-def test_an_amount_with_all_decimals_of_a_double_is_read() -> None:
+@pytest.mark.parametrize("name", ["amount", "refundAmount", "refundRmbAmount", "voidAmount", "tip"])
+def test_an_amount_with_all_decimals_of_a_double_is_read(name: str) -> None:
     amount = "67.2000000000000028421709430404007434844970703125"
-    body = f'{{"ret_code": "000100", "result": {{"amount": {amount}}}}}'.encode()
-    assert read_answer(body).amount == amount
+    body = f'{{"ret_code": "000100", "result": {{"{name}": {amount}}}}}'.encode()
+    assert read_answer(body).fields[name] == amount
 
 
 def test_an_answer_in_gbk_is_read() -> None:
