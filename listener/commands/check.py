@@ -48,10 +48,11 @@ def check(config: Path | None, as_json: bool) -> None:
     settings = read_settings(config)
     in_ledger = check_up(settings.database)
     is_served = any(finding.name == "served" and finding.value == "yes" for finding in in_ledger)
+    is_unread = any(finding.name == "readable" for finding in in_ledger)
     findings = [
         *_program(),
         *_settings(settings),
-        *_address(settings, is_served=is_served),
+        *_address(settings, is_served=is_served, is_unread=is_unread),
         asyncio.run(_pockyt(settings)),
         *look_over(settings, config=config, environ=os.environ),
         *in_ledger,
@@ -90,8 +91,12 @@ def _settings(settings: "Settings") -> "Iterator[Finding]":
     yield Finding(name="confirm", value=settings.confirm)
 
 
-def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
-    """Yield whether the service answers, or could."""
+def _address(settings: "Settings", *, is_served: bool, is_unread: bool) -> "Iterator[Finding]":
+    """Yield whether the service answers, or could.
+
+    A ledger that cannot be read does not tell who serves it: then a listener that has the address
+    is taken for the service.
+    """
     from listener.storage.findings import Finding, Severity
     from listener.web.address import bind
 
@@ -103,6 +108,9 @@ def _address(settings: "Settings", *, is_served: bool) -> "Iterator[Finding]":
     try:
         bind(settings.host, settings.port).close()
     except OSError as error:
+        if is_unread and (ready := asyncio.run(_readiness(settings))).value in ("yes", "503"):
+            yield ready
+            return
         yield Finding(
             name="address", value=address, severity=Severity.PROBLEM, advice=error.strerror
         )

@@ -295,6 +295,20 @@ def test_check_finds_a_service_that_is_ready(tmp_path: Path) -> None:
         assert found["pockyt"]["severity"] == "fine"
 
 
+def test_check_asks_a_service_whose_database_it_cannot_read(tmp_path: Path) -> None:
+    config = write_settings(tmp_path)
+    env = {"LISTENER_PORT": str(free_port())}
+    with started("serve", "--config", config, env=env) as serving:
+        serving.until(serving.err, " serving ")
+        gone = {"LISTENER_DATABASE": f"postgresql://127.0.0.1:{free_port()}/listener"}
+        done = run("check", "--config", config, "--json", env=env | gone)
+        assert serving.stop() == 0
+    found = findings(done.out)
+    assert (found["readable"]["severity"], found["ready"]["value"]) == ("problem", "yes")
+    # It would be bad advice to choose another port.
+    assert "address" not in found
+
+
 async def test_check_waits_for_nobody_for_long(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

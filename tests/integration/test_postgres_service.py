@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from listener.lifecycle import Clock, Steady
 from listener.web.till import sessions
 from listener.web.till.sessions import SessionTiming
 from tests.support.databases import NEW_EPOCH, execute
+from tests.support.frozen import Line, line_to
 from tests.support.service import FIELDS, STREAM, Serving, serving
 from tests.support.tills import till
 
@@ -153,6 +156,56 @@ async def test_a_new_epoch_makes_every_till_come_back(
         assert ready["streams"][0]["recovered"] is False
         resync = await again.hear("resync")
         assert (resync["reason"], resync["epoch"]) == ("epoch_changed", "new")
+
+
+@asynccontextmanager
+async def on_a_line(
+    url: str, *, timing: SessionTiming | None = None
+) -> AsyncIterator[tuple[Serving, Line]]:
+    """Serve a ledger that is reached over a line."""
+    parts = urlsplit(url)
+    async with line_to(str(parts.hostname), parts.port or 5432) as line:
+        its = f"postgresql://{parts.username}@127.0.0.1:{line.port}{parts.path}"
+        async with serving(Path(), database=its, timing=timing) as served:
+            yield served, line
+            line.thaw.set()
+
+
+async def until_unread(caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until a node has noticed that it cannot read the ledger."""
+    async with asyncio.timeout(30):
+        while "keys_unread" not in caplog.text:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_till_of_a_node_that_is_cut_off_from_the_database_is_sent_away(
+    one: Serving, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = one.key(terminal="T-42")
+    async with on_a_line(url, timing=SessionTiming(unread_seconds=1)) as (cut_off, line):
+        async with till(cut_off.url, key) as following:
+            await following.join()
+            line.freeze()
+            # Nobody here hears of it.
+            assert await one.notify() == (200, "success")
+            await until_unread(caplog)
+            assert await following.code() == 1011
+        async with till(one.url, key) as again:
+            await again.join()
+            assert (await again.hear("event"))["offset"] == 1
+
+
+async def test_a_till_stays_while_its_node_cannot_read_the_ledger_for_a_moment(
+    one: Serving, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = one.key(terminal="T-42")
+    async with on_a_line(url) as (cut_off, line), till(cut_off.url, key) as following:
+        await following.join()
+        line.freeze()
+        assert await one.notify() == (200, "success")
+        await until_unread(caplog)
+        line.thaw.set()
+        assert (await following.hear("event"))["offset"] == 1
 
 
 async def test_a_terminal_that_comes_to_another_node_is_replaced_at_the_first(

@@ -33,6 +33,9 @@ YOUNG_SECONDS: Final = 0.25
 # Tills are told to come back spread over this time.
 DRAIN_SECONDS: Final = 5.0
 SEEN_MAX: Final = 10_000
+# After which a ledger that cannot be read ends every session. A till waits as long for a listener
+# that says nothing.
+UNREAD_SECONDS: Final = DEAD_SECONDS
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class SessionTiming:
     tick_seconds: float = TICK_SECONDS
     close_seconds: float = CLOSE_SECONDS
     drain_seconds: float = DRAIN_SECONDS
+    unread_seconds: float = UNREAD_SECONDS
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -105,6 +109,8 @@ class Sessions:
         self._keys_version: int | None = None
         self._revoked: frozenset[str] = frozenset()
         self._pulse = Pulse()
+        # When the ledger was last read.
+        self._read_at = 0.0
 
     @property
     def count(self) -> int:
@@ -231,14 +237,19 @@ class Sessions:
             self._pulse.stop()
 
     async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
+        self._read_at = now()
         while True:
             await asyncio.sleep(self.timing.tick_seconds)
             self._tick()
             try:
-                await self._end_replaced()
                 await self._end_revoked()
+                self._read_at = now()
+                await self._end_replaced()
             except ListenerError as error:
                 log.event(_LOG, "keys_unread", level=logging.ERROR, reason=str(error))
+                if now() - self._read_at >= self.timing.unread_seconds:
+                    self._end_unread()
             except Exception:  # noqa: BLE001 - nothing may end the looking after
                 _LOG.exception("keys_unread")
 
@@ -280,6 +291,11 @@ class Sessions:
         elif now >= session.ping_at:
             session.ping_at = now + timing.ping_seconds
             session.ping(t_ms)
+
+    def _end_unread(self) -> None:
+        """Close every session: another listener may record what a till here would never see."""
+        for session in self._all():
+            self.close(session.connection, CloseCode.SERVER_ERROR, "the ledger cannot be read")
 
     async def _end_replaced(self) -> None:
         """Close the sessions whose terminal has opened a newer one at another node."""
