@@ -281,6 +281,26 @@ def test_a_transaction_is_found_by_its_reference_by_its_number_and_by_its_status
         expect(row(head.page, "needle-in-the-hay")).to_have_count(0)
 
 
+def test_what_is_held_needs_attention_however_old_it_is_and_whatever_its_status(
+    browser: Browser, stage: Stage
+) -> None:
+    number = "297553638304000001"
+    stage.notify(number, "success", reference="old-and-held")
+    # A notice of a refund is no payment, and Pockyt here knows nothing of it.
+    stage.notify(number, "success", reference="old-and-held", refundTransactionNo="7")
+    for place in range(110):
+        stage.notify(f"297553638304{place + 100:06}", "success")
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        expect(row(head.page, "304000209")).to_be_visible()
+        card = head.page.locator("#attention > li").filter(has_text="old-and-held")
+        expect(card.locator("h3")).to_contain_text("Held")
+        # Of the newest hundred it is none.
+        expect(row(head.page, "old-and-held")).to_have_count(0)
+        head.page.get_by_label("Search by a part").fill("old-and-held")
+        expect(row(head.page, "old-and-held")).to_contain_text("Paid")
+
+
 def test_a_part_of_a_reference_finds_what_the_page_has_not_read(
     browser: Browser, stage: Stage
 ) -> None:

@@ -117,6 +117,21 @@ def test_a_list_that_was_not_read_is_not_called_empty(browser: Browser, stage: S
         expect(said).to_have_text("")
 
 
+def test_where_it_was_not_read_what_needs_a_person_nothing_is_said_to_need_nobody(
+    browser: Browser, stage: Stage
+) -> None:
+    calm = "Nothing needs you: no open cancel, no conflict."
+    with visit(browser, f"{stage.url}/") as head:
+        said = head.page.locator("#attention-none")
+        head.page.route("**/v1/transactions?held=true*", a_page(502))
+        head.enter(stage.key(Role.ADMIN))
+        expect(said).to_contain_text("Not all that may need you was read: ")
+        expect(said).to_be_visible()
+        # It tries again by itself.
+        head.page.unroute_all()
+        expect(said).to_have_text(calm)
+
+
 def test_a_device_that_goes_offline_is_not_live_and_comes_back(
     browser: Browser, stage: Stage
 ) -> None:

@@ -75,9 +75,9 @@ export function caseOf(transaction) {
 
 /**
  * Show a card for each kind and store. `unseen` are the cancellations that no till has seen, `sales`
- * those to which Pockyt has given no number.
+ * those to which Pockyt has given no number. `unread`: that not all was read yet, or why not; else ''.
  */
-export function showAttention({ transactions, unseen, sales, ...actions }) {
+export function showAttention({ transactions, unseen, sales, unread, ...actions }) {
   const items = [...transactions, ...sales]
     .map((transaction) => ({ transaction, found: caseOf(transaction) }))
     .filter(({ found }) => found !== undefined)
@@ -96,7 +96,8 @@ export function showAttention({ transactions, unseen, sales, ...actions }) {
     draw: (group) => card(group, actions),
   });
   say(at('attention-count'), items.length ? String(items.length) : '');
-  at('attention-none').hidden = items.length > 0;
+  say(at('attention-none'), unread || 'Nothing needs you: no open cancel, no conflict.');
+  at('attention-none').hidden = items.length > 0 && !unread;
 }
 
 /** Group what has the same kind and store, the most urgent first. */

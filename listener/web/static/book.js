@@ -1,6 +1,7 @@
 /** Hold the transactions that the dashboard knows, and keep them up to date. */
 
 import { pathOf } from './api.js';
+import { caseOf } from './attention.js';
 
 const REREAD_MS = 250;
 const REREAD_MAX = 24;
@@ -9,8 +10,14 @@ const HELD_MAX = 5000;
 const PAGE = 100;
 const SCAN_PAGES_MAX = 4;
 const SCAN_PAGE = 500;
-// Statuses in which a cancel can be open, or a doubt can last.
-const DOUBTFUL = ['conflict', 'unknown', 'pending', 'created'];
+// What may need a person. A cancel can be open, and a notification held, whatever the status.
+const DOUBTS = [
+  { status: 'conflict' },
+  { cancelState: 'unresolved' },
+  { held: true },
+  { status: 'unknown' },
+  { cancelState: 'requested' },
+];
 
 /** Name a transaction: two merchants may share a number. */
 export function keyOf({ merchantNo, transactionNo }) {
@@ -80,7 +87,8 @@ export class Book {
   /** Read everything that may need a person, however old it is. */
   async scan() {
     this.#scannedAt = performance.now();
-    await Promise.all(DOUBTFUL.map((status) => this.#scanOne(status)));
+    // One after the other: a key has one search at a time.
+    for (const doubt of DOUBTS) await this.#scanOne(doubt);
     this.#onChange();
   }
 
@@ -159,23 +167,19 @@ export class Book {
     if (performance.now() - this.#scannedAt > SCAN_MS) await this.scan();
     // A page that stays open for weeks must hold what it shows, and not the whole ledger.
     for (const row of this.all().slice(HELD_MAX)) {
-      if (!this.#isOpen(row)) this.#held.delete(keyOf(row));
+      if (!caseOf(row)) this.#held.delete(keyOf(row));
     }
-  }
-
-  #isOpen({ status, held, cancel }) {
-    return held || DOUBTFUL.includes(status) || cancel?.resolvedAt === null;
   }
 
   #read({ merchantNo, transactionNo }) {
     return this.#api.get(pathOf({ transactionNo }), { query: { merchantNo } });
   }
 
-  async #scanOne(status) {
+  async #scanOne(doubt) {
     let cursor;
     for (let pages = 0; pages < SCAN_PAGES_MAX && cursor !== null; pages += 1) {
       const page = await this.#api.get('/v1/transactions', {
-        query: { status, limit: SCAN_PAGE, cursor },
+        query: { ...doubt, limit: SCAN_PAGE, cursor },
       });
       page.data.forEach((row) => this.#put(row));
       cursor = page.nextCursor;

@@ -46,8 +46,11 @@ class Dashboard {
   #activity = new Activity();
   #metrics;
   #unseen = [];
-  /** Sales to which Pockyt has given no number. */
-  #sales = [];
+  /** Sales to which Pockyt has given no number; undefined until they were read. */
+  #sales;
+  /** That what needs a person was not read yet, or why not; '' once it was. */
+  #unread = 'Reading …';
+  #isScanning = false;
   #health;
   #canAct;
   #search = '';
@@ -165,7 +168,23 @@ class Dashboard {
   /** Read everything again: at the start, and whenever it is live again. */
   async #read() {
     const list = this.#readList(this.#book.begin());
-    await this.#try(Promise.all([list, this.#book.scan(), this.#readHealth()]));
+    await this.#try(Promise.all([list, this.#scan(), this.#readHealth()]));
+  }
+
+  /** Read what needs a person. Until that works, the page says so, and tries again. */
+  async #scan() {
+    if (this.#isScanning) return;
+    this.#isScanning = true;
+    try {
+      await this.#book.scan();
+      this.#unread = '';
+    } catch (error) {
+      this.#unread = `Not all that may need you was read: ${error.why ?? error.message}`;
+      throw error;
+    } finally {
+      this.#isScanning = false;
+      this.#drawSoon();
+    }
   }
 
   async #readMetrics() {
@@ -189,6 +208,7 @@ class Dashboard {
     };
     this.#showHealth();
     if (sales !== undefined) this.#sales = sales.data;
+    if (this.#unread && isLive()) await this.#try(this.#scan());
     if (terminals !== undefined) {
       this.#unseen = terminals.unacknowledged.filter(({ late }) => late).map(identityOf);
     }
@@ -224,7 +244,8 @@ class Dashboard {
     const transactions = this.#book.all();
     showAttention({
       transactions,
-      sales: this.#sales,
+      sales: this.#sales ?? [],
+      unread: this.#unread || (this.#sales ? '' : 'Reading …'),
       unseen: this.#unseen.map((one) => ({ ...one, ...this.#book.get(keyOf(one)) })),
       canAct: this.#canAct,
       onAsk: (transaction) => askPockyt(this.#api, transaction),
