@@ -53,5 +53,5 @@ def _node() -> str:
             text=True,
         )
     except (OSError, subprocess.CalledProcessError):
-        return "not there: `make bench-setup` brings it"
+        return "not there, or without its packages: `make bench` installs them"
     return done.stdout.strip().removeprefix("Node.js ")
