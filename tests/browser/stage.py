@@ -77,7 +77,9 @@ class Stage:
             made, text = thread.submit(make).result()
         return text, made.id
 
-    def notify(self, transaction_no: str, status: str, **changes: str) -> None:
+    def notify(
+        self, transaction_no: str, status: str, *, store_no: str = STORE_NO, **changes: str
+    ) -> None:
         """Send a signed notification, as Pockyt would."""
         fields = {
             "transactionNo": transaction_no,
@@ -90,7 +92,7 @@ class Stage:
             **changes,
         }
         body = urlencode({**fields, FIELD: sign(fields, TOKEN)}).encode()
-        assert self._post(f"{self.url}/notify/{MERCHANT_NO}/{STORE_NO}", body) == b"success"
+        assert self._post(f"{self.url}/notify/{MERCHANT_NO}/{store_no}", body) == b"success"
 
     def pay(self, transaction_no: str) -> None:
         """Pay as the customer."""

@@ -301,6 +301,55 @@ def test_what_is_held_needs_attention_however_old_it_is_and_whatever_its_status(
         expect(row(head.page, "old-and-held")).to_contain_text("Paid")
 
 
+def test_the_list_is_of_one_store_and_one_day_also_after_a_reload(
+    browser: Browser, stage: Stage
+) -> None:
+    number = "29755363830300000"
+    stage.notify(f"{number}1", "success", reference="shop-1")
+    # A store that is not configured is none.
+    stage.notify(f"{number}2", "success", reference="lost-1", store_no="999999")
+    with visit(browser, f"{stage.url}/") as head:
+        head.enter(stage.key(Role.ADMIN))
+        rows, none = head.page.locator("#rows tr"), head.page.locator("#none")
+        expect(row(head.page, "shop-1")).to_be_visible()
+        offered = head.page.locator("#stores option")
+        expect(offered.locator("xpath=self::*[@value='303660']")).to_have_count(1)
+        store = head.page.get_by_label("Show one store")
+        store.fill("-")
+        expect(row(head.page, "lost-1")).to_be_visible()
+        expect(row(head.page, "shop-1")).to_have_count(0)
+        # What comes meanwhile is shown where it belongs; what needs a person is of all stores.
+        stage.notify(f"{number}3", "success", reference="shop-2", note="a&b")
+        stage.notify(f"{number}4", "success", reference="lost-2", store_no="999999")
+        expect(row(head.page, "lost-2")).to_be_visible()
+        expect(head.page.locator("#attention")).to_contain_text("Held")
+        expect(row(head.page, "shop-2")).to_have_count(0)
+        today = head.page.evaluate("new Date().toLocaleDateString('sv')")
+        day = head.page.get_by_label("Day")
+        day.fill(today)
+        expect(row(head.page, "lost-2")).to_be_visible()
+        expect(head.page).to_have_url(f"{stage.url}/?store=-&day={today}")
+        head.page.reload()
+        head.expect_live()
+        expect(row(head.page, "lost-2")).to_be_visible()
+        expect(row(head.page, "shop-2")).to_have_count(0)
+        # A story opens above the list, and the address is the same after it.
+        row(head.page, "lost-2").get_by_role("link").click()
+        expect(head.page.locator("#story")).to_contain_text("Paid")
+        head.page.keyboard.press("Escape")
+        expect(head.page).to_have_url(f"{stage.url}/?store=-&day={today}")
+        day.fill("2020-11-23")
+        expect(none).to_have_text("No transaction at this store that began on this day.")
+        head.page.get_by_label("Search by a part").fill("lost")
+        expect(none).to_contain_text("that began on this day has this in its reference")
+        day.fill("")
+        expect(rows).to_have_count(2)
+        store.fill("no such")
+        expect(none).to_contain_text("storeNo must be of the characters")
+        store.fill("")
+        expect(head.page).to_have_url(f"{stage.url}/")
+
+
 def test_a_part_of_a_reference_finds_what_the_page_has_not_read(
     browser: Browser, stage: Stage
 ) -> None:

@@ -2,6 +2,7 @@
 
 import { pathOf } from './api.js';
 import { caseOf } from './attention.js';
+import { queryOf, shows } from './filters.js';
 
 const REREAD_MS = 250;
 const REREAD_MAX = 24;
@@ -31,13 +32,14 @@ export class Book {
   #toRead = new Map();
   #timer;
   #scannedAt = -Infinity;
-  #filter = '';
+  #filter;
   #cursor = null;
   /** The keys of the list, as far as it was read. */
   #oldest = '';
 
-  constructor(api, onChange) {
+  constructor(api, { filter, onChange }) {
     this.#api = api;
+    this.#filter = filter;
     this.#onChange = onChange;
   }
 
@@ -56,22 +58,23 @@ export class Book {
 
   /** The list under the present filter, as far back as it was read without a gap. */
   list() {
-    return this.all().filter(
-      (one) => (!this.#filter || one.status === this.#filter) && one.createdAt >= this.#oldest,
-    );
+    return this.shown().filter((one) => one.createdAt >= this.#oldest);
   }
 
-  /** The status that is chosen; '' for all. */
+  /** Everything that is known of what the present filter shows, newest first. */
+  shown() {
+    return this.all().filter((one) => shows(this.#filter, one));
+  }
+
   get filter() {
     return this.#filter;
   }
 
-  /** Read the newest page under a filter (a status, or '' for all). */
+  /** Read the newest page under a filter. */
   async begin(filter = this.#filter) {
     this.#filter = filter;
-    const page = await this.#api.get('/v1/transactions', {
-      query: { status: filter, limit: PAGE },
-    });
+    const query = { ...queryOf(filter), limit: PAGE };
+    const page = await this.#api.get('/v1/transactions', { query });
     if (filter !== this.#filter) return; // Somebody chose another one meanwhile.
     this.#takePage(page);
   }
@@ -79,7 +82,7 @@ export class Book {
   /** Read the page before the oldest that is shown. */
   async older() {
     const filter = this.#filter;
-    const query = { status: filter, limit: PAGE, cursor: this.#cursor };
+    const query = { ...queryOf(filter), limit: PAGE, cursor: this.#cursor };
     const page = await this.#api.get('/v1/transactions', { query });
     if (filter === this.#filter) this.#takePage(page);
   }
@@ -95,7 +98,7 @@ export class Book {
   /** Read the newest whose reference or number holds a text, and return their keys. */
   async find(text) {
     const { data, nextCursor } = await this.#api.get('/v1/transactions', {
-      query: { contains: text, status: this.#filter, limit: PAGE },
+      query: { ...queryOf(this.#filter), contains: text, limit: PAGE },
     });
     data.forEach((row) => this.#put(row));
     this.#onChange();

@@ -6,9 +6,10 @@ import { showAttention } from './attention.js';
 import { Book, keyOf } from './book.js';
 import { at, say } from './dom.js';
 import { hear } from './feed.js';
+import { chosen, makeFilters, offerStores } from './filters.js';
 import { gate, roleOf } from './gate.js';
 import { readHealth, showHealth, showTerminals } from './health.js';
-import { makeFilters, makeSearch, matching, showList } from './list.js';
+import { makeSearch, matching, showList } from './list.js';
 import { Live, isLive } from './live.js';
 import { parseMetrics } from './metrics.js';
 import { Story, askPockyt } from './story.js';
@@ -56,6 +57,8 @@ class Dashboard {
   #search = '';
   /** What the listener found; undefined until it has answered. */
   #found;
+  /** The newest reading of the list, while it is under way. */
+  #reading;
   /** Why the list was not read, the last time. */
   #problem;
   #isListRead = false;
@@ -66,12 +69,15 @@ class Dashboard {
     const isAdmin = role === 'admin';
     this.#canAct = isAdmin;
     this.#api = new Api(key);
-    this.#book = new Book(this.#api, () => this.#drawSoon());
+    this.#book = new Book(this.#api, {
+      filter: chosen(),
+      onChange: () => this.#drawSoon(),
+    });
     this.#live = new Live((isNow) => (isNow ? this.#read() : this.#showHealth()));
     this.#story = new Story(this.#api, {
       canAct: isAdmin,
       onRead: (story) => this.#book.take(story),
-      onClose: () => history.replaceState(null, '', location.pathname),
+      onClose: () => history.replaceState(null, '', location.pathname + location.search),
     });
     at('limits').hidden = isAdmin;
     say(
@@ -109,9 +115,9 @@ class Dashboard {
     }
   }
 
-  async filter(status) {
+  async filter() {
     this.#isListRead = false;
-    await this.#readList(this.#book.begin(status));
+    await this.#readList(this.#book.begin(chosen()));
     if (this.#search) await this.search(this.#search);
     this.#draw();
   }
@@ -123,12 +129,15 @@ class Dashboard {
   /** Wait for a part of the list; what is missing because it failed is said above it. */
   async #readList(reading) {
     this.#problem = undefined;
+    this.#reading = reading;
+    this.#drawSoon();
     await this.#try(
       reading.catch((error) => {
-        this.#problem = error.message;
+        if (this.#reading === reading) this.#problem = error.message;
         throw error;
       }),
     );
+    if (this.#reading === reading) this.#reading = undefined;
     this.#draw();
   }
 
@@ -255,19 +264,16 @@ class Dashboard {
       },
       hrefOf,
     });
-    const rows = this.#search
-      ? matching(transactions, this.#search, this.#book.filter)
-      : this.#book.list();
+    const rows = this.#search ? matching(this.#book.shown(), this.#search) : this.#book.list();
+    offerStores(transactions);
     showList(rows, {
+      filter: this.#book.filter,
       hrefOf,
       marksNew: this.#isListRead && !this.#search,
       hasOlder: this.#book.hasOlder,
+      isReading: this.#reading !== undefined,
       problem: this.#problem,
-      search: this.#search && {
-        text: this.#search,
-        found: this.#found,
-        chosen: this.#book.filter,
-      },
+      search: this.#search && { text: this.#search, found: this.#found },
     });
     this.#isListRead = rows.length > 0;
   }
@@ -291,7 +297,7 @@ function identityOf({ stream, recordedAt, ...told }) {
   return { ...told, merchantNo, storeNo, updatedAt: recordedAt, stateVersion: 0 };
 }
 
-makeFilters((status) => dashboard?.filter(status));
+makeFilters(() => dashboard?.filter());
 makeSearch((text) => dashboard?.search(text));
 at('older').addEventListener('click', () => dashboard?.older());
 addEventListener('hashchange', () => dashboard?.route());

@@ -1,59 +1,32 @@
-/** Show the list of transactions: filters, search, rows. */
+/** Show the list of transactions: search, rows. */
 
 import { keyOf } from './book.js';
 import { at, h, reconcile, say } from './dom.js';
-import { STATUSES, badge, icon, money } from './statuses.js';
+import { noneOf, onTyped } from './filters.js';
+import { badge, money } from './statuses.js';
 import { ago } from './times.js';
 
 const ROWS_MAX = 500;
-const TYPING_MS = 250;
-
-/** Draw the filters; `onChange(status)` gets '' for all. */
-export function makeFilters(onChange) {
-  const chip = (value, ...content) =>
-    h(
-      'label',
-      {},
-      h('input', {
-        type: 'radio',
-        name: 'status',
-        value,
-        checked: value === '',
-        onchange: () => onChange(value),
-      }),
-      ...content,
-    );
-  at('filters').append(
-    chip('', 'All'),
-    ...Object.entries(STATUSES).map(([status, { word }]) => chip(status, icon(status), word)),
-  );
-}
 
 /** Call `onSearch(text)` with the text to search, a moment after the last key. */
 export function makeSearch(onSearch) {
-  let timer;
-  at('search').addEventListener('input', () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => onSearch(at('search').value.trim()), TYPING_MS);
-  });
+  onTyped('search', () => onSearch(at('search').value.trim()));
 }
 
-/** Return the rows with a status ('' for all) whose reference or number contains a text. */
-export function matching(rows, text, chosen) {
+/** Return the rows whose reference or number contains a text. */
+export function matching(rows, text) {
   const wanted = text.toLowerCase();
-  return rows.filter(
-    ({ status, reference, transactionNo }) =>
-      (!chosen || status === chosen) &&
-      [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)),
+  return rows.filter(({ reference, transactionNo }) =>
+    [reference, transactionNo].some((one) => one?.toLowerCase().includes(wanted)),
   );
 }
 
 /**
- * Show rows. `marksNew`: those that were not there before catch the eye for a moment. `search` is
- * what is looked for, `{text, found, chosen}`; `found` is undefined until the listener has answered,
- * `chosen` the status that it must have, '' for any. `problem`: why the list was not read.
+ * Show the rows of a filter. `marksNew`: those that were not there before catch the eye for a moment.
+ * `search` is what is looked for, `{text, found}`; `found` is undefined until the listener has
+ * answered. `isReading`: it has not answered yet. `problem`: why the list was not read.
  */
-export function showList(rows, { hrefOf, marksNew, hasOlder, problem, search }) {
+export function showList(rows, { filter, hrefOf, marksNew, hasOlder, isReading, problem, search }) {
   reconcile(at('rows'), rows.slice(0, ROWS_MAX), {
     keyOf,
     signOf: ({ stateVersion, updatedAt, held, cancel }) =>
@@ -64,15 +37,18 @@ export function showList(rows, { hrefOf, marksNew, hasOlder, problem, search }) 
   at('none').hidden = rows.length > 0;
   say(
     at('none'),
-    search ? nothingFound(search) : problem ? '' : 'No transaction with this status yet.',
+    search ? nothingFound(search, filter) : problem ? '' : nothingThere(filter, isReading),
   );
   say(at('transactions-said'), search ? resultOf(search, rows.length) : (problem ?? ''));
 }
 
-function nothingFound({ found, chosen }) {
+function nothingThere(filter, isReading) {
+  return isReading ? 'Reading …' : `${noneOf(filter)}${filter.day ? '' : ' yet'}.`;
+}
+
+function nothingFound({ found }, filter) {
   if (found === undefined) return 'Searching …';
-  const which = chosen ? 'No transaction with this status' : 'No transaction';
-  return found.problem ?? `${which} has this in its reference or number.`;
+  return found.problem ?? `${noneOf(filter)} has this in its reference or number.`;
 }
 
 function resultOf({ found }, count) {
