@@ -35,7 +35,7 @@ def read_amount(text: str | None) -> Decimal | None:
 def plain_number(text: str) -> str:
     """Write a number of Pockyt's without blanks and thousands separators, and with two decimals.
 
-    What is not a number, or none with two decimals, is only trimmed.
+    Any text that is no such number is only trimmed.
     """
     plain = text.strip()
     if _THOUSANDS.fullmatch(plain):

@@ -85,10 +85,10 @@ def _open_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # It takes the lowest free number. Otherwise the ledger, or a connection, would have the
-            # number of stdout.
+            # This takes the lowest free number. Otherwise the ledger, or a connection, would get
+            # the number of stdout.
             os.open(os.devnull, os.O_RDONLY)
-    # In mypy's view there always is one; Python has None where it was closed.
+    # mypy believes that there always is one; Python has None if it was closed.
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(_ClosedOutput(), encoding="utf-8", write_through=True)
     if sys.stderr is None:

@@ -119,7 +119,7 @@ class SaleCancelledError(ListenerError):
 
 
 class NotOpenError(ListenerError):
-    """A transaction can no longer be paid; ``status`` is what it has come to."""
+    """A transaction can no longer be paid; ``status`` says why."""
 
     def __init__(self, status: str) -> None:
         self.status = status
@@ -127,7 +127,7 @@ class NotOpenError(ListenerError):
 
 
 class ChangedMeanwhileError(ListenerError):
-    """An operator decided on what a transaction was; ``status`` is what it is by now."""
+    """An operator decided about an outdated state; ``status`` is the present one."""
 
     def __init__(self, status: str) -> None:
         self.status = status

@@ -1,4 +1,4 @@
-"""Receive a notification: verify, parse, record. When a call returns, it is on disk."""
+"""Receive a notification: verify, parse, record. It is on disk once ``receive`` returns."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Ingest:
         return merchant_no in self._tokens
 
     def is_alone(self, merchant_no: str) -> bool:
-        """Return whether a merchant is configured, and no other has a token of it."""
+        """Return whether a merchant is configured and shares no token with another."""
         return self._siblings.get(merchant_no) == ()
 
     async def receive(
@@ -55,7 +55,7 @@ class Ingest:
     ) -> Recorded:
         """Record a notification. It is durable once this returns; receiving it again is safe.
 
-        ``store_no`` comes from the notify URL. The merchant must be a configured one.
+        ``store_no`` comes from the notify URL. The merchant must be configured.
 
         Raises:
             UnreadableError: The body is not a message, or names a field twice.
@@ -73,7 +73,7 @@ class Ingest:
                 if repeated is not None:
                     return repeated
             elif owner != merchant_no:
-                # Of whom the sale is, is known better than by the URL, as with a store.
+                # A recorded sale beats the URL, as it does for the store.
                 with suppress(SignatureError):
                     fact, _ = self.read(
                         merchant_no=owner, store_no=None, is_json=is_json, body=body
@@ -100,7 +100,7 @@ class Ingest:
         return _fact(merchant_no, self._store(merchant_no, store_no), fields, signed), signed
 
     async def _known_to_sharers(self, fact: Fact) -> list[Transaction]:
-        """Read what the merchant, and those that share a token with it, have of a number."""
+        """Read the transactions with a number, of a merchant and those that share its token."""
         sharers = {fact.merchant_no, *self._siblings[fact.merchant_no]}
         found = await self._ledger.read_transaction(fact.transaction_no, merchant_no=None)
         return [one for one in found if one.merchant_no in sharers]
@@ -188,7 +188,7 @@ def _sharing_a_token(number: str, merchants: Mapping[str, Merchant]) -> tuple[st
 
 
 def _with_a_sale(known: Sequence[Transaction], merchant_no: str) -> str | None:
-    """Return the merchant whose sale a transaction is: this one, or another; None without one."""
+    """Return the merchant that has recorded the sale, this one first; None if none has."""
     sold = [one.merchant_no for one in known if one.sale_seq is not None]
     return merchant_no if merchant_no in sold else next(iter(sold), None)
 
@@ -225,7 +225,7 @@ def _fact(merchant_no: str, store_no: str | None, fields: Fields, signed: bytes)
 def _number_in(signed: bytes) -> str:
     """Find the transaction number in a signed text, however the text was cut into fields.
 
-    So a captured message that was cut into other fields is still recognised as a repeat.
+    A captured message that was cut into other fields is thus still recognised as a repeat.
     """
     pairs = {name: value for name, _, value in (one.partition(b"=") for one in signed.split(b"&"))}
     if pairs.get(b"invoiceId"):

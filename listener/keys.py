@@ -131,7 +131,7 @@ def mint(
 
 
 def pasted(text: str) -> str:
-    """Return the text of a key without what a file that it was kept in added to it.
+    """Return the text of a key without what its file has added to it.
 
     Those are blanks, line breaks, and the byte order mark that PowerShell puts in front.
     """

@@ -23,7 +23,7 @@ NAME_CHARS_MAX: Final = 64
 VALUE_CHARS_MAX: Final = 512
 FIELDS_MAX: Final = 32
 PAUSE_SECONDS: Final = 1.0
-# Of what one place in the code logs: so many lines at once, and so many a second for long.
+# The lines that one place in the code may log: so many in a burst, and so many a second.
 LINES_AT_ONCE_MAX: Final = 20
 LINES_PER_SECOND: Final = 1.0
 
@@ -75,7 +75,7 @@ class Throttle:
         self._name = name
         self._level = level
         self._pause_seconds = pause_seconds
-        # What came since the last line, for each kind that was logged less than a pause ago.
+        # The events since the last line, for each kind that was logged less than a pause ago.
         self._since: dict[Hashable, _Since] = {}
 
     def event(self, kind: Hashable = None, /, **fields: Value) -> None:
@@ -99,24 +99,23 @@ class Throttle:
 
 
 class Limit(logging.Filter):
-    """Hold back lines of which one place in the code logs too many, whoever causes them.
+    """Hold back lines if one place in the code logs too many, whoever causes them.
 
-    A :class:`Throttle` is what an event gets that strangers cause every day. This is for all the
-    rest: faults, and what libraries log. The next line of its kind says how many were
-    ``heldBack``.
+    A :class:`Throttle` is for events that strangers cause every day. This is for all others:
+    faults, and what libraries log. The next line of its kind says how many were ``heldBack``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        # Of each kind: how many lines are left, when that was so, and how many were held back.
+        # For each kind: how many lines were left, when, and how many were held back.
         self._kinds: dict[Hashable, tuple[float, float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written."""
         fields: Mapping[str, Value] = getattr(record, "fields", {})
         if "count" in fields:
-            # A throttle's, which has limited it.
+            # A throttle has limited this line already.
             return True
         # All events come from one line of this module, and have names of ours.
         kind = (record.pathname, record.lineno, record.getMessage() if fields else "")
@@ -133,7 +132,7 @@ class Limit(logging.Filter):
 
 
 class _Since:
-    """What came of one kind since its last line."""
+    """The events of one kind since its last line."""
 
     __slots__ = ("count", "fields")
 

@@ -21,7 +21,7 @@ _URL: Final = re.compile(r"(?P<origin>[^:/?#]+://[^/?#]*)[/?#][^\s,]*")
 
 
 def read_origin(text: str) -> str | None:
-    """Return an origin in its one spelling; None where the text is none.
+    """Return an origin in its one spelling; None if the text is no origin.
 
     The scheme may be any, as of the web views of apps (``capacitor://localhost``, ``file://``).
     Letters are lower case, a scheme's own port is left out, and ``wss`` is ``https``.

@@ -7,7 +7,7 @@ Source: Pockyt, the list of ``ret_code``.
 
 from typing import Final
 
-# What it does not know.
+# The code for a sale that Pockyt does not know.
 NO_RECORD: Final = "000021"
 NOT_CARRIED_OUT: Final = frozenset(
     {"000010", "000020", NO_RECORD, "000022", "000023", "000030", "000040"}

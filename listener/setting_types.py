@@ -24,7 +24,7 @@ def _wrong(text: str) -> PydanticCustomError:
 
 
 def _fault_of_url(text: str) -> str | None:
-    """Return what an http or https URL would have to do that a text does not; None if it is one."""
+    """Return which rule of an http or https URL a text breaks; None if it breaks none."""
     if not text.lower().startswith(("http://", "https://")):
         return "begins with http:// or https://"
     if any(char.isspace() for char in text):

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def stop_signals() -> list[signal.Signals]:
     """Return the signals that ask a program to stop in good order.
 
-    SIGHUP is among them, which a terminal sends as it closes, and some rotate logs by. Whoever
-    started the program with ``nohup`` wants it ignored.
+    SIGHUP is among them: a terminal sends it as it closes, and some rotate logs with it. It stays
+    ignored if the program was started with ``nohup``.
     """
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -22,7 +22,7 @@ def stop_signals() -> list[signal.Signals]:
 def told_to_stop() -> Iterator[asyncio.Event]:
     """Yield an event that is set at the first of these signals, instead of ending the program.
 
-    Enter this before the program says that it is ready: whoever reads that may stop it at once.
+    Enter this before the program says that it is ready: a reader of that may stop it immediately.
     """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()

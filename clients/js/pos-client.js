@@ -21,7 +21,7 @@ const GRACE_MS = 10_000;
 // The longest page of events or transactions is far below this.
 const PAGE_BYTES_MAX = 32 * 1024 * 1024;
 const PROBLEM_BYTES_MAX = 64 * 1024;
-// More at once, and most would be refused, to be asked for again.
+// With more at a time, most would be refused and requested again.
 const SNAPSHOTS_AT_ONCE = 4;
 const SHOWN_CHARS_MAX = 80;
 const LONGER_MS = 1000;
@@ -753,7 +753,7 @@ class Api {
       if (error instanceof ApiError) throw error;
       throw new ApiError({ duty: 'backOff', code: CUT, ...outageOfError(error, this.host) });
     } finally {
-      // Stops loading what is not going to be read.
+      // Stops loading a body that will not be read.
       abort();
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
@@ -847,7 +847,7 @@ class Snapshot {
       if (this.#failed !== undefined) throw this.#failed;
       this.#reading ??= this.#readPage();
       const leftMs = until - now();
-      // Whoever has waited enough waits for no timer either, for each of many streams.
+      // A caller that has waited enough waits for no timer either, for each of many streams.
       if (leftMs <= 0) return undefined;
       await within(leftMs, this.#reading);
       if (this.#reading !== undefined || this.#stopping.signal.aborted) return undefined;
@@ -919,7 +919,7 @@ class Queue {
     else this.#items.push(item);
   }
 
-  /** Let whoever waits look around. */
+  /** Wake waiting callers, to look again. */
   wake() {
     if (this.#items.length === 0) this.put({});
   }
@@ -1211,7 +1211,7 @@ export class Follower {
     try {
       this.#onStatus?.(this.status);
     } catch (error) {
-      // Whoever waits for events must see it; in a timer it would be lost.
+      // A program that waits for events must see it; in a timer it would be lost.
       this.#queue.put({ error });
     }
   }
@@ -1287,7 +1287,7 @@ export class Follower {
   /** Count an event as handled. */
   async #handled(stream, position) {
     const snapshot = this.#snapshots.get(stream);
-    // Saved once the snapshot is read as well: whoever crashes before must read it again.
+    // Saved once the snapshot is read too: a program that crashes before must read it again.
     if (snapshot === undefined) await this.#save(stream, position);
     else snapshot.reached = position;
   }
@@ -1582,7 +1582,7 @@ export class Follower {
   }
 
   #nextPage(name, signal) {
-    // The first answer comes at once, so that the connection is known to be live.
+    // The first answer comes immediately, so that the connection is known to be live.
     if (this.#transport !== 'long-poll') return this.#page(name, signal, 0, 0);
     const { length } = this.#tracker.names;
     if (length > WAITING_MAX) {

@@ -85,7 +85,7 @@ async def _go_on(stage: _Stage) -> None:
     from listener.stopping import told_to_stop
 
     async def follow() -> None:
-        # From the earliest event on: what the tutorial's till was told is shown as well.
+        # From the earliest event on, so that the events of the tutorial's till are shown as well.
         async with Follower(
             stage.url, key=stage.admin_key, streams="*", start="earliest", acks=False
         ) as follower:

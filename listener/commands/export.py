@@ -180,7 +180,7 @@ def _csv(line: "ReadEntry") -> bytes:
 
 
 def _shape(line: "ReadEntry") -> "Entry":
-    """Build what the API says of an entry.
+    """Build the API's form of an entry.
 
     Raises:
         DamagedError: The entry is not what was recorded.

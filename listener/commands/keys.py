@@ -109,7 +109,7 @@ def create(
         else:
             say(text)
     except OSError:
-        # One that nobody has read must not stay in force.
+        # A key that nobody has read must not stay valid.
         with open_keys(settings.database, create=False) as stored:
             stored.revoke(key.id, at_ms=now_ms())
         raise

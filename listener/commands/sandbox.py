@@ -216,7 +216,7 @@ async def _serve(settings: "SandboxSettings", *, as_json: bool) -> None:
             try:
                 (_say_step_json if as_json else _say_step)(name, detail)
             except BrokenPipeError:
-                # Nobody reads any more, and a server's handler must not fail for that.
+                # The reader of stdout has gone; a server's handler must not fail because of that.
                 told.set()
 
         async with Sandbox.start(settings, on_step=say_step) as running:

@@ -137,7 +137,7 @@ async def _start_sale(session: "aiohttp.ClientSession") -> str:
 
 
 async def _check_ledger(session: "aiohttp.ClientSession", number: str) -> int:
-    """Check that the ledger agrees with what the till was told; return its number of entries."""
+    """Check that the ledger agrees with the till's events; return its number of entries."""
     found = await _call(session, "GET", f"/v1/transactions/{number}")
     entries = found["entries"]
     kinds = [entry["kind"] for entry in entries] if isinstance(entries, list) else []
@@ -160,7 +160,7 @@ async def _call(
 
 @asynccontextmanager
 async def _step(name: str) -> AsyncIterator[None]:
-    """Raise where a step takes longer than its time."""
+    """Raise if a step takes longer than its time."""
     try:
         async with asyncio.timeout(STEP_SECONDS):
             yield

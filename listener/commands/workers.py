@@ -22,7 +22,7 @@ from listener.web.address import bind
 
 # A worker that dies is started again, but with a pause.
 RESTART_SECONDS: Final = 1.0
-# Where more than all have refused to start, and none has run for this long, no other will.
+# If more workers than there are have refused to start, and none has run this long, none will.
 START_SECONDS: Final = 10.0
 # How long a worker may take to send its tills away and finish what it has begun.
 STOP_SECONDS: Final = 30.0
@@ -37,7 +37,7 @@ class Workers:
     """The processes of one service; the parent only reserves the port, and watches them."""
 
     def __init__(self, settings: Settings, arguments: Sequence[str], *, count: int) -> None:
-        # First bound without sharing: this fails if a service listens there already.
+        # Bound without sharing first: this fails if a service listens there already.
         with bind(settings.host, settings.port) as alone:
             port = alone.getsockname()[1]
         # Bound without listening: no connection comes here, and nobody else gets the port.
@@ -56,7 +56,7 @@ class Workers:
         """Run all workers until told to stop; then stop them, and wait.
 
         Returns:
-            0 where all ended by themselves in time; 1 where none could start.
+            0 if all ended by themselves in time; 1 if none could start.
         """
         for number in stop_signals():
             signal.signal(number, self._stop)
@@ -82,7 +82,7 @@ class Workers:
         if any(now - started_at > START_SECONDS for started_at in self._running.values()):
             self._refusals = None
         if self._have_refused:
-            # Each has said why. One that still tries may get there.
+            # Each worker has said why. One that is still trying may succeed.
             self._stopping = self._stopping or not self._running
             return
         is_first = not self._started_at

@@ -17,7 +17,7 @@ from listener.ledger.promise import Bell, Follows, Skip
 
 # How soon a full socket is tried again, and how long a failed read waits.
 RETRY_SECONDS: Final = 0.05
-# How many may wait for a page at a time.
+# How many callers may wait for a page at a time.
 WAITERS_MAX: Final = 10_000
 
 
@@ -54,7 +54,7 @@ class Hub:
 
     @property
     def is_closed(self) -> bool:
-        """Whether publishing has ended: whoever waits should stop."""
+        """Whether publishing has ended, so that waiting callers should stop."""
         return self._is_closed
 
     @property
@@ -64,7 +64,7 @@ class Hub:
 
     @property
     def waiting(self) -> int:
-        """How many wait for something to happen."""
+        """How many callers wait for something to happen."""
         return self._waiting
 
     @property
@@ -86,8 +86,7 @@ class Hub:
     async def heads(self, streams: Sequence[str]) -> dict[str, int]:
         """Return the newest offset of each stream."""
         if EVERY_STREAM in streams:
-            # Known before the ledger is read, so that nothing that is published meanwhile is
-            # missed.
+            # Create it before the ledger is read, so that nothing published meanwhile is missed.
             self._stream(EVERY_STREAM)
         heads = await self._ledger.stream_heads(list(streams))
         for name, head in heads.items():
@@ -107,7 +106,7 @@ class Hub:
     async def page(
         self, name: str, *, after: int, limit: int, wait_seconds: float = 0.0
     ) -> list[Event]:
-        """Return the events of a stream after an offset; where there are none, wait for one.
+        """Return the events of a stream after an offset; if there are none, wait for one.
 
         Ask for the stream's head with ``heads`` first.
 
@@ -136,7 +135,7 @@ class Hub:
         self.let_go(stream)
 
     def wake(self) -> None:
-        """Wake everybody who waits for an event, to look again."""
+        """Wake every caller that waits for an event, to look again."""
         for stream in self._streams.values():
             _wake(stream)
 
@@ -150,7 +149,7 @@ class Hub:
             self._streams[name] = Stream(name)
 
     async def close(self) -> None:
-        """End every subscription, and wake whoever waits."""
+        """End every subscription, and wake every waiting caller."""
         self._is_closed = True
         if self._retry_timer is not None:
             self._retry_timer.cancel()
@@ -162,7 +161,7 @@ class Hub:
     def let_go(self, stream: Stream) -> None:
         """Forget a stream without events that nobody follows: it may not even exist."""
         is_used = stream.head or stream.subscriptions or stream.waiters
-        # A stream that was forgotten before may have come back under its name, with followers.
+        # A stream that was forgotten may exist again under its name, with followers.
         is_known = self._streams.get(stream.name) is stream
         if is_known and not is_used and stream.name != EVERY_STREAM:
             del self._streams[stream.name]
@@ -190,7 +189,7 @@ class Hub:
         grown = _by_stream(events)
         if events and EVERY_STREAM in self._streams:
             grown[EVERY_STREAM] = [*events]
-        # All events are remembered first, so that a follower of two streams finds both grown.
+        # Remember all events first, so that a follower of two streams finds both grown.
         for name, told in grown.items():
             self._remember(name, told)
         for name in grown:
@@ -203,12 +202,12 @@ class Hub:
         return stream is not None and stream.is_followed
 
     def _skip(self, heads: Mapping[str, int], count: int) -> None:
-        """Learn how far streams have come whose events were left out; called by the ledger."""
+        """Learn the newest offsets of streams whose events were left out; called by the ledger."""
         for name, head in heads.items():
             if name != EVERY_STREAM or name in self._streams:
                 stream = self._stream(name)
                 stream.head = max(stream.head, head)
-                # Whoever has come meanwhile reads on in the ledger.
+                # A follower that has come meanwhile reads on in the ledger.
                 _ring(stream)
         self.on_publish(count)
 
@@ -258,7 +257,7 @@ def _advance(subscription: Subscription) -> None:
 
 
 def _ring(stream: Stream) -> None:
-    """Advance the subscriptions of a stream, and wake whoever waits for it."""
+    """Advance the subscriptions of a stream, and wake the callers that wait for it."""
     for subscription in list(stream.subscriptions):
         _advance(subscription)
     if stream.waiters:

@@ -57,7 +57,7 @@ class Stream:
 
     @property
     def is_followed(self) -> bool:
-        """Whether somebody follows it, or waits for its next event."""
+        """Whether somebody follows it or waits for its next event."""
         return bool(self.subscriptions or self.waiters)
 
 
@@ -104,7 +104,7 @@ class Subscription:
             self._sink.fail()
 
     def advance(self) -> None:
-        """Send what follows the offset, as far as it is at hand and there is room."""
+        """Send the events after the offset that are in memory, as far as there is room."""
         stream = self._stream
         while self.offset < stream.head and not self._is_reading:
             found = stream.tail.frames_after(self.offset)
@@ -127,7 +127,7 @@ class Subscription:
         if events and self._sink.offer(b"".join([frame_of(name, event) for event in events])):
             # Nothing else was sent during the read, so the page follows on.
             self.offset = offset_in(name, events[-1])
-            # A page may hold what another node has recorded, and whose bell is still to come.
+            # A page may hold events of another node, whose bell has not rung yet.
             self._stream.head = max(self._stream.head, self.offset)
             self.advance()
         else:

@@ -38,7 +38,7 @@ class StreamTail:
         return self.after <= offset < self.head
 
     def frames_after(self, offset: int) -> Joined | None:
-        """Return the frames after an offset, joined; None where they are not all here."""
+        """Return the frames after an offset, joined; None if they are not all here."""
         joined = self.joined
         if joined is not None and joined[0] == offset:
             return joined
@@ -62,13 +62,13 @@ class Tail:
         self._events_max = events_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        # The streams of the oldest event, the next one, and so on: one item for each event held.
+        # The stream of each event held, the oldest event first.
         self._order: deque[StreamTail] = deque()
 
     def add(self, tail: StreamTail, events: Sequence[Event], *, is_followed: bool = True) -> int:
         """Add events of a stream, in order, to its tail; skip those that are there already.
 
-        A tail that nobody follows is not begun anew each time that events were left out.
+        A tail that nobody follows is not begun again after events were left out.
 
         Returns:
             The offset of the last event.

@@ -14,7 +14,7 @@
 - ``batch``: what a group of facts becomes: repeats, new entries, and the offsets of their events.
 - ``replay``: the same once more, for ``listener verify``.
 - ``promise``: the protocol of the back-ends.
-- ``results``: what that returns when a fact is recorded, and when it is read.
+- ``results``: what a ledger returns when a fact is recorded, and when it is read.
 - ``scope``: which part of the ledger is read.
 - ``nodes``: what the nodes that share a ledger tell each other.
 """

@@ -41,7 +41,7 @@ class NewEvent(Struct, frozen=True, kw_only=True):
     after_seq: bytes
 
     def body(self, seq: int) -> bytes:
-        """Return the event as tills get it, CloudEvents JSON, of an entry that has this seq."""
+        """Return the event that tills get, as CloudEvents JSON, if its entry has this seq."""
         return b"%b%d%b" % (self.before_seq, seq, self.after_seq)
 
 
@@ -52,7 +52,7 @@ class Changes(Struct, frozen=True, kw_only=True):
         recorded: For each fact, in order, where it was recorded, or why it was not.
         entries: New, and without their hashes.
         transactions: As they are after the last entry.
-        begun: Those of the transactions that did not exist before.
+        begun: The transactions among them that are new.
         sales: The states of sales, as they are after the last entry.
         repeats: Deliveries to add, by the seq of the entry.
     """
@@ -69,7 +69,7 @@ class Changes(Struct, frozen=True, kw_only=True):
 def decide(
     facts: Iterable[Fact], seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm
 ) -> Changes:
-    """Decide what facts become, in their order, each in view of those before it."""
+    """Decide what facts become, in their order, each with those before it in view."""
     batch = _Batch(seen, epoch=epoch, now_ms=now_ms, confirm=confirm)
     for fact in facts:
         batch.changes.recorded.append(batch.add(fact))
@@ -156,7 +156,7 @@ class _Known(Struct, kw_only=True):
 
 
 class _Batch:
-    """The part of the ledger that some facts concern, one fact further with each that is added."""
+    """The part of the ledger that some facts concern, moved on by each fact that is added."""
 
     def __init__(self, seen: Seen, *, epoch: str, now_ms: int, confirm: Confirm) -> None:
         self.changes = Changes()

@@ -28,17 +28,17 @@ class Voice:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the newest of those that say the same have in common."""
+        """What voices that say the same have in common; a summary keeps the newest of them."""
         return self.status, self.kind, self.names
 
     def weight(self) -> tuple[bool, bool, int]:
-        """Return what is highest for the one that is shown, of those that give the same status."""
+        """Return a sort key: of the voices that give the same status, the highest is shown."""
         # In a conflict the payment speaks, whichever came first: it is what has to be looked into.
         return self.status is Status.PAID, self.kind is Kind.ANSWER, self.seq
 
     @classmethod
     def read(cls, kept: Mapping[str, Any]) -> Self:
-        """Read what a summary has stored of it."""
+        """Read a voice that a summary has stored."""
         return cls(
             seq=kept["seq"],
             kind=Kind(kept["kind"]),

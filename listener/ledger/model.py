@@ -29,7 +29,7 @@ class Kind(StrEnum):
     DECISION = "decision"
 
 
-# For what is asked of every fact: in Python 3.11, ``Kind.SALE`` costs ten times a plain name.
+# For the checks of every fact: in Python 3.11, ``Kind.SALE`` costs ten times a plain name.
 NOTIFICATION: Final = Kind.NOTIFICATION
 SALE: Final = Kind.SALE
 
@@ -85,7 +85,7 @@ class Why(StrEnum):
 
     @property
     def is_calm(self) -> bool:
-        """Whether a status that is believed is only checked again; then silence is not an alarm."""
+        """Whether a believed status is only checked again, so that silence is not an alarm."""
         return self in (Why.CONFIRM, Why.CANCELLED)
 
 
@@ -131,7 +131,7 @@ class Fact(Struct, frozen=True, kw_only=True, array_like=True):
     fields: str = "{}"
 
     def __post_init__(self) -> None:
-        # Nearly always all of them together are short, which is quicker to see.
+        # Nearly always, all of them together are short, which is quicker to check.
         together = (
             len(self.merchant_no)
             + len(self.transaction_no)
@@ -235,7 +235,7 @@ class Transaction(Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def stream(self) -> str:
-        """The stream whose tills are told."""
+        """The stream whose tills get its events."""
         return stream_of(self.merchant_no, self.store_no)
 
     @property

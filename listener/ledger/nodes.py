@@ -4,7 +4,7 @@ from msgspec import Struct
 
 
 class NodeState(Struct, frozen=True, kw_only=True):
-    """A listener that serves the ledger beside others, as it last told them.
+    """A listener that serves the ledger beside others, as it last reported itself.
 
     ``lag`` is how many events it has yet to publish, ``clock_ms`` how far its clock is ahead of
     the database's. ``is_here`` marks the one that is asked.
@@ -20,7 +20,7 @@ class NodeState(Struct, frozen=True, kw_only=True):
 
 
 class Seat(Struct, frozen=True, kw_only=True):
-    """A connection of a subscriber; of two of a terminal only the newer one stays.
+    """A subscriber's connection; if a terminal has two, only the newer one stays.
 
     ``since`` is when it came, by ``time.monotonic()``: it may be announced later.
     """

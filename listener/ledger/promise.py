@@ -30,7 +30,7 @@ ANSWER_DAYS: Final = 7
 ANSWERS_DELETED: Final = 100
 
 Bell = Callable[[Sequence[Event]], None]
-# Whether the events of a stream are wanted, or only how far it has come.
+# Whether the events of a stream are wanted, or only its newest offset.
 Follows = Callable[[str], bool]
 # Called with the newest offset of each stream whose events were left out, and how many those were.
 Skip = Callable[[Mapping[str, int], int], None]
@@ -65,13 +65,13 @@ class Ledger(Protocol):
         """How many items wait for a commit."""
 
     async def check_writable(self) -> None:
-        """Commit and sync something that changes nothing; raise where that fails."""
+        """Commit and sync something that changes nothing; raise if that fails."""
 
     def listen(self, bell: Bell, *, follows: Follows = always, skip: Skip = ignore) -> None:
         """Call the bell, in the event loop, with the events of each commit, in order.
 
-        Where another node has recorded them, those of streams that are not followed are left out:
-        ``skip`` is told how far these have come, before the bell rings.
+        If another node recorded them, those of streams that are not followed are left out, and
+        ``skip`` gets the newest offsets of these streams before the bell rings.
         """
 
     def on_epoch(self, hook: Callable[[], None]) -> None:
@@ -107,11 +107,11 @@ class Ledger(Protocol):
     ) -> None:
         """Store how far a terminal has come; an offset below the newest ack changes nothing.
 
-        ``epoch`` is the one that the offset counts in: one of another epoch changes nothing either.
+        ``epoch`` is the one that the offset counts in; an offset of another epoch changes nothing.
         """
 
     async def start(self, *, terminal: str, offsets: Mapping[str, int]) -> None:
-        """Store where a terminal begins in each stream that it has no place of this epoch in.
+        """Store where a terminal begins, in each stream where it has no place of this epoch.
 
         All or none are stored. It acknowledges nothing: a terminal that starts past a cancellation
         has not seen it.
@@ -167,8 +167,8 @@ class Ledger(Protocol):
     ) -> list[ReadEntry]:
         """Return the entries of a transaction past a seq, its sale's included, in order.
 
-        ``limit`` is for those who cannot take them all: there may be any number. Without
-        ``notifications`` they are those that the listener itself made, which are few.
+        ``limit`` is for callers that cannot take any number of them. Without ``notifications``,
+        only the few that the listener itself made are returned.
         """
 
     async def read_unacked(
@@ -193,10 +193,9 @@ class Ledger(Protocol):
         """
 
     async def read_open_sales(self, *, scope: Scope, now_ms: int, limit: int) -> list[RecordedSale]:
-        """Return sales that Pockyt has given no number, in good time, and is asked about.
+        """Return the sales that Pockyt has not numbered in good time, and is asked about.
 
-        The newest first. One whose cancel has ended is not among them, and one that Pockyt refused
-        neither.
+        The newest first, without those whose cancel has ended or that Pockyt refused.
         """
 
     async def read_sales(
@@ -228,7 +227,7 @@ class Ledger(Protocol):
         """
 
     async def keep_turn(self, name: str, *, seconds: float) -> bool:
-        """Extend a turn for so long from now on; False where another node has it by now."""
+        """Extend a turn for a time from now; return False if another node has it by now."""
 
     async def release_turn(self, name: str) -> None:
         """Release a turn."""
@@ -244,7 +243,7 @@ class Ledger(Protocol):
         """Return how many connections each subscriber has at other nodes."""
 
     async def nodes(self) -> list[NodeState]:
-        """Return the nodes that live, the oldest first; none where there can be only one."""
+        """Return the live nodes, the oldest first; none if there can be only one."""
 
     async def close(self) -> None:
         """Commit what waits, and close the ledger."""

@@ -18,9 +18,9 @@ _NOTHING: Final = ("", "null", "[]", "{}")
 _DONE: Final = frozenset({"", "success", "refunded"})
 # Pockyt's number of a refund. The shop's own, `refundReference`, may be one for several.
 _NUMBERS: Final = ("refundTransactionNo", "refundTransactionId")
-# What has become of it.
+# The state of a refund.
 _STATES: Final = ("refundStatus", "status", "transactionStatus")
-# Those of `status.WORDS` by which a refund came to nothing.
+# The words of `status.WORDS` for a refund that came to nothing.
 _OFF: Final = frozenset({"failed", "fail", "closed", "reversed", "cancelled", "canceled"})
 
 
@@ -30,7 +30,7 @@ def read_refunds(fields: Mapping[str, str], *, currency: str | None) -> Decimal 
     Where there is no list, the totals count.
 
     Returns:
-        None where that cannot be read, or where a refund is still under way: nothing is final then.
+        None if that cannot be read, or a refund is still under way: then nothing is final.
     """
     listed = fields.get(LIST, "").strip()
     currency = (currency or "").strip().upper()

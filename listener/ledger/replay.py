@@ -86,7 +86,7 @@ class Replay:
         """Return the state of a transaction after its entries; the arguments are as in `check`.
 
         Raises:
-            DamagedError: The events are not what the entries tell.
+            DamagedError: The events are not those that the entries make.
         """
         for settings in [*([one] for one in self._settings), self._settings]:
             states, bad = _walk(entries, events, sales, settings=settings)
@@ -96,9 +96,9 @@ class Replay:
         raise differs(bad or 0, f"transaction {number}: its event is not what its entries tell")
 
     def begun(self, entry: Entry, event: StoredEvent | None, *, epoch: str) -> Transaction | None:
-        """Return the plain state of most transactions, whose only entry this is, with its event.
+        """Return the state of a transaction whose only entry this is, as most are.
 
-        None where the entry is not so plain, or does not make that event in this epoch.
+        None if the entry is not plain, or does not make that event in this epoch.
         """
         step = begin(entry, confirm=self._settings[0])
         if step is None or not _makes(event, step, entry, epoch=epoch):
@@ -127,7 +127,7 @@ def sale_seq_of(entry: Entry) -> int | None:
 
 
 def epoch_in(event: StoredEvent | None, entry: Entry) -> str:
-    """Return the epoch that the id of an entry's event begins with; anything where it has none.
+    """Return the epoch that the id of an entry's event begins with; anything if it has none.
 
     A restored backup goes on under a new epoch; the events before keep their own.
     """

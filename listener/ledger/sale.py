@@ -40,11 +40,11 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
 
     Attributes:
         due_ms: When to look for it by its reference, or to move its cancel to the transaction.
-            A notification with its reference makes that now, if somebody wished to cancel it, or
-            if it brings no number.
+            A notification with its reference makes that now, if somebody wished to cancel the sale,
+            or if the notification has no number.
         raise_ms: When to raise the silence about its cancel (Unix ms).
         is_refused: Whether Pockyt certainly did not start it, so that its reference is free.
-        cancel: How far the cancel has come that was wished before the number was known.
+        cancel: The state of the cancel that was wished before the number was known.
         cancel_seq: The entry of that wish.
         is_cancel_sent: Whether /cancel was sent for it, and may have had an effect.
     """
@@ -74,7 +74,7 @@ class SaleState(Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def raise_wish_ms(self) -> int | None:
-        """When its transaction is to raise the wish; the past where the sale has raised it."""
+        """When its transaction is to raise the wish; in the past if the sale has raised it."""
         if self.cancel is None or not self.is_being_cancelled:
             return None
         return self.raise_ms or self.cancel.requested_at_ms
@@ -126,7 +126,7 @@ def follow_sale(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
 
 
 def is_taken(sale: SaleState, number: str, known: Transaction | None) -> bool:
-    """Return whether a transaction number belongs to another sale, or another store, already.
+    """Return whether a transaction number already belongs to another sale, or another store.
 
     Args:
         sale: The sale that Pockyt gave the number for.
@@ -201,8 +201,8 @@ def _wished(before: SaleState, entry: Entry) -> SaleState:
 
 def _raised(before: SaleState, entry: Entry) -> SaleState:
     if entry.fact.field("alarm") != Alarm.UNRESOLVED:
-        # What is found under its reference would be another's. But where somebody waits for its
-        # cancel it is looked for as before: Pockyt may have erred only once.
+        # A sale found under its reference would be another one. But if somebody waits for its
+        # cancel, it is looked for as before: Pockyt may have erred only once.
         return before if before.is_being_cancelled else replace(before, due_ms=None)
     after = replace(before, raise_ms=None)
     if before.cancel is None or not before.is_being_cancelled:
@@ -230,7 +230,7 @@ def _asked(before: SaleState, entry: Entry, *, began_ms: int) -> SaleState:
 def _ended(
     sale: SaleState, state: CancelState | None, evidence: Evidence, now_ms: int
 ) -> SaleState:
-    """End the cancel that somebody waits for; change nothing where there is none, or no end."""
+    """End the cancel that somebody waits for; change nothing if there is none, or no end."""
     if state is None or sale.cancel is None or not sale.is_being_cancelled:
         return sale
     cancel = replace(sale.cancel, state=state, resolved_at_ms=now_ms, evidence=evidence)

@@ -26,8 +26,8 @@ Confirm = Literal["off", "suspicious", "always"]
 # How long after the first doubt Pockyt is asked; then hourly, until the last.
 ASK_SECONDS: Final = (3, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800)
 ASK_EVERY_SECONDS: Final = 3_600
-# How long after prepay was about to be sent Pockyt is asked, if no answer is recorded: by then the
-# call has ended.
+# When Pockyt is asked about a prepay without a recorded answer, after it was about to be sent: by
+# then the call has ended.
 ASK_CHARGING_SECONDS: Final = 15
 ASK_SECONDS_MAX: Final = 48 * 3_600
 ASK_JITTER: Final = 0.1
@@ -138,7 +138,7 @@ def _first_ask(why: Why, entry: Entry, sale: Entry | None, cancel: Cancel | None
 def _wish_raise_ms(entry: Entry) -> int | None:
     """Return when a new wish is to be raised; None where the entry is no wish.
 
-    One that was a sale's until now keeps its moment; where it had ended, a new minute begins.
+    A wish taken over from a sale keeps its moment; if that had ended, a new minute begins.
     """
     if entry.fact.kind is not Kind.CANCEL_REQUEST:
         return None
@@ -162,7 +162,7 @@ def _is_pay(entry: Entry) -> bool:
 def _is_pay_over(entry: Entry) -> bool:
     """Return whether Pockyt refused a code, and no other one is in doubt.
 
-    Then the questions end that began before the call. Earlier versions began none.
+    Then the questions that began before the call end. Earlier versions asked none.
     """
     fact = entry.fact
     began = fact.field("chargeSeq") is not None and fact.field("doubt") is None
@@ -204,7 +204,7 @@ def next_due_ms(
     has_missed = attempt < len(ASK_SECONDS)
     if waited >= ASK_SECONDS_MAX and not has_missed:
         return None
-    # Jitter can make a question early; its own moment is not asked for a second time.
+    # Jitter can make a question early; nothing is asked a second time at its own moment.
     past = waited * (1 + ASK_JITTER) + 0.5
     moment = next((s for s in ASK_SECONDS if s > past), waited + ASK_EVERY_SECONDS)
     pause = moment - waited

@@ -46,7 +46,7 @@ _TAKEN_BACK: Final = frozenset({Status.PAID, Status.CANCELLED})
 DISPUTABLE: Final = ("amount", "currency", "reference")
 
 
-# A few words, again and again.
+# The same few words arrive again and again.
 @lru_cache(maxsize=64)
 def read_word(word: str | None) -> Status | None:
     """Read one of Pockyt's status words, trimmed, in any case; None where it is not known."""
@@ -163,7 +163,7 @@ def is_of_sale(said: Fact, sold: Fact) -> bool:
 def lists_refunds(fact: Fact) -> bool:
     """Return whether Pockyt itself lists refunds: then it knows what was given back."""
     fields: dict[str, str] = orjson.loads(fact.fields)
-    # Only the whole list can be read, and the ledger cuts a long one off.
+    # A list can be read only whole, and the ledger cuts a long one off.
     back = read_refunds(fields, currency=fact.currency)
     return bool(fields.get(LIST)) if back is None else back > 0
 
@@ -173,7 +173,7 @@ def refunded_by(fact: Fact) -> Decimal | None:
 
     What a query says is the sum of all refunds up to then, not of one.
     """
-    # Nearly no answer names a refund, and to read all fields is slow.
+    # Nearly no answer names a refund, and reading all fields is slow.
     is_named = "efund" in fact.fields or "voidAmount" in fact.fields
     if fact.kind not in (Kind.QUERY, Kind.ANSWER) or not is_named:
         return None

@@ -6,7 +6,7 @@ joining statuses does not depend on the order. Only the word that is shown with 
 several of Pockyt's words mean the same, the newest is shown.
 
 What a query means depends on what was believed when it was asked. So the summary stores what was
-believed since when, instead of the entries behind it.
+believed, and since when, instead of the entries behind it.
 """
 
 from collections.abc import Iterable
@@ -31,15 +31,15 @@ from listener.ledger.status import (
 )
 from listener.suspects import REFUND_NOTICE
 
-# From so many entries on a transaction's summary is stored; shorter ones are summed up again.
+# With this many entries a transaction's summary is stored; a shorter one is summed up again.
 STORED_FROM: Final = 16
 # How many changes of what was believed are kept: one for each status that a join rises through,
 # since several queries ago. A query that was under way for longer is taken as asked at the oldest.
 PAST_MAX: Final = 32
 
 _DESCRIBED: Final = ("reference", "store_no", "terminal", "amount", "currency", "settle_currency")
-# Who describes a transaction best: its sale, Pockyt or a till, a notification, what counts for
-# nothing.
+# What describes a transaction, the best first: its sale, Pockyt or a till, a notification, an entry
+# that counts for nothing.
 _SOLD, _TOLD, _NOTIFIED, _DOUBTFUL = range(4)
 
 
@@ -61,10 +61,10 @@ class Summary:
     voices: list[Voice] = field(default_factory=list)
     # What the notifications of a counted refund name; () for what nobody disputes.
     refunds: list[tuple[str, ...]] = field(default_factory=list)
-    # Since which seq what was believed, and whether a refund had been counted.
+    # What was believed from which seq on, and whether a refund had been counted.
     past: list[tuple[int, Status, bool]] = field(default_factory=list)
-    # What the first notification that names an amount, a currency, a reference says; the seq of
-    # the newest one that does; and of which of the three they say different things.
+    # For amount, currency and reference: what the first notification that names it says, the seq of
+    # the newest one that does, and which of the three are contradicted.
     named: dict[str, str] = field(default_factory=dict)
     named_at: dict[str, int] = field(default_factory=dict)
     disputed: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Summary:
     def begin(cls, sale: Entry | None = None, *, is_bound: bool = False) -> Self:
         """Begin with nothing but the sale that judges."""
         if sale is None:
-            # A binding whose sale is not there is one to nothing: verify finds it elsewhere.
+            # The sale that it is bound to is missing; verify reports that elsewhere.
             return cls(is_bound=is_bound)
         summary = cls(judge=sale.seq, is_bound=is_bound)
         summary._describe(sale.fact, _SOLD)
@@ -191,7 +191,7 @@ class Summary:
             return says if fact.kind is Kind.ANSWER else None
         believed, is_refund_counted = self._past_at(fact.as_of)
         if says is Status.CANCELLED:
-            # What was paid and then is closed has been given back, a conflict's payment too.
+            # A payment that is then closed was given back, one in conflict too.
             return Status.REFUNDED if believed in MONEY else Status.CANCELLED
         if says is Status.PAID and is_refund_counted and not lists_refunds(fact):
             return Status.CONFLICT
@@ -219,7 +219,8 @@ class Summary:
         if entry.fact.kind is Kind.QUERY:
             return as_of
         if entry.fact.kind is Kind.DECISION:
-            # What the operator had not seen is joined with it, but it is never older than a query.
+            # What the operator had not seen is joined with the decision, which is never older than
+            # a query.
             return entry.seq if as_of is None else max(as_of, self.horizon)
         return None
 

@@ -1,4 +1,4 @@
-"""Advance a transaction by one entry, and write the event that its tills are sent.
+"""Advance a transaction by one entry, and write the event that its tills get.
 
 Pure, and the same for every back-end: the ledger stores what these functions return, in the
 commit of the entry itself, and ``listener verify`` calls them again to check what is stored.
@@ -103,7 +103,7 @@ def why_held_among(
 ) -> str | None:
     """Return why an entry is not believed alone, given the others of its transaction.
 
-    ``sale``, ``is_bound`` and ``disputed`` are what the transaction keeps of those.
+    ``sale``, ``is_bound`` and ``disputed`` are what the transaction stores about the others.
     """
     alone = why_held(entry, sale, is_bound=is_bound)
     if alone or not disputed or entry.fact.kind is not NOTIFICATION:
@@ -196,7 +196,7 @@ def _shown(transaction: Transaction) -> tuple[object, ...]:
         transaction.reference,
         transaction.store_no,
         transaction.terminal,
-        # Who was told of a cancel, or of silence, is told of its end, be the status the same.
+        # A till that saw a cancel, or silence, also sees its end, even under the same status.
         transaction.cancel.state if transaction.cancel else None,
         transaction.ask is not None and transaction.ask.is_raised,
     )
@@ -205,11 +205,11 @@ def _shown(transaction: Transaction) -> tuple[object, ...]:
 def _event_type(before: Transaction | None, after: Transaction, entry: Entry) -> str | None:
     """Return the type of the event that an entry makes; None where tills learn nothing new."""
     if entry.fact.kind is Kind.CANCEL_REQUEST:
-        # It may find the transaction cancelled already: then nothing is told after this.
+        # The transaction may be cancelled already: then no event follows this one.
         is_open = after.is_being_cancelled
         return "transaction.cancelling" if is_open else f"transaction.{after.status}"
     if is_raised(entry):
-        # The answer may have come while the silence was being raised: then there is none.
+        # The answer may have come while the silence was being raised: then nothing is raised.
         asked = before.ask if before else None
         return "transaction.unresolved" if asked and asked.raise_at_ms is not None else None
     if before is not None and _shown(before) == _shown(after):
@@ -255,7 +255,7 @@ def _cancel(
 
 
 def _cancel_state(summary: Summary, belief: Belief) -> CancelState:
-    """Return how far a cancel has come.
+    """Return the state of a cancel.
 
     A signature never refuses it, since a query can. Nor does a signature from before the cashier's
     wish end it: Pockyt is asked whether it is true.

@@ -7,9 +7,9 @@ from msgspec import Struct
 from listener.ledger.model import NOTIFICATION, SALE, Entry, Fact, Transaction
 from listener.ledger.sale import SaleState
 
-# merchant_no, and one of its: a transaction number, a fingerprint.
+# merchant_no, and one of its transaction numbers or fingerprints.
 Key = tuple[str, str]
-# merchant_no, store_no, and a reference of the store's.
+# merchant_no, store_no, and one of the store's references.
 Reference = tuple[str, str, str]
 
 
@@ -86,7 +86,7 @@ def wanted(facts: Iterable[Fact]) -> Wanted:
 
 
 def judges_of(transactions: Iterable[Transaction]) -> set[int]:
-    """Return the sales, by their seq, that transactions are bound to or judged by."""
+    """Return the seqs of the sales that transactions are bound to or judged by."""
     found = {t.sale_seq or t.judge_seq for t in transactions}
     return {seq for seq in found if seq}
 
@@ -116,7 +116,7 @@ def to_sum_up(
 def to_compare(
     wants: Wanted, transactions: Iterable[Transaction], whole: set[Key]
 ) -> set[tuple[str, str, str]]:
-    """Return of which fingerprints the entry must be read: merchant, transaction number, mark.
+    """Return the entries to read: merchant, transaction number, fingerprint.
 
     A transaction that is read whole brings its fingerprints with it, and a new one has none.
     """
@@ -129,7 +129,7 @@ def to_compare(
 def names_a_sale(fact: Fact) -> bool:
     """Return whether the reference of a fact leads to a sale whose number is not known yet.
 
-    A notification without a number, and without a word of a payment's, is a consent.
+    A notification without a number, and without a payment's status word, is a consent.
     """
     return fact.kind is NOTIFICATION and bool(fact.transaction_no or fact.says)
 
@@ -140,5 +140,5 @@ def may_be_judged(fact: Fact) -> bool:
 
 
 def reference_of(sale: Fact) -> Reference:
-    """Return what a sale occupies for as long as Pockyt has not refused it."""
+    """Return the reference that a sale uses until Pockyt refuses it."""
     return sale.merchant_no, sale.store_no or "", sale.reference or ""

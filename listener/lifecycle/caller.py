@@ -31,7 +31,7 @@ _LOG: Final = logging.getLogger(__name__)
 MARGIN_SECONDS: Final = 2.0
 # Each call, and each word that `on_call` is given for how one ended.
 CALLS: Final = ("add", "create-trans-qrcode", "prepay", "cancel", "tran-query")
-# What was overtaken was not called.
+# An overtaken call was not sent.
 OUTCOMES: Final = (
     *("answered", "refused", "failed"),
     *(reason for reason in get_args(Reason) if reason != "overtaken"),
@@ -201,7 +201,7 @@ class Caller:
                 "the merchant is not configured any more", reason="connection", sent=False
             )
         if name in _MOVING_MONEY:
-            # However late the answer is, nobody else may begin before it has arrived.
+            # However late the answer is, no other task may begin before it has arrived.
             await keep_turns(self._ledger, seconds=self._call_seconds + MARGIN_SECONDS)
         started = time.perf_counter()
         try:

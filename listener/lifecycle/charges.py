@@ -41,7 +41,7 @@ class Charge:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether that is unknown, since no answer has said it."""
+        """Whether it is unknown if the code was charged, since no answer says so."""
         return self.may_have_happened and not self.is_answered
 
 

@@ -71,7 +71,7 @@ class Chaser:
                 await self._rest(await self._look())
         finally:
             await self.stop()
-            # Released at once, so that another node takes over.
+            # Released immediately, so that another node takes over.
             await self._ledger.release_turn(TURN)
 
     async def stop(self) -> None:
@@ -128,11 +128,11 @@ class Chaser:
         return _is_over(_raise_ms(doubt), now_ms) and _key(doubt) not in self._asked
 
     def _may_ask(self, now_ms: int, *, is_waited_for: bool) -> bool:
-        # Some room is left for those who wait at a till, however slow Pockyt is with the others.
+        # Some room is left for waiting tills, however slow Pockyt is with the other questions.
         room = self._limits.asks_at_once - (0 if is_waited_for else self._limits.asks_reserved)
         if len(self._chasing) >= room:
             return False
-        # The probe is taken last, so that one that is taken is always sent.
+        # The probe is taken last, so that a probe that is taken is always sent.
         breaker = self._caller.breaker
         return breaker.would_admit(now_ms) and self._bucket.take(now_ms) and breaker.admit(now_ms)
 
@@ -154,7 +154,7 @@ class Chaser:
             self.nudge()
 
     async def _guard(self, about: Doubt, work: Coroutine[None, None, None]) -> None:
-        """Run one piece of work; an error is logged and disturbs no other work."""
+        """Run one piece of work; an error is logged and does not affect other work."""
         try:
             await work
         except LedgerUnavailableError as error:
@@ -276,7 +276,7 @@ def _is_over(at_ms: int | None, now_ms: int) -> bool:
 
 
 def _since_ms(doubt: Doubt) -> int:
-    """Return since when it has been in doubt."""
+    """Return when the doubt began."""
     if isinstance(doubt, RecordedSale):
         cancel = doubt.state.cancel
         return cancel.requested_at_ms if cancel else doubt.recorded_at_ms

@@ -13,9 +13,9 @@ from listener import log
 from listener.ledger.promise import Ledger
 from listener.ledger.scope import EVERYWHERE
 
-# By how much one answer of the server, which comes each second, may hold the time back.
+# How far one answer of the server may hold the time back; one comes each second.
 SLEW_NS: Final = 1_000_000
-# From how far ahead of the clock it is logged that the time goes on from the newest entry.
+# If the newest entry is this far ahead of the clock, it is logged that the time goes on from it.
 TOLD_MS: Final = 1_000
 
 _LOG: Final = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class Steady:
     wait an hour longer for its answer. So the time goes on at its own pace, ahead of the machine's
     clock, until that has caught up or the listener restarts.
 
-    Where several listeners share a ledger, it follows the server's clock instead: what one records,
-    another is to do in time.
+    If several listeners share a ledger, it follows the server's clock instead, so that one does in
+    time what another recorded.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Steady:
     def follow(self, server_ms: int) -> None:
         """Go by the server's clock from now on, which has just shown ``server_ms``.
 
-        It comes late by as long as its answer took, so the answer that is furthest ahead is the
-        truest. Only the first sets the time back: nothing has been timed before it. After that the
+        Each answer is late by the time that it took, so the one that is furthest ahead is the most
+        exact. Only the first sets the time back: nothing has been timed before it. After that the
         time gives way by a thousandth at most, so that a machine that runs fast stays with the
         server, and nothing goes back.
         """
@@ -95,7 +95,7 @@ class Clock:
     async def resume(self, ledger: Ledger) -> None:
         """Go on from the newest entry, if that is later and anything is to be asked about.
 
-        The clock was set back since, so all that is due would be so much later.
+        The clock was set back since, which would delay everything that is due by as much.
 
         Raises:
             LedgerUnavailableError: The ledger cannot be read.
@@ -107,7 +107,7 @@ class Clock:
                 after=await ledger.seq() - 1, limit=1, scope=EVERYWHERE
             )
         except MsgspecError:
-            # It is damaged, which stops no service: `listener verify` finds it.
+            # The ledger is damaged, which must not stop the service: `listener verify` reports it.
             return
         for read in newest:
             ahead_ms = self.now_ms.go_on_from(read.entry.recorded_at_ms)

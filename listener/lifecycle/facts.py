@@ -124,8 +124,8 @@ def opened_fact(order: Order, outcome: Outcome, *, call: str, sale_seq: int) -> 
 def found_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: int) -> Fact:
     """Build the fact of looking for a sale by its reference.
 
-    If it was found, its number is bound to the sale. A final word counts as a query's; one that is
-    not final as the answer that the call itself did not bring. Another's sale binds nothing.
+    If it was found, its number is bound to the sale. A final word counts as a query's; any other
+    word counts as the missing answer to the call itself. Another's sale binds nothing.
     """
     number, says = "", None
     if isinstance(outcome, Answer) and _is_of(order, outcome):
@@ -167,7 +167,8 @@ def sale_answer_fact(order: Order, outcome: Outcome, *, sale_seq: int, as_of: in
 def without_number(fact: Fact) -> Fact:
     """Return what Pockyt said of a sale, but without a number that is not the sale's.
 
-    Its fields still name that one, so that it is of no store: a key of one must not read another's.
+    Its fields still name that number, so the fact has no store: a store's key must not read another
+    store's number.
     """
     kind = Kind.QUERY if fact.field("call") == "tran-query" else fact.kind
     store_no = None if fact.transaction_no else fact.store_no
@@ -177,8 +178,8 @@ def without_number(fact: Fact) -> Fact:
 def is_about(transaction: Transaction, query: Fact) -> bool:
     """Return whether a query is about a transaction.
 
-    It has to name the number and the amount, and what it names of number, amount, currency and
-    reference has to be the transaction's. A tip on top of the amount is not a difference.
+    It must name the number and the amount, and every number, amount, currency and reference in it
+    must be the transaction's. A tip on top of the amount is not a difference.
     """
     known = Fact(
         kind=Kind.SALE,

@@ -1,7 +1,7 @@
 """Limit the questions to Pockyt: how often, how many at once, and not while it is down; pure.
 
-Only the chaser waits here. A cashier's own wish is tried at once, or refused at once if the key
-has used up its share.
+Only the chaser waits here. A cashier's own wish is tried immediately, or refused immediately if the
+key has used up its share.
 """
 
 from collections import Counter
@@ -96,7 +96,7 @@ class Bucket:
         self._filled_at_ms = now_ms
 
     def take(self, now_ms: int) -> bool:
-        """Spend one token; return False where there is none now."""
+        """Spend one token; return False if there is none now."""
         # A clock that steps back must not leave the bucket empty for that long.
         passed = max(0, now_ms - self._filled_at_ms) / 1_000
         self._filled_at_ms = now_ms

@@ -177,7 +177,7 @@ class Lifecycle:
         Returns:
             The transaction, with its ``cancel`` as far as it has come.
         """
-        # One at a time, so that pressing a button twice at once is one wish.
+        # One at a time, so that pressing a button twice is one wish.
         async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
             after = await self._steps.read(transaction)
             if await self._steps.is_new_wish(after, refund_if_paid=refund_if_paid):
@@ -208,7 +208,7 @@ class Lifecycle:
         ledger has a transaction under its reference nevertheless, that is cancelled.
 
         Returns:
-            The transaction; the sale, where it has none.
+            The transaction, or the sale if it has none.
         """
         order = orders.order_of(sale.fact)
         key = sale_key(order)
@@ -262,9 +262,9 @@ class Lifecycle:
         says what he has seen, "later" means after that.
 
         Raises:
-            ChangedMeanwhileError: It is not any more what the operator has seen.
+            ChangedMeanwhileError: The transaction is no longer what the operator has seen.
         """
-        # One at a time, so that of two operators the second is told.
+        # One at a time, so that the second of two operators gets an error.
         async with self._wishes.of(transaction.merchant_no, transaction.transaction_no):
             as_of = None
             if decision.state_version is not None:
@@ -297,7 +297,7 @@ class Lifecycle:
     async def _settle(self, transaction: Transaction) -> None:
         async with self._turn(transaction):
             current = await self._steps.read(transaction)
-            # Whoever had the turn before may have settled it.
+            # The previous holder of the turn may have settled it.
             if current.is_being_cancelled:
                 await self._steps.settle(current)
 

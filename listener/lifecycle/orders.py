@@ -182,8 +182,8 @@ def taken_over_fact(
 def number_taken_fact(fact: Fact, *, holder: str | None) -> Fact:
     """Build the alarm that Pockyt gave a sale a number that belongs to another.
 
-    ``holder`` is the reference of the one that has the number. It may be another store's, so that
-    the alarm is of none.
+    ``holder`` is the reference of the sale that has the number. That may be another store's, so the
+    alarm has no store.
     """
     return Fact(
         kind=Kind.ALARM,

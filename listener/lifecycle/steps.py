@@ -174,10 +174,10 @@ class Steps:
                 await self.settle(after)
 
     async def number_heard(self, sale: RecordedSale) -> str | None:
-        """Return the number that a notification has brought for a sale; None where none has.
+        """Return the number that a notification has brought for a sale, or None.
 
-        That of a payment goes before others, then one that can still be paid. Where another store's
-        sale has the reference too, nobody can say whose it is.
+        A payment's number comes first, then one that can still be paid. If another store's sale has
+        the reference too, nobody can say whose number it is.
         """
         order = orders.order_of(sale.fact)
         named = await self._named(order)
@@ -189,8 +189,8 @@ class Steps:
     async def transaction_of(self, sale: RecordedSale) -> Transaction | None:
         """Return the transaction that answers for a sale: that of its number, if it has one.
 
-        Where it ended without a number, that is what its store has under its reference all the
-        same: Pockyt may have started it against its word. None where there is nothing.
+        If the sale ended without a number, that is its store's transaction under its reference:
+        Pockyt may have started it against its word. None if there is none.
         """
         order = orders.order_of(sale.fact)
         if sale.transaction_no is not None:
@@ -229,7 +229,7 @@ class Steps:
         return recorded.transaction or transaction
 
     async def _cancel_sale(self, sale: RecordedSale) -> None:
-        """Ask about a sale by its reference, and cancel it by that if no number comes."""
+        """Ask about a sale by its reference, and cancel it by its reference if no number comes."""
         query, _ = await self._query_sale(sale)
         sends = not query.transaction_no and wishes.allows_cancel_of_sale(sale, query.says)
         await self.bind(facts.sending_cancel(query) if sends else query)
@@ -265,8 +265,8 @@ class Steps:
     async def _is_shared(self, order: Order, *, has_number: bool) -> bool:
         """Return whether Pockyt may have found another store's sale of the same reference.
 
-        Where it gave a number, that can only be one whose number is not known. Then nobody can say
-        whose sale it is; only the answer to the starting call can.
+        If it gave a number, that can only be a sale whose number is not known. Then only the answer
+        to the starting call can say whose sale it is.
         """
         sales = await self._ledger.read_sales(
             merchant_no=order.merchant_no, reference=order.reference, store_no=None

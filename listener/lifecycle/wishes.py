@@ -64,7 +64,7 @@ def allows_cancel_of_sale(sale: RecordedSale, says: Status | None) -> bool:
 
 
 def is_heard(transaction: Transaction, *, sale_seq: int | None = None) -> bool:
-    """Return whether a transaction may be a sale's whose number is not known yet.
+    """Return whether a transaction may belong to a sale whose number is not known yet.
 
     Its notifications have the sale's reference, and one of them, or Pockyt, is believed.
     ``sale_seq`` is that sale's; None for any.
@@ -89,7 +89,7 @@ def changes_nothing(
 ) -> bool:
     """Return whether a wish was recorded already, so that the present state is the answer.
 
-    One that was raised as unresolved may be repeated: a person wants it tried once more.
+    A wish that was raised as unresolved may be repeated: a person wants it tried once more.
     """
     cancel = transaction.cancel
     if cancel is None or cancel.state is CancelState.UNRESOLVED:

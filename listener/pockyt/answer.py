@@ -19,7 +19,7 @@ CODE_CHARS_MAX: Final = 16
 NUMBER_CHARS_MAX: Final = 64
 ACCEPTED: Final = "000100"
 
-# Of its own system, unless it comes with the text below, and of its supplier's.
+# Errors of its own system, unless the text below comes with them, and of its supplier's.
 _SYSTEM_ERROR: Final = "000000"
 _SUPPLIER_ERROR: Final = "000080"
 _BAD_SIGNATURE: Final = "verifysign"

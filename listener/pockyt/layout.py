@@ -16,7 +16,7 @@ from listener.pockyt.body import Fields
 
 LAYOUTS_KEPT: Final = 8
 NAMES_CHARS_MAX: Final = 1_024
-# To learn one takes about 1 ms, and whoever captured a message can send its fields in any order.
+# Learning one takes about 1 ms, and a captured message can be sent with its fields in any order.
 LEARN_SECONDS: Final = 1.0
 
 # No escape, no separator, and nothing that is trimmed. Possessive, so that no character is tried
@@ -72,7 +72,7 @@ class Layouts:
         names, now = tuple(fields), self._clock()
         if (
             now < self._learns_at
-            # Two names beside the signature's, or more: of one, itemgetter makes no tuple.
+            # At least two names beside the signature's: for one, itemgetter returns no tuple.
             or len(names) < 3
             or sum(map(len, names)) > NAMES_CHARS_MAX
             or any(names == layout.names for layout in self._kept)

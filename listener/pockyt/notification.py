@@ -63,13 +63,13 @@ def read_notification(fields: Mapping[str, str], *, is_plain: bool = False) -> N
     """
     has_nul = False
     if not is_plain and "\0" in "".join(fields.values()):
-        # No column can hold it. In a field that is not read here it says as little as any text.
+        # No column can hold a NUL. In a field that is not read here it does no harm.
         has_nul = any("\0" in fields.get(name, "") for name in _SAID)
         fields = {name: value.replace("\0", "\ufffd") for name, value in fields.items()}
     said = fields.get
     # A payout has a transaction number too, but it is not a till's payment.
     invoice = said("invoiceId")
-    # Trimmed as an answer's is, so that both are one transaction's.
+    # Trimmed like an answer's number, so that both name the same transaction.
     number = "" if invoice else (said("transactionNo") or said("yuansferId") or "").strip()
     amount = said("amount", "")
     is_readable = is_amount(amount)

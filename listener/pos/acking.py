@@ -33,8 +33,8 @@ class Acking:
             if not self._pending:
                 continue
             failed = await self.send(link)
-            # So that a fast program does not send a frame for each event, and one whose acks fail
-            # does not send them without a pause.
+            # A fast program must not send a frame for each event, nor repeat failing acks without a
+            # pause.
             pause = self._timing.ack_seconds
             if failed is None:
                 schedule.progress()

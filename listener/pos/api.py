@@ -39,7 +39,7 @@ ACKS_PATH: Final = "/v1/pos/acks"
 SNAPSHOT: Final = "transaction.snapshot"
 FRAME_BYTES_MAX: Final = 1024 * 1024
 
-# More at once, and most would be refused, to be asked for again.
+# With more at a time, most would be refused and requested again.
 SNAPSHOTS_AT_ONCE: Final = 4
 
 # The longest page of events or transactions is far below this.
@@ -181,7 +181,7 @@ class Api:
     @property
     def _headers(self) -> dict[str, str]:
         key = self.key.get_secret_value()
-        # The second wins, where a proxy in front puts a token of its own into the first.
+        # The second wins if a proxy puts its own token into the first.
         return {"Authorization": f"Bearer {key}", KEY_HEADER: key}
 
     def _url(self, path: str) -> URL:

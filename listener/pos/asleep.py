@@ -21,7 +21,7 @@ def lasting_seconds() -> float:
 class Sleeps:
     """Compares two clocks: the one of the event loop stands still while the machine sleeps.
 
-    Where it does not, the timers that are overdue end what has died.
+    On systems where it does not, overdue timers end dead connections.
     """
 
     def __init__(self) -> None:

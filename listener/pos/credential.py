@@ -16,7 +16,7 @@ def read_key(text: str | SecretStr) -> SecretStr:
     """Return a key without surrounding blanks and line breaks.
 
     Raises:
-        StoppedError: Nothing is left, or it contains what no key does. The key is not quoted.
+        StoppedError: Nothing is left, or it has characters that no key has. The key is not quoted.
     """
     given = text.get_secret_value() if isinstance(text, SecretStr) else text
     key = given

@@ -78,7 +78,7 @@ class Follower:
         self._acks = acks
         self._on_status = on_status
         self._on_resync = on_resync
-        # None only wakes up whoever waits.
+        # None only wakes a waiting program.
         self._queue: asyncio.Queue[Taken | Resynced | Exception | None] = asyncio.Queue(AHEAD_MAX)
         self._versions = Versions()
         self._pending: Taken | None = None
@@ -177,12 +177,12 @@ class Follower:
             await self._let_go()
 
     async def _let_go(self) -> None:
-        # Those that have ended may be of another event loop.
+        # Tasks that have ended may belong to another event loop.
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Whoever waits for an event is told that none will come.
+        # A program that waits for an event learns that none will come.
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(StopAsyncIteration())
@@ -244,7 +244,7 @@ class Follower:
         try:
             await link.run()
         except asyncio.CancelledError:
-            # Not by aclose: whoever waits for events must not wait for ever.
+            # Not by aclose: a program that waits for events must not wait for ever.
             if not self._is_closed and self._queue.empty():
                 self._queue.put_nowait(None)
             raise

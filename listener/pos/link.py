@@ -117,7 +117,7 @@ class Link:
         try:
             while not pause.done() and not self._look_for_sleep():
                 await asyncio.wait({pause}, timeout=LOOK_SECONDS)
-            # A sleep while nothing was connected is no reason to give up what comes next.
+            # A sleep while nothing was connected is no reason to drop the next connection.
             self._look_for_sleep()
         finally:
             pause.cancel()
@@ -282,7 +282,7 @@ class Link:
         await self._pass_on(Resynced(resync=resync, position=self._tracker.resync(resync)))
 
     async def _pass_on(self, item: Taken | Resynced) -> None:
-        """Hand an item to the program; not live, and at an end, where it takes none for too long.
+        """Hand an item to the program; end the connection if it takes none for too long.
 
         Raises:
             BrokenError: The connection has not been read for too long, and is to be renewed.

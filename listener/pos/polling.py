@@ -11,9 +11,9 @@ from listener.pos.schedule import Timing
 from listener.pos.talk import Receiver
 from listener.pos.tracking import BrokenError, Tracker
 
-# An empty page that comes sooner is followed by the next question only then.
+# After an empty page, the next question is asked no sooner than this.
 EMPTY_SECONDS_MIN: Final = 1.0
-# Of more streams than this none is waited for: each is asked in its turn, and together so often a
+# With more streams than this, no request waits: each stream is asked in turn, together so often a
 # second. A connection waits for each stream, and proxies and libraries allow about a hundred.
 WAITING_MAX: Final = 50
 ASKED_MAX: Final = 50
@@ -31,7 +31,7 @@ class Polling:
         self._is_over = asyncio.Event()
 
     def renew(self) -> None:
-        """End at once, as if WebSocket were to be tried again."""
+        """End immediately, as if WebSocket were to be tried again."""
         self._is_over.set()
 
     async def run(self, *, once: bool) -> Ended | None:
@@ -73,7 +73,7 @@ class Polling:
 
     async def _next_page(self, stream: str | None) -> EventsPage | ResyncMembers | None:
         if not self._is_live:
-            # The first answer comes at once, so that the connection is known to be live.
+            # The first answer comes immediately, so that the connection is known to be live.
             return await self._page(stream, wait=0, rest=0.0)
         count = len(self._tracker.names)
         if count > WAITING_MAX:

@@ -68,7 +68,7 @@ class Snapshots:
     def holds_back(self, stream: str, position: Position) -> bool:
         """Return whether a position is to be saved only once the stream's snapshot is read.
 
-        Whoever crashes before must read the snapshot again.
+        A program that crashes before must read the snapshot again.
         """
         snapshot = self._unread.get(stream)
         if snapshot is None:

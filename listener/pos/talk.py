@@ -113,7 +113,7 @@ class Talk:
     def renew(self) -> None:
         """End at once, or with the next wait: the machine slept, and the line may be gone."""
         self._has_slept = True
-        # What was read is passed on first: only a wait is cut short.
+        # Frames that were read are passed on first: only a wait is cut short.
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._clock())
 

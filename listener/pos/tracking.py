@@ -75,7 +75,7 @@ class Tracker:
     # Where the snapshots lead to that the program has not read to their end.
     _unread: dict[str, Position] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
-    # Those that the key has got since this began to follow it.
+    # Streams that the key has gained since following began.
     _new: set[str] = field(default_factory=set)
 
     def load(self, positions: Mapping[str, Position]) -> None:
@@ -106,13 +106,13 @@ class Tracker:
         self._named = list(streams)
         self.lost.intersection_update(streams)
         for gone in self._unread.keys() - set(streams):
-            # Should it come back, what its snapshot would have shown is still to be shown.
+            # If the store comes back, what its snapshot would have shown must still be shown.
             del self._unread[gone], self.received[gone]
             if gone in self.handled:
                 self.received[gone] = self.handled[gone]
 
     def without_lost_store(self, ended: Ended) -> Ended:
-        """Conclude that the others go on, where one of all of a key's streams is refused."""
+        """Go on with the others if one of all of a key's streams is refused."""
         if self.follows_all and ended.code == CloseCode.STREAM_NOT_ALLOWED and len(self._named) > 1:
             return replace(ended, duty=Duty.BACK_OFF)
         return ended

@@ -62,8 +62,8 @@ async def open_ledger(
         confirm: When Pockyt is asked before a status is believed.
         clock: Reads the time as Unix ms.
         on_commit: Called after each commit with its duration (seconds) and its number of items.
-        on_time: Called with the time by the clock of the ledger's server, as Unix ms, where several
-            listeners share one: just after it was read, and again each second.
+        on_time: If several listeners share the ledger, called with its server's time (Unix ms),
+            just after that was read, and again each second.
         node_url: This listener's own URL, for the others that serve the same ledger.
 
     Raises:
@@ -164,7 +164,7 @@ def open_reader(url: str) -> AbstractContextManager[Reader]:
 
 
 class KeyDesk(Protocol):
-    """Makes and revokes the keys of a ledger, beside whoever serves it."""
+    """Makes and revokes the keys of a ledger, even while it is served."""
 
     def add(self, key: Key) -> None:
         """Store a key."""
@@ -197,7 +197,7 @@ def open_keys(url: str, *, create: bool) -> AbstractContextManager[KeyDesk]:
 
 
 def backup(url: str, destination: Path, *, progress: Progress | None = None) -> None:
-    """Copy the ledger at a URL into a file, which is a ledger on SQLite; synced once this returns.
+    """Copy the ledger at a URL into a new SQLite file; it is synced once this returns.
 
     Raises:
         LedgerError: There is no ledger, the destination exists, or it cannot be written.
@@ -217,7 +217,7 @@ def check_up(url: str) -> list[Finding]:
     """Check the state of the ledger at a URL, without disturbing those who use it.
 
     Raises:
-        LedgerError: The URL is of no kind of database that this version can use.
+        LedgerError: This version cannot use the database that the URL names.
     """
     if is_postgres(url):
         require_driver()

@@ -20,7 +20,7 @@ _TRANSACTION_NO: Final = ENTRY_COLUMNS.index("transaction_no")
 
 # Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
-# What reading an entry raises where its row holds what no entry can.
+# Raised by reading a row that cannot be an entry.
 UNREADABLE: Final = (MsgspecError, ValueError, TypeError, AttributeError, OverflowError)
 
 
@@ -72,7 +72,7 @@ def check_entry(row: Row, *, seq: int, previous: str) -> str:
         raise _not_as_recorded(seq) from error
     if again != row[-1]:
         raise _not_as_recorded(seq)
-    # Those of a transaction are read when it is replayed.
+    # The entries of a transaction are read when it is replayed.
     if not row[_TRANSACTION_NO]:
         read_entry(row)
     return str(again)
@@ -82,7 +82,7 @@ def read_entry(row: Row) -> Entry:
     """Read an entry that a ledger holds.
 
     Raises:
-        DamagedError: It holds what no entry can, although its hash is right.
+        DamagedError: Its values are impossible, although its hash is right.
     """
     try:
         return entry_of(row)
@@ -94,7 +94,7 @@ def read_transaction(row: Row) -> Transaction:
     """Read a transaction that a ledger holds.
 
     Raises:
-        DamagedError: It holds what no transaction can.
+        DamagedError: Its values are impossible for a transaction.
     """
     try:
         return transaction_of(row)
@@ -107,7 +107,7 @@ def read_sale(row: Row) -> SaleState:
     """Read the state of a sale that a ledger holds.
 
     Raises:
-        DamagedError: It holds what no sale can.
+        DamagedError: Its values are impossible for a sale.
     """
     try:
         return sale_of(row)
@@ -119,11 +119,11 @@ def check_sales(found: Iterable[tuple[Entry, SaleState | None]]) -> None:
     """Check that the state of each sale is what its entries add up to.
 
     Args:
-        found: The entry of each sale with the state that is stored; after it those that name the
-            sale, in seq order.
+        found: The entry of each sale with its stored state, then the entries that name the sale, in
+            seq order.
 
     Raises:
-        DamagedError: A state is missing, or another.
+        DamagedError: A state is missing or differs.
     """
     for _, group in groupby(found, key=lambda one: sale_seq_of(one[0])):
         (sale, stored), *rest = group

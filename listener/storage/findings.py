@@ -23,10 +23,10 @@ class Finding:
 
 
 def note(name: str, value: str | int, advice: str) -> Finding:
-    """Build a finding that an operator should know of, and that stops nothing."""
+    """Build a finding that an operator should know, but that stops nothing."""
     return Finding(name=name, value=value, severity=Severity.NOTE, advice=advice)
 
 
 def problem(name: str, value: str | int, advice: str) -> Finding:
-    """Build a finding that an operator has to do something about."""
+    """Build a finding that an operator must act on."""
     return Finding(name=name, value=value, severity=Severity.PROBLEM, advice=advice)

@@ -1,4 +1,4 @@
-"""Read for all who wait at once: while one read is under way, those who ask are gathered."""
+"""Answer many questions with one read: those asked during a read share the next one."""
 
 import asyncio
 from collections import deque
@@ -16,11 +16,11 @@ GATHERED_MAX: Final = 64
 
 
 class Gathered(Generic[Q, A]):
-    """A way to read that takes many questions in one go; a question that is alone never waits.
+    """Answers many questions with one read; a question that is alone never waits.
 
     Args:
-        read: Answers questions, in their order; an answer that is an error is raised by whoever
-            asked. If it raises that the ledger is unavailable, all of them do; after any other
+        read: Answers questions, in their order; an answer that is an error is raised to its caller.
+            If ``read`` raises that the ledger is unavailable, all callers get that; after any other
             error each question is asked alone.
         at_once: How many reads are under way at a time.
     """
@@ -40,7 +40,7 @@ class Gathered(Generic[Q, A]):
     async def ask(self, question: Q) -> A:
         """Return the answer to a question, from a read that began after it was asked.
 
-        Cancelling one who asks disturbs nobody else.
+        Cancelling one caller does not affect the others.
         """
         if self._under_way >= self._at_once:
             waiting: asyncio.Future[A] = asyncio.get_running_loop().create_future()
@@ -58,7 +58,7 @@ class Gathered(Generic[Q, A]):
         return answer
 
     def _go_on(self) -> None:
-        """Read for those who have asked meanwhile."""
+        """Read the answers to the questions asked meanwhile."""
         if self._asked:
             self._under_way += 1
             task = asyncio.create_task(self._read_on())
@@ -73,7 +73,7 @@ class Gathered(Generic[Q, A]):
             self._under_way -= 1
 
     def _next(self) -> "list[tuple[Q, asyncio.Future[A]]]":
-        """Take the questions of the next read; whoever has left asks nothing any more."""
+        """Take the questions of the next read, without those of callers that left."""
         asked: list[tuple[Q, asyncio.Future[A]]] = []
         while self._asked and len(asked) < GATHERED_MAX:
             question, waiting = self._asked.popleft()
@@ -89,7 +89,7 @@ class Gathered(Generic[Q, A]):
             answers = [error] * len(asked)
         except Exception as error:  # noqa: BLE001 - whoever asked raises it
             if len(asked) > 1:
-                # One that cannot be asked fails alone.
+                # A question that cannot be asked fails alone.
                 for one in asked:
                     await self._answer([one])
                 return

@@ -1,4 +1,4 @@
-"""Build what is read of entries and of sales from their rows; the same for every back-end."""
+"""Build entries and sales from the rows that a back-end reads; the same for every back-end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

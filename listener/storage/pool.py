@@ -14,7 +14,7 @@ class Pool(Generic[C]):
     def __init__(self, connections: Sequence[C]) -> None:
         self.all = list(connections)
         self._free = list(connections)
-        # A queue would let whoever gives a connection back take it again, before those who wait.
+        # With a queue, a reader could take back its connection before those who wait.
         self._turns = asyncio.Semaphore(len(connections))
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The queue before every back-end's commits: it is limited, and whoever waits is answered once.
+"""The queue before every back-end's commits: it is limited, and each caller is answered once.
 
 A writer is such a queue. It adds how a batch of its back-end is committed, and when.
 """
@@ -89,8 +89,8 @@ class CommitQueue(ABC, Generic[Item, News]):
     ) -> None:
         """Answer, and publish what a commit brought; an error of one must not affect the others.
 
-        An acknowledgement does not wait for thousands of tills to be written to. Nothing else runs
-        in between, so that whoever is answered finds the events published.
+        Answers come first, so that an acknowledgement does not wait for thousands of tills. Nothing
+        else runs in between, so a caller that has its answer finds the events published.
         """
         answer(batch, results)
         try:
@@ -118,7 +118,7 @@ def answer(batch: Sequence[Waiter[Any]], results: Sequence[object]) -> None:
 
 def refuse(batch: Sequence[Waiter[Any]], reason: str) -> None:
     """Refuse everybody in a batch: the ledger cannot be used."""
-    # Each its own: a raised error carries the traceback of whoever awaits it.
+    # One error each: a raised error carries the traceback of the caller that awaits it.
     answer(batch, [LedgerUnavailableError(reason) for _ in batch])
 
 
@@ -129,7 +129,7 @@ def fail(batch: Sequence[Waiter[Any]], error: LedgerUnavailableError) -> None:
 
 
 def fail_alone(waiter: Waiter[Any], error: Exception) -> None:
-    """Refuse an item that could not even be committed without others."""
+    """Refuse an item that could not be committed even alone."""
     _LOG.error("item_failed", exc_info=error)
     failure = LedgerUnavailableError("the ledger could not take this")
     failure.__cause__ = error

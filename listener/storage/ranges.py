@@ -39,7 +39,7 @@ async def counts(
 
 
 def all_of(head: Head) -> Totals:
-    """Return what the whole ledger holds, which its end knows."""
+    """Return how much the whole ledger holds, from its head."""
     return Totals(
         entries=head.seq, transactions=head.transactions, events=head.events, repeats=head.repeats
     )

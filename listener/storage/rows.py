@@ -78,7 +78,7 @@ def entry_of(row: Row) -> Entry:
     """Read a row of ENTRY_COLUMNS; further columns are ignored.
 
     Raises:
-        ValidationError: It holds what no entry can (an unknown kind, say).
+        ValidationError: Its values are impossible (an unknown kind, say).
     """
     fact = convert(row[2:_HASH], Fact)
     return Entry(seq=row[0], recorded_at_ms=row[1], fact=fact, hash=row[_HASH])
@@ -99,7 +99,7 @@ def transaction_of(row: Row) -> Transaction:
     """Read a row of TRANSACTION_COLUMNS.
 
     Raises:
-        ValidationError: It holds what no transaction can.
+        ValidationError: Its values are impossible for a transaction.
     """
     cancel, ask = row[_CANCEL:_ASK], row[_ASK:_REST]
     values = (
@@ -116,7 +116,7 @@ def transaction_of(row: Row) -> Transaction:
 def transaction_row(transaction: Transaction) -> Row:
     """Write a transaction as the values of TRANSACTION_COLUMNS."""
     *plain, cancel, ask, judge_seq, disputed, summary = to_builtins(transaction)
-    # Binding a bool costs a driver a second look.
+    # A driver binds an int faster than a bool.
     plain[_HELD] = int(plain[_HELD])
     rest = (judge_seq, disputed, summary)
     return (*plain, *(cancel or _NO_CANCEL), *(ask or _NO_ASK), *rest)
@@ -145,7 +145,7 @@ def sale_of(row: Row) -> SaleState:
     """Read a row of SALE_COLUMNS.
 
     Raises:
-        ValidationError: It holds what no sale can.
+        ValidationError: Its values are impossible for a sale.
     """
     cancel = row[_SALE_CANCEL:]
     values = (*row[:_SALE_CANCEL], cancel if cancel[0] is not None else None)

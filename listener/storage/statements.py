@@ -28,9 +28,9 @@ STRAYS: Final = MappingProxyType(
 
 # Whether somebody waits for the end of a sale's cancel.
 IS_CANCELLING: Final = "(s.cancel_requested_at IS NOT NULL AND s.cancel_resolved_at IS NULL)"
-# Whether Pockyt has given a sale (s; its entry is e) no number, though it has had the time, and is
-# asked. Of one whose cancel has ended nobody waits for more; of one that a notification has named
-# there is a transaction.
+# Whether Pockyt is asked about a sale (s; its entry is e), since it gave no number in time. If the
+# cancel has ended, nobody waits for one; if a notification has named the sale, there is a
+# transaction.
 IS_OPEN: Final = (
     "s.ask_due_at IS NOT NULL AND s.transaction_no IS NULL AND s.cancel_resolved_at IS NULL"
     f" AND (s.cancel_requested_at IS NOT NULL OR (e.recorded_at <= {{now}} - {SALE_ANSWER_MS}"
@@ -44,7 +44,7 @@ _OF_SALES: Final = (
 )
 _ENTRY: Final = ", ".join(f"e.{name}" for name in ENTRY_COLUMNS)
 SALES_WITH_ENTRIES: Final = f"SELECT {_ENTRY} FROM entries e{_OF_SALES}"
-# Beside each sale its state, NULL where there is none, and beside the others.
+# Each sale with its state; NULL if it has none, and for the other entries.
 SALES_WITH_STATES: Final = (
     f"SELECT {_ENTRY}, {', '.join(f's.{name}' for name in SALE_COLUMNS)}"
     f" FROM entries e LEFT JOIN sales s ON s.seq = e.seq{_OF_SALES}"

@@ -14,7 +14,7 @@ from listener.web.headers import harden
 class Acknowledgement(web.StreamResponse):
     """The acknowledgement of any request over HTTP/1.1 that keeps its connection.
 
-    aiohttp would build a response for each, and the same bytes of it. This one has no state.
+    aiohttp would build a response for each one, always with the same bytes. This one has no state.
     """
 
     @property

@@ -75,7 +75,7 @@ def url_of(listening: socket.socket) -> str:
 
 
 def node_url(listening: socket.socket) -> str:
-    """Return where this node is, for people: an address that every machine has names none."""
+    """Return this node's URL for people; an address that every machine has would name none."""
     host, port = listening.getsockname()[:2]
     if is_everywhere(host) or ip_address(host).is_loopback:
         return f"http://{socket.gethostname()}:{port}"

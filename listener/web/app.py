@@ -55,7 +55,7 @@ from listener.web.unread import unquoted
 # How long a request may still take once the listener stops.
 STOP_SECONDS: Final = 5.0
 _PART: Final = re.compile(r"\{(\w+)\}")
-# aiohttp's own limit is 100, and whoever comes first would take them all.
+# aiohttp's own limit is 100, and the first callers would take all of them.
 POCKYT_CONNECTIONS_MAX: Final = 1_000
 
 
@@ -161,8 +161,9 @@ async def running(
 def _pattern(path: str) -> str:
     """Return aiohttp's pattern of a documented path.
 
-    Of itself it finds no route for a part with a brace, which a number or a reference may have. A
-    reference may also have slashes (INV/2026/7), and some proxies make a slash of each %2F.
+    By default, aiohttp finds no route for a part with a brace, which a number or a reference may
+    have. A reference may also have slashes (INV/2026/7), and some proxies turn each %2F into a
+    slash.
     """
     path = path.replace("{reference}", "{reference:.+}")
     return _PART.sub(r"{\1:[^/]+}", path)
@@ -206,13 +207,13 @@ async def _answering(app: web.Application, listening: socket.socket) -> AsyncIte
             size = path.size
         lobby = Lobby(listening, connections, make=make, size=size)
         stack.push_async_callback(lobby.close)
-        # Before the clean-up: from then on aiohttp notices neither who leaves nor who connects.
+        # Before the clean-up: from then on aiohttp no longer notices who leaves or connects.
         stack.push_async_callback(_drain, app)
         yield
 
 
 def _head_alone(_data: bytes, head_bytes: int) -> int:
-    """Return the size of a request's head: its body is aiohttp's to wait for."""
+    """Return the size of a request's head: aiohttp waits for its body."""
     return head_bytes
 
 
@@ -223,7 +224,7 @@ def _begin_epoch(app: web.Application) -> None:
 
 
 def _pockyt_session() -> aiohttp.ClientSession:
-    """Open the connections to Pockyt, so many that no key's share has to wait for another's."""
+    """Open the connections to Pockyt: enough that no key's share waits for another's."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POCKYT_CONNECTIONS_MAX))
 
 

@@ -1,4 +1,4 @@
-"""Limit the chunks of a request's body: to read one costs more than to read a thousand bytes."""
+"""Limit the chunks of a request's body: reading one costs more than reading a thousand bytes."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _LINE_ENDS_OF_ONE: Final = 2
 
 
 class Chunks:
-    """How many chunks of the body that is arriving have come, told by their line ends."""
+    """Counts the chunks of the body that is arriving, by their line ends."""
 
     __slots__ = ("_line_ends",)
 
@@ -23,7 +23,7 @@ class Chunks:
     def are_too_many(self, data: bytes, *, goes_on: bool) -> bool:
         """Count a segment before it is parsed; ``goes_on`` is whether it goes on with a body.
 
-        One that begins with a head is never too much: how long it may be is limited.
+        A segment that begins with a head is never too much, since its length is limited.
         """
         line_ends = data.count(_LINE_END)
         if not goes_on:

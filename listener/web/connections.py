@@ -1,10 +1,10 @@
 """Limit HTTP connections: how many there may be, and how long a request may take to arrive.
 
 A connection that has proved nothing yet (no key, no verified notification) may be crowded out: the
-oldest of an address that has too many goes first, and where all places are taken, the oldest of
-all. One that has said all it has to, and waits for us, does not count against its address; one that
-has proved itself is never crowded out. So thousands of tills behind one proxy's address are safe.
-A part of all places is not for those: Pockyt's next connection has proved nothing either.
+oldest of an address that has too many goes first, and if all places are taken, the oldest of all. A
+connection that only waits for our answer does not count against its address; one that has proved
+itself is never crowded out. So thousands of tills behind one proxy's address are safe. Some places
+are never given to proved ones: Pockyt's next connection has proved nothing either.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from listener.web.problem import RETRY_SECONDS, ProblemError, raw_problem
 from listener.web.unread import Unread
 
 CONNECTIONS_MAX: Final = 24_576
-# Of all places, those that have proved themselves take no more. If tills took all of them, no
-# notification would get in.
+# Connections that have proved themselves take at most this part of all places. If tills took all of
+# them, no notification would get in.
 PROVED_SHARE: Final = 5 / 6
-# Of one address that still have to say something; one is crowded out only after the grace.
+# How many of one address may still have to send something; none is crowded out before the grace.
 UNPROVEN_MAX: Final = 1_024
 GRACE_SECONDS: Final = 2.0
 # Descriptors that connections leave alone, or an eighth of all where that is more: for the ledger,
@@ -34,18 +34,18 @@ DESCRIPTORS_KEPT: Final = 128
 DESCRIPTORS_WANTED: Final = CONNECTIONS_MAX + 4_096
 
 HEAD_SECONDS: Final = 10.0
-# In one turn of the event loop, of one connection. asyncio's own is 256 KiB: 40,000 chunks or
-# websocket frames, for half a second in which nobody else is heard.
+# Read from one connection in one turn of the event loop. asyncio's own limit is 256 KiB: 40,000
+# chunks or websocket frames, half a second in which no other connection is read.
 READ_BYTES_MAX: Final = 16 * 1024
 
 # Refusals per second, over all connections that have proved nothing, and of keys that ask for more
-# than their share. Above this a refusal is still answered at once, but its sender's next request is
-# read later.
+# than their share. Above this a refusal is still answered immediately, but its sender's next
+# request is read later.
 REFUSALS_PER_SECOND: Final = 1_000
-# Less than what is left of a refused body is read for, so that it may still come to its end.
+# Shorter than the time for the rest of a refused body, so that the body can still end.
 REST_SECONDS_MAX: Final = 0.75
 
-# Of answers that are not read, over all connections. Each may wait for its reader for a while, but
+# Bytes of unread answers, over all connections. Each answer may wait a while for its reader, but
 # not thousands of long ones at a time.
 STALLED_BYTES_MAX: Final = 128 * 1024 * 1024
 
@@ -60,7 +60,7 @@ TOO_SLOW: Final = raw_problem(
 
 
 def no_place(detail: str) -> ProblemError:
-    """Say that there is no place for a connection, or for one more that waits."""
+    """Build the refusal when there is no place for a connection, or for one more that waits."""
     headers = {"Retry-After": str(RETRY_SECONDS)}
     return ProblemError(503, "too-many-connections", detail, headers=headers)
 
@@ -69,7 +69,7 @@ FULL: Final = raw_problem(no_place("come back in a moment"))
 
 
 class Peer(Protocol):
-    """Who is connected: to speak HTTP already, or in the lobby."""
+    """Who is connected: speaking HTTP already, or in the lobby."""
 
     address: str
     made_at: float
@@ -91,11 +91,11 @@ class Connections:
         self._max = connections_that_fit()
         self._unproven_max = min(UNPROVEN_MAX, max(1, self._max // 2))
         self._proved_max = int(self._max * PROVED_SHARE)
-        # In the order in which they came; by address, those that still have to say something.
+        # In the order of arrival; by address, those that still have to send something.
         self._all: dict[Peer, None] = {}
         self._unproven: dict[Peer, None] = {}
         self._of_address: dict[str, dict[Peer, None]] = {}
-        # Those that do not read, the first to stall first, and how many bytes wait for each.
+        # Those that do not read, the longest stalled first, and how many bytes wait for each.
         self._stalled: dict[Peer, int] = {}
         self._stalled_bytes = 0
         self._clock = asyncio.get_running_loop().time
@@ -127,10 +127,10 @@ class Connections:
         return True
 
     def heard_out(self, connection: Peer) -> None:
-        """Count a connection no more against its address: it has said all, and waits for us.
+        """Stop counting a connection against its address: it only waits for our answer.
 
-        Tills that come back all at once must not be crowded out for being many: they would come
-        again, and all that was done for them would be done anew.
+        Tills that all come back together must not be crowded out for being many: they would come
+        again, and all work for them would be repeated.
         """
         own = self._of_address.get(connection.address, {})
         own.pop(connection, None)
@@ -138,14 +138,14 @@ class Connections:
             self._of_address.pop(connection.address, None)
 
     def refused(self, refusals: int) -> float:
-        """Count refusals; return for how many seconds their sender is not listened to."""
+        """Count refusals; return for how many seconds to read nothing from their sender."""
         now = self._clock()
         turn = max(now, self._refused_until)
         self._refused_until = min(turn + refusals / REFUSALS_PER_SECOND, now + REST_SECONDS_MAX)
         return turn - now
 
     def stalls(self, connection: Peer, waiting_bytes: int) -> None:
-        """Count what a peer does not read; if all that is too much, cut off who stalled first."""
+        """Count what a peer does not read; if the total is too much, cut off the first to stall."""
         self._stalled[connection] = waiting_bytes
         self._stalled_bytes += waiting_bytes
         while self._stalled_bytes > STALLED_BYTES_MAX:
@@ -155,7 +155,7 @@ class Connections:
             first.cut()
 
     def reads_on(self, connection: Peer) -> None:
-        """Count nothing any more as unread by a peer: it reads again, or has gone."""
+        """Forget what a peer has not read: it reads again, or has gone."""
         self._stalled_bytes -= self._stalled.pop(connection, 0)
 
     def remove(self, connection: Peer) -> None:
@@ -184,7 +184,7 @@ class Connections:
         self.heard_out(connection)
 
     def _crowd_out(self, some: Iterable[Peer], *, age: float) -> bool:
-        """Cut off the oldest that has proved nothing, where it may be; return whether one was."""
+        """Cut off the oldest that has proved nothing, if allowed; return whether that was done."""
         youngest = self._clock() - age
         for connection in islice(some, _CANDIDATES_MAX):
             if connection.made_at > youngest:

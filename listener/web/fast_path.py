@@ -1,6 +1,6 @@
-"""Answer a whole, plain notification as it arrives, before aiohttp builds a request of it.
+"""Answer a whole, plain notification as it arrives, before aiohttp builds a request from it.
 
-Nearly every notification is a head like those before it, and its form, in one segment or in two.
+Nearly every notification has a head like earlier ones, and a form, in one segment or in two.
 Such a notification is recorded and acknowledged here, or refused because nobody signed it. At the
 first byte of anything else, the connection is handed to aiohttp for good.
 
@@ -48,14 +48,14 @@ class FastPath:
         self.acknowledged = metrics.acknowledged
         self._ingest = ingest
         self._refusals = refusals
-        # A sender's heads are alike but for the length, so that nearly all were read before.
+        # A sender's heads differ only in the length, so nearly all were read before.
         self._read_head = lru_cache(maxsize=HEADS_KEPT)(read_head)
         self._refused = lru_cache(maxsize=REFUSALS_KEPT)(_refusal)
 
     def read(self, data: bytes, peer: object) -> Fact | bytes | None:
         """Return the fact that a whole notification states, or the answer that refuses it.
 
-        None where aiohttp has to read it.
+        None if aiohttp has to read it.
         """
         if not data.startswith(_BEGIN):
             return None
@@ -65,7 +65,7 @@ class FastPath:
         head = self._read_head(data[:end])
         if head is None or len(data) - end != head.length:
             return None
-        # A message that another merchant may have is looked for there first, by `Ingest.receive`.
+        # `Ingest.receive` first looks for the message at merchants that share a token.
         if not self._ingest.is_alone(head.merchant_no):
             return None
         try:
@@ -160,7 +160,7 @@ class FastConnection(HttpConnection):
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether it is the other side's turn: to send, or to prove itself."""
+        """Whether the other side has to act: to send, or to prove itself."""
         return bool(self._begun) or super().waits_for_peer
 
     def data_received(self, data: bytes) -> None:
@@ -173,7 +173,7 @@ class FastConnection(HttpConnection):
         came = begun + data
         is_ending = self._close or self._force_close
         is_fast = self._is_fast and not is_ending and not self.writing_paused
-        # What comes in more than two parts is aiohttp's.
+        # aiohttp reads what comes in more than two parts.
         if not (is_fast and (self._take(came) or (not begun and self._begin(came)))):
             if begun:
                 self._leave(begun)
@@ -194,8 +194,8 @@ class FastConnection(HttpConnection):
         return super().look(now)
 
     def _begin(self, data: bytes) -> bool:
-        """Keep the beginning of a notification, with its whole head; return whether it was one."""
-        # Of the first one the lobby has waited for the form.
+        """Keep the beginning of a notification, if its head is whole; return whether it was one."""
+        # For the first request, the lobby has waited for the form already.
         if self._request_count == 0 or not self._path.is_begun(data):
             return False
         self._begun = data
@@ -240,13 +240,13 @@ class FastConnection(HttpConnection):
             self.rest()
 
     def _settle(self, result: Recorded | Exception) -> None:
-        """Acknowledge what is on disk, and refuse what is not; any other error is aiohttp's."""
+        """Acknowledge what is on disk, and refuse what is not; aiohttp handles any other error."""
         taken, self._taken = self._taken, None
         later, self._came_later = self._came_later, b""
         if isinstance(result, Recorded):
             self._acknowledge(is_repeat=not result.is_new)
         elif taken is not None and isinstance(result, LedgerUnavailableError):
-            # To have it tried once more by aiohttp would take as long again.
+            # A second try by aiohttp would take as long again.
             if self.transport is not None:
                 self.transport.write(self._path.refuse(taken, result, self.peername))
             self._be_kept_alive()
@@ -264,7 +264,7 @@ class FastConnection(HttpConnection):
         if self.transport is not None:
             self.transport.write(success())
         self._path.acknowledged(time.perf_counter() - self._started, is_repeat=is_repeat)
-        # Whoever has captured a message can repeat it.
+        # A repeat proves nothing: anybody who captured a message can send it again.
         if not (is_repeat or self.is_proved or self.transport is None):
             self.prove()
 

@@ -60,7 +60,7 @@ def answering(handler: Handler) -> Handler:
 async def no_route(request: web.Request) -> web.Response:
     """Answer a request without a route: 405 if the path takes other methods, else 404.
 
-    A browser's question whether a page of another origin may send it is answered too.
+    It also answers a browser that asks whether a page of another origin may send it.
     """
     own = request.match_info.route.resource
     taken: set[str] = set()

@@ -14,7 +14,7 @@ HEADERS_MAX: Final = 32
 
 HEAD_END: Final = b"\r\n\r\n"
 
-# The strictest part of RFC 9112: what else a head may look like is aiohttp's to know.
+# The strictest part of RFC 9112; aiohttp reads every other head.
 _HEAD: Final = re.compile(
     rb"POST (/notify/([\w-]+)(?:/([\w-]+))?) HTTP/1\.1\r\n"
     rb"((?:[!#-'*+.^-`|~\w-]++:[\t -~]*+\r\n)*+)\r\n",
@@ -58,7 +58,7 @@ def read_head(head: bytes) -> RequestHead | None:
     length = headers.get("content-length", "")
     kind = is_json(headers.get("content-type", ""))
     if (
-        # A name that is given twice may be one that must not be.
+        # A header that is given twice may be one that must not be.
         len(headers) < len(pairs)
         or len(pairs) > HEADERS_MAX
         or "host" not in headers
@@ -94,10 +94,10 @@ def is_json(content_type: str) -> bool | None:
 
 
 def notification_bytes(data: bytes) -> int:
-    """Return how many bytes the notification takes that begins a segment; all, where none does.
+    """Return the length of the notification that begins a segment; all of it if none does.
 
-    Of one without a length it is the head. To cut at the wrong place would change no request: they
-    arrive in any segments.
+    Without a length, that is the head. A cut at the wrong place would change no request, since
+    requests arrive in any segments.
     """
     end = data.find(HEAD_END) + len(HEAD_END)
     if end < len(HEAD_END) or not _NOTIFICATION.match(data):

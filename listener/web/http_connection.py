@@ -1,4 +1,4 @@
-"""What one HTTP connection is: how it is read and answered, and when its time is over."""
+"""Read and answer one HTTP connection, and end it when its time is over."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,26 +16,26 @@ from listener.web.headers import harden
 from listener.web.metrics import Cut
 from listener.web.problem import ProblemError, nothing_here, problem
 
-# Of a request's first line. aiohttp looks for the route of a path slash by slash from its end, and
-# copies the rest each time: 7,000 slashes cost 9 ms.
+# The longest first line of a request. aiohttp looks for the route of a path slash by slash from its
+# end, and copies the rest each time: 7,000 slashes cost 9 ms.
 LINE_BYTES_MAX: Final = 2_048
-# Of one header's value.
+# The longest value of a header.
 FIELD_BYTES_MAX: Final = 8_190
 # Longer than a proxy's (nginx: 60 s), so that it is the proxy that closes.
 IDLE_SECONDS: Final = 75.0
-# For how long somebody may not read his answer.
+# How long an answer may stay unread.
 UNREAD_SECONDS: Final = 30.0
 # How long the rest of a refused body is read after the answer.
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES_MAX: Final = 256 * 1024
-# What a refusal by aiohttp counts as: it costs as much as many of the fast path's.
+# A refusal by aiohttp counts as this many of the fast path, since it costs as much.
 ORDINARY_REFUSAL: Final = 20
 # A shorter rest is not worth its cost.
 REST_SECONDS_MIN: Final = 0.002
-# In one segment. aiohttp queues as many requests.
+# The most parts of one segment; aiohttp queues as many requests.
 CUTS_MAX: Final = 32
 
-# Of the event loop, between a request's arrival and its handler.
+# Turns of the event loop between a request's arrival and its handler.
 _TURNS_TO_START: Final = 3
 _ERROR: Final = 400
 _REFUSED: Final = range(400, 500)
@@ -84,16 +84,16 @@ class HttpConnection(web.RequestHandler):
             auto_decompress=False,
         )
         self._connections = connections
-        # What came before this was made, in its segments.
+        # The segments that arrived before this connection was made.
         self._early = early
         self._heard = False
         self._is_ended = False
-        # Whether the sender is not listened to for a moment, after a refusal.
+        # Whether nothing is read from the sender for a moment, after a refusal.
         self._is_resting = False
         # Whether the body came in too many chunks, or broken ones: nothing more is read.
         self._is_torn = False
         self._chunks = Chunks()
-        # Of the newest request, where it comes in chunks.
+        # The body of the newest request, if it comes in chunks.
         self._body: StreamReader | None = None
         # After an answer: how much more of the request's body is read.
         self._left: int | None = None
@@ -131,7 +131,7 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether it is the other side's turn: to send, to read its answer, or to prove itself."""
+        """Whether the other side has to act: to send, to read its answer, or to prove itself."""
         if self.is_idle or self._is_resting or self.writing_paused or self.is_websocket:
             return True
         request = self._current_request
@@ -141,7 +141,7 @@ class HttpConnection(web.RequestHandler):
         """Admit the connection, or refuse it."""
         self.address = network(transport.get_extra_info("peername"))
         if self._connections.admit(self):
-            # Not documented, and looked at by asyncio before each read.
+            # Not documented; asyncio reads it before each read.
             vars(transport)["max_size"] = READ_BYTES_MAX
             super().connection_made(transport)
             early, self._early = self._early, ()
@@ -159,7 +159,7 @@ class HttpConnection(web.RequestHandler):
         self._connections.remove(self)
         transport = self.transport
         super().connection_lost(exc)
-        # asyncio's transport holds a method of its own: a cycle, and a KiB for each connection.
+        # asyncio's transport holds one of its own methods: a cycle that keeps a KiB per connection.
         getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
 
     def pause_writing(self) -> None:
@@ -173,7 +173,7 @@ class HttpConnection(web.RequestHandler):
         try:
             await super()._drain_helper()
         except ConnectionError as error:
-            # It holds what waited, which holds it, and with it the answer.
+            # The error and what waited hold each other, and with them the answer.
             let_go(error)
             raise ConnectionResetError("the other side has gone") from None
 
@@ -199,7 +199,7 @@ class HttpConnection(web.RequestHandler):
         if self._chunks.are_too_many(data, goes_on=goes_on) and body is not None:
             self._tear(body, too_many_chunks())
             return
-        # aiohttp drops the requests of a segment in which anything is wrong, also behind them.
+        # aiohttp drops all requests of a segment in which anything is wrong, even after them.
         for _ in range(CUTS_MAX):
             size = notification_bytes(data)
             if size == len(data):
@@ -217,7 +217,7 @@ class HttpConnection(web.RequestHandler):
         if isinstance(message, RawRequestMessage):
             self._body = newest if message.chunked else None
         elif self._body is not None and not self._body.is_eof():
-            # aiohttp would answer behind a request that waits for the rest of its body.
+            # aiohttp would answer only after a request that still waits for the rest of its body.
             self._tear(self._body, broken_chunks())
 
     def _tear(self, body: StreamReader, error: ProblemError) -> None:
@@ -227,7 +227,7 @@ class HttpConnection(web.RequestHandler):
         if self._left is None:
             body.set_exception(error)
         else:
-            # It was answered before.
+            # The request was answered before.
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the result
@@ -250,13 +250,13 @@ class HttpConnection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, hardened; the last one, if the sender has stopped sending."""
-        # Its status is asked first: the type of a class with an abstract base costs more to ask.
+        # The status is checked first: testing the type of a class with an abstract base costs more.
         if resp.status >= _ERROR and isinstance(resp, web.HTTPError):
             # aiohttp's own, where a target has no path that a route could take: `OPTIONS *`.
             resp = problem(nothing_here())
         if not resp.prepared:
             harden(resp)
-        # All of it is kept until its end is sent, though little of it waits in the transport.
+        # All of it stays in memory until its end is sent, though little waits in the transport.
         self._answer_bytes = resp.content_length or 0
         told = await super().finish_response(request, resp, start_time)
         self._answer_bytes = 0
@@ -283,7 +283,7 @@ class HttpConnection(web.RequestHandler):
         return response
 
     def rest(self, refusals: int = 1) -> None:
-        """Count a refusal, as so many; above their rate, do not hear the sender for a moment."""
+        """Count a refusal as so many; above their rate, pause reading from the sender."""
         seconds = self._connections.refused(refusals)
         if seconds > REST_SECONDS_MIN and not self._is_resting:
             self._is_resting = True
@@ -296,12 +296,12 @@ class HttpConnection(web.RequestHandler):
             self._resume_transport_reading()
 
     def _resume_transport_reading(self) -> None:
-        """Read on, as aiohttp asks for; but not while the sender is not to be listened to."""
+        """Read on, as aiohttp asks for, unless reading is paused after a refusal."""
         if not self._is_resting:
             super()._resume_transport_reading()
 
     def heard_out(self) -> None:
-        """Count this connection no more against its address: it waits for us."""
+        """Stop counting this connection against its address: it waits for our answer."""
         self._connections.heard_out(self)
 
     def prove(self) -> bool:
@@ -324,7 +324,7 @@ class HttpConnection(web.RequestHandler):
             payload.set_exception(web.RequestPayloadError("cut off"))
 
     def look(self, now: float) -> Cut | None:
-        """End a connection whose time is over; return why, None where it is not."""
+        """End a connection whose time is over; return why, or None if it is not over."""
         if self.is_websocket:
             return None
         if self.is_late and is_head_late(now, since=self.since):

@@ -1,10 +1,10 @@
-"""Accept connections, and let each wait in the lobby until its first request has arrived.
+"""Accept connections, and keep each in the lobby until its first request has arrived.
 
 A connection that sends nothing, or half a request, costs a socket and a few bytes here, but no
 transport, protocol, task or timer. So strangers can be accepted and cut off by the thousand a
-second, and nobody waits long behind them. A whole notification goes in at once; of everything else
-a few in each turn of the event loop, from each address in turn. Only time and number are judged
-here: what is not the plain beginning of a request goes in as well, for aiohttp to answer.
+second, and nobody waits long behind them. A whole notification goes in immediately; of all else, a
+few go in each turn of the event loop, from each address in turn. Only time and number are judged
+here: what is not the plain beginning of a request goes in too, and aiohttp answers it.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from listener.web.head import HEAD_END
 from listener.web.http_connection import HttpConnection
 from listener.web.metrics import Cut
 
-# Per turn of the event loop. To accept one costs about 50 µs, to let one in about 500 µs, to hear
-# one about 5 µs.
+# Per turn of the event loop. Accepting one costs about 50 µs, admitting one about 500 µs, reading
+# from one about 5 µs.
 ACCEPTS_AT_ONCE: Final = 64
 ENTRIES_AT_ONCE: Final = 2
 HEARD_AT_ONCE: Final = 256
@@ -36,15 +36,15 @@ GUEST_HEAD_BYTES_MAX: Final = 4_096
 GUEST_BODY_BYTES_MAX: Final = 8_192
 # How long to wait here for a body once its head has arrived; after that aiohttp waits for it.
 BODY_SECONDS: Final = 2.0
-# After no descriptor was left to accept with.
+# How long to pause when no descriptor is left to accept with.
 PAUSE_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
-# No head ends behind a first line that ends without its carriage return.
+# A head never ends after a first line that ends without a carriage return.
 _BEGIN: Final = re.compile(rb"[A-Z]+(?: [^\n]*+(?:(?<=\r)\n.*)?)?", re.DOTALL)
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-# Makes the protocol of a connection that goes in, given what came, in its segments.
+# Makes the protocol of a connection that goes in, given the segments that arrived.
 Make = Callable[[Sequence[bytes]], HttpConnection]
 # Returns how many bytes a request has whose whole head is here, the head's included.
 Size = Callable[[bytes, int], int]
@@ -102,7 +102,7 @@ class Guest:
         return Cut.SLOW_HEAD
 
     def tell(self, answer: bytes) -> None:
-        """Send an answer, as far as there is room for it at once."""
+        """Send as much of an answer as there is room for now."""
         with suppress(OSError):
             self.socket.send(answer)
 
@@ -122,7 +122,7 @@ class Guest:
             self.cut()
             return
         if not data:
-            # A sender that stops in a body is answered by aiohttp; half a head asks for nothing.
+            # aiohttp answers a sender that stops in a body; half a head asks for nothing.
             if self.head_bytes:
                 self.lobby.let_in(self)
             else:
@@ -165,13 +165,13 @@ class Lobby:
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
         self.guests: set[Guest] = set()
-        # By address, whose turn is next first; each address's own in the order in which they came.
-        # One that is no longer among the guests was cut off meanwhile.
+        # By address, the next turn first; each address's guests in the order of arrival. One that
+        # is no longer among the guests was cut off meanwhile.
         self._ready: dict[str, deque[Guest]] = {}
         self._entering: set[asyncio.Task[None]] = set()
         self._log = log.Throttle(_LOG, "accept_failed", level=logging.ERROR)
         self._pause: asyncio.TimerHandle | None = None
-        # Of the guests alone: the loop's own costs a handle and four look-ups for each.
+        # For the guests alone: the loop's own selector costs a handle and four look-ups for each.
         self._hearing = selectors.DefaultSelector()
         self._loop.add_reader(self._hearing.fileno(), self._hear)
         listening.setblocking(False)
@@ -198,7 +198,7 @@ class Lobby:
         self._everyone.remove(guest)
 
     def let_in(self, guest: Guest) -> None:
-        """Admit a guest when it is its turn; a notification at once."""
+        """Admit a guest when it is its turn, but a notification immediately."""
         if guest.is_notification:
             self._begin(guest)
             return
@@ -211,7 +211,7 @@ class Lobby:
         self._ready.setdefault(guest.address, deque()).append(guest)
 
     def _hear(self) -> None:
-        """Receive what has come from some of the guests; the next turn of the loop hears more."""
+        """Receive what some of the guests have sent; the next turn of the loop receives more."""
         for key, _ in islice(self._hearing.select(0), HEARD_AT_ONCE):
             guest: Guest = key.data
             if guest in self.guests:
@@ -257,7 +257,7 @@ class Lobby:
         self._loop.add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
-        """Accept some of those who wait; the next turn of the loop accepts more."""
+        """Accept some waiting connections; the next turn of the loop accepts more."""
         for _ in range(ACCEPTS_AT_ONCE):
             try:
                 accepted, peer = self._listening.accept()
@@ -266,7 +266,7 @@ class Lobby:
             except OSError as error:
                 self._log.event(error.errno, cause=error.strerror)
                 if error.errno in _EXHAUSTED:
-                    # The socket stays ready: to ask again at once would be to ask for ever.
+                    # The socket stays ready, so trying again immediately would never end.
                     self._loop.remove_reader(self._listening)
                     self._pause = self._loop.call_later(PAUSE_SECONDS, self._open)
                 return

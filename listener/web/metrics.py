@@ -19,7 +19,7 @@ from listener.lifecycle import CALLS, OUTCOMES
 from listener.pos.codes import CloseCode
 
 # A scraper that reads only Prometheus's older format refuses a whole page for one type that this
-# does not have. OpenMetrics has one for what is told once, `info`.
+# does not have. OpenMetrics has such a type, `info`, for what never changes.
 OPENMETRICS: Final = openmetrics.CONTENT_TYPE_LATEST
 PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -78,8 +78,8 @@ class _Gathered(Collector):
 class Metrics:
     """Every metric of one listener, in registries of its own.
 
-    ``registry`` has what this listener did and sees; ``of_ledger`` what is true of the whole
-    ledger, which each of several listeners could tell.
+    ``registry`` has what this listener did and sees; ``of_ledger`` has what is true of the whole
+    ledger, which any of several listeners could report.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Metrics:
         )
         for why in Cut:
             self.cuts.labels(why)
-        # Added to the registry only when somebody asks, since that takes a lock.
+        # Added to the registry only when the metrics are read, since that takes a lock.
         self._counted = 0
         self._published = 0
         self.repeats = Counter(
@@ -246,9 +246,9 @@ class Metrics:
         """Write all metrics.
 
         Args:
-            node: A label for what this listener tells of itself: workers share a port, and only
-                the label tells their counters apart.
-            with_ledger: Whether this listener is the one that tells of the whole ledger.
+            node: A label for this listener's own metrics: workers share a port, and only the label
+                distinguishes their counters.
+            with_ledger: Whether this listener is the one that reports on the whole ledger.
             content_type: The format, one that :func:`choose_format` returns.
         """
         acknowledged = self._notify_seconds.count

@@ -54,7 +54,7 @@ class Receiver:
         except ListenerError as error:
             return self.refuse(request, of_error(error), merchant_no=merchant_no)
         if recorded.is_new:
-            # Whoever has captured a message can repeat it.
+            # A repeat proves nothing: anybody who captured a message can send it again.
             prove(request)
         seconds = time.perf_counter() - started
         self._metrics.acknowledged(seconds, is_repeat=not recorded.is_new)
@@ -63,21 +63,22 @@ class Receiver:
     def refuse(
         self, request: web.Request, error: ProblemError, *, merchant_no: str | None = None
     ) -> web.Response:
-        """Build the answer to what is refused, counted and logged."""
+        """Build the answer to a refused notification; count and log it."""
         self._refusals.add(
             error,
             merchant_no=merchant_no,
             path=request.rel_url.raw_path,
             sender=request.remote,
-            # A proxy may add a line of its own to what the sender has named.
+            # A proxy may add another line to the sender's.
             forwarded_for=", ".join(request.headers.getall("X-Forwarded-For", [])) or None,
         )
         return problem(error)
 
     def before(self, router: Handler) -> Handler:
-        """Return a handler that receives what a plain notify URL gets, and routes all else.
+        """Return a handler that receives requests to plain notify URLs, and routes all others.
 
-        The router would find the same merchant and store, in a tenth of a notification's time.
+        The router would find the same merchant and store, but take a tenth of a notification's
+        time.
         """
 
         def handle(request: web.Request) -> Awaitable[web.StreamResponse]:

@@ -27,9 +27,8 @@ def may_follow_from(text: str, request: web.Request) -> bool:
     """Return whether an ``Origin`` is our own, or one of the setting ``origins``.
 
     Our own are the host of ``public_url`` and the requested one, which a proxy may have changed.
-    Either scheme is: the one that the browser sees is not known here, and some libraries always
-    send ``http``. So a page that was sent in plain text from our own host is let in, whichever
-    way the host is found out.
+    Either scheme is ours: the one that the browser sees is not known here, and some libraries
+    always send ``http``. So a page that our own host sent in plain text may come in too.
     """
     settings = request.app[SETTINGS]
     hosts = [request.host]

@@ -20,7 +20,7 @@ from listener.web.problem import ProblemError
 from listener.web.shapes.raw import read_raw
 
 STATIC: Final = "/static/"
-# Nothing from elsewhere, nothing inline, no frame around it, no form that sends a key away.
+# Nothing from other hosts, nothing inline, no frame around it, no form that sends a key away.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -96,7 +96,7 @@ async def code(request: web.Request, key: Key) -> web.Response:
     if not text:
         advice = f"send the text of the code, 1 to {CODE_BYTES_MAX} bytes of UTF-8"
         raise ProblemError(422, "bad-code", advice)
-    # A long one takes 30 ms: nobody waits for it, in a thread of which each key has one at a time.
+    # A long one takes 30 ms, so a thread draws it, one for each key at a time.
     async with request.app[SHARES].searching(key.id):
         drawing = await asyncio.to_thread(_draw, text)
     return web.Response(body=drawing, content_type="image/svg+xml")

@@ -44,7 +44,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
 
 
 async def _unless(stop: asyncio.Event, starting: Coroutine[None, None, Service]) -> Service:
-    """Wait for a start, which may take as long as the ledger's server likes, until told to stop.
+    """Wait for a start, which may take as long as the ledger's server needs, until told to stop.
 
     Raises:
         StoppedEarlyError: It was told to stop first.

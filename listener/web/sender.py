@@ -1,6 +1,6 @@
-"""What a handler asks about the connection of its request, and records of it.
+"""Ask about the connection of a request, and record what a handler learns of it.
 
-A request that came by another server than ours (in a test, say) has no such connection.
+A request that came through another server (in a test, say) has no such connection.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ async def while_heard(request: web.BaseRequest, waiting: Coroutine[None, None, T
     """Wait for something as long as the sender of a request may wait for the answer.
 
     Returns:
-        What came; None once the sender has gone, or has stopped sending: it is cancelled then.
+        The result; None once the sender has gone or stopped sending: the waiting is then cancelled.
     """
     task = asyncio.ensure_future(waiting)
     connection = request.protocol
@@ -46,7 +46,7 @@ def has_gone(request: web.BaseRequest) -> bool:
 
 
 def heard_out(request: web.BaseRequest) -> None:
-    """Record that a websocket has said whose it is: to look that up is our turn."""
+    """Record that a websocket has sent its key, which we now look up."""
     connection = request.protocol
     if isinstance(connection, HttpConnection):
         connection.heard_out()

@@ -1,4 +1,4 @@
-"""A share for each key of what all need, so that none uses it up: requests, searches, waits.
+"""Give each key a share of requests, searches and waits, so that no key uses them all up.
 
 A request past its key's share is answered 429 with `Retry-After`. Notifications have no key, and no
 share.

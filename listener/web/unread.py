@@ -39,8 +39,8 @@ class Unread:
         """Build the answer to what aiohttp could not read, or failed at."""
         if isinstance(error, HttpProcessingError):
             self.note(error, sender=sender)
-            # A till's library speaks HTTP: whatever garbled it, or made its head so long, is in
-            # between, and may be repaired.
+            # A till's library speaks HTTP: what garbled the request, or made its head so long, is
+            # in between, and may be repaired.
             why = "this is not HTTP; the log says by which rule"
             if isinstance(error, LineTooLong):
                 why = "the request's first line, or one of its headers, is too long"

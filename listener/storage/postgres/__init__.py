@@ -11,9 +11,9 @@ Files of the same name do the same on SQLite.
 - ``node``, ``turns``, ``presence``: heartbeat, leases, and who is connected where.
 - ``location``, ``passfile``: which server, and its password; ``connection``, ``channel``: how it is
   reached, and reached again.
-- ``watch``, ``waiting``: what no answer will come to, and what waits for a standby.
+- ``watch``, ``waiting``: requests whose answer was lost, and commits that wait for a standby.
 - ``schema``: the tables and functions; ``rows`` and ``texts`` convert what is in them.
 - ``beside``: one connection for a command; ``pages``, ``desk``, ``checkup``, ``backup`` use it.
 - ``copying``, ``importing``: a whole ledger, moved between a file and PostgreSQL.
-- ``verify``, ``rebuild``: whether the entries add up to the states; adding up again.
+- ``verify``, ``rebuild``: check that the entries add up to the states; compute these again.
 """

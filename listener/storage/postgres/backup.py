@@ -17,8 +17,8 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
     The first ``serve`` on the copy makes it a ledger of its own, with a new epoch.
 
     Raises:
-        LedgerError: There is no ledger, the destination exists, or it cannot be written. Nothing
-            is left of a copy that was not completed.
+        LedgerError: There is no ledger, the destination exists, or it cannot be written. An
+            incomplete copy is removed.
     """
     take(url, destination, is_copy=True, progress=progress or (lambda _done, _total: None))
 

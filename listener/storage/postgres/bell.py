@@ -20,7 +20,7 @@ PAGE_EVENTS: Final = 512
 POLL_SECONDS: Final = 1.0
 
 _NEXT: Final = f"SELECT {EVENT} FROM events v WHERE v.number > $1 ORDER BY v.number LIMIT $2"
-# How far each stream comes in the next events, and the newest entry among theirs.
+# The newest offset of each stream in the next events, and their newest entry.
 _HEADS: Final = (
     f"WITH page AS MATERIALIZED ({_NEXT})"
     ' SELECT stream, max("offset"), max(number), max(seq),'
@@ -35,7 +35,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Page:
-    """The events from one number to another of streams that are followed; of others the heads."""
+    """A range of event numbers: the events of followed streams, and the heads of the others."""
 
     after: int
     last: int
@@ -48,9 +48,9 @@ class _Page:
 class Publisher:
     """Publishes events, each once and without a hole, whichever node has recorded them.
 
-    This node's own commits are published at once if they follow on. If events of another node lie
-    between, those are read first: what is followed here whole, and of other streams only how far
-    they have come. A lost bell costs a second.
+    This node's own commits are published immediately if they follow on. If events of another node
+    come before them, those are read first: the events of streams that are followed here, and only
+    the heads of the others. A lost bell costs a second.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Publisher:
         return max(0, self._heard_of - self._number)
 
     def begin(self, number: int) -> None:
-        """Go on after an event; after the ledger went back, that is an earlier one."""
+        """Go on after an event, which is an earlier one if the ledger went back."""
         self._number = self._heard_of = number
         self._wake.set()
 
@@ -117,7 +117,7 @@ class Publisher:
             _LOG.exception("bell_failed")
 
     async def run(self) -> None:
-        """Publish what others record, for ever."""
+        """Publish what other nodes record, for ever."""
         while True:
             try:
                 async with asyncio.timeout(POLL_SECONDS):
@@ -148,7 +148,7 @@ class Publisher:
                 return
 
     async def _read(self, db: Connection, *, after: int) -> _Page:
-        """Read how far the next events bring their streams, and those of the streams followed."""
+        """Read the heads of the streams after the next events, and the events of those followed."""
         rows = await db.fetch(_HEADS, after, PAGE_EVENTS)
         if not rows:
             return _Page(after=after, last=after)

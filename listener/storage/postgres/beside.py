@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 NAME: Final = "pockyt-listener command"
 ROWS_AT_ONCE: Final = 1_000
-# For as long as it takes to work with the rows between two statements.
+# Without a time limit: a command works with the rows between two statements.
 BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 
 _LOG: Final = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Beside:
             ) from error
 
     def rows(self, statement: str) -> Iterator[Any]:
-        """Yield what a statement selects, all of one moment; within a transaction."""
+        """Yield the rows of a statement, all from one moment; call this within a transaction."""
         self.run(lambda db: db.execute(f"DECLARE selected CURSOR FOR {statement}"))
         while some := self.run(lambda db: db.fetch(f"FETCH {ROWS_AT_ONCE} FROM selected")):
             yield from some
@@ -74,7 +74,7 @@ def refuse_served(connected: Beside) -> None:
     """Refuse a ledger that a listener serves.
 
     Raises:
-        LedgerError: One does.
+        LedgerError: A listener serves it.
     """
     nodes: Any = connected.run(lambda db: db.fetchval(_SERVED))
     if nodes:
@@ -115,7 +115,7 @@ def connected_to(url: str) -> Iterator[Beside]:
         try:
             yield Beside(runner, db, location)
         except KeyboardInterrupt:
-            # Or asyncpg leaves the cancelling of what ran to the end of the loop, which complains.
+            # Otherwise asyncpg is still cancelling a statement when the loop ends, which complains.
             runner.run(hang_up(db))
             raise
         finally:

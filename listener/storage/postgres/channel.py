@@ -126,8 +126,7 @@ class Channel:
         try:
             connection = await connect(self._location, name=self.name, timeout_ms=self._timeout_ms)
         except LedgerError as error:
-            # At start this is an error for the operator to put right; later, a failure for as long
-            # as it lasts.
+            # At start, the operator must correct this; later, it is a failure that may pass.
             raise LedgerUnavailableError(str(error)) from error
         # A server may go silent at any moment. Then its connection is closed, not its statement
         # cancelled.
@@ -149,7 +148,7 @@ class Channel:
         return connection
 
     def drop(self) -> None:
-        """Close the connection at once, without a cancel; the next work makes a new one."""
+        """Close the connection immediately, without a cancel; the next work makes a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()

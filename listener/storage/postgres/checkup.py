@@ -67,7 +67,7 @@ def _server(connected: Beside) -> Iterator[Finding]:
     yield Finding(name="bytes", value=row["bytes"])
     yield Finding(name="synchronous_commit", value=row["commits"])
     if row["standbys"] and not row["sees_all"]:
-        # Without that right the state of each standby, and each snapshot, reads as none.
+        # Without that right, the role sees neither the state of a standby nor a snapshot.
         advice = f"standbys and snapshots stay unseen: GRANT pg_read_all_stats TO {row['role']}"
         yield note("pg_read_all_stats", "not granted", advice)
     elif row["standbys"] and not row["synced"]:

@@ -1,4 +1,4 @@
-"""Connect to the primary, over TLS where it is asked for, to a server that keeps what it commits.
+"""Connect to the primary, over TLS if asked for; refuse a server that may lose what it commits.
 
 PostgreSQL reports a commit whose wait for its standby was cancelled as done, with a warning before
 it: a connection remembers a warning, and :mod:`listener.storage.postgres.channel` drops it.
@@ -19,7 +19,7 @@ from listener.storage.postgres.passfile import password_for
 CONNECT_SECONDS: Final = 1.0
 VERSION_MIN: Final = 150_000
 TOLD_CHARS_MAX: Final = 200
-# A server that has vanished without a word is given up after this time.
+# A server that no longer answers is given up after this time.
 UNHEARD_MS: Final = 5_000
 # `on`, and settings that wait for more. With less, what was acknowledged can be lost.
 SYNCED: Final = frozenset({"on", "remote_apply"})
@@ -38,7 +38,7 @@ FAULTS: Final = (
     TimeoutError,
 )
 
-# On a new connection they show that its server's was lent to others before, or is meanwhile: what
+# On a new connection these show a pooler that lends the server's connection to others as well: what
 # they prepared is there, and what was prepared here is not.
 _LENT: Final = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
 
@@ -47,11 +47,11 @@ _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",
-    # Whatever the role has: a statement that writes is never broken off by time, nor a connection
-    # that waits for the next.
+    # Whatever the role's limits are: no time limit may end a statement that writes, or an idle
+    # connection.
     "statement_timeout": "0",
     "idle_session_timeout": "0",
-    # A warning says that a commit may be lost: with less, the server would keep it to itself.
+    # A warning says that a commit may be lost; a higher level would hide it.
     "client_min_messages": "warning",
     # Every statement is a seek in an index, whatever its values. A plan is made once and kept, and
     # a table that was small then, and would have been read whole, grows by thousands a second.
@@ -64,7 +64,7 @@ _SETTINGS: Final = {
 _SET: Final = (
     "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) x(name, value)"
 )
-# A process of any server, told from all others; of a row of pg_stat_activity.
+# Identifies a process among those of all servers, from a row of pg_stat_activity.
 PROCESS: Final = "a.pid || ' since ' || extract(epoch FROM a.backend_start)"
 _PID: Final = "SELECT pg_backend_pid()"
 _LOOK: Final = (
@@ -73,8 +73,8 @@ _LOOK: Final = (
     " set_config('synchronous_commit', current_setting('synchronous_commit'), false) AS commits,"
     " current_setting('fsync') AS fsync, current_setting('server_encoding') AS encoding"
 )
-# Where the server warns, at each of the last 40 million commits that it makes, that transaction ids
-# run short. These it keeps. Source: PostgreSQL, "Preventing Transaction ID Wraparound Failures".
+# Here the server warns, at each of the last 40 million commits, that transaction ids run short. It
+# keeps these commits. Source: PostgreSQL, "Preventing Transaction ID Wraparound Failures".
 _IDS_RUN_SHORT: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 
 
@@ -89,7 +89,7 @@ class Connection(asyncpg.Connection):
     ) -> None:
         super().__init__(protocol, transport, *rest)
         self.warning: str | None = None
-        # The server's process behind it.
+        # The server's process that serves it.
         self.process = ""
         self.add_log_listener(self._hear)
         _watch_line(transport.get_extra_info("socket"))
@@ -144,7 +144,7 @@ async def _connect(
     try:
         if await connection.fetchval(_PID) != connection.get_server_pid():
             await _check_pooler(connection, location, host, port)
-        # Not as it connects: a pooler would refuse that.
+        # Not while connecting: a pooler would refuse that.
         await connection.fetch(_SET, list(settings), list(settings.values()))
         look: Any = await connection.fetchrow(_LOOK)
         check_server(connection, look)
@@ -217,8 +217,8 @@ def check_server(connection: Connection, row: Any) -> None:  # noqa: ANN401 - as
 def _tls(options: Mapping[str, str]) -> Any:  # noqa: ANN401 - asyncpg lists the modes as literals
     """Return how to encrypt, as libpq's options say it; a password never needs it less.
 
-    A certificate is checked where one to check it by is named, and in the modes that say so: then,
-    if none is named, by those that the system trusts.
+    A certificate is checked if a root certificate is named, and in the modes that say so; if none
+    is named, against those that the system trusts.
     """
     mode, root, cert = (options.get(name) for name in ("sslmode", "sslrootcert", "sslcert"))
     if mode == "disable" or not (root or cert or mode in VERIFIED):

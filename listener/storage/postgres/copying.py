@@ -130,7 +130,7 @@ async def _row(db: Connection, statement: str) -> Any:  # noqa: ANN401 - asyncpg
 def _converted(
     rows: Iterable[Iterable[Any]], names: Sequence[str], convert: Callable[[str], str]
 ) -> Iterator[tuple[Any, ...]]:
-    """Convert the texts of rows from one back-end's to the other's."""
+    """Convert the texts of rows from one back-end to the other."""
     is_plain = [name in _AS_THEY_ARE for name in names]
     for row in rows:
         yield tuple(

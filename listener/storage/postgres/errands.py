@@ -79,7 +79,7 @@ class Acks:
     async def start(
         self, *, epoch: str, terminal: str, offsets: Mapping[str, int], now_ms: int
     ) -> None:
-        """Store where a terminal begins in each stream that it has no place of this epoch in."""
+        """Store where a terminal begins, in each stream where it has no place of this epoch."""
         values = (terminal, [*offsets], epoch, [*offsets.values()], now_ms)
         await self._channel.run(lambda db: db.execute(_PUT_START, *values))
 
@@ -125,7 +125,7 @@ class Answers:
 
 
 async def analyze(channel: Channel) -> None:
-    """Make PostgreSQL look at what the tables hold, so that it makes its plans anew."""
+    """Run ANALYZE, so that PostgreSQL plans for what the tables hold now."""
     try:
         await channel.run(lambda db: db.execute(_ANALYZE))
     except LedgerUnavailableError as error:

@@ -1,6 +1,6 @@
 """Move a ledger from a file to PostgreSQL or back, under the same epoch.
 
-Where the next service on the source would have begun a new one, the first on the target does.
+If the next service on the source would begin a new epoch, the first one on the target does.
 """
 
 from contextlib import closing

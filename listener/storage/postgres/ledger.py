@@ -33,7 +33,7 @@ from listener.storage.queue import OnCommit
 
 # One batch is worked out while the server appends another.
 WRITERS: Final = 2
-# A plan that was made on empty tables is kept; from here on there is something to look at.
+# Plans made on empty tables are kept, so the tables are analysed at this size.
 ANALYZE_ENTRIES: Final = 1_000
 
 _LOG: Final = logging.getLogger(__name__)
@@ -194,9 +194,9 @@ class PostgresLedger(ReadableLedger):
         await self._publisher.listen(db)
 
     def _leave_server(self) -> None:
-        """Drop every connection: the old primary may live on, and answer what is not so any more.
+        """Drop every connection: the old primary may live on, and its answers are outdated.
 
-        That of the new server is being made, and stays.
+        The connection to the new server is being made, and stays.
         """
         for channel in self._channels():
             channel.drop()
@@ -213,7 +213,7 @@ class PostgresLedger(ReadableLedger):
     def _appended(self, appended: Appended) -> None:
         self.node.witness(appended.seq, appended.hash)
         self._publisher.offer(appended.events)
-        # Exactly one batch, of whichever node, has that entry.
+        # Exactly one batch of all nodes has that entry.
         if appended.after < ANALYZE_ENTRIES <= appended.seq:
             self._beside(analyze(self._errands))
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from listener.errors import LedgerError
 
 SCHEME: Final = "postgresql://"
-# As providers of databases write it, and libpq reads it.
+# Hosting providers write it so, and libpq reads it.
 SHORT_SCHEME: Final = "postgres://"
 PORT: Final = 5432
 HOSTS_MAX: Final = 16
@@ -69,8 +69,8 @@ def read_location(url: str) -> Location:
     """Read ``postgresql://user:password@host1:port,host2:port/name?sslmode=verify-full``.
 
     Raises:
-        LedgerError: It cannot be read. The message quotes nothing of the URL, which may hold a
-            password, but the name of an unknown option.
+        LedgerError: It cannot be read. The message quotes only the name of an unknown option, since
+            the URL may hold a password.
     """
     try:
         parts = urlsplit(url)
@@ -109,7 +109,7 @@ def read_location(url: str) -> Location:
 
 
 def _told(names: Sequence[str], query: str) -> str:
-    """Name the unknown options, where they cannot be a piece of a password that has a ? in it."""
+    """Name the unknown options, unless they may be part of a password with a ? in it."""
     written = {part.partition("=")[0] for part in query.split("&") if "=" in part}
     shown = [name for name in names if name in written and _NAME.fullmatch(name)]
     return f": {', '.join(shown)}" if shown and "@" not in query else ""

@@ -39,8 +39,8 @@ _NODES: Final = (
 _LEAVE: Final = "DELETE FROM nodes WHERE id = $1"
 _FORGET: Final = f"DELETE FROM nodes WHERE lease_until < {SERVER_NOW_MS} - 86400000"
 _EPOCH: Final = "SELECT epoch FROM ledger"
-# Whether a ledger holds an entry that this node knew, and has had the epoch that it was in; and
-# which start of which server it is on. Compared with a bare 0, $1 would be of 32 bits only.
+# Whether a ledger holds an entry that this node knew, whether it has had that epoch, and which
+# start of which server this is. Compared with a bare 0, $1 would have only 32 bits.
 _HOLDS: Final = (
     "SELECT ($1::bigint = 0 OR EXISTS (SELECT FROM entries WHERE seq = $1 AND hash = $2))"
     " AND EXISTS (SELECT FROM epochs WHERE epoch = $3) AS holds,"
@@ -66,8 +66,8 @@ class Node:
 
     ``seq`` and ``hash`` are those of the newest entry that it has acknowledged or published: the
     witness. A database without that entry, or that never had this epoch, has gone back, and gets a
-    new epoch. It is looked for on each new connection and with each heartbeat: tables that are
-    restored in one transaction cut no connection.
+    new epoch. The node looks on each new connection and with each heartbeat: restoring the tables
+    in one transaction cuts no connection.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Node:
         self.lag: Callable[[], int] = lambda: 0
         # Called with the number of the newest event when the ledger has a new epoch.
         self.on_epoch: Callable[[int], None] = lambda _number: None
-        # Called when a connection is to another server than the last, or to one that was restarted.
+        # Called when a new connection reaches another server, or one that was restarted.
         self.on_server: Callable[[], None] = lambda: None
         # Called with the server's time, as Unix ms, just after it was read.
         self.on_time: Callable[[int], None] = lambda _server_ms: None
@@ -101,7 +101,7 @@ class Node:
             self.seq, self.hash = seq, digest
 
     def check(self) -> None:
-        """Raise where nothing can be committed now.
+        """Raise if nothing can be committed now.
 
         Raises:
             LedgerUnavailableError: The last heartbeat is too old.
@@ -131,7 +131,7 @@ class Node:
         await db.execute(_FORGET)
 
     async def meet(self, db: Connection) -> None:
-        """Check, on each new connection above all, that this is the ledger this node knew."""
+        """Check that this is the ledger this node knew, on each new connection above all."""
         # Read before any await: another connection may find out the same meanwhile.
         epoch, seq, digest = self.epoch, self.seq, self.hash
         found: Any = await db.fetchrow(_HOLDS, seq, digest, epoch)

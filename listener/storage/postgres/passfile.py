@@ -1,4 +1,4 @@
-"""The password that a file of libpq's has for a server: the option ``passfile``."""
+"""Find the password for a server in a password file of libpq: the option ``passfile``."""
 
 import getpass
 import os
@@ -10,7 +10,7 @@ from typing import Final
 from listener.errors import LedgerError
 from listener.storage.postgres.location import Location
 
-# Four fields, in which a backslash is before each colon and backslash, then the password.
+# Four fields, with a backslash before each colon and backslash in them; then the password.
 _LINE: Final = re.compile(r"((?:\\.|[^\\:])*+):" * 4 + r"(.*)")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _FOR_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO

@@ -2,7 +2,7 @@
 
 A session is as new as its connection, however late its node has shown it. Only what changes is
 written. The table is unlogged: after a crash of the database it is empty, and each node writes its
-own again, as old as they were.
+sessions again, with their old times.
 """
 
 import time
@@ -14,9 +14,9 @@ from listener.ledger.nodes import Seat
 from listener.storage.postgres.channel import Channel
 from listener.storage.postgres.connection import SERVER_NOW_MS, Connection
 
-# How much later than another's a session may become visible that was written before.
+# A session that was written earlier than another may become visible this much later.
 OVERLAP_US: Final = 5_000_000
-# So many looks at the database's clock are compared: the quickest is the truest.
+# So many readings of the database's clock are compared; the quickest is the most exact.
 LOOKS: Final = 20
 
 _SERVER_NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -49,10 +49,10 @@ class NodeSessions:
     def __init__(self, channel: Channel, *, node: str) -> None:
         self._channel = channel
         self._node = node
-        # Since when each session is, as the database has it.
+        # When each session began, as the database has it.
         self._since: dict[str, int] = {}
-        # How far the database's clock was ahead of this machine's steady one, in µs. A look is late
-        # where this node was paused or the server slow, and then tells too much.
+        # How far the database's clock was ahead of this machine's steady one, in µs. A reading is
+        # late if this node was paused or the server slow, and then it is too high.
         self._apart: deque[int] = deque(maxlen=LOOKS)
         # The newest of the others' that was looked at.
         self._seen = 0

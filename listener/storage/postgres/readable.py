@@ -48,8 +48,8 @@ class ReadableLedger:
         self._searchers = Pool(
             [channel("searcher", timeout_ms=SEARCH_MS) for _ in range(SEARCHERS)]
         )
-        # A till that comes back asks for these three: thousands may at once, and each statement
-        # costs a way to the server and back, and some turns of a busy loop.
+        # Each till that comes back asks for these three, perhaps thousands at a time, and each
+        # statement costs a round trip and some turns of a busy loop.
         self._keys = Gathered(self._find_keys)
         self._heads = Gathered(self._read_heads)
         self._acked = Gathered(self._read_acked)

@@ -1,7 +1,7 @@
 """Find out whether entries can be appended, by appending some and taking them back.
 
-That a connection stands, or that the node's own row can be written, does not show it: a tablespace
-may be full, a right missing, a table locked by an operator.
+An open connection and a successful heartbeat do not show it: a tablespace may be full, a right
+missing, a table locked by an operator.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from typing import Final
 from listener.ledger.model import Fact, Kind, Status
 from listener.storage.postgres.connection import Connection
 
-# Together more than the pages at the end of the tables have room for, so that a full disk shows.
+# Together they need new pages at the end of the tables, so that a full disk shows.
 FACTS: Final = 32
 FACT_BYTES: Final = 1_500
 
@@ -21,7 +21,7 @@ _MERCHANT_NO: Final = "rehearsal"
 async def rehearse(
     db: Connection, append: Callable[[Connection, Sequence[Fact]], Awaitable[object]]
 ) -> None:
-    """Append some notifications as a batch is appended, and take them back; raises as that does."""
+    """Append some notifications as a batch would, and take them back; raise what that raises."""
     transaction = db.transaction()
     await transaction.start()
     try:

@@ -56,7 +56,7 @@ _APPEND: Final = (
 
 
 async def see(db: Connection, facts: Sequence[Fact], wants: Wanted) -> Seen:
-    """Read what the ledger holds of what must be known to decide these facts."""
+    """Read the part of the ledger that is needed to decide these facts."""
     ((seq, rows, sales, states, references),) = await db.fetch(
         _STATES,
         *_keys(wants.transactions),
@@ -95,7 +95,7 @@ def append_arguments(
         TypeError: A text cannot be written as UTF-8.
     """
     entries, events, repeats = changes.entries, changes.events, changes.repeats
-    # A notification names the sale that judges it, which may be of this very batch; a summary names
+    # A notification names the sale that judges it, which may be in this batch; a summary names
     # entries.
     is_exact = any((entry.fact.sale_seq or 0) > seen.seq for entry in entries) or any(
         one.summary is not None for one in changes.transactions.values()
@@ -127,7 +127,7 @@ def append_arguments(
 
 
 async def append(db: Connection, arguments: Sequence[object]) -> Any:  # noqa: ANN401 - a record
-    """Append a batch; None if others have recorded something that this decision depends on."""
+    """Append a batch; return None if others have recorded something that it depends on."""
     return await db.fetchrow(_APPEND, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""Text as PostgreSQL can store it: a NUL, which it cannot, is escaped, and restored on reading.
+"""Escape each NUL in a text, which PostgreSQL cannot store, and restore it on reading.
 
 Only text from outside needs this. JSON escapes a NUL by itself, so ``fields`` and ``body`` are
 stored as they are.
@@ -27,7 +27,7 @@ def unpacked(text: str) -> str: ...
 @overload
 def unpacked(text: str | None) -> str | None: ...
 def unpacked(text: str | None) -> str | None:
-    """Return text as it came."""
+    """Return text as it arrived."""
     if text is None or _ESCAPE not in text:
         return text
     return text.replace(f"{_ESCAPE}0", "\0").replace(f"{_ESCAPE}1", _ESCAPE)

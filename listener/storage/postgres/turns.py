@@ -53,7 +53,7 @@ class NodeTurns:
         return bool(taken)
 
     async def ensure(self, name: str, *, seconds: float) -> bool:
-        """Extend a turn for so long from now on; return False where it is not ours any more."""
+        """Extend a turn for a time from now; return False if this node no longer holds it."""
         if self._held.get(name, 0.0) - time.monotonic() >= seconds:
             return True
         return name in await self._extend([name], seconds=seconds)

@@ -73,8 +73,8 @@ _LATE_EVENTS: Final = (
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
     """Check the ledger at a URL as it stood when this began, even while it is being served.
 
-    The checks are those of a file, except for the pages: PostgreSQL's own checksums and
-    `pg_amcheck` are for these.
+    The checks are those of a file, except for the pages: those are for PostgreSQL's own checksums
+    and `pg_amcheck`.
 
     Raises:
         DamagedError: Something is wrong; its ``seq`` is the first entry that shows it.

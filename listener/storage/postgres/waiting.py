@@ -1,7 +1,7 @@
 """Find out, while a server does not answer, whether it waits for a standby, and report it.
 
-A commit waits for its synchronous standby for as long as there is none: nothing fails and nothing
-is said, neither here nor by the server.
+A commit waits for its synchronous standby as long as that is away. Nothing fails, and neither this
+node nor the server reports it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ async def watched(
 
     Args:
         location: Where the server is.
-        name: What the names of the connections that do the work begin with.
+        name: The prefix of the names of the connections that do the work.
         tell: Called once, with a sentence, if the server makes the work wait for a standby.
     """
     watching = asyncio.create_task(_watch(location, name=name, tell=tell))
@@ -50,14 +50,14 @@ async def _watch(location: Location, *, name: str, tell: Callable[[str], None]) 
     pause = LOOK_SECONDS
     while True:
         await asyncio.sleep(pause)
-        # Work that is merely long is not looked into again and again.
+        # Look less and less often at work that is merely long.
         pause *= 2
         try:
             if await _waits(location, name=name):
                 tell(WAITS_FOR_STANDBY)
                 return
         except (*FAULTS, LedgerError, LedgerUnavailableError):
-            # Whoever does the work hears of it, too.
+            # The work meets the same fault, and reports it.
             continue
 
 

@@ -1,4 +1,4 @@
-"""Give up what no answer will come to: the server is silent, or works on nothing of the kind.
+"""Give up requests that no answer will come to: the server is silent, or not working on them.
 
 A statement may take as long as it needs; a commit waits for its standby. So it is not given up by
 its age: the bell, which only reads, shows whether the server answers, and asks it what it works on.
@@ -28,7 +28,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Watch:
-    """Looks after what takes long on the connections of a node.
+    """Watches the slow requests on the connections of a node.
 
     A connection is dropped if its server works on nothing for it at two looks: its request or the
     answer was lost on the way, or the bell has found another server meanwhile.

@@ -1,8 +1,8 @@
 """The writer of one node: decide a batch without the lock, append it in one call under it.
 
 Nothing is locked while this node computes or is paused: the lock is taken and released within one
-statement. A batch that another node's commit got in the way of is read and decided again; the third
-time with the lock held, which the server takes back after two seconds.
+statement. If another node's commit got in the way of a batch, it is read and decided again; the
+third time with the lock held, which the server takes back after two seconds.
 """
 
 import asyncio
@@ -34,13 +34,13 @@ from listener.storage.queue import CommitQueue, OnCommit, Waiter, fail, fail_alo
 BATCH_MAX: Final = 128
 # So many make a batch of their own while another is under way.
 BESIDE_MIN: Final = 64
-# Whoever waits longer is told to send it again; a batch that is under way goes on.
+# A caller that waits longer is told to send again; a batch that is under way goes on.
 ANSWER_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 0.25
 # Tries without the lock; then one more with it.
 TRIES: Final = 2
 PAUSE_SECONDS: Final = 0.1
-# Anybody may ask whether this node is ready: no append is rehearsed more often.
+# Anybody may ask whether this node is ready, so appends are rehearsed no more often than this.
 REHEARSAL_SECONDS: Final = 1.0
 PAUSE_SECONDS_MAX: Final = 1.0
 
@@ -106,11 +106,11 @@ class Writer(CommitQueue[Fact, Appended]):
         await asyncio.gather(*self._tasks, self._sweep, return_exceptions=True)
 
     async def check(self) -> None:
-        """Return if the next batch can be appended, as far as the last one and a connection tell.
+        """Return if the next batch can be appended, judged by the last one and a connection.
 
-        Where there is no connection, one is made. Where the last batch failed, an append is
-        rehearsed: whoever was told that this node is not ready may send nothing that would show
-        that it is again.
+        If there is no connection, one is made. If the last batch failed, an append is rehearsed: a
+        proxy that was told "not ready" may send nothing that would show that this node is ready
+        again.
 
         Raises:
             LedgerUnavailableError: There is no server that can be used now, or it takes nothing.
@@ -133,7 +133,7 @@ class Writer(CommitQueue[Fact, Appended]):
     def _is_enough(self) -> bool:
         """Return whether what waits is to be appended now, or shares the next commit.
 
-        A batch beside another is worth its own commit only where it is large.
+        A batch beside another is worth its own commit only if it is large.
         """
         least = BESIDE_MIN if self._under_way and not self._closing else 1
         return len(self._waiting) >= least
@@ -149,7 +149,7 @@ class Writer(CommitQueue[Fact, Appended]):
         except Exception:  # noqa: BLE001 - whoever waits is answered all the same
             _LOG.exception("writer_failed")
         finally:
-            # However it ended, nobody is left waiting.
+            # However this ended, nobody is left waiting.
             self._closing = True
             refuse(self._waiting, "the ledger's writer has ended")
 
@@ -193,7 +193,7 @@ class Writer(CommitQueue[Fact, Appended]):
             self._under_way.pop(channel, None)
 
     def _drop_idle(self) -> None:
-        """Drop the connections beside one that has failed: whatever it was may be theirs too."""
+        """Drop the other connections after one has failed: they may have the same fault."""
         for channel in self._channels:
             if channel not in self._under_way:
                 channel.drop()

@@ -14,5 +14,6 @@ Files of the same name do the same on PostgreSQL.
 - ``lock``, ``epoch``, ``files``: one service at a time, and whether the file is still the one that
   it served, or serves.
 - ``pages``, ``desk``, ``checkup``, ``backup``: what commands do beside the service.
-- ``verify``, ``replay``, ``rebuild``: whether the entries add up to the states; adding up again.
+- ``verify``, ``replay``, ``rebuild``: check that the entries add up to the states; compute these
+  again.
 """

@@ -27,8 +27,8 @@ def backup(url: str, destination: Path, *, progress: Progress | None = None) -> 
     takes positions of one for those of the other. While this runs, the log cannot shrink.
 
     Raises:
-        LedgerError: There is no ledger, the destination exists, or it cannot be written. Nothing
-            is left of a copy that was not completed.
+        LedgerError: There is no ledger, the destination exists, or it cannot be written. An
+            incomplete copy is removed.
     """
     source = connect_read_only(sqlite_path(url))
     try:

@@ -15,7 +15,7 @@ from listener.storage.rows import Row
 from listener.storage.sqlite.statements import ROWS
 
 ROWS_MAX: Final = 64
-# Up to so many rows are bound in one call, more in powers of two: so few texts are compiled.
+# Up to so many rows are bound in one call, more in powers of two, so that few texts compile.
 EXACT_MAX: Final = 16
 
 

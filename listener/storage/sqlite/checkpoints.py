@@ -1,7 +1,7 @@
-"""When SQLite's log is moved into the database file, to be written over from its beginning.
+"""Move SQLite's log into the database file, to overwrite it from its beginning.
 
-While it grows, every sync costs more. To move it costs as well, so that waits until nothing has
-come for a moment, unless too much has gathered.
+The longer the log, the slower every sync. Moving it takes time too, so that waits until nothing has
+arrived for a moment, unless the log has grown too long.
 """
 
 import logging
@@ -16,10 +16,10 @@ from listener.storage.sqlite.faults import faults_told
 
 # What a commit adds to the log: about so many pages, and one for two of its items.
 COMMIT_PAGES: Final = 12
-# From so many pages on it is moved once it is quiet, and from so many at once.
+# From the first number of pages on it is moved once it is quiet, from the second immediately.
 CHECKPOINT_AFTER: Final = 1_000
 CHECKPOINT_AT_LATEST: Final = 4_000
-# How often that is tried while commits fail.
+# How often a checkpoint is tried while commits fail.
 EVERY_SECONDS: Final = 1.0
 
 _LOG: Final = logging.getLogger(__name__)
@@ -29,24 +29,24 @@ class Checkpoints:
     """Counts what the log holds, and moves it into the file when that is due."""
 
     def __init__(self) -> None:
-        # In the log since it was last moved, about.
+        # About how many the log has gained since it was last moved.
         self.pages = 0
         self._is_asked_for = False
         self._next_try = -math.inf
 
     @property
     def is_worthwhile(self) -> bool:
-        """Whether one is made as soon as nothing else is to be done."""
+        """Whether to make a checkpoint as soon as nothing else is to be done."""
         return self.pages >= CHECKPOINT_AFTER
 
     @property
     def is_overdue(self) -> bool:
-        """Whether one is made though more is waiting."""
+        """Whether to make a checkpoint although more is waiting."""
         return self.pages >= CHECKPOINT_AT_LATEST
 
     @property
     def is_due(self) -> bool:
-        """Whether one is made now."""
+        """Whether to make a checkpoint now."""
         return self._is_asked_for or self.is_overdue
 
     def count(self, items: int) -> None:
@@ -54,11 +54,11 @@ class Checkpoints:
         self.pages += COMMIT_PAGES + items // 2
 
     def ask(self) -> None:
-        """Ask for one now."""
+        """Ask for a checkpoint now."""
         self._is_asked_for = True
 
     def ask_while_failing(self) -> None:
-        """Ask for one after a commit that failed: the next may find more room; not at each."""
+        """Ask for a checkpoint after a failed commit, to make room; not after each one."""
         self._is_asked_for = time.monotonic() >= self._next_try
 
     def make(self, db: sqlite3.Connection) -> None:

@@ -43,13 +43,13 @@ def check_up(url: str) -> list[Finding]:
     """Check the ledger at a URL; a service that is using it is not disturbed.
 
     Raises:
-        LedgerError: The URL is of no kind of database that this version can use.
+        LedgerError: This version cannot use the database that the URL names.
     """
     path = sqlite_path(url)
     try:
         refuse_no_file(path)
     except LedgerError as error:
-        # What else is said of a ledger's file, its permissions above all, is not said of this.
+        # The other findings, its permissions above all, are about a ledger's file; this is none.
         return [Finding(name="ledger", value=str(path)), problem("readable", "no", str(error))]
     return [*_surroundings(path), *_ledger(path)]
 
@@ -78,7 +78,7 @@ def _surroundings(path: Path) -> Iterator[Finding]:
 
 
 def find_loose_mode(path: Path, name: str, *, beyond: int) -> Finding | None:
-    """Return a finding where others than the owner have a permission of the bits ``beyond``."""
+    """Return a finding if anyone but the owner has a permission of the bits ``beyond``."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & beyond:
         return None
@@ -118,7 +118,7 @@ def _ledger(path: Path) -> Iterator[Finding]:
     loose = find_loose_mode(path, "ledger_mode", beyond=_EVERYBODY_ELSE)
     if loose is not None:
         yield loose
-    # Read first: while the ledger is served, the note goes on with it.
+    # Read first: while the ledger is served, its note changes with it.
     left = read_note(path)
     try:
         db = connect_read_only(path)

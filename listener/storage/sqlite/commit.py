@@ -57,7 +57,7 @@ def commit(
 
 
 def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
-    """Read what the ledger holds of what must be known to decide these facts."""
+    """Read the part of the ledger that is needed to decide these facts."""
     wants = wanted(facts)
     found = read(db, statements.STATES_OF, wants.transactions)
     transactions = [transaction_of(row) for row in found]
@@ -66,7 +66,7 @@ def _see(db: sqlite3.Connection, facts: Sequence[Fact], *, seq: int) -> Seen:
         for merchant_no, reference, sale_seq in read(db, statements.UNBOUND, wants.notified)
     }
     if not (found or unbound or wants.unnumbered or wants.sales or wants.references):
-        # Nearly always: nothing that is known concerns them.
+        # Nearly always, nothing in the ledger concerns them.
         return Seen(seq=seq)
     whole = to_sum_up(facts, transactions, unbound)
     same = to_compare(wants, transactions, whole)
@@ -103,7 +103,7 @@ def _write_events(db: sqlite3.Connection, changes: Changes, events: Sequence[Eve
         for new, event in zip(changes.events, events, strict=True)
     ]
     put(db, statements.ADD_EVENTS, rows)
-    # Of each stream the last one counts.
+    # The last event of each stream counts.
     heads = {event.stream: event.offset for event in events}
     put(db, statements.PUT_STREAMS, [*heads.items()])
 

@@ -75,7 +75,7 @@ class Connection(aiosqlite.Connection):
 
     @property
     def raw(self) -> sqlite3.Connection:
-        """The connection itself, to be used while its own thread has nothing to do."""
+        """The connection itself; use it only while its own thread has nothing to do."""
         return self._conn
 
     def start(self, work: Callable[[sqlite3.Connection], None]) -> None:
@@ -100,7 +100,7 @@ def _within(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], sec
 class transaction:  # noqa: N801 - used as a statement; a generator costs twice the calls
     """Commit everything or nothing; durable at the end.
 
-    ``waits`` is whether it waits for another connection that is writing, or raises.
+    ``waits``: whether to wait for another connection that is writing, instead of raising.
     """
 
     __slots__ = ("_db", "_seconds")

@@ -61,7 +61,7 @@ def leave(lock: ServiceLock, epoch: str, seq: int) -> None:
 def reason(db: sqlite3.Connection, path: Path, *, note: str) -> str | None:
     """Return why the next service on a file will begin a new epoch; None where it will not.
 
-    ``note`` is the one beside the file.
+    ``note`` is the note beside the file.
     """
     _, _, is_copy, file = db.execute(selects.ORIGIN).fetchone()
     if is_copy:

@@ -1,4 +1,4 @@
-"""What SQLite reports: as the ledger's errors, and in words for a person."""
+"""Turn what SQLite reports into the ledger's errors, and into words for a person."""
 
 import sqlite3
 from collections.abc import Iterator

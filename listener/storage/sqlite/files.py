@@ -1,9 +1,9 @@
 """Notice that the files of a served ledger were moved away or deleted.
 
-SQLite goes on writing to a file that has lost its name: what is acknowledged then is gone with the
-process. From the index of its log, `-shm`, each process knows what the others have written: once
-that has lost its name, the next one makes its own, and both write to the same place of the log.
-Source: SQLite, "How To Corrupt An SQLite Database File", 2.5.
+SQLite goes on writing to a file that has lost its name, and what is acknowledged then is lost when
+the process ends. From the index of the log, `-shm`, each process knows what the others have
+written; once that has lost its name, the next process makes another, and both write to the same
+place in the log. Source: SQLite, "How To Corrupt An SQLite Database File", 2.5.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Final
 
 from listener.errors import LedgerUnavailableError
 
-# To look before each commit of one takes a tenth of its time.
+# Looking before each commit of one item would take a tenth of its time.
 LOOK_SECONDS: Final = 0.25
 
 
@@ -43,7 +43,7 @@ class LedgerFiles:
             try:
                 found = _identity(name)
             except OSError:
-                # Where it cannot be looked for, it may well be.
+                # If we cannot look, it may well be there.
                 continue
             if found != identity:
                 raise LedgerUnavailableError(
@@ -54,7 +54,7 @@ class LedgerFiles:
 
 
 def _identity(name: str) -> tuple[int, int] | None:
-    """Return which file has a name now; None where none has it."""
+    """Return which file has a name now, or None."""
     try:
         found = os.stat(name)  # noqa: PTH116 - half the time of a Path
     except (FileNotFoundError, NotADirectoryError):

@@ -193,7 +193,7 @@ class SqliteLedger(ReadableLedger):
             lambda db, _at_ms: db.execute(statements.PUT_ANSWER, values).rowcount
         )
 
-    # There is only one node, so nobody else can hold what this one has not locked.
+    # There is only one node, so no other can hold a turn.
 
     async def claim_turn(self, name: str) -> bool:
         del name

@@ -25,7 +25,7 @@ class ServiceLock:
     """The lock that one service holds on a ledger, so that two never write the same chain.
 
     It is released with the process, however that ends. The file ``<ledger>.lock`` stays, with a
-    note in it from whoever held the lock last.
+    note from the service that held the lock last.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class ServiceLock:
         """
         refuse_no_file(path)
         self._held: list[int] = []
-        # Of what was written here.
+        # How long the note is that this process wrote.
         self._note_bytes = 0
         try:
             for name in _names(path):
@@ -75,7 +75,7 @@ class ServiceLock:
 
 
 def read_note(path: Path) -> str:
-    """Return the note of whoever served a ledger last; empty if there is none that can be read."""
+    """Return the note of the service that served a ledger last; empty if none can be read."""
     name, *_ = _names(path)
     try:
         with Path(name).open("rb") as file:
@@ -110,7 +110,7 @@ def refuse_other_name(path: Path) -> None:
 
 
 def has_lost_its_file(path: Path) -> bool:
-    """Return whether a service serves this name, while a file of its was moved away or deleted.
+    """Return whether a service serves this name although a file was moved away or deleted.
 
     Without the index of its log, ``-shm``, what is written here would be lost: the service would
     not see it, and would write over it.
@@ -125,7 +125,7 @@ def has_lost_its_file(path: Path) -> bool:
         if is_whole or not _is_locked(name):
             return False
         if attempt < TRIES - 1:
-            # A service that starts locks the one shortly after the other, and then opens it.
+            # A service that starts takes the second lock shortly after the first, then opens it.
             time.sleep(TRY_SECONDS)
     return True
 

@@ -17,7 +17,7 @@ from listener.storage.sqlite.schema import is_current, is_new, migrate
 # Enough for every statement with every number of rows that it is bound with.
 STATEMENTS_KEPT: Final = 512
 # A log that grew beyond this while a reader held it is cut down to this once it is begun anew.
-# Between two checkpoints it is seldom longer, and what is written over costs less than what grows.
+# Between two checkpoints it is seldom longer, and overwriting costs less than growing.
 LOG_BYTES_KEPT: Final = 64 * 1024**2
 
 
@@ -121,7 +121,7 @@ def make_private(path: Path) -> None:
 
 
 def _is_at_rest(path: Path) -> bool:
-    """Return whether a ledger was closed, and lies where nobody can write: on evidence, say.
+    """Return whether a ledger was closed, and lies where nobody can write: a read-only copy, say.
 
     SQLite would want files of its own beside it. Source: SQLite, "Write-Ahead Logging", 5.
     """

@@ -19,7 +19,7 @@ from listener.storage.sqlite.opening import connect_read_only
 PAGE_ENTRIES: Final = 1_000
 
 _ALL: Final = Scope()
-# What Python says where a text is not UTF-8.
+# Python's message if a text is not UTF-8.
 _NO_TEXT: Final = "Could not decode"
 
 

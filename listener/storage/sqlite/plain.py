@@ -39,8 +39,8 @@ def commit_plain(
     """Append facts in one transaction, which the caller begins and ends.
 
     Returns:
-        None, with nothing written, where one of them is not plain, or where the ledger, or another
-        of them, says something that concerns it.
+        None, with nothing written, if a fact is not plain, or if something in the ledger or in
+        another fact concerns it.
     """
     keys = [
         (fact.merchant_no, fact.transaction_no, fact.reference)

@@ -50,7 +50,7 @@ class ReadableLedger:
             return await reader.run(work)
 
     async def _seek(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read of a row or two, as each till that comes back asks for, with all that wait."""
+        """Run a short read together with all that wait: each till that comes back asks for some."""
         result: T = await self._gathered.ask(work)
         return result
 
@@ -59,7 +59,7 @@ class ReadableLedger:
     ) -> list[object]:
         async with self._readers.one() as reader:
             if len(works) == 1:
-                # One that is alone needs nobody's errors kept apart.
+                # A read that is alone needs no other's errors kept apart.
                 return [await reader.run(works[0])]
             return await reader.run(lambda db: [_outcome(db, work) for work in works])
 
@@ -197,7 +197,7 @@ class ReadableLedger:
 
 
 def _outcome(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], object]) -> object:
-    """Return what a read found, or its error, which is nobody else's."""
+    """Return what a read found, or its error, so that it fails no other read."""
     try:
         with faults_told():
             return work(db)

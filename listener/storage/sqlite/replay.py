@@ -58,7 +58,7 @@ _key_of_stored: Final = itemgetter(2, 1)
 
 
 class ReplayedTransaction(Struct, frozen=True):
-    """The result for one transaction: how many entries it has, and what is wrong first."""
+    """The result for one transaction: how many entries it has, and its first fault."""
 
     entries: int
     damage: DamagedError | None
@@ -92,7 +92,7 @@ def settle(
     entries: Iterable[Sequence[Row]],
     events: Iterator[Sequence[tuple[int, StoredEvent]]],
 ) -> bytearray:
-    """Check what most transactions are, one plain entry each, while all entries go by.
+    """Check the many transactions of one plain entry, while reading all entries once.
 
     Args:
         db: The ledger.
@@ -147,7 +147,7 @@ def replay(
 def restate(
     db: sqlite3.Connection, *, event_seqs: "array[int]", confirm: Confirm
 ) -> Iterator[Transaction]:
-    """Work out from the entries how every transaction stands, whatever is stored of it.
+    """Compute the state of every transaction from its entries, whatever is stored.
 
     Raises:
         DamagedError: An entry or event is not what was recorded.

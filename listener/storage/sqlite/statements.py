@@ -24,7 +24,7 @@ PUT_HEAD: Final = (
     " transactions = transactions + ? WHERE id = 1"
 )
 TOUCH: Final = "UPDATE ledger SET id = id"
-# An answer to nobody, which shows that there is room; one that a crash leaves goes after 7 days.
+# An answer for nobody, to show that there is room; after a crash it is deleted in 7 days.
 # text, recorded_at
 TAKE_ROOM: Final = "INSERT OR REPLACE INTO answers VALUES ('', '', '', NULL, ?, ?)"
 GIVE_ROOM_BACK: Final = "DELETE FROM answers WHERE key_id = ''"

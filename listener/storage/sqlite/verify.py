@@ -45,8 +45,8 @@ _REPEATS: Final = "SELECT coalesce(sum(count), 0) FROM repeats"
 def verify(url: str, *, progress: Progress | None = None) -> Verified:
     """Check the ledger at a URL as it stands now, even while it is being served.
 
-    The hash chain is checked, all numbers, the events, the states of transactions and of sales, and
-    the sums; but not the acknowledgements and keys, which are in no chain, nor when a repeat came.
+    This checks the hash chain, all numbers, the events, the states of transactions and sales, and
+    the sums; but not acknowledgements and keys, which are in no chain, nor the times of repeats.
     While it runs, the log cannot shrink.
 
     Raises:
@@ -82,7 +82,7 @@ class Check:
             self._check_pages()
             settled = settle(self._db, self.entries(), self.events(places))
         except (DamagedError, *FAULTS):
-            # What is wrong with the chain is told before anything else.
+            # A fault in the chain is reported before any other.
             self.check_chain()
             raise
         self._check_heads(places)
@@ -151,7 +151,7 @@ class Check:
             ]
 
     def _check_heads(self, places: EventPlaces) -> None:
-        """Check that the streams end, and the ledger, with their last events."""
+        """Check that the heads of the streams and the ledger are those of their last events."""
         if (
             places.heads != dict(self._db.execute(_EVERY_STREAM_HEAD))
             or len(places.seqs) != self._head.events
@@ -159,7 +159,7 @@ class Check:
             raise DamagedError("the heads of the streams are not those of their events")
 
     def _check_transactions(self, settled: bytearray, event_seqs: "array[int]") -> int:
-        """Add up every transaction that is open; return how many there are of all."""
+        """Add up every open transaction; return the number of all transactions."""
         first: DamagedError | None = None
         transactions = settled.count(1)
         self._step(transactions)

@@ -20,27 +20,27 @@ from listener.storage.sqlite.connection import Connection, transaction
 from listener.storage.sqlite.faults import faults_told
 
 BATCH_MAX: Final = 512
-# In the loop fewer, since nothing else is done there meanwhile.
+# Fewer in the loop, since nothing else runs there meanwhile.
 LOOP_BATCH_MAX: Final = 256
-# A commit that took longer, for its size, most likely waited for the disk. Such waiting is done in
-# the thread: until so many commits in a row were quick.
+# A commit that took longer, for its size, most likely waited for the disk. The thread then makes
+# the commits, until so many in a row were quick.
 SLOW_SECONDS: Final = 0.005
 SLOW_ITEM_SECONDS: Final = 0.000_1
 SLOW_COMMITS: Final = 8
-# How long a commit waits for those who are on their way. A turn of the loop with two hundred good
-# notifications is not as long: to end sooner would make two commits of one.
+# How long a commit waits for callers that are on their way. This is longer than a turn of the loop
+# with two hundred good notifications, which would otherwise become two commits.
 GATHER_SECONDS: Final = 0.01
-# For how long nothing comes before the log is moved into the file.
+# How long nothing must arrive before the log is moved into the file.
 QUIET_SECONDS: Final = 0.05
-# How soon after a commit the note beside the file counts it. One for each commit cost 4 % of a
-# notification's time at 1,000 a second.
+# How soon after a commit the note beside the file counts it. Writing it at each commit cost 4 % of
+# a notification's time at 1,000 a second.
 NOTE_SECONDS: Final = 0.02
 # What a check writes after a commit that failed: a body of 64 KiB, as an entry and in an event.
 ROOM_BYTES: Final = 128 * 1024
 
 _LOG: Final = logging.getLogger(__name__)
 
-# Other work than a fact that is to be in the next commit; it gets the connection, and now.
+# Work for the next commit that is not a fact; called with the connection and the time.
 Change = Callable[[sqlite3.Connection, int], Any]
 
 
@@ -48,7 +48,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     """Queues facts and changes, commits them in groups, answers, then rings the bell.
 
     One commit is made at a time: in the loop while the disk is quick, otherwise in the connection's
-    thread. Either one is being made, or it will be in a few turns of the loop, or nothing waits.
+    thread. If anything waits, a commit is under way, or begins within a few turns of the loop.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
         super().__init__(publish=bell, on_commit=on_commit)
         self._check_files = check_files
         self._leave_note = leave_note
-        # The newest entry that the note is to count, and when that is due.
+        # The newest entry that the note is to count, and when to write it.
         self._seq = 0
         self._noting: asyncio.TimerHandle | None = None
         self._connection = connection
@@ -121,13 +121,13 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Commit in the next turn of the loop, or once those who are on their way have come."""
+        """Commit in the next turn of the loop, or once callers on their way have arrived."""
         self._loop.call_soon(self._commit_or_wait, 0, self._loop.time() + GATHER_SECONDS)
 
     def _commit_or_wait(self, seen: int, ends_at: float) -> None:
         """Commit, unless each turn of the loop still brings more, up to what the last one carried.
 
-        Who was answered by the last commit sends again at once: to share the next one costs less.
+        Callers that the last commit answered send again soon, and sharing the next one costs less.
         """
         count = len(self._waiting)
         if seen < count < min(self._last_size, LOOP_BATCH_MAX) and self._loop.time() < ends_at:
@@ -145,7 +145,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             batch = self._take(LOOP_BATCH_MAX)
             results, events = self._commit(self._db, batch, waits=False)
         except BaseException as error:
-            # It is rolled back. The thread tries again, and tells whom it cannot serve.
+            # It was rolled back. The thread tries again, and refuses what it cannot commit.
             self._waiting.extendleft(reversed(batch))
             self._slow_commits = SLOW_COMMITS
             self._start()
@@ -236,7 +236,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._judge(seconds, len(batch))
             if self._has_failed:
                 # The disk may have been full: before the log takes all the room that was made, it
-                # is moved into the file, and then written over.
+                # is moved into the file, and then overwritten.
                 self._has_failed = False
                 self._checkpoints.ask()
             self._in_loop(self._finish, batch, results, events, seconds)
@@ -263,9 +263,9 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
             self._noting = self._loop.call_later(NOTE_SECONDS, self._note)
 
     def _note(self) -> None:
-        """Write beside the file how far it has come."""
+        """Write the newest entry into the note beside the file."""
         self._noting = None
-        # It is a hint: what is committed stays so, whatever becomes of it.
+        # The note is only a hint; what is committed stays committed.
         with suppress(OSError):
             self._leave_note(self._seq)
 
@@ -274,7 +274,7 @@ class Writer(CommitQueue[Fact | Change, Sequence[Event]]):
     ) -> tuple[Sequence[object], Sequence[Event]]:
         """Commit a batch in one transaction; return each item's result, and the events.
 
-        ``waits`` is whether another process that is writing is waited for.
+        ``waits``: whether to wait for another process that is writing.
         """
         facts = [waiter.item for waiter in batch if isinstance(waiter.item, Fact)]
         committed = None

@@ -28,7 +28,7 @@ async def healthz(_request: web.Request) -> web.Response:
 class Readiness:
     """Whether notifications can be taken now: the ledger commits, and no restart is near.
 
-    Anybody may ask, so all who ask at the same time share one commit.
+    Anybody may ask, so all questions at the same time share one commit.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -82,10 +82,10 @@ async def metrics(request: web.Request, _key: Key) -> web.Response:
 
 
 def _tells_of_ledger(nodes: Sequence[NodeState]) -> bool:
-    """Return whether this listener tells of the whole ledger, which all nodes see alike.
+    """Return whether this listener reports on the whole ledger, which all nodes see alike.
 
-    One address does, that of the node which lives the longest: so a sum over all listeners counts
-    nothing twice. Workers share theirs, and whichever of them is reached answers the same.
+    Only the address of the oldest node does, so that a sum over all listeners counts nothing twice.
+    Workers share an address, and each of them answers the same.
     """
     return not nodes or any(node.is_here and node.url == nodes[0].url for node in nodes)
 

@@ -27,7 +27,7 @@ _KEY: Final = re.compile(r"[!-~]{1,255}")
 
 _Wish = TypeVar("_Wish")
 
-# Reads what a request asks for. An error of its own is answered, and not remembered under the key.
+# Reads what a request asks for. If it fails, its error is answered, but not remembered.
 Read = Callable[[web.Request, Key], Awaitable[_Wish]]
 
 
@@ -127,7 +127,7 @@ async def _remembered(
 ) -> web.Response:
     """Do a request and remember its answer, or replay the remembered answer."""
     ledger = request.app[LEDGER]
-    # What it says counts, not how it is written: some serializers order the members of an object
+    # The content counts, not how it is written: some serializers order the members of an object
     # anew each time, and gzip adds the time.
     head = f"{request.method} {request.path_qs}\n".encode()
     digest = hashlib.sha256(head + plain_body(await read_raw(request))).hexdigest()

@@ -35,7 +35,7 @@ async def find_transaction(
 async def find_sale(request: web.Request, key: Key, reference: str) -> RecordedSale | None:
     """Return the sale with a reference in the key's scope; None where none was recorded.
 
-    One that Pockyt refused is returned only if no other has the reference.
+    A refused sale is returned only if no other has the reference.
 
     Raises:
         ProblemError: Several stores have one with this reference (409).
@@ -71,7 +71,7 @@ async def find_sales(
 async def _read_sales(request: web.Request, key: Key, reference: str) -> list[RecordedSale]:
     """Read the sales with a reference in the key's scope, the newest first.
 
-    A key of no merchant sees those of all that are configured.
+    A key without a merchant sees the sales of all configured merchants.
     """
     merchants = [key.merchant_no] if key.merchant_no else request.app[SETTINGS].merchants
     found = [

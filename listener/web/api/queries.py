@@ -142,7 +142,7 @@ async def _read_entries(
             await check_again(request)
         finally:
             bell.cancel()
-            # The error of a waiter that nobody awaited must be read.
+            # Otherwise asyncio would log the error of a waiter that nobody awaited.
             await asyncio.gather(bell, return_exceptions=True)
 
 

@@ -64,7 +64,7 @@ async def list_terminals(request: web.Request, key: Key) -> web.Response:
 
 
 def _place_of(query: TerminalsQuery, ledger: Ledger) -> tuple[str, str]:
-    """Return the terminal and stream that the page before ended with."""
+    """Return the terminal and stream with which the previous page ended."""
     if query.cursor is None:
         return "", ""
     terminal, _, stream = open_cursor(query.cursor, query, ledger=ledger).decode().partition("\n")

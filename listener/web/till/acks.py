@@ -1,4 +1,4 @@
-"""Take the acks of one POS connection: what counts is stored, the newest of each stream."""
+"""Store the acks of one POS connection: the newest valid one of each stream."""
 
 import asyncio
 from typing import Final
@@ -22,14 +22,14 @@ class AckError(Exception):
 
 
 class Acks:
-    """Those of one connection, from before it is told its positions to its end."""
+    """The acks of one connection, from before it learns its positions to its end."""
 
     def __init__(self, session: Session, *, ledger: Ledger) -> None:
         self._session = session
         self._ledger = ledger
-        # The epoch of the positions that the till is told.
+        # The epoch of the positions that the till gets.
         self._epoch = ledger.epoch
-        # Up to where each stream was acknowledged here, or begins.
+        # Where each stream was acknowledged up to here, or begins.
         self._acked: dict[str, int] = {}
         # What is to be stored.
         self._newest: dict[str, int] = {}
@@ -44,10 +44,10 @@ class Acks:
         """Queue an ack; return whether it acknowledges more than was acknowledged here.
 
         Raises:
-            AckError: It is of something that this connection was not told.
+            AckError: It is about something that this connection was not sent.
         """
         if self._session.connection.is_closing:
-            # The till comes back, and acknowledges then what still counts.
+            # The till comes back, and then acknowledges what still counts.
             return False
         followed = self._session.subscriptions.get(ack.stream)
         if self._session.key.role is not Role.POS:
@@ -58,7 +58,7 @@ class Acks:
             raise AckError("epoch-changed", "that offset is of another ledger")
         if ack.offset > followed.head:
             raise AckError("ack-ahead", "that offset is beyond the head")
-        # Those that arrive while one is being stored are stored together.
+        # Acks that arrive while one is being stored are stored together.
         self._newest[ack.stream] = max(ack.offset, self._newest.get(ack.stream, 0))
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store())
@@ -68,7 +68,7 @@ class Acks:
         return is_more
 
     async def end(self) -> None:
-        """Store what was taken; what cannot be stored now, the till says again."""
+        """Store the queued acks; the till repeats what cannot be stored now."""
         self._is_over = True
         if self._storing is not None:
             await self._storing

@@ -1,4 +1,4 @@
-"""One websocket of a till, written to directly: limited, measured, and always closed at the end."""
+"""Write to the websocket of a till directly: limited, measured, and always closed at the end."""
 
 import asyncio
 import fcntl
@@ -36,7 +36,7 @@ class TillConnection:
         self._close_seconds = close_seconds
         self._loop = asyncio.get_running_loop()
         self._written = 0
-        # How much its client has taken; None while it has nothing to wait for.
+        # How much its client has taken; None while nothing waits for it.
         self._taken: int | None = None
         self._taken_at = self._loop.time()
 
@@ -80,8 +80,8 @@ class TillConnection:
     def is_stalled(self, now: float, *, limit_seconds: float) -> bool:
         """Return whether the client has taken nothing for too long, though more waits for it.
 
-        The system holds megabytes for a slow client, and takes no more until a good part of them
-        is gone: it is asked how much of them that client has still to take.
+        The system holds megabytes for a slow client, and takes no more until a good part of them is
+        gone, so it is asked how much of them the client has yet to take.
         """
         if not self.buffered:
             self._taken, self._taken_at = None, now
@@ -92,7 +92,7 @@ class TillConnection:
         return now - self._taken_at > limit_seconds
 
     def close(self, code: CloseCode, why: str = "") -> None:
-        """Send a close frame with a code and its reason; who does not answer in time is cut off.
+        """Send a close frame with a code and its reason; cut off a client that does not answer.
 
         This does not wait: a stalled socket never accepts the frame.
         """
@@ -113,8 +113,8 @@ class TillConnection:
 
     def _cut_off(self) -> None:
         """Abort, unless the socket has been closed meanwhile."""
-        # Of a transport that sent the last of its buffer after it was closed, asyncio would log
-        # that there is no loop any more.
+        # If a closed transport has sent the last of its buffer, asyncio would log that there is no
+        # loop any more.
         if self.buffered or not self._transport.is_closing():
             self._transport.abort()
 
@@ -124,7 +124,7 @@ def _held(transport: asyncio.WriteTransport) -> int:
     line = transport.get_extra_info("socket")
     answer = bytes(struct.calcsize("i"))
     if line is not None:
-        # Not everywhere can a socket be asked; then only what the system takes is progress.
+        # Not every system can be asked; then only what the system takes is progress.
         with suppress(OSError, ValueError):
             answer = fcntl.ioctl(line.fileno(), termios.TIOCOUTQ, answer)
     return int(struct.unpack("i", answer)[0])

@@ -22,7 +22,7 @@ from listener.web.till.resume import begin, lost, may_follow
 
 
 async def events(request: web.Request, key: Key) -> web.Response:
-    """Answer with the events of a stream after a position; where there are none, wait for one."""
+    """Answer with the events of a stream after a position; if there are none, wait for one."""
     query = read_query(request, EventsQuery)
     name = query.stream or _only_stream(request, key)
     _check_stream(name, key, request.app[SETTINGS].merchants)

@@ -1,4 +1,4 @@
-"""Notice that this process was paused: then what waits to be read may be long out of date."""
+"""Notice that this process was paused: what waits to be read may then be long outdated."""
 
 import asyncio
 from typing import Final

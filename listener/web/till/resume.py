@@ -40,7 +40,7 @@ class Start:
 
 
 def may_follow(key: Key, stream: str, merchants: Mapping[str, Merchant]) -> bool:
-    """Return whether a key may follow a stream: it is of its scope, and its store is configured.
+    """Return whether a key may follow a stream: its scope covers it, and its store is configured.
 
     A stream of a store that is not configured has no events, and would be held for ever.
     """
@@ -62,11 +62,11 @@ async def begin(
 ) -> list[Start]:
     """Find where each stream begins, and store a pos key's first start.
 
-    Of ``others``, a stream that is new to a till that has come before begins at its first event.
+    If a till has come before, a stream among ``others`` that is new begins at its first event.
 
-    So a crash before the first ack loses nothing: ``acked`` resumes there. It acknowledges nothing.
-    After a restore the place in the old epoch stays until the till has shown that it knows the new
-    one, so ``acked`` is answered by ``resync`` until the till has read one.
+    So a crash before the first ack loses nothing: ``acked`` resumes there. A start acknowledges
+    nothing. After a restore the place in the old epoch stays until the till has shown that it knows
+    the new one, so ``acked`` is answered by ``resync`` until the till has read one.
 
     Raises:
         LedgerUnavailableError: The ledger cannot be read or written now.
@@ -92,7 +92,7 @@ async def begin(
             first[name] = after
         starts.append(Start(stream=name, epoch=ledger.epoch, head=head, after=after, resync=resync))
     if first and key.role is Role.POS:
-        # All together: a till that has only some of them would seem to have come before.
+        # Stored together: a till that has only some of them would seem to have come before.
         await ledger.start(terminal=terminal, offsets=first)
     return starts
 

@@ -28,7 +28,7 @@ SESSIONS_PER_KEY_MAX: Final = 1_000
 STALLED_SECONDS: Final = 10.0
 TICK_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 2.0
-# The other nodes are told of a session that is older than this.
+# Only a session that is older than this is announced to the other nodes.
 YOUNG_SECONDS: Final = 0.25
 # Tills are told to come back spread over this time.
 DRAIN_SECONDS: Final = 5.0
@@ -137,14 +137,14 @@ class Sessions:
         return self._of_key[key.id] >= SESSIONS_PER_KEY_MAX
 
     def arrive(self, connection: TillConnection) -> None:
-        """Register a connection that has not said yet whose it is."""
+        """Register a connection whose key is not known yet."""
         self._connections[connection] = None
         if self.is_draining:
             self._send_away(connection)
             return
         if self._pulse.is_just_back:
             # It came while this process was paused: its till may long be at another node, and must
-            # not be replaced there by this one. One that is still here comes back.
+            # not be replaced there by this one. A till that is still here comes back.
             self.close(connection, CloseCode.COME_BACK)
             return
         if self.count > SESSIONS_MAX:
@@ -152,15 +152,15 @@ class Sessions:
             return
         self._pending[connection] = None
         if len(self._pending) > PENDING_MAX:
-            # A till sends its ``connect`` at once: the connection that has waited longest is not a
+            # A till sends its ``connect`` immediately: the connection that has waited longest is no
             # till.
             self.close(next(iter(self._pending)), CloseCode.CONNECT_LATE)
 
     def heard_out(self, connection: TillConnection) -> None:
         """Record that a connection has sent its ``connect``: it waits for us from now on.
 
-        An invalid key closes it once it was looked up; until then it makes room for nobody, and
-        only ``SESSIONS_MAX`` limits how many there are.
+        An invalid key closes it once that was looked up; until then it is not closed to make room,
+        and only ``SESSIONS_MAX`` limits how many there are.
         """
         self._pending.pop(connection, None)
 
@@ -178,7 +178,7 @@ class Sessions:
         )
         if session.key.terminal:
             other = self._of_terminal.get(session.key.subscriber)
-            # It may have waited longer for its key to be read than one that came after it.
+            # This one may have waited longer for its key than one that came after it.
             if other is not None and other.connection.since > session.connection.since:
                 self.close(session.connection, CloseCode.REPLACED)
                 return
@@ -258,7 +258,7 @@ class Sessions:
         self.is_draining = True
         for connection in list(self._connections):
             self._send_away(connection)
-        # Each is cut off in time; what remains is a handler that waits for the ledger.
+        # Each connection is cut off in time; only a handler that waits for the ledger remains.
         with suppress(TimeoutError):
             async with asyncio.timeout(2 * self.timing.close_seconds):
                 while self._connections:
@@ -301,7 +301,7 @@ class Sessions:
         """Close the sessions whose terminal has opened a newer one at another node."""
         if self._presence is None:
             return
-        # A till that is gone by the time its connect is read replaces nobody.
+        # A till that has gone before its connect was read replaces no other.
         young = time.monotonic() - YOUNG_SECONDS
         seats = {name: seat for name, seat in self._seats.items() if seat.since < young}
         replaced = await self._presence.announce(seats)
@@ -317,7 +317,7 @@ class Sessions:
             return
         revoked = await self._keys.revoked_keys()
         if not revoked <= self._revoked:
-            # Whoever waits by long-poll looks whether it was theirs.
+            # Each long-poll that waits checks whether its own key was revoked.
             self._on_revoked()
         self._revoked = revoked
         for session in self._all():

@@ -119,7 +119,7 @@ class _Till:
         except _CloseError as error:
             self._close(error.code, error.why)
             if error.code is CloseCode.TOO_MANY_FRAMES and request.transport is not None:
-                # To read on would be to do what it wants; the timer cuts it off.
+                # Reading on would serve a client that misbehaves; the timer cuts it off.
                 request.transport.pause_reading()
         except ConnectionError:
             # The client went away while something was sent to it.
@@ -222,10 +222,10 @@ class _Till:
         return session, acks
 
     def _wanted(self, key: Key, connect: Connect) -> tuple[list[StreamStart], frozenset[str]]:
-        """Return where which stream begins, and which of them the till has not named.
+        """Return where each stream begins, and which of them the till has not named.
 
         Raises:
-            _CloseError: It names more than its key may.
+            _CloseError: The till names more than its key may.
         """
         merchant = self._merchants.get(key.merchant_no or "")
         scope = key.streams(merchant.stores if merchant else ())
@@ -264,8 +264,7 @@ class _Till:
             _CloseError: Malformed, or too many.
         """
         while (message := await self._ws.receive()).type in _CONTROL:
-            # A library answers these by itself: they do not show that the program behind it is
-            # alive.
+            # A library answers these by itself: they do not show that its program is alive.
             self._count_frame()
             if message.type is WSMsgType.PING and not self._connection.is_closing:
                 await self._ws.pong(message.data)

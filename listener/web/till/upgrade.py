@@ -11,7 +11,7 @@ from listener.web.context import SESSIONS
 from listener.web.origins import may_follow_from
 from listener.web.problem import ProblemError, draining
 
-# Its drafts, 8 and 7, name the origin by another header.
+# The drafts, 8 and 7, name the origin in another header.
 _VERSION: Final = "13"
 # RFC 6455, section 4.1.
 _KEY: Final = re.compile("[A-Za-z0-9+/]{22}==")
