@@ -16,7 +16,7 @@ from tests.browser.stage import Stage, running_stage
 from tests.browser.visit import PHONE, Scheme, Visit, chromium, visit
 
 PICTURES: Final = Path(__file__).parents[2] / "docs" / "pictures"
-BYTES_MAX: Final = 200 * 1024
+BYTES_MAX: Final = 256 * 1024
 SIZE: Final = (1240, 720)
 PLOT_MS: Final = 75_000
 NUMBER: Final = 297_553_638_301_000_000
