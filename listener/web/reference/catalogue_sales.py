@@ -278,8 +278,8 @@ SALES: Final = (
         summary="Decide what Pockyt cannot settle",
         says="Records an entry of the kind `decision`, with the name, the reason and the id of the"
         " key. It overrules everything before it; what comes later is joined with it."
-        " With `stateVersion`, of two operators who decide at once the second is told, and what is"
-        " recorded while one decides is joined with it, too.",
+        " With `stateVersion`, the second of two operators who decide at the same time is told, and"
+        " what is recorded in that moment is joined with the decision, too.",
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
