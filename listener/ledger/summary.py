@@ -201,15 +201,16 @@ class Summary:
         fact = entry.fact
         names = _named(fact) if fact.kind is Kind.NOTIFICATION else ()
         voice = Voice(entry.seq, fact.kind, status, fact.provider_status, names)
-        if fact.kind is Kind.DECISION:
-            self.refunds = []
+        settles = self._settles(entry)
+        if fact.kind is Kind.DECISION and settles is not None:
+            unseen = [one for one in self.voices if one.seq > settles]
+            self.refunds = sorted({one.names for one in unseen if one.status is Status.REFUNDED})
         if status is Status.REFUNDED and names not in self.refunds:
             self.refunds = sorted([*self.refunds, names])
-        settles = self._settles(entry)
         if settles is None:
             key = voice.key
             self.voices = [*(one for one in self.voices if one.key != key), voice]
-        elif self.settled is None or settles >= self.horizon:
+        elif fact.kind is Kind.DECISION or settles >= self._asked_since():
             self.settled, self.horizon = voice, settles
             self.voices = [one for one in self.voices if one.seq > settles]
 
@@ -223,6 +224,13 @@ class Summary:
             # a query.
             return entry.seq if as_of is None else max(as_of, self.horizon)
         return None
+
+    def _asked_since(self) -> int:
+        """Return the seq at or after which a query must have been asked to settle anything."""
+        if self.settled is not None and self.settled.kind is Kind.DECISION:
+            # The decision itself is not overruled by what was asked before it.
+            return self.settled.seq
+        return self.horizon
 
     def _past_at(self, as_of: int) -> tuple[Status, bool]:
         """Return what was believed at a seq, and whether a refund had been counted."""

@@ -433,6 +433,18 @@ def test_a_query_asked_after_a_decision_overrules_it_and_one_asked_before_does_n
     assert believed(*told, query("failed", as_of=1)).status is Status.CANCELLED
 
 
+def test_a_query_that_was_under_way_when_an_operator_looked_does_not_overrule_him() -> None:
+    told = notification("pending"), decision(Status.CANCELLED, as_of=1)
+    assert believed(*told, query("success", as_of=1)).status is Status.CANCELLED
+    assert believed(*told, query("success", as_of=2)).status is Status.PAID
+
+
+def test_a_refund_that_an_operator_had_not_seen_when_he_decided_stays_counted() -> None:
+    told = notification("success"), notification("refunded"), decision(Status.PAID, as_of=1)
+    assert believed(*told).status is Status.REFUNDED
+    assert believed(*told, query("success", as_of=3)).status is Status.CONFLICT
+
+
 def test_a_decision_that_it_is_paid_ends_the_conflict_with_a_counted_refund() -> None:
     told = notification("refunded"), query("success", as_of=1), decision(Status.PAID)
     assert believed(*told).status is Status.PAID
