@@ -687,7 +687,7 @@ async def test_of_two_operators_who_decide_at_once_the_second_is_told(shop: Shop
     entries = (await shop.detail(started.number))["entries"]
     assert isinstance(entries, list)
     (decided,) = (entry for entry in entries if entry["kind"] == "decision")
-    # What is recorded while he decides is not overruled, but joined.
+    # A notification that comes while he decides is not overruled, but joined.
     assert decided["asOf"] == decided["seq"] - 1
     # Having read the story, he may overrule it.
     version = first.body["stateVersion"]

@@ -279,7 +279,7 @@ SALES: Final = (
         says="Records an entry of the kind `decision`, with the name, the reason and the id of the"
         " key. It overrules everything before it; what comes later is joined with it."
         " With `stateVersion`, the second of two operators who decide at the same time is told, and"
-        " what is recorded in that moment is joined with the decision, too.",
+        " a notification that comes in that moment is joined with the decision, too.",
         roles=(Role.ADMIN,),
         query=TransactionQuery,
         headers=_IDEMPOTENT,
