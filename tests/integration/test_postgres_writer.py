@@ -30,6 +30,7 @@ async def test_a_large_batch_is_worked_out_while_another_is_appended() -> None:
                 # The first of these is a repeat of what is under way.
                 numbers = range(BESIDE_MIN - 1)
                 rest = [asyncio.create_task(ledger.record(numbered(n))) for n in numbers]
+                await until(lambda: ledger.waiting == BESIDE_MIN - 1)
                 await asyncio.sleep(0.05)
                 assert ledger.waiting == BESIDE_MIN - 1
                 rest.append(asyncio.create_task(ledger.record(numbered("last"))))
